@@ -1,0 +1,65 @@
+"""mixsolve: optimal random mixtures of classifiers against adversarial attacks, certified.
+
+`solve` takes a loss tensor (samples x attack candidates x classifiers) and returns the weights of
+the mixture that an attacker can hurt least, the attacker's optimal mixed strategy, and bounds that
+prove both.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mixsolve import bounds, games, plotting
+    from mixsolve.errors import (
+        ConvergenceWarning,
+        MissingDependencyError,
+        MixsolveError,
+        MixsolveTypeError,
+    )
+    from mixsolve.solution import Attack, Record, Solution, Status
+    from mixsolve.solver import solve
+    from mixsolve.stopping import State
+
+__all__ = [
+    "Attack",
+    "ConvergenceWarning",
+    "MissingDependencyError",
+    "MixsolveError",
+    "MixsolveTypeError",
+    "Record",
+    "Solution",
+    "State",
+    "Status",
+    "bounds",
+    "games",
+    "plotting",
+    "solve",
+]
+
+# Where each public name lives; imported on first use, so that `import mixsolve` stays light.
+_HOMES = {
+    "solver": ("solve",),
+    "solution": ("Attack", "Record", "Solution", "Status"),
+    "stopping": ("State",),
+    "errors": (
+        "ConvergenceWarning",
+        "MissingDependencyError",
+        "MixsolveError",
+        "MixsolveTypeError",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"mixsolve.{module}"), name)
+    if name in __all__:
+        return import_module(f"mixsolve.{name}")
+    raise AttributeError(f"module 'mixsolve' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,117 @@
+"""What an engine is: a few passes over the tensor, each a sum over samples.
+
+Methods are written against this protocol alone, so every method runs on every engine, and between
+an engine's parts (threads, blocks, devices, ranks) only L or L x L numbers need to travel.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mixsolve.solution import Attack
+
+
+@dataclass(frozen=True)
+class BestResponse:
+    """The attacker's pure best response to some weights.
+
+    Attributes
+    ----------
+    value : float
+        ``sum_i w_i max_j <lam, l_ij>``, the exact adversarial risk.
+    gradient : ndarray of float64, shape (L,)
+        Loss of each classifier under this response: a subgradient.
+    candidates : ndarray of int64, shape (N,)
+        The (first) best candidate of each sample.
+    """
+
+    value: float
+    gradient: np.ndarray
+    candidates: np.ndarray
+
+
+@dataclass(frozen=True)
+class SoftResponse:
+    """The entropic objective of eq. (7) at some weights, with derivatives.
+
+    Attributes
+    ----------
+    value : float
+        ``sum_i w_i alpha_i log sum_j p_ij exp(<lam, l_ij> / alpha_i)``.
+    gradient : ndarray of float64, shape (L,)
+        Loss of each classifier under the Gibbs strategy.
+    hessian : ndarray of float64, shape (L, L), or None
+        ``sum_i w_i / alpha_i Cov_q(l_i)``; None where not asked for.
+    """
+
+    value: float
+    gradient: np.ndarray
+    hessian: np.ndarray | None
+
+    def lower_bound(self, weights: np.ndarray, lowest: float) -> float:
+        """A bound on the optimum by convexity: ``F(lam) - <lam, g> + min <g, .>``."""
+        return self.value - float(weights @ self.gradient) + lowest
+
+
+class Engine(Protocol):
+    """Passes over a checked loss tensor.
+
+    Attributes
+    ----------
+    n_samples, n_classifiers, n_rows : int
+        N, L, and the candidates of all samples together.
+    sample_weight : ndarray of float64, shape (N,)
+        Non-negative, sum 1.
+    spread : float
+        M = max(losses) - min(losses) over the candidates that may be played.
+    magnitude : float
+        max(abs(losses)) over the same.
+    n_passes : float
+        Passes over the whole tensor so far.
+    """
+
+    n_samples: int
+    n_classifiers: int
+    n_rows: int
+    sample_weight: np.ndarray
+    spread: float
+    magnitude: float
+    n_passes: float
+
+    def best_response(self, weights: np.ndarray) -> BestResponse:
+        """The attacker's best response to `weights`, float64 of shape (L,)."""
+        ...
+
+    def soft_response(
+        self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
+    ) -> SoftResponse:
+        """Eq. (7) at `weights`, float64 of shape (L,), for `alpha` > 0 of shape (N,)."""
+        ...
+
+    def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
+        """The attacker's Gibbs strategy, without the entries of probability below 1e-12."""
+        ...
+
+    def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Losses of chosen candidates, float64 of shape (n, L); `samples` ascending."""
+        ...
+
+    def every_candidate(self) -> tuple[np.ndarray, np.ndarray]:
+        """Samples (ascending) and candidates of all rows that may be played."""
+        ...
+
+    def log_prior(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Logarithm of the base measure p_ij of chosen candidates, at most 0."""
+        ...
+
+    def strategy(self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray) -> Attack:
+        """An attack from non-negative masses of distinct candidates, every sample among them.
+
+        `samples` is ascending. A sample whose masses are all 0 plays its first candidate listed.
+        """
+        ...
+
+    def expected_losses(self, attack: Attack) -> np.ndarray:
+        """Loss of each classifier under an attack, float64 of shape (L,), from the raw tensor."""
+        ...

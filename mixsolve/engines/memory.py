@@ -1,0 +1,243 @@
+"""The engine for a tensor this process can read: NumPy blocks, Numba kernels, threads."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mixsolve.engines.base import BestResponse, SoftResponse
+from mixsolve.errors import MixsolveError
+from mixsolve.solution import Attack
+from mixsolve.tensor import LossTensor
+from mixsolve.threads import chunk_bounds, run_chunks
+
+_GIBBS_THRESHOLD = 1e-12
+_SCAN_ENTRIES = 1 << 16
+
+
+class MemoryEngine:
+    """Passes over a `LossTensor`, each sample range in its own chunk.
+
+    Parameters
+    ----------
+    tensor : LossTensor
+        N samples of L losses a candidate.
+    sample_weight : ndarray of float64, shape (N,)
+        Non-negative, sum 1.
+    allowed : ndarray of uint8, shape (n_rows,) or (0,)
+        Candidates that may be played; empty for all.
+    prior : ndarray of float64, shape (n_rows,) or (0,)
+        Base measure up to a factor for each sample; empty for uniform.
+
+    Raises
+    ------
+    MixsolveError
+        If a candidate that may be played has a NaN or infinite loss.
+    """
+
+    def __init__(
+        self,
+        tensor: LossTensor,
+        sample_weight: np.ndarray,
+        allowed: np.ndarray,
+        prior: np.ndarray,
+    ) -> None:
+        self.tensor = tensor
+        self.sample_weight = sample_weight
+        self.n_samples = tensor.n_samples
+        self.n_classifiers = tensor.n_classifiers
+        self.n_rows = tensor.n_rows
+        self.n_passes = 0.0
+        self._allowed = allowed
+        self._prior = prior
+        self._bounds = chunk_bounds(tensor.n_samples, tensor.n_entries)
+        self._cutoff = 40.0
+        if prior.size:
+            played = prior[allowed.view(np.bool_)] if allowed.size else prior
+            self._cutoff += float(np.log(played.max() / played.min()))
+        lowest, highest = self._scan()
+        self.spread = highest - lowest
+        self.magnitude = max(abs(lowest), abs(highest))
+
+    def _each_block(self, work: Callable[[int, int, int, np.ndarray], None]) -> None:
+        """One pass: ``work(chunk, start, stop, rows)`` on every block, chunks in threads."""
+        bounds = self._bounds
+
+        def chunk_work(chunk: int) -> None:
+            for block in self.tensor.blocks(bounds[chunk], bounds[chunk + 1]):
+                work(chunk, *block)
+
+        run_chunks(chunk_work, bounds.size - 1)
+        self.n_passes += 1
+
+    def _row_range(self, start: int, stop: int) -> slice:
+        offsets = self.tensor.offsets
+        return slice(int(offsets[start]), int(offsets[stop]))
+
+    def _scan(self) -> tuple[float, float]:
+        n_chunks = self._bounds.size - 1
+        lowest = np.full(n_chunks, np.inf)
+        highest = np.full(n_chunks, -np.inf)
+
+        def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
+            if self._allowed.size:
+                rows = rows[self._allowed[self._row_range(start, stop)].view(np.bool_)]
+            flat = rows.reshape(-1)
+            for first in range(0, flat.size, _SCAN_ENTRIES):
+                part = flat[first : first + _SCAN_ENTRIES]  # stays in cache for the second look
+                lowest[chunk] = np.minimum(lowest[chunk], part.min())
+                highest[chunk] = np.maximum(highest[chunk], part.max())
+
+        self._each_block(work)
+        low, high = float(lowest.min()), float(highest.max())
+        if not np.isfinite(low) or not np.isfinite(high):
+            self._refuse_non_finite()
+        if not np.isfinite(high - low):
+            raise MixsolveError(
+                f"losses range from {low} to {high}, which overflows float64; divide them by "
+                "their largest absolute value"
+            )
+        return low, high
+
+    def _refuse_non_finite(self) -> None:
+        offsets = self.tensor.offsets
+        for start, stop, rows in self.tensor.blocks(0, self.n_samples):
+            bad = ~np.isfinite(rows)
+            if self._allowed.size:
+                bad &= self._allowed[self._row_range(start, stop), None].view(np.bool_)
+            if bad.any():
+                row, classifier = np.argwhere(bad)[0]
+                sample = int(np.searchsorted(offsets, offsets[start] + row, side="right")) - 1
+                index = (sample, int(offsets[start] + row - offsets[sample]), int(classifier))
+                raise MixsolveError(
+                    f"losses must be finite, got {rows[row, classifier]} first at index {index} "
+                    "(sample, candidate, classifier); mend the loss there, or take the candidate "
+                    "away with candidate_mask"
+                )
+
+    def best_response(self, weights: np.ndarray) -> BestResponse:
+        """See `Engine.best_response`."""
+        from mixsolve.kernels import passes
+
+        values = np.zeros(self._bounds.size - 1)
+        gradients = np.zeros((values.size, self.n_classifiers))
+        candidates = np.empty(self.n_samples, dtype=np.int64)
+
+        def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
+            values[chunk] += passes.best_response(
+                rows,
+                self.tensor.offsets[start : stop + 1],
+                self._allowed[self._row_range(start, stop)],
+                self.sample_weight[start:stop],
+                weights,
+                candidates[start:stop],
+                gradients[chunk],
+            )
+
+        self._each_block(work)
+        return BestResponse(float(values.sum()), gradients.sum(axis=0), candidates)
+
+    def soft_response(
+        self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
+    ) -> SoftResponse:
+        """See `Engine.soft_response`."""
+        from mixsolve.kernels import passes
+
+        values = np.zeros(self._bounds.size - 1)
+        gradients = np.zeros((values.size, self.n_classifiers))
+        side = self.n_classifiers if hessian else 0
+        hessians = np.zeros((values.size, side, side))
+
+        def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
+            span = self._row_range(start, stop)
+            values[chunk] += passes.soft_response(
+                rows,
+                self.tensor.offsets[start : stop + 1],
+                self._allowed[span],
+                self._prior[span],
+                self.sample_weight[start:stop],
+                alpha[start:stop],
+                weights,
+                self._cutoff,
+                gradients[chunk],
+                hessians[chunk],
+            )
+
+        self._each_block(work)
+        upper = hessians.sum(axis=0)
+        return SoftResponse(
+            float(values.sum()),
+            gradients.sum(axis=0),
+            upper + np.triu(upper, 1).T if hessian else None,
+        )
+
+    def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
+        """See `Engine.gibbs`."""
+        from mixsolve.kernels import passes
+
+        parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in self._bounds[1:]]
+
+        def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
+            span = self._row_range(start, stop)
+            probabilities = np.empty(rows.shape[0])
+            passes.gibbs(
+                rows,
+                self.tensor.offsets[start : stop + 1],
+                self._allowed[span],
+                self._prior[span],
+                alpha[start:stop],
+                weights,
+                probabilities,
+            )
+            kept = np.flatnonzero(probabilities > _GIBBS_THRESHOLD)
+            parts[chunk].append((kept + span.start, probabilities[kept]))
+
+        self._each_block(work)
+        rows = np.concatenate([kept for part in parts for kept, _ in part])
+        mass = np.concatenate([mass for part in parts for _, mass in part])
+        samples, candidates = self._locate(rows)
+        return self.strategy(samples, candidates, mass)
+
+    def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """See `Engine.gather`."""
+        self.n_passes += samples.size / self.n_rows
+        return self.tensor.take(samples, candidates)
+
+    def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        samples = np.searchsorted(self.tensor.offsets, rows, side="right") - 1
+        return samples, rows - self.tensor.offsets[samples]
+
+    def every_candidate(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `Engine.every_candidate`."""
+        rows = np.flatnonzero(self._allowed) if self._allowed.size else np.arange(self.n_rows)
+        return self._locate(rows)
+
+    def log_prior(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """See `Engine.log_prior`."""
+        offsets = self.tensor.offsets
+        if not self._prior.size and not self._allowed.size:
+            return -np.log(np.diff(offsets)[samples])
+        measure = self._prior if self._prior.size else np.ones(self.n_rows)
+        if self._allowed.size:
+            measure = measure * self._allowed
+        totals = np.add.reduceat(measure, offsets[:-1])
+        return np.log(measure[offsets[samples] + candidates] / totals[samples])
+
+    def strategy(self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray) -> Attack:
+        """See `Engine.strategy`."""
+        totals = np.bincount(samples, weights=mass, minlength=self.n_samples)
+        first = np.flatnonzero(np.diff(samples, prepend=-1))
+        idle = first[totals[samples[first]] == 0]
+        mass = mass.copy()
+        mass[idle] = 1.0
+        totals[samples[idle]] = 1.0
+        kept = mass > 0
+        samples, candidates, mass = samples[kept], candidates[kept], mass[kept]
+        counts = np.bincount(samples, minlength=self.n_samples)
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        return Attack(indptr, candidates, mass / totals[samples], self.tensor.n_candidates)
+
+    def expected_losses(self, attack: Attack) -> np.ndarray:
+        """See `Engine.expected_losses`."""
+        samples = attack.samples
+        mass = attack.probabilities * self.sample_weight[samples]
+        return mass @ self.gather(samples, attack.candidates)

@@ -1,0 +1,105 @@
+"""The exact game as one linear program, given to HiGHS through SciPy: the independent check.
+
+    min sum_i w_i t_i    s.t.  <lam, l_r> <= t_i for every row r of sample i,  lam in the simplex.
+
+The multipliers of the rows are the attacker's strategy: q_r >= 0, sum over sample i equal to w_i.
+
+References: Huangfu and Hall, Parallelizing the dual revised simplex method, 2018.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixsolve.simplex import normalize
+
+
+@dataclass(frozen=True)
+class LinearProgramResult:
+    """What HiGHS found.
+
+    Attributes
+    ----------
+    weights : ndarray of float64, shape (L,), or None
+        None when no feasible point was found.
+    dual : ndarray of float64, shape (R,), or None
+        Mass of each row, non-negative.
+    message : str
+        HiGHS' own words.
+    timed_out : bool
+        Whether the time limit ended it.
+    nit : int
+        Iterations.
+    """
+
+    weights: np.ndarray | None
+    dual: np.ndarray | None
+    message: str
+    timed_out: bool
+    nit: int
+
+
+def solve_rows(
+    rows: np.ndarray,
+    offsets: np.ndarray,
+    sample_weight: np.ndarray,
+    *,
+    solver: str = "highs",
+    time_limit: float | None = None,
+) -> LinearProgramResult:
+    """Solve the exact game on rows in memory.
+
+    Parameters
+    ----------
+    rows : ndarray of float64, shape (R, L)
+        Losses of the L classifiers on each candidate, sample after sample.
+    offsets : ndarray of int64, shape (n + 1,)
+        First row of each sample.
+    sample_weight : ndarray of float64, shape (n,)
+        Non-negative.
+    solver : {"highs", "highs-ds", "highs-ipm"}
+        HiGHS' choice, its dual simplex, or its interior point with crossover.
+    time_limit : float or None
+        Seconds.
+
+    Returns
+    -------
+    LinearProgramResult
+    """
+    from scipy.optimize import linprog
+    from scipy.sparse import csr_array, hstack
+
+    n_rows, n_classifiers = rows.shape
+    n_samples = offsets.size - 1
+    samples = np.repeat(np.arange(n_samples), np.diff(offsets))
+    # What a sample's losses have in common moves no weight; HiGHS' tolerances are absolute.
+    shift = np.minimum.reduceat(rows.min(axis=1), offsets[:-1])[samples, None]
+    scale = float((rows - shift).max()) or 1.0
+    epigraph = csr_array(
+        (np.full(n_rows, -1.0), samples, np.arange(n_rows + 1)), shape=(n_rows, n_samples)
+    )
+    options: dict[str, float] = {
+        "primal_feasibility_tolerance": 1e-10,
+        "dual_feasibility_tolerance": 1e-10,
+    }
+    if time_limit is not None:
+        options["time_limit"] = time_limit
+    result = linprog(
+        np.concatenate([np.zeros(n_classifiers), sample_weight]),
+        A_ub=hstack([csr_array((rows - shift) / scale), epigraph], format="csr"),
+        b_ub=np.zeros(n_rows),
+        A_eq=csr_array(np.concatenate([np.ones(n_classifiers), np.zeros(n_samples)])[None]),
+        b_eq=np.ones(1),
+        bounds=[(0.0, None)] * n_classifiers + [(None, None)] * n_samples,
+        method=solver,
+        options=options,
+    )
+    weights = dual = None
+    if result.x is not None and np.isfinite(result.x).all():
+        point = result.x[:n_classifiers]
+        if point.max() > 0:
+            weights = normalize(point)
+        marginals = getattr(result.ineqlin, "marginals", None)
+        if marginals is not None and np.isfinite(marginals).all():
+            dual = np.maximum(-np.asarray(marginals), 0.0)
+    return LinearProgramResult(weights, dual, result.message, result.status == 1, int(result.nit))

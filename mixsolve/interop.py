@@ -1,0 +1,211 @@
+"""Any array in, the same kind out, without importing any framework.
+
+A framework's arrays can only come from a caller who has imported it, so it is looked up in
+`sys.modules`; what no known framework claims goes through DLPack, then ``numpy.asarray``.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixsolve.errors import MixsolveError, MixsolveTypeError
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """An array of any framework, and the two ways across.
+
+    Attributes
+    ----------
+    data : array
+        Sliced along its first axis; never converted whole.
+    to_numpy : callable
+        Brings a slice of `data` into a NumPy array (a view where the memory allows it).
+    restore : callable
+        Turns a small float64 NumPy array into the caller's array type, on the caller's device.
+    """
+
+    data: Any
+    to_numpy: Callable[[Any], np.ndarray]
+    restore: Callable[[np.ndarray], Any]
+
+    @property
+    def is_numpy(self) -> bool:
+        """Whether slices of `data` are NumPy arrays already."""
+        return isinstance(self.data, np.ndarray)
+
+
+def _same(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _from_torch(tensor: Any, torch: Any) -> ArraySource:
+    if tensor.layout is not torch.strided:
+        raise MixsolveTypeError(
+            f"losses must be a dense tensor, got a PyTorch tensor of layout {tensor.layout}; "
+            "call .to_dense() first"
+        )
+    tensor = tensor.detach()
+
+    def restore(array: np.ndarray) -> Any:
+        return torch.from_numpy(array.copy()).to(tensor.device)
+
+    def to_numpy(part: Any) -> np.ndarray:
+        if part.dtype == torch.bfloat16:
+            part = part.float()
+        return part.cpu().resolve_neg().resolve_conj().numpy()
+
+    if tensor.device.type == "cpu" and tensor.dtype != torch.bfloat16:
+        return ArraySource(to_numpy(tensor), _same, restore)
+    return ArraySource(tensor, to_numpy, restore)
+
+
+def _from_jax(array: Any, jax: Any) -> ArraySource:
+    def restore(weights: np.ndarray) -> Any:
+        return jax.device_put(jax.numpy.asarray(weights), next(iter(array.devices())))
+
+    return ArraySource(np.asarray(array), _same, restore)
+
+
+def _from_cupy(array: Any, cupy: Any) -> ArraySource:
+    def restore(weights: np.ndarray) -> Any:
+        with array.device:
+            return cupy.asarray(weights)
+
+    return ArraySource(array, cupy.asnumpy, restore)
+
+
+def _from_dask(array: Any, dask_array: Any) -> ArraySource:
+    return ArraySource(array, lambda part: np.asarray(part.compute()), _same)
+
+
+# Module to look for, its array class, and how to read it.
+_FRAMEWORKS: tuple[tuple[str, str, Callable[[Any, Any], ArraySource]], ...] = (
+    ("torch", "Tensor", _from_torch),
+    ("jax", "Array", _from_jax),
+    ("cupy", "ndarray", _from_cupy),
+    ("dask.array", "Array", _from_dask),
+)
+
+
+def array_source(array: Any, name: str = "losses") -> ArraySource:
+    """Find out how to read an array and how to give one back.
+
+    Parameters
+    ----------
+    array : array_like
+        NumPy, PyTorch, JAX, CuPy or Dask array, anything with DLPack or ``__array__``, or nested
+        sequences of numbers.
+    name : str
+        The argument's name, for error messages.
+
+    Returns
+    -------
+    ArraySource
+
+    Raises
+    ------
+    MixsolveTypeError
+        If it cannot be read as a numeric array, or NumPy would drop a mask.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise MixsolveTypeError(
+            f"{name} is a masked array, whose mask would be lost; pass its data, and "
+            "candidate_mask (True where a candidate exists)"
+        )
+    if isinstance(array, np.ndarray):
+        return ArraySource(np.asarray(array), _same, _same)
+    for module_name, class_name, read in _FRAMEWORKS:
+        module = sys.modules.get(module_name)
+        kind = getattr(module, class_name, None)
+        if isinstance(kind, type) and isinstance(array, kind):
+            return read(array, module)
+    return ArraySource(_through_protocol(array, name), _same, _restore_like(array))
+
+
+def _through_protocol(array: Any, name: str) -> np.ndarray:
+    if hasattr(array, "__dlpack__"):
+        try:
+            return np.from_dlpack(array)
+        except (BufferError, RuntimeError, TypeError) as error:
+            if not hasattr(array, "__array__"):
+                raise MixsolveTypeError(
+                    f"{name}: a {type(array).__name__} could not be read through DLPack "
+                    f"({error}); move it to host memory first"
+                ) from error
+    if isinstance(array, (str, bytes, dict, set)) or array is None or np.isscalar(array):
+        raise MixsolveTypeError(
+            f"{name} must be an array of numbers, got {type(array).__name__}; pass an array of "
+            "shape (samples, candidates, classifiers)"
+        )
+    try:
+        return np.asarray(array)
+    except (ValueError, TypeError) as error:
+        raise MixsolveError(
+            f"{name} cannot be read as an array: {error}; give every sample a rectangular "
+            "(candidates, classifiers) table"
+        ) from error
+
+
+def _restore_like(array: Any) -> Callable[[np.ndarray], Any]:
+    namespace = getattr(array, "__array_namespace__", None)
+    if namespace is None:
+        return _same
+    return lambda weights: namespace().asarray(weights)
+
+
+def to_numpy(array: Any, name: str) -> np.ndarray:
+    """Read a small array (weights, masks, priors) into NumPy.
+
+    Parameters
+    ----------
+    array : array_like
+        Any kind `array_source` reads.
+    name : str
+        The argument's name, for error messages.
+
+    Returns
+    -------
+    ndarray
+        Numeric or boolean.
+
+    Raises
+    ------
+    MixsolveTypeError
+        If it does not hold real numbers.
+    """
+    source = array_source(array, name)
+    values = source.to_numpy(source.data)
+    check_dtype(values.dtype, name)
+    return values
+
+
+def check_dtype(dtype: Any, name: str) -> None:
+    """Refuse anything but real numbers and booleans.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of NumPy or of another framework.
+    name : str
+        The argument's name, for error messages.
+
+    Raises
+    ------
+    MixsolveTypeError
+        For complex numbers, strings, objects, dates.
+    """
+    kind = getattr(dtype, "kind", None)
+    if kind is None:  # a framework's own dtype object: its name tells
+        kind = "c" if "complex" in str(dtype) else "f"
+    if kind in "fiub" or "float" in str(dtype):  # bfloat16 and its like are of kind V
+        return
+    mend = {
+        "c": "complex losses have no order; pass their real part or modulus",
+        "O": "an object array often hides rows of unequal length; pass a numeric array, or a "
+        "list of (candidates, classifiers) arrays",
+    }.get(kind, "convert it to a numeric array first")
+    raise MixsolveTypeError(f"{name} must hold real numbers or booleans, got dtype {dtype}; {mend}")

@@ -1,0 +1,156 @@
+"""The passes over the tensor: rows of L losses, sample after sample, each row read once.
+
+Common arguments, for a chunk of n samples:
+
+- rows (R, L), float64, float32 or uint8: row ``offsets[i] - offsets[0] + j`` is candidate j of
+  sample i;
+- offsets (n + 1,) int64;
+- allowed (R,) uint8, or empty where every candidate may be played;
+- prior (R,) float64, the base measure up to a factor for each sample, or empty where uniform;
+- sample_weight (n,), alpha (n,), weights (L,) float64.
+
+Sums are float64 whatever the type of the rows.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def best_response(rows, offsets, allowed, sample_weight, weights, best, gradient):
+    """sum_i w_i max_j <lam, l_ij>; best[i] becomes the first maximiser, gradient += w_i l_i,best.
+
+    Memory walk: every row once, in order; the winners' rows once more, still in cache.
+    """
+    n_classifiers = rows.shape[1]
+    masked = allowed.size > 0
+    value = 0.0
+    for i in range(offsets.size - 1):
+        first = offsets[i] - offsets[0]
+        last = offsets[i + 1] - offsets[0]
+        top = -np.inf
+        winner = first
+        for r in range(first, last):
+            if masked and not allowed[r]:
+                continue
+            score = 0.0
+            for k in range(n_classifiers):
+                score += weights[k] * rows[r, k]
+            if score > top:
+                top = score
+                winner = r
+        best[i] = winner - first
+        value += sample_weight[i] * top
+        for k in range(n_classifiers):
+            gradient[k] += sample_weight[i] * rows[winner, k]
+    return value
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def soft_response(
+    rows, offsets, allowed, prior, sample_weight, alpha, weights, cutoff, gradient, hessian
+):
+    """sum_i w_i alpha_i log sum_j p_ij exp(<lam, l_ij> / alpha_i), its gradient and Hessian.
+
+    With q the softmax of sample i and d_j = l_ij - l_i,best:
+        gradient += w_i (l_i,best + E_q d),    hessian += w_i / alpha_i (E_q d d' - E_q d E_q d'),
+    in the upper triangle only; an empty `hessian` is left alone. Differences from the best row
+    lose no digits where the candidates hardly differ. Candidates more than `cutoff` alpha below
+    the best are skipped: exp(-cutoff) is below the rounding of the sum.
+
+    Memory walk: every row once for its score, the rows within the cutoff once more from cache.
+    """
+    n_classifiers = rows.shape[1]
+    second_order = hessian.size > 0
+    masked = allowed.size > 0
+    measured = prior.size > 0
+    longest = 0
+    for i in range(offsets.size - 1):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    scores = np.empty(longest)
+    difference = np.empty(n_classifiers)
+    mean = np.empty(n_classifiers)
+    moment = np.empty((n_classifiers, n_classifiers))
+    value = 0.0
+    for i in range(offsets.size - 1):
+        first = offsets[i] - offsets[0]
+        last = offsets[i + 1] - offsets[0]
+        top = -np.inf
+        winner = first
+        measure = 0.0
+        for r in range(first, last):
+            if masked and not allowed[r]:
+                scores[r - first] = -np.inf
+                continue
+            measure += prior[r] if measured else 1.0
+            score = 0.0
+            for k in range(n_classifiers):
+                score += weights[k] * rows[r, k]
+            scores[r - first] = score
+            if score > top:
+                top = score
+                winner = r
+        mean[:] = 0.0
+        if second_order:
+            moment[:, :] = 0.0
+        total = 0.0
+        threshold = top - cutoff * alpha[i]
+        for r in range(first, last):
+            if scores[r - first] < threshold:
+                continue
+            mass = math.exp((scores[r - first] - top) / alpha[i])
+            if measured:
+                mass *= prior[r]
+            total += mass
+            if r == winner:
+                continue
+            for k in range(n_classifiers):
+                difference[k] = rows[r, k]
+                difference[k] -= rows[winner, k]
+                mean[k] += mass * difference[k]
+            if second_order:
+                for k in range(n_classifiers):
+                    scaled = mass * difference[k]
+                    for h in range(k, n_classifiers):
+                        moment[k, h] += scaled * difference[h]
+        value += sample_weight[i] * (top + alpha[i] * math.log(total / measure))
+        for k in range(n_classifiers):
+            mean[k] /= total
+            gradient[k] += sample_weight[i] * (rows[winner, k] + mean[k])
+        if second_order:
+            curvature = sample_weight[i] / alpha[i]
+            for k in range(n_classifiers):
+                for h in range(k, n_classifiers):
+                    hessian[k, h] += curvature * (moment[k, h] / total - mean[k] * mean[h])
+    return value
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def gibbs(rows, offsets, allowed, prior, alpha, weights, probabilities):
+    """probabilities[r] = p_ij exp(<lam, l_ij> / alpha_i), normalised within each sample."""
+    n_classifiers = rows.shape[1]
+    masked = allowed.size > 0
+    measured = prior.size > 0
+    for i in range(offsets.size - 1):
+        first = offsets[i] - offsets[0]
+        last = offsets[i + 1] - offsets[0]
+        top = -np.inf
+        for r in range(first, last):
+            score = 0.0
+            for k in range(n_classifiers):
+                score += weights[k] * rows[r, k]
+            if masked and not allowed[r]:
+                score = -np.inf
+            probabilities[r] = score
+            top = max(top, score)
+        total = 0.0
+        for r in range(first, last):
+            mass = math.exp((probabilities[r] - top) / alpha[i])
+            if measured:
+                mass *= prior[r]
+            probabilities[r] = mass
+            total += mass
+        for r in range(first, last):
+            probabilities[r] /= total

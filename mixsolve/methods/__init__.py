@@ -1,0 +1,44 @@
+"""Methods: one file each, L-dimensional mathematics against an engine's passes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import numpy as np
+
+from mixsolve.problem import Outcome, Problem
+from mixsolve.stopping import Stop
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method can solve, and where it lives.
+
+    Attributes
+    ----------
+    module : str
+        File of this package; its ``minimize(problem, start, stop)`` is the method.
+    exact, entropic : bool
+        Whether it solves alpha = 0, alpha > 0.
+    constraints : bool
+        Whether it takes constraints on the weights.
+    """
+
+    module: str
+    exact: bool = False
+    entropic: bool = False
+    constraints: bool = False
+
+    def load(self) -> Callable[[Problem, np.ndarray, Stop], Outcome]:
+        """Import the method; nothing else of the package imports it."""
+        return import_module(f"mixsolve.methods.{self.module}").minimize
+
+
+METHODS = {
+    "lp": Method("lp", exact=True),
+    "oracle": Method("oracle", exact=True),
+    "newton": Method("newton", entropic=True),
+    "apg": Method("apg", entropic=True),
+    "cvxpy": Method("cvxpy_model", exact=True, entropic=True, constraints=True),
+}
+ALIASES = {"entropic": "newton"}

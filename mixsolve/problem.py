@@ -1,0 +1,73 @@
+"""A checked game, ready for a method; and what a method returns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixsolve.engines.base import Engine, SoftResponse
+from mixsolve.solution import Attack
+
+Constraints = Callable[[Any], Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The game to solve.
+
+    Attributes
+    ----------
+    engine : Engine
+        Passes over the tensor.
+    alpha : ndarray of float64, shape (N,), or None
+        Regularisation of each sample, all positive; None for the exact problem.
+    constraints : callable or None
+        Maps a cvxpy variable (the weights) to a sequence of cvxpy constraints.
+    presolve : bool
+        Whether the method may shrink the game first.
+    """
+
+    engine: Engine
+    alpha: np.ndarray | None
+    constraints: Constraints | None = None
+    presolve: bool = True
+
+    def lowest(self, gradient: np.ndarray) -> float:
+        """Minimum of ``<gradient, lam>`` over the feasible weights; `gradient` of shape (L,)."""
+        if self.constraints is None:
+            return float(gradient.min())
+        from mixsolve.methods.cvxpy_model import minimize_linear
+
+        return minimize_linear(gradient, self.constraints)
+
+    def soft_response(self, weights: np.ndarray, hessian: bool = False) -> SoftResponse:
+        """Eq. (7) at `weights` of shape (L,), with this problem's alpha."""
+        assert self.alpha is not None
+        return self.engine.soft_response(weights, self.alpha, hessian)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method hands back; the certificate is computed from it afterwards.
+
+    Attributes
+    ----------
+    weights : ndarray of float64, shape (L,)
+        On the simplex.
+    attack : Attack or None
+        The attacker's strategy; None for the Gibbs strategy at `weights` (alpha > 0), or the best
+        response to them (alpha = 0).
+    message : str
+        What is worth telling about the run; may be empty.
+    timings : dict of str to float, or None
+        Seconds by phase of the method.
+    failed : bool
+        Whether the method gave up before any limit was hit.
+    """
+
+    weights: np.ndarray
+    attack: Attack | None = None
+    message: str = ""
+    timings: dict[str, float] | None = None
+    failed: bool = False

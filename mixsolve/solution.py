@@ -1,0 +1,195 @@
+"""What a solve returns: weights, the attacker's mixed strategy, and the certificate."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from mixsolve.errors import MixsolveError
+
+
+class Status(StrEnum):
+    """How a solve ended.
+
+    OPTIMAL: the certified gap is within the tolerance. MAX_ITER, TIME_LIMIT: a limit was hit, the
+    best point so far is returned. STOPPED: the callback said so. FAILED: the method could do no
+    better, or its backend gave up.
+    """
+
+    OPTIMAL = "optimal"
+    MAX_ITER = "max_iter"
+    TIME_LIMIT = "time_limit"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a solve's history.
+
+    Attributes
+    ----------
+    nit : int
+        Iterations done.
+    value : float
+        Best objective so far.
+    lower_bound : float
+        Best lower bound so far.
+    gap : float
+        ``value - lower_bound``.
+    seconds : float
+        Since the solve began.
+    """
+
+    nit: int
+    value: float
+    lower_bound: float
+    gap: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Attack:
+    """The attacker's mixed strategy: for each sample, a distribution over its candidates.
+
+    Only candidates of positive probability are kept, sample after sample.
+
+    Attributes
+    ----------
+    indptr : ndarray of int64, shape (N + 1,)
+        Sample i owns the entries ``indptr[i]:indptr[i + 1]``.
+    candidates : ndarray of int64, shape (n_entries,)
+        Indices into the candidate axis of the tensor that was given.
+    probabilities : ndarray of float64, shape (n_entries,)
+        Positive, summing to 1 within each sample.
+    n_candidates : int
+        Length of the candidate axis (the longest, for a ragged tensor).
+    """
+
+    indptr: np.ndarray
+    candidates: np.ndarray
+    probabilities: np.ndarray
+    n_candidates: int
+
+    def __len__(self) -> int:
+        return self.indptr.size - 1
+
+    def __getitem__(self, sample: int) -> tuple[np.ndarray, np.ndarray]:
+        """Candidate indices and probabilities of one sample."""
+        n_samples = len(self)
+        if not -n_samples <= sample < n_samples:
+            raise IndexError(f"sample {sample} is out of range for {n_samples} samples")
+        entries = slice(*self.indptr[sample % n_samples :][:2])
+        return self.candidates[entries], self.probabilities[entries]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return (self[sample] for sample in range(len(self)))
+
+    @property
+    def samples(self) -> np.ndarray:
+        """The sample each entry belongs to, int64 of shape (n_entries,)."""
+        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
+
+    def dense(self) -> np.ndarray:
+        """Probabilities as a float64 array of shape (N, n_candidates), zeros included."""
+        table = np.zeros((len(self), self.n_candidates))
+        table[self.samples, self.candidates] = self.probabilities
+        return table
+
+    def sample(self, rng: np.random.Generator | int | None = None) -> np.ndarray:
+        """Draw one candidate for each sample.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator, int or None
+            Source of randomness, or its seed.
+
+        Returns
+        -------
+        ndarray of int64, shape (N,)
+            Indices into the candidate axis of the tensor that was given.
+        """
+        draws = np.random.default_rng(rng).random(len(self))
+        cumulative = np.cumsum(self.probabilities)
+        before = np.concatenate([[0.0], cumulative])[self.indptr]
+        # Draw i looks up before[i] + u * (mass of sample i); clipping keeps rounding inside.
+        entry = np.searchsorted(cumulative, before[:-1] + draws * np.diff(before), side="right")
+        return self.candidates[np.clip(entry, self.indptr[:-1], self.indptr[1:] - 1)]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Optimal mixture, attacker's strategy, and the certificate, recomputed from the raw tensor.
+
+    Attributes
+    ----------
+    weights : array of float64, shape (L,)
+        Probability of each classifier, in the array type and on the device of the input.
+    value : float
+        The objective solved, at `weights`: the exact adversarial risk for alpha = 0, the
+        entropic one (eq. 7 of the paper) for alpha > 0.
+    risk : float
+        The exact adversarial risk at `weights`, whatever alpha.
+    lower_bound : float
+        No mixture has an objective below this: what `attack` guarantees the attacker.
+    gap : float
+        ``value - lower_bound``, never negative.
+    attack : Attack
+        The attacker's mixed strategy, in candidates of the tensor that was given.
+    status : Status
+        OPTIMAL only when the gap is within the tolerance.
+    message : str
+        How the solve ended, in words.
+    nit : int
+        Iterations of the method.
+    n_passes : float
+        Passes over the whole tensor, checks and certificate included.
+    history : tuple of Record
+        One record an iteration.
+    method : str
+        The method that ran.
+    alpha : float or ndarray of float64, shape (N,)
+        Regularisation, as solved.
+    timings : dict of str to float
+        Seconds by phase.
+    smoothing_bound : float
+        ``risk - value`` is between 0 and this; 0 for alpha = 0.
+    risk_lower_bound : float
+        No mixture has an exact adversarial risk below this.
+    spread : float
+        M = max(losses) - min(losses); `tol` is relative to it.
+    tolerance : float
+        The absolute gap asked for.
+    """
+
+    weights: Any
+    value: float
+    risk: float
+    lower_bound: float
+    gap: float
+    attack: Attack = field(repr=False)
+    status: Status
+    message: str
+    nit: int
+    n_passes: float
+    history: tuple[Record, ...] = field(repr=False)
+    method: str
+    alpha: float | np.ndarray
+    timings: dict[str, float] = field(repr=False)
+    smoothing_bound: float
+    risk_lower_bound: float
+    spread: float
+    tolerance: float
+
+    @property
+    def success(self) -> bool:
+        """Whether the certified gap is within the tolerance asked for."""
+        return self.status is Status.OPTIMAL
+
+    def raise_for_status(self) -> "Solution":
+        """Return the solution itself, or raise `MixsolveError` when it is not a success."""
+        if not self.success:
+            raise MixsolveError(f"the solve did not succeed ({self.status}): {self.message}")
+        return self

@@ -1,0 +1,238 @@
+"""`solve`: check the game, run a method, and certify its answer from the raw tensor."""
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mixsolve import validation
+from mixsolve.compilation import compile_timer
+from mixsolve.engines.memory import MemoryEngine
+from mixsolve.errors import ConvergenceWarning
+from mixsolve.problem import Constraints, Outcome, Problem
+from mixsolve.solution import Solution, Status
+from mixsolve.stopping import State, Stop
+from mixsolve.tensor import as_loss_tensor
+
+_ROUNDING = 16 * np.finfo(np.float64).eps
+
+
+def solve(
+    losses: Any,
+    alpha: Any = 0.0,
+    *,
+    method: str = "auto",
+    sample_weight: Any = None,
+    candidate_mask: Any = None,
+    candidate_prior: Any = None,
+    constraints: Constraints | None = None,
+    tol: float = 1e-6,
+    max_iter: int | None = None,
+    time_limit: float | None = None,
+    warm_start: Any = None,
+    callback: Callable[[State], object] | None = None,
+    verbose: bool = False,
+    presolve: bool = True,
+) -> Solution:
+    r"""Find the random mixture of classifiers that an attacker can hurt least, with a certificate.
+
+    With N samples, m candidates a sample and L classifiers, minimise over lam in the simplex
+
+    .. math::
+        \sum_i w_i \max_j \langle \lambda, l_{ij} \rangle  \quad (\alpha = 0), \qquad
+        \sum_i w_i \alpha_i \log \sum_j p_{ij} e^{\langle \lambda, l_{ij} \rangle / \alpha_i}
+        \quad (\alpha > 0).
+
+    Parameters
+    ----------
+    losses : array_like of shape (N, m, L), or list of N arrays of shape (m_i, L)
+        ``losses[i, j, k]`` is the loss of classifier k on attack candidate j of sample i: real or
+        boolean, from NumPy (memory maps too), PyTorch, JAX, CuPy, Dask, DLPack, ``__array__`` or
+        nested lists. Never modified, never copied whole.
+    alpha : float or array_like of shape (N,), default 0
+        Entropic regularisation, in the unit of the losses: 0 for the exact problem, or positive.
+    method : str, default "auto"
+        "lp" (exact), "oracle" (Algorithm 1, exact), "newton" or "entropic", "apg" (alpha > 0), or
+        "cvxpy" (both; takes `constraints`). "auto" takes "lp" for alpha = 0, "newton" for
+        alpha > 0, "cvxpy" when there are constraints.
+    sample_weight : array_like of shape (N,), optional
+        Non-negative; divided by its sum. Uniform by default.
+    candidate_mask : array_like of bool, shape (N, m), or list of N arrays (m_i,), optional
+        False where a candidate may not be played; its losses are not looked at.
+    candidate_prior : array_like of shape (N, m), or list of N arrays (m_i,), optional
+        Base measure p of the entropic problem, positive; divided by each sample's sum. Uniform by
+        default.
+    constraints : callable, optional
+        Takes the weights as a cvxpy variable, returns a list of cvxpy constraints.
+    tol : float, default 1e-6
+        Stop when the certified gap is at most ``tol * (max(losses) - min(losses))``.
+    max_iter : int, optional
+        Iterations of the method; its own default otherwise.
+    time_limit : float, optional
+        Seconds.
+    warm_start : array_like of shape (L,) or Solution, optional
+        Weights to start from.
+    callback : callable, optional
+        Called with a `State` once an iteration; a true answer stops the solve.
+    verbose : bool, default False
+        Log each iteration at level INFO (logger "mixsolve") rather than DEBUG.
+    presolve : bool, default True
+        Whether the method may first drop what cannot matter.
+
+    Returns
+    -------
+    Solution
+        Weights in the array type and on the device of `losses`, as float64 where the framework has
+        it, and the certificate.
+
+    Raises
+    ------
+    MixsolveError
+        An argument's value is wrong; the message says which, where, and the mend.
+    MixsolveTypeError
+        An argument's type is wrong.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The certified gap is above the tolerance; the solution is the best point found.
+
+    References
+    ----------
+    Meunier, Scetbon, Pinot, Atif, Chevaleyre, Mixed Nash equilibria in the adversarial examples
+    game, ICML 2021.
+
+    Examples
+    --------
+    Rock, paper, scissors: one sample, three candidates, three classifiers.
+
+    >>> import mixsolve
+    >>> solution = mixsolve.solve([[[0.5, 1.0, 0.0], [0.0, 0.5, 1.0], [1.0, 0.0, 0.5]]])
+    >>> solution.weights.round(6)
+    array([0.333333, 0.333333, 0.333333])
+    >>> round(solution.value, 9), solution.gap < 1e-9
+    (0.5, True)
+    """
+    began = time.perf_counter()
+    tol = validation.check_positive(tol, "tol")
+    if max_iter is not None:
+        max_iter = validation.check_count(max_iter, "max_iter")
+    if time_limit is not None:
+        time_limit = validation.check_positive(time_limit, "time_limit")
+    validation.check_callable(callback, "callback", "a function of the state, or None")
+    validation.check_callable(
+        constraints, "constraints", "a function from the weights to cvxpy constraints, or None"
+    )
+    tensor, source = as_loss_tensor(losses)
+    alphas = validation.check_alpha(alpha, tensor.n_samples)
+    name, entry = validation.check_method(
+        method, entropic=alphas is not None, constrained=constraints is not None
+    )
+    weights = validation.check_sample_weight(sample_weight, tensor.n_samples)
+    allowed = validation.check_candidate_mask(candidate_mask, tensor)
+    prior = validation.check_candidate_prior(candidate_prior, tensor, allowed)
+    start = validation.check_warm_start(warm_start, tensor.n_classifiers)
+    engine = MemoryEngine(tensor, weights, allowed, prior)
+    problem = Problem(engine, alphas, constraints, presolve)
+    tolerance = max(tol * engine.spread, _ROUNDING * engine.magnitude)
+    checked = time.perf_counter()
+
+    stop = Stop(tolerance, max_iter, time_limit, callback, verbose, began)
+    with compile_timer() as compiling:
+        outcome = entry.load()(problem, start, stop)
+        minimized = time.perf_counter()
+        solution = _certify(problem, outcome, stop, name, source.restore)
+    ended = time.perf_counter()
+    solution.timings.update(
+        check=checked - began,
+        solve=minimized - checked,
+        certify=ended - minimized,
+        compile=compiling.seconds,
+        total=ended - began,
+    )
+    if not solution.success:
+        warnings.warn(
+            f"solve ended without reaching tol: {solution.message}",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return solution
+
+
+def _certify(
+    problem: Problem,
+    outcome: Outcome,
+    stop: Stop,
+    method: str,
+    restore: Callable[[np.ndarray], Any],
+) -> Solution:
+    """Recompute both players' guarantees from the raw tensor."""
+    engine, weights = problem.engine, outcome.weights
+    response = engine.best_response(weights)
+    every_sample = np.arange(engine.n_samples)
+    smoothing = 0.0
+    if problem.alpha is None:
+        value = response.value
+        attack = outcome.attack
+        if attack is None:
+            attack = engine.strategy(every_sample, response.candidates, np.ones(engine.n_samples))
+        lower_bound = risk_lower_bound = problem.lowest(engine.expected_losses(attack))
+    else:
+        soft = problem.soft_response(weights)
+        value = soft.value
+        attack = engine.gibbs(weights, problem.alpha)
+        lowest = problem.lowest(soft.gradient)
+        lower_bound = soft.lower_bound(weights, lowest)
+        risk_lower_bound = problem.lowest(engine.expected_losses(attack))
+        surprise = -engine.log_prior(every_sample, response.candidates)
+        smoothing = float((engine.sample_weight * problem.alpha) @ surprise)
+    gap = max(value - lower_bound, 0.0)
+    status = _status(gap, stop, outcome.failed)
+    return Solution(
+        weights=restore(weights),
+        value=value,
+        risk=response.value,
+        lower_bound=lower_bound,
+        gap=gap,
+        attack=attack,
+        status=status,
+        message=_message(status, gap, stop, outcome.message),
+        nit=stop.nit,
+        n_passes=engine.n_passes,
+        history=tuple(stop.history),
+        method=method,
+        alpha=_as_given(problem.alpha),
+        timings=dict(outcome.timings or {}),
+        smoothing_bound=smoothing,
+        risk_lower_bound=risk_lower_bound,
+        spread=engine.spread,
+        tolerance=stop.tolerance,
+    )
+
+
+def _status(gap: float, stop: Stop, failed: bool) -> Status:
+    if gap <= stop.tolerance and not failed:  # never true of a NaN
+        return Status.OPTIMAL
+    if stop.status in (None, Status.OPTIMAL) or failed:
+        return Status.FAILED
+    return stop.status
+
+
+def _message(status: Status, gap: float, stop: Stop, words: str) -> str:
+    reason = {
+        Status.OPTIMAL: "the certified gap is within the tolerance",
+        Status.MAX_ITER: f"the limit of {stop.nit} iterations was reached",
+        Status.TIME_LIMIT: f"the time limit of {stop.time_limit} s was reached",
+        Status.STOPPED: "the callback stopped the solve",
+        Status.FAILED: "the method could not close the gap",
+    }[status]
+    tail = f"; {words}" if words else ""
+    return f"{reason} (gap {gap:.3g}, tolerance {stop.tolerance:.3g}){tail}"
+
+
+def _as_given(alpha: np.ndarray | None) -> float | np.ndarray:
+    if alpha is None:
+        return 0.0
+    return float(alpha[0]) if (alpha == alpha[0]).all() else alpha

@@ -1,0 +1,154 @@
+"""When to stop: tolerance, iteration and time limits, the caller's callback; and the history."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixsolve.solution import Record, Status
+
+logger = logging.getLogger("mixsolve")
+
+
+@dataclass(frozen=True)
+class State:
+    """What a callback sees, once an iteration.
+
+    Attributes
+    ----------
+    nit : int
+        Iterations done.
+    weights : ndarray of float64, shape (L,)
+        The iterate just evaluated.
+    value : float
+        Objective at the best weights so far.
+    lower_bound : float
+        Best lower bound on the optimal objective so far.
+    gap : float
+        ``value - lower_bound``.
+    seconds : float
+        Since the solve began.
+    """
+
+    nit: int
+    weights: np.ndarray
+    value: float
+    lower_bound: float
+    gap: float
+    seconds: float
+
+
+class Stop:
+    """Decides after each iteration whether to go on, and keeps the best point and the history.
+
+    Parameters
+    ----------
+    tolerance : float
+        Absolute gap at which a point counts as optimal.
+    max_iter : int or None
+        Iterations allowed; None for the method's own default.
+    time_limit : float or None
+        Seconds allowed.
+    callback : callable or None
+        Called with a `State` once an iteration; a true answer stops the solve.
+    verbose : bool
+        Log each iteration at level INFO rather than DEBUG.
+    began : float or None
+        When the clock started, by ``time.perf_counter``; now by default.
+    """
+
+    def __init__(
+        self,
+        tolerance: float,
+        max_iter: int | None = None,
+        time_limit: float | None = None,
+        callback: Callable[[State], object] | None = None,
+        verbose: bool = False,
+        began: float | None = None,
+    ) -> None:
+        self.tolerance = tolerance
+        self.max_iter = max_iter
+        self.time_limit = time_limit
+        self.status: Status | None = None
+        self.nit = 0
+        self.value = np.inf
+        self.lower_bound = -np.inf
+        self.weights: np.ndarray | None = None
+        self.history: list[Record] = []
+        self._callback = callback
+        self._level = logging.INFO if verbose else logging.DEBUG
+        self._began = time.perf_counter() if began is None else began
+
+    @property
+    def gap(self) -> float:
+        """Best value less best lower bound so far; infinite while either is unknown."""
+        return self.value - self.lower_bound
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the solve began."""
+        return time.perf_counter() - self._began
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the time limit (at least 0), or None without one."""
+        return None if self.time_limit is None else max(0.0, self.time_limit - self.seconds)
+
+    def iterations(self, default_max_iter: int) -> Iterator[int]:
+        """Count iterations from 1 until the gap, a limit or the callback says stop.
+
+        Parameters
+        ----------
+        default_max_iter : int
+            Used where the caller gave no ``max_iter``.
+        """
+        limit = default_max_iter if self.max_iter is None else self.max_iter
+        while self.status is None:
+            if self.nit >= limit:
+                self.status = Status.MAX_ITER
+            elif self.seconds_left == 0.0:
+                self.status = Status.TIME_LIMIT
+            else:
+                self.nit += 1
+                yield self.nit
+
+    def record(self, weights: np.ndarray, value: float, lower_bound: float) -> bool:
+        """Take note of one evaluated point; say whether the solve is over.
+
+        Parameters
+        ----------
+        weights : ndarray, shape (L,)
+            On the simplex.
+        value : float
+            Objective there.
+        lower_bound : float
+            A lower bound on the optimal objective; ``-inf`` where none is known.
+
+        Returns
+        -------
+        bool
+            True when the gap is within the tolerance or the callback asked to stop.
+        """
+        if value < self.value:
+            self.value, self.weights = float(value), weights.copy()
+        self.lower_bound = max(self.lower_bound, float(lower_bound))
+        seconds = self.seconds
+        self.history.append(Record(self.nit, self.value, self.lower_bound, self.gap, seconds))
+        logger.log(
+            self._level,
+            "iteration %d: value %.12g, lower bound %.12g, gap %.3g, %.3f s",
+            self.nit,
+            self.value,
+            self.lower_bound,
+            self.gap,
+            seconds,
+        )
+        if self._callback is not None:
+            state = State(self.nit, weights.copy(), self.value, self.lower_bound, self.gap, seconds)
+            if self._callback(state):
+                self.status = Status.STOPPED
+        if self.gap <= self.tolerance:
+            self.status = Status.OPTIMAL
+        return self.status is not None

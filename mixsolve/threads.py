@@ -1,0 +1,81 @@
+"""Run the chunks of one pass on the cores: kernels release the GIL, so plain threads serve.
+
+The number of chunks depends on the data alone, and each chunk writes its own partial sums, so a
+result does not depend on the number of threads.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+
+ENVIRONMENT_VARIABLE = "MIXSOLVE_NUM_THREADS"
+_MAX_CHUNKS = 64
+_MIN_CHUNK_ENTRIES = 1 << 16
+
+
+@cache
+def n_threads() -> int:
+    """Cores this process may use, or what ``MIXSOLVE_NUM_THREADS`` says."""
+    asked = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this platform
+        return os.cpu_count() or 1
+
+
+@cache
+def _pool(process_id: int) -> ThreadPoolExecutor:
+    # One pool a process: the threads of a parent do not survive a fork.
+    return ThreadPoolExecutor(n_threads() - 1, thread_name_prefix="mixsolve")
+
+
+def chunk_bounds(n_samples: int, n_entries: int) -> np.ndarray:
+    """Bounds of equal chunks of samples, at least about 65,000 tensor entries in each.
+
+    Parameters
+    ----------
+    n_samples : int
+        Number of samples to share out.
+    n_entries : int
+        Entries of the tensor over all samples; decides how many chunks pay.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_chunks + 1,)
+    """
+    n_chunks = max(1, min(_MAX_CHUNKS, n_entries // _MIN_CHUNK_ENTRIES, n_samples))
+    return np.linspace(0, n_samples, n_chunks + 1).astype(np.int64)
+
+
+def run_chunks(function: Callable[[int], object], n_chunks: int) -> None:
+    """Call ``function(c)`` for every c in ``range(n_chunks)``, on all cores; raise what it raises.
+
+    Parameters
+    ----------
+    function : callable
+        Must release the GIL for the threads to help, and write only what belongs to chunk c.
+    n_chunks : int
+        Number of calls.
+    """
+    workers = min(n_threads(), n_chunks)
+    if workers <= 1:
+        for chunk in range(n_chunks):
+            function(chunk)
+        return
+
+    def share(first: int) -> None:
+        for chunk in range(first, n_chunks, workers):
+            function(chunk)
+
+    pool = _pool(os.getpid())
+    others = [pool.submit(share, first) for first in range(1, workers)]
+    try:
+        share(0)
+    finally:
+        for other in others:
+            other.result()
