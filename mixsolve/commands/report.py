@@ -1,0 +1,198 @@
+"""How a solution leaves the command line: a table, a JSON object, a .npz file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from mixsolve.errors import MixsolveError
+from mixsolve.solution import Solution
+
+__all__ = ["as_json", "check_target", "save", "table"]
+
+_WEIGHTS_SHOWN = 12
+
+
+def table(solution: Solution, shape: tuple[int, ...], seconds: float) -> Table:
+    """Lay the solution out for a reader.
+
+    Parameters
+    ----------
+    solution : Solution
+        What was found.
+    shape : tuple of int
+        Shape (samples, candidates, classifiers) of the losses.
+    seconds : float
+        What the solve took.
+
+    Returns
+    -------
+    rich.table.Table
+    """
+    weights = np.asarray(solution.weights)
+    alpha = np.asarray(solution.alpha)
+    entropic = bool(alpha.any())
+    per_sample = f"{alpha.min():g} to {alpha.max():g}, one a sample"
+    rows = {
+        "losses": f"{shape[0]} samples x {shape[1]} candidates x {shape[2]} classifiers",
+        "alpha": per_sample if alpha.ndim else f"{float(alpha):g}",
+        "value": _number(solution.value),
+        "lower bound": _number(solution.lower_bound),
+        "gap": f"{solution.gap:.3g} (tolerance {solution.tolerance:.3g})",
+        "adversarial risk": _number(solution.risk),
+    }
+    if entropic:
+        rows["risk lower bound"] = _number(solution.risk_lower_bound)
+        rows["risk - value at most"] = _number(solution.smoothing_bound)
+    rows |= {
+        "weights": _weights_line(weights),
+        "status": f"{solution.status}: {solution.message}",
+        "method": solution.method,
+        "passes": f"{solution.n_passes:.4g} ({solution.nit} iterations)",
+        "seconds": f"{seconds:.3g}",
+    }
+    lines = Table(
+        title="certified" if solution.success else "not certified",
+        title_style="bold green" if solution.success else "bold red",
+        show_header=False,
+    )
+    lines.add_column(style="bold", no_wrap=True)
+    lines.add_column(overflow="fold")
+    for name, text in rows.items():
+        lines.add_row(name, Text(text))
+    return lines
+
+
+def as_json(solution: Solution, shape: tuple[int, ...], seconds: float) -> str:
+    """Write the solution as one JSON object, without the attack and the history.
+
+    Parameters
+    ----------
+    solution : Solution
+        What was found.
+    shape : tuple of int
+        Shape (samples, candidates, classifiers) of the losses.
+    seconds : float
+        What the solve took.
+
+    Returns
+    -------
+    str
+        One line; a number that is not finite is null.
+    """
+    fields = _as_dict(solution) | {"shape": shape, "seconds": seconds}
+    return json.dumps(_plain(fields), allow_nan=False)
+
+
+def _number(value: float) -> str:
+    return f"{value:.9g}"
+
+
+def _weights_line(weights: np.ndarray) -> str:
+    """List the weights of the classifiers in use, heaviest first."""
+    order = np.argsort(-weights, kind="stable")
+    used = order[weights[order] > 0.0]
+    shown = ", ".join(f"{k}: {weights[k]:.6g}" for k in used[:_WEIGHTS_SHOWN])
+    more = len(used) - _WEIGHTS_SHOWN
+    return shown + (f", and {more} more (--json or --out has all)" if more > 0 else "")
+
+
+def _as_dict(solution: Solution) -> dict[str, Any]:
+    """Collect everything a solution says but the attack and the history."""
+    return {
+        "value": solution.value,
+        "lower_bound": solution.lower_bound,
+        "gap": solution.gap,
+        "tolerance": solution.tolerance,
+        "risk": solution.risk,
+        "risk_lower_bound": solution.risk_lower_bound,
+        "smoothing_bound": solution.smoothing_bound,
+        "weights": np.asarray(solution.weights),
+        "status": str(solution.status),
+        "success": solution.success,
+        "message": solution.message,
+        "method": solution.method,
+        "alpha": solution.alpha,
+        "nit": solution.nit,
+        "n_passes": solution.n_passes,
+        "spread": solution.spread,
+        "timings": solution.timings,
+    }
+
+
+def _plain(value: object) -> object:
+    """Turn a value into JSON's types; a number that is not finite becomes None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def check_target(path: Path, replace: bool) -> None:
+    """Refuse, before the work, a target that could not be written after it.
+
+    Parameters
+    ----------
+    path : path
+        Where the solution is to be saved.
+    replace : bool
+        Whether a file there may be overwritten.
+
+    Raises
+    ------
+    MixsolveError
+        If it is a directory, lies in none, or exists without `replace`.
+    """
+    if path.is_dir():
+        raise MixsolveError(f"--out {path} is a directory: give the name of a file")
+    if not path.parent.is_dir():
+        raise MixsolveError(f"--out {path}: the directory {path.parent} does not exist")
+    if path.exists() and not replace:
+        raise MixsolveError(f"--out {path} exists: give --replace to overwrite it")
+
+
+def save(solution: Solution, path: Path, replace: bool) -> None:
+    """Write the solution and its attack aside, then rename: no half-written file is ever left.
+
+    Parameters
+    ----------
+    solution : Solution
+        What was found.
+    path : path
+        A .npz file, of exactly this name.
+    replace : bool
+        Whether a file there may be overwritten.
+
+    Raises
+    ------
+    MixsolveError
+        If the file cannot be written, or exists without `replace`.
+    """
+    arrays = {name: value for name, value in _as_dict(solution).items() if name != "timings"}
+    arrays["attack_indptr"] = solution.attack.indptr
+    arrays["attack_candidates"] = solution.attack.candidates
+    arrays["attack_probabilities"] = solution.attack.probabilities
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            with aside.open("xb") as file:
+                np.savez(file, **arrays)
+            check_target(path, replace)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise MixsolveError(f"--out {path} could not be written: {error}") from error

@@ -1,0 +1,186 @@
+"""`mixsolve solve`: the optimal mixture for a loss tensor in a file, with its certificate."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+import mixsolve
+from mixsolve.commands import report
+from mixsolve.commands.arrays import load_array, load_arrays
+from mixsolve.errors import ConvergenceWarning, MixsolveError
+from mixsolve.stopping import State
+
+__all__ = ["add_arguments", "run"]
+
+# Options of `mixsolve.solve` that a file can hold, as arrays of a .npz or in files of their own.
+_ARRAY_OPTIONS = ("sample_weight", "candidate_mask", "candidate_prior")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `mixsolve solve`.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the subcommand.
+    """
+    parser.epilog = (
+        "Exit code: 0 when the certified gap is within the tolerance, 1 when it is not, "
+        "2 for wrong input."
+    )
+    parser.add_argument(
+        "losses",
+        type=Path,
+        help="losses of shape (samples, candidates, classifiers): a .npy file, or a .npz file "
+        "with one array or one named 'losses', and possibly 'sample_weight', 'candidate_mask' "
+        "and 'candidate_prior'",
+    )
+    parser.add_argument(
+        "--alpha",
+        default="0",
+        metavar="NUMBER|FILE",
+        help="entropic regularisation, a number or a file with one per sample (default: 0, exact)",
+    )
+    parser.add_argument(
+        "--method",
+        default="auto",
+        help="auto, lp, oracle, apg, newton, entropic or cvxpy (default: auto)",
+    )
+    parser.add_argument(
+        "--tol",
+        type=float,
+        default=1e-6,
+        help="certified gap asked for, relative to max(losses) - min(losses) (default: 1e-6)",
+    )
+    parser.add_argument("--max-iter", type=int, help="iterations allowed")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="seconds allowed")
+    parser.add_argument(
+        "--sample-weight", type=Path, metavar="FILE", help="weights of the samples (samples,)"
+    )
+    parser.add_argument(
+        "--candidate-mask",
+        type=Path,
+        metavar="FILE",
+        help="which candidates exist (samples, candidates)",
+    )
+    parser.add_argument(
+        "--candidate-prior",
+        type=Path,
+        metavar="FILE",
+        help="base measure of the candidates (samples, candidates), for alpha > 0",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="save the solution (.npz)")
+    parser.add_argument("--replace", action="store_true", help="let --out overwrite a file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, not a table")
+    parser.add_argument("--verbose", action="store_true", help="log every iteration on stderr")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Solve, report, save.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Parsed arguments of `add_arguments`.
+
+    Returns
+    -------
+    int
+        0 when the solution is certified, 1 when it is not.
+
+    Raises
+    ------
+    MixsolveError
+        For wrong input.
+    """
+    if args.out is not None:
+        report.check_target(args.out, args.replace)
+    losses, options = _read_input(args)
+    if args.verbose:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    start = time.perf_counter()
+    with warnings.catch_warnings(), _progress(args) as callback:
+        # The report says it, and the exit code.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        solution = mixsolve.solve(
+            losses,
+            _read_alpha(args.alpha),
+            method=args.method,
+            tol=args.tol,
+            max_iter=args.max_iter,
+            time_limit=args.time_limit,
+            callback=callback,
+            verbose=args.verbose,
+            **options,
+        )
+    seconds = time.perf_counter() - start
+    if args.out is not None:
+        report.save(solution, args.out, args.replace)
+    if args.json:
+        sys.stdout.write(report.as_json(solution, losses.shape, seconds) + "\n")
+    else:
+        console = Console()
+        console.print(report.table(solution, losses.shape, seconds))
+        if args.out is not None:
+            console.print(f"saved to {args.out}", markup=False, highlight=False, soft_wrap=True)
+    return 0 if solution.success else 1
+
+
+def _read_input(args: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
+    """Losses, and the array options found beside them or in files of their own."""
+    arrays = load_arrays(args.losses, "losses")
+    options: dict[str, Any] = {name: arrays.pop(name) for name in _ARRAY_OPTIONS if name in arrays}
+    for name in _ARRAY_OPTIONS:
+        path = getattr(args, name)
+        if path is not None:
+            options[name] = load_array(path, name)
+    losses = arrays.get("losses")
+    if losses is None:
+        if len(arrays) != 1:
+            found = ", ".join(sorted(arrays)) or "none"
+            raise MixsolveError(
+                f"{args.losses} must have one array of losses or one named 'losses', its arrays "
+                f"are: {found}"
+            )
+        losses = next(iter(arrays.values()))
+    return losses, options
+
+
+def _read_alpha(text: str) -> float | np.ndarray:
+    try:
+        return float(text)
+    except ValueError:
+        if Path(text).suffix not in (".npy", ".npz"):
+            raise MixsolveError(
+                f"--alpha must be a number or a .npy or .npz file, got {text!r}"
+            ) from None
+    return load_array(text, "alpha")
+
+
+@contextmanager
+def _progress(args: argparse.Namespace) -> Iterator[Callable[[State], None] | None]:
+    """Show the gap on stderr while the solve runs, where somebody is looking."""
+    console = Console(stderr=True)
+    if args.verbose or not console.is_terminal:
+        yield None
+        return
+    with console.status("solving") as status:
+
+        def show(state: State) -> None:
+            status.update(
+                f"iteration {state.nit}: value {state.value:.9g}, gap {state.gap:.2e}, "
+                f"{state.seconds:.0f} s"
+            )
+
+        yield show
