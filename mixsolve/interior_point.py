@@ -1,0 +1,312 @@
+"""A primal-dual interior point method for small games in memory.
+
+    min_lam  sum_i w_i t_i   s.t.  s_r = t_i - <lam, l_r> >= 0 for the rows r of sample i,
+                                   lam in the simplex
+
+with duals q_r of the rows (sum_{r in i} q_r = w_i) and z of lam >= 0. Mehrotra's
+predictor-corrector follows the weighted central path q_r s_r = mu w_i, lam_k z_k = mu / L. All but
+lam is eliminated: with D_r = q_r / s_r and lbar_i the mean of the rows of sample i under D,
+
+    ( sum_r D_r (l_r - lbar_i)(l_r - lbar_i)^T + diag(z / lam) ) dlam = rhs + nu 1,  <1, dlam> = 0,
+
+so an iteration costs three walks over the rows and O(R L^2) operations. Far from the solution all
+rows matter; near it few do. Once the gap is small the rows that hold next to none of their sample's
+dual are left aside and the iterations go on with the others; the certificate is always recomputed
+from all rows, and an answer that the rows left aside refute is taken back.
+
+References: S. Mehrotra, On the implementation of a primal-dual interior point method, SIAM J.
+Optim. 1992; S. J. Wright, Primal-Dual Interior-Point Methods, SIAM 1997.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixsolve.kernels import interior_point as kernels
+from mixsolve.kernels import schur_system
+from mixsolve.small_game import Game, SmallSolution, Vector, certify, normalise
+from mixsolve.threads import run_chunks
+
+logger = logging.getLogger(__name__)
+
+Refinement = Callable[[Game, Vector, Vector, float], tuple[Vector, Vector] | None]
+
+_FIRST_BARRIER = 0.05  # times the mean number of rows of a sample: about the gap to start at
+_SHRINK_GAP = 3e-3  # leave rows aside from this gap on, ...
+_SHRINK_SHARE = 3e-3  # ... those that hold less than this share of their sample's dual, ...
+_SHRINK_ROWS = 1000  # ... if the game has so many rows
+_REFINE_GAP = 1e-6  # hand the point to the refinement from this gap on
+_FLOOR = 1e-15  # of the gap, in units of the spread: rounding
+_PATIENCE = 12  # iterations without a better gap before the method gives up
+
+
+class Iterate:
+    """The point of the method; workspace of five numbers a row, two a sample, L x L a chunk."""
+
+    def __init__(self, game: Game, weights: Vector, barrier: float) -> None:
+        n_rows, size = game.rows.shape
+        n_chunks = len(game.bounds) - 1
+        self.game = game
+        self.weights = weights.copy()
+        self.total = game.mass + 1.0  # the rows' share of mu, and that of the weights: L (1 / L)
+        self.height = np.zeros(len(game.weight))
+        self.d_height = np.zeros(len(game.weight))
+        self.dual = np.zeros(n_rows)
+        self.d_dual = np.zeros(n_rows)
+        self.slack = np.ones(n_rows)
+        self.product = np.empty(n_rows)
+        self.schur = np.empty((n_chunks, size, size))
+        self.vectors = np.empty((2, n_chunks, size))
+        self.sums = np.empty((n_chunks, 5))
+        self.matrix = np.empty((size, size))
+        self.ones, self.centred, self.d_weights, self.d_product = np.empty((4, size))
+        self.steps = np.zeros(2)
+        self.gap = np.inf
+        self.barrier = barrier
+        self.residual = np.zeros(size)
+        self.reduced = np.ones(size)
+
+    def centre(self) -> None:
+        """Centre all samples for the weights and the barrier parameter; a feasible dual start."""
+        game, vector = self.game, self.vectors[0]
+
+        def one(c: int) -> None:
+            kernels.centre(
+                game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
+                game.inverse, self.weights, self.barrier, self.height, self.dual, vector[c],
+            )  # fmt: skip
+
+        run_chunks(one, len(vector))
+        gradient = game.linear + vector.sum(0)
+        self.reduced = gradient - gradient.min() + self.barrier
+
+    def factor(self) -> float:
+        """Take the last step, walk the rows once; returns the gap of the point reached."""
+        game = self.game
+        primal, dual = self.steps
+
+        def one(c: int) -> None:
+            kernels.factor(
+                game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
+                game.inverse, self.weights, primal, dual, self.height, self.d_height, self.slack,
+                self.dual, self.d_dual, self.schur[c], self.vectors[0, c], self.sums[c],
+            )  # fmt: skip
+
+        run_chunks(one, len(self.schur))
+        self.residual *= 1.0 - dual
+        below = self.reduced + self.residual  # the gradient of the rows under the dual, less nu
+        complementarity, closest = self.sums[:, :2].sum(0)
+        self.complementarity = float(complementarity + self.weights @ self.reduced)
+        self.barrier = self.complementarity / self.total
+        self.gap = float(complementarity - closest + self.weights @ below - below.min())
+        return self.gap
+
+    def step(self) -> None:
+        """One predictor-corrector step; the rows move with the next `factor`."""
+        game = self.game
+        towards, against = self.vectors
+        lam_weight = 1.0 / len(self.weights)
+        schur_system.predictor(
+            self.schur, towards, game.linear, self.weights, self.reduced,
+            self.matrix, self.ones, self.centred, self.d_weights,
+        )  # fmt: skip
+
+        def predict(c: int) -> None:
+            kernels.predict(
+                game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
+                game.inverse, self.d_weights, self.slack, self.dual, self.product,
+                towards[c], against[c], self.sums[c],
+            )  # fmt: skip
+
+        run_chunks(predict, len(self.schur))
+        target = schur_system.corrector(
+            towards, against, self.sums, self.total, lam_weight, self.complementarity,
+            self.weights, self.reduced, self.matrix, self.ones, self.centred,
+            self.d_product, self.d_weights,
+        )  # fmt: skip
+
+        def correct(c: int) -> None:
+            kernels.correct(
+                game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
+                game.inverse, self.d_weights, target, self.slack, self.dual, self.product,
+                self.d_height, self.d_dual, self.sums[c],
+            )  # fmt: skip
+
+        run_chunks(correct, len(self.schur))
+        fraction = 1.0 - min(0.01, self.gap)  # quadratic convergence in the end
+        schur_system.advance(
+            self.sums, target, lam_weight, fraction, self.d_product, self.d_weights,
+            self.weights, self.reduced, self.steps,
+        )  # fmt: skip
+
+    def shrink(self) -> "Shrunk | None":
+        """The iterate on the rows that still matter, or None if that would save little."""
+        game = self.game
+        index = np.empty(len(self.dual), dtype=np.int64)
+        offsets = np.zeros(len(game.offsets), dtype=np.int64)
+        owners = np.empty(len(game.weight), dtype=np.int64)
+        decided = np.empty(len(self.dual))
+        linear = game.linear.copy()
+        n_kept = kernels.select(
+            game.rows, game.offsets, game.weight, game.inverse, self.dual, _SHRINK_SHARE,
+            index, offsets, owners, linear, decided,
+        )  # fmt: skip
+        index, offsets, owners = index[: offsets[n_kept]], offsets[: n_kept + 1], owners[:n_kept]
+        if n_kept == 0 or 2 * len(index) > len(self.dual):
+            return None
+        small = Game(game.rows[index], offsets, game.weight[owners], game.spread, linear, 0.0)
+        iterate = Iterate(small, self.weights, self.barrier)
+        leads, counts = offsets[:-1], np.diff(offsets)
+        # Heights are relative to the first row of a sample, which is another one now.
+        moved = small.rows[leads] - game.rows[game.offsets[owners]]
+        iterate.height[:] = self.height[owners] - moved @ self.weights * game.inverse
+        dual = self.dual[index]
+        dual *= np.repeat(small.weight / np.add.reduceat(dual, leads), counts)
+        iterate.dual[:] = dual
+        iterate.reduced[:] = self.reduced
+        differences = small.rows - np.repeat(small.rows[leads], counts, axis=0)
+        iterate.residual[:] = linear + dual @ differences * game.inverse - self.reduced
+        return Shrunk(iterate, index, decided)
+
+
+@dataclass
+class Shrunk:
+    """An iterate on the rows ``index`` of a game, and the duals of the samples left out."""
+
+    iterate: Iterate
+    index: NDArray[np.int64]
+    decided: Vector
+
+
+def solve_interior_point(
+    rows: Vector,
+    offsets: NDArray[np.int64],
+    weight: Vector,
+    *,
+    tol: float = 1e-10,
+    max_iter: int = 100,
+    start: SmallSolution | Vector | None = None,
+    refine: Refinement | None = None,
+) -> SmallSolution:
+    """Solve a small game by the interior point method.
+
+    Parameters
+    ----------
+    rows : ndarray of float64, shape (R, L), C-contiguous
+        The losses; sample i owns ``rows[offsets[i]:offsets[i + 1]]``, at least one row.
+    offsets : ndarray of int64, shape (n + 1,)
+        Where the rows of each sample begin.
+    weight : ndarray of float64, shape (n,)
+        Weights of the samples, positive, with sum 1.
+    tol : float
+        Stop when the certified gap is at most ``tol * spread``, with
+        ``spread = sum_i w_i (max - min of the rows of sample i)``. About 1e-14 can be reached.
+    max_iter : int
+        Limit on the iterations.
+    start : SmallSolution or ndarray of float64, shape (L,), optional
+        The solution of a game that shares most rows, or weights to start near.
+    refine : callable, optional
+        ``refine(game, weights, dual, gap)`` may return better weights and duals or None; called
+        once the gap is below 1e-6.
+
+    Returns
+    -------
+    SmallSolution
+        With the best certified gap met; ``converged`` says whether it is within ``tol``.
+    """
+    game = normalise(rows, offsets, weight)
+    weights, barrier = _starting_point(game, start)
+    answer = _Answer(game, tol, (weights, barrier))
+    if game.spread == 0.0:
+        answer.offer(weights, np.ones(len(rows)), 0)
+        return answer.solution("all losses are equal")
+    whole = iterate = Iterate(game, weights, barrier)
+    iterate.centre()
+    shrunk: Shrunk | None = None
+    shrink_gap, refine_gap, stop = _SHRINK_GAP, _REFINE_GAP, 0.5 * tol
+    lowest, since = np.inf, 0
+    for nit in range(max_iter + 1):
+        gap = iterate.factor()
+        since += 1
+        if gap < lowest:
+            lowest, since = gap, 0
+            point = (iterate.weights.copy(), iterate.dual.copy())
+        stalled = since > _PATIENCE or not np.isfinite(gap)
+        ended = gap <= max(stop, _FLOOR) or stalled or nit == max_iter
+        if refine is not None and lowest <= (_REFINE_GAP if ended else refine_gap):
+            refine_gap = 0.01 * lowest
+            better = refine(iterate.game, *point, lowest)
+            if better is not None and answer.offer(*_lift(shrunk, *better), nit):
+                break
+        if ended:
+            if answer.offer(*_lift(shrunk, *point), nit) or nit == max_iter:
+                break
+            if shrunk is not None:
+                logger.debug("iteration %d: rows left aside matter, back to all of them", nit)
+                shrunk, iterate, gap = None, whole, whole.gap
+                lowest, since, point = gap, 0, (whole.weights.copy(), whole.dual.copy())
+                shrink_gap, refine_gap = 0.03 * gap, _REFINE_GAP
+            elif stalled or gap <= _FLOOR:
+                return answer.solution("rounding stopped the interior point method")
+            else:
+                stop *= 0.1
+        elif shrunk is None and gap <= shrink_gap and len(rows) >= _SHRINK_ROWS:
+            shrink_gap = 0.1 * gap
+            answer.start = (whole.weights.copy(), whole.barrier)
+            shrunk = whole.shrink()
+            if shrunk is not None:
+                iterate, lowest, since = shrunk.iterate, np.inf, 0
+                continue
+        iterate.step()
+    return answer.solution(f"iteration limit {max_iter}")
+
+
+def _starting_point(game: Game, start: SmallSolution | Vector | None) -> tuple[Vector, float]:
+    size = game.rows.shape[1]
+    centre = np.full(size, 1.0 / size)
+    barrier = _FIRST_BARRIER / max(game.mass, 1.0)
+    if start is None:
+        return centre, barrier
+    if isinstance(start, SmallSolution):
+        return start.start
+    weights = np.maximum(np.asarray(start, dtype=np.float64), 0.0)
+    return 0.9 * weights / weights.sum() + 0.1 * centre, barrier
+
+
+def _lift(shrunk: Shrunk | None, weights: Vector, dual: Vector) -> tuple[Vector, Vector]:
+    """The duals of all rows, those left aside included."""
+    if shrunk is None:
+        return weights, dual
+    full = shrunk.decided.copy()
+    full[shrunk.index] = dual
+    return weights, full
+
+
+class _Answer:
+    """The best certified point so far."""
+
+    def __init__(self, game: Game, tol: float, start: tuple[Vector, float]) -> None:
+        self.game = game
+        self.tol = tol * game.spread
+        self.start = start
+        self.best: tuple[Vector, Vector, float, float, float] | None = None
+        self.nit = 0
+
+    def offer(self, weights: Vector, dual: Vector, nit: int) -> bool:
+        """Certify a point on all rows; True if it is within the tolerance."""
+        self.nit = nit
+        weights = np.maximum(weights, 0.0)
+        weights /= weights.sum()
+        found = (weights, dual, *certify(self.game, weights, dual))
+        if self.best is None or found[-1] < self.best[-1]:
+            self.best = found
+        return found[-1] <= self.tol
+
+    def solution(self, otherwise: str) -> SmallSolution:
+        assert self.best is not None  # every way out of the loop has offered a point
+        converged = self.best[-1] <= self.tol
+        message = "the gap is within the tolerance" if converged else otherwise
+        return SmallSolution(*self.best, self.game.spread, self.nit, converged, message, self.start)

@@ -1,0 +1,148 @@
+"""A small game in memory, its unit, and the certificate of an answer to it.
+
+    min_lam  sum_i w_i max_{r in i} <lam, l_r>      over the simplex
+
+Whatever found the weights and the duals, value and bound are recomputed here from the rows. Sums
+are taken over differences to the first row of each sample: what the rows of a sample share cancels
+from the gap before it can cost digits.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixsolve.kernels import interior_point as kernels
+from mixsolve.threads import chunk_bounds, run_chunks
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SmallSolution:
+    """Weights and duals of a small game, with the certificate recomputed from its rows.
+
+    Attributes
+    ----------
+    weights : ndarray of float64, shape (L,)
+        The classifiers' weights, in the simplex.
+    dual : ndarray of float64, shape (R,)
+        The attacker's strategy: >= 0, the duals of sample i sum to its weight.
+    value : float
+        sum_i w_i max_r <weights, rows[r]>.
+    lower_bound : float
+        min_k sum_r dual[r] rows[r, k].
+    gap : float
+        ``value - lower_bound``, summed without what the rows of a sample share, hence with less
+        rounding than the difference.
+    spread : float
+        The unit of ``tol``: sum_i w_i (max - min of the rows of sample i).
+    nit : int
+        Iterations, over all rows or over those left.
+    converged : bool
+        Whether ``gap <= tol * spread``.
+    message : str
+        How it ended.
+    start : tuple of (ndarray, float)
+        A point of the central path near which a similar game can start: weights and barrier
+        parameter in units of the spread.
+    """
+
+    weights: Vector
+    dual: Vector
+    value: float
+    lower_bound: float
+    gap: float
+    spread: float
+    nit: int
+    converged: bool
+    message: str
+    start: tuple[Vector, float] = field(repr=False)
+
+
+@dataclass
+class Game:
+    """Rows a_r = (l_r - l_first) / spread, and what is the same whichever row is played.
+
+    The objective is ``constant + spread (<linear, lam> + sum_i w_i max_r <a_r, lam>)``.
+    """
+
+    rows: Vector
+    offsets: NDArray[np.int64]
+    weight: Vector
+    spread: float
+    linear: Vector
+    constant: float
+
+    def __post_init__(self) -> None:
+        counts = np.diff(self.offsets)
+        self.mass = float(self.weight @ np.where(counts > 1, counts, 0))  # sum_r w_i(r)
+        self.bounds = chunk_bounds(len(self.weight), self.rows.size)
+        self.inverse = 1.0 / self.spread if self.spread > 0.0 else 0.0
+
+
+def normalise(rows: Vector, offsets: NDArray[np.int64], weight: Vector) -> Game:
+    """Measure the spread of the rows and take out what the rows of each sample share.
+
+    Parameters
+    ----------
+    rows : ndarray of float64, shape (R, L), C-contiguous
+        The losses; sample i owns ``rows[offsets[i]:offsets[i + 1]]``, at least one row.
+    offsets : ndarray of int64, shape (n + 1,)
+        Where the rows of each sample begin.
+    weight : ndarray of float64, shape (n,)
+        Weights of the samples, positive, with sum 1.
+
+    Returns
+    -------
+    Game
+        Its unit is sum_i w_i (max - min of the rows of sample i). Keeps the arrays, copies nothing.
+    """
+    bounds = chunk_bounds(len(weight), rows.size)
+    n_chunks = len(bounds) - 1
+    reference = np.empty((n_chunks, rows.shape[1]))
+    sums = np.empty((n_chunks, 2))
+
+    def one(c: int) -> None:
+        kernels.measure(rows, offsets, weight, bounds[c], bounds[c + 1], reference[c], sums[c])
+
+    run_chunks(one, n_chunks)
+    spread, constant = (float(total) for total in sums.sum(0))
+    linear = reference.sum(0)
+    if spread > 0.0:
+        linear /= spread
+    return Game(rows, offsets, weight, spread, linear, constant)
+
+
+def certify(game: Game, weights: Vector, dual: Vector) -> tuple[float, float, float]:
+    """Recompute both sides of the certificate of a whole game.
+
+    Parameters
+    ----------
+    game : Game
+        As `normalise` returns it.
+    weights : ndarray of float64, shape (L,)
+        A point of the simplex.
+    dual : ndarray of float64, shape (R,)
+        Non-negative, with a positive sum in each sample; scaled in place to the samples' weights.
+
+    Returns
+    -------
+    value, lower_bound, gap : float
+        As in `SmallSolution`.
+    """
+    n_chunks = len(game.bounds) - 1
+    gradient = np.empty((n_chunks, len(weights)))
+    sums = np.empty((n_chunks, 1))
+
+    def one(c: int) -> None:
+        kernels.certify(
+            game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
+            weights, dual, gradient[c], sums[c],
+        )  # fmt: skip
+
+    run_chunks(one, n_chunks)
+    shared = game.linear * game.spread
+    above = float(sums.sum() + weights @ shared)
+    below = float((gradient.sum(0) + shared).min())
+    return game.constant + above, game.constant + below, max(above - below, 0.0)
