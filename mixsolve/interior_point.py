@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from mixsolve.kernels import interior_point as kernels
 from mixsolve.kernels import schur_system
-from mixsolve.small_game import Game, SmallSolution, Vector, certify, normalise
+from mixsolve.small_game import Game, PathPoint, SmallSolution, Vector, certify, normalise
 from mixsolve.threads import run_chunks
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ _SHRINK_GAP = 3e-3  # leave rows aside from this gap on, ...
 _SHRINK_SHARE = 3e-3  # ... those that hold less than this share of their sample's dual, ...
 _SHRINK_ROWS = 1000  # ... if the game has so many rows
 _REFINE_GAP = 1e-6  # hand the point to the refinement from this gap on
+_BACK = 10.0  # a warm start begins at a gap so many times the one it is known to have
+_CORRECTION = 5.0  # second-order terms count up to so many times mu w_i: outliers spoil steps
 _FLOOR = 1e-15  # of the gap, in units of the spread: rounding
 _PATIENCE = 12  # iterations without a better gap before the method gives up
 
@@ -117,8 +119,8 @@ class Iterate:
         def predict(c: int) -> None:
             kernels.predict(
                 game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
-                game.inverse, self.d_weights, self.slack, self.dual, self.product,
-                towards[c], against[c], self.sums[c],
+                game.inverse, self.d_weights, _CORRECTION * self.barrier, self.slack, self.dual,
+                self.product, towards[c], against[c], self.sums[c],
             )  # fmt: skip
 
         run_chunks(predict, len(self.schur))
@@ -189,6 +191,7 @@ def solve_interior_point(
     tol: float = 1e-10,
     max_iter: int = 100,
     start: SmallSolution | Vector | None = None,
+    start_gap: float = 1e-3,
     refine: Refinement | None = None,
 ) -> SmallSolution:
     """Solve a small game by the interior point method.
@@ -208,6 +211,9 @@ def solve_interior_point(
         Limit on the iterations.
     start : SmallSolution or ndarray of float64, shape (L,), optional
         The solution of a game that shares most rows, or weights to start near.
+    start_gap : float
+        How far the solution ``start`` is from solving this game, in units of the spread: the gap of
+        its weights here. The way there is taken up again some ten times further from its end.
     refine : callable, optional
         ``refine(game, weights, dual, gap)`` may return better weights and duals or None; called
         once the gap is below 1e-6.
@@ -218,8 +224,8 @@ def solve_interior_point(
         With the best certified gap met; ``converged`` says whether it is within ``tol``.
     """
     game = normalise(rows, offsets, weight)
-    weights, barrier = _starting_point(game, start)
-    answer = _Answer(game, tol, (weights, barrier))
+    weights, barrier = _starting_point(game, start, start_gap)
+    answer = _Answer(game, tol)
     if game.spread == 0.0:
         answer.offer(weights, np.ones(len(rows)), 0)
         return answer.solution("all losses are equal")
@@ -233,6 +239,7 @@ def solve_interior_point(
         since += 1
         if gap < lowest:
             lowest, since = gap, 0
+            answer.path.append(PathPoint(gap, iterate.weights.copy(), iterate.barrier))
             point = (iterate.weights.copy(), iterate.dual.copy())
         stalled = since > _PATIENCE or not np.isfinite(gap)
         ended = gap <= max(stop, _FLOOR) or stalled or nit == max_iter
@@ -255,7 +262,6 @@ def solve_interior_point(
                 stop *= 0.1
         elif shrunk is None and gap <= shrink_gap and len(rows) >= _SHRINK_ROWS:
             shrink_gap = 0.1 * gap
-            answer.start = (whole.weights.copy(), whole.barrier)
             shrunk = whole.shrink()
             if shrunk is not None:
                 iterate, lowest, since = shrunk.iterate, np.inf, 0
@@ -264,14 +270,19 @@ def solve_interior_point(
     return answer.solution(f"iteration limit {max_iter}")
 
 
-def _starting_point(game: Game, start: SmallSolution | Vector | None) -> tuple[Vector, float]:
+def _starting_point(
+    game: Game, start: SmallSolution | Vector | None, start_gap: float
+) -> tuple[Vector, float]:
     size = game.rows.shape[1]
     centre = np.full(size, 1.0 / size)
     barrier = _FIRST_BARRIER / max(game.mass, 1.0)
     if start is None:
         return centre, barrier
     if isinstance(start, SmallSolution):
-        return start.start
+        for point in reversed(start.path):
+            if point.gap >= _BACK * start_gap:
+                return point.weights, point.barrier
+        return centre, barrier
     weights = np.maximum(np.asarray(start, dtype=np.float64), 0.0)
     return 0.9 * weights / weights.sum() + 0.1 * centre, barrier
 
@@ -288,10 +299,10 @@ def _lift(shrunk: Shrunk | None, weights: Vector, dual: Vector) -> tuple[Vector,
 class _Answer:
     """The best certified point so far."""
 
-    def __init__(self, game: Game, tol: float, start: tuple[Vector, float]) -> None:
+    def __init__(self, game: Game, tol: float) -> None:
         self.game = game
         self.tol = tol * game.spread
-        self.start = start
+        self.path: list[PathPoint] = []
         self.best: tuple[Vector, Vector, float, float, float] | None = None
         self.nit = 0
 
@@ -309,4 +320,6 @@ class _Answer:
         assert self.best is not None  # every way out of the loop has offered a point
         converged = self.best[-1] <= self.tol
         message = "the gap is within the tolerance" if converged else otherwise
-        return SmallSolution(*self.best, self.game.spread, self.nit, converged, message, self.start)
+        return SmallSolution(
+            *self.best, self.game.spread, self.nit, converged, message, tuple(self.path)
+        )

@@ -8,6 +8,7 @@ from the gap before it can cost digits.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,14 @@ from mixsolve.kernels import interior_point as kernels
 from mixsolve.threads import chunk_bounds, run_chunks
 
 Vector = NDArray[np.float64]
+
+
+class PathPoint(NamedTuple):
+    """A point near the central path: gap and barrier parameter in units of the spread."""
+
+    gap: float
+    weights: Vector
+    barrier: float
 
 
 @dataclass(frozen=True)
@@ -43,9 +52,8 @@ class SmallSolution:
         Whether ``gap <= tol * spread``.
     message : str
         How it ended.
-    start : tuple of (ndarray, float)
-        A point of the central path near which a similar game can start: weights and barrier
-        parameter in units of the spread.
+    path : tuple of PathPoint
+        The points on the way, from which a game with other rows can start.
     """
 
     weights: Vector
@@ -57,7 +65,7 @@ class SmallSolution:
     nit: int
     converged: bool
     message: str
-    start: tuple[Vector, float] = field(repr=False)
+    path: tuple[PathPoint, ...] = field(repr=False)
 
 
 @dataclass

@@ -110,6 +110,7 @@ def solve_small_game(
     tol: float = 1e-10,
     max_iter: int = 100,
     start: SmallSolution | Vector | None = None,
+    start_gap: float = 1e-3,
 ) -> SmallSolution:
     """Solve a small game: the interior point method, with `polish` for the last digits.
 
@@ -118,5 +119,12 @@ def solve_small_game(
     rounding level, about 1e-15 of the spread, whatever ``tol``.
     """
     return solve_interior_point(
-        rows, offsets, weight, tol=tol, max_iter=max_iter, start=start, refine=polish
+        rows,
+        offsets,
+        weight,
+        tol=tol,
+        max_iter=max_iter,
+        start=start,
+        start_gap=start_gap,
+        refine=polish,
     )

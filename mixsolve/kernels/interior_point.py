@@ -231,7 +231,7 @@ def factor(
 
 @njit(nogil=True, cache=True, fastmath=_FASTMATH)
 def predict(
-    rows, offsets, weight, lo, hi, inverse, d_weights,
+    rows, offsets, weight, lo, hi, inverse, d_weights, limit,
     slack, dual, product, towards, against, sums,
 ):  # fmt: skip
     """Follow the predictor's direction and sum what the corrector's right-hand side needs.
@@ -239,7 +239,7 @@ def predict(
     With ``p_r = <dlam, a_r>``, ``pbar_i`` its mean under D and ``c_i = -w_i / sum_r D_r``,
 
         ds_r     = c_i - (p_r - pbar_i),        dq_r = -q_r - D_r ds_r,
-        product  = ds_r dq_r
+        product  = ds_r dq_r, cut off at +- limit w_i
         towards  = sum_r (w_i / s_r) (a_r - abar_i)
         against  = sum_r (product_r / s_r) (a_r - abar_i)
         sums     = [max -ds/s, max -dq/q, sum q ds, sum s dq, sum ds dq]
@@ -281,7 +281,8 @@ def predict(
             q_ds += q * ds
             s_dq += s * dq
             ds_dq += ds * dq
-            product[r] = ds * dq
+            bound = limit * weight[i]
+            product[r] = max(min(ds * dq, bound), -bound)
             total_towards += weight[i] / s
             total_against += product[r] / s
         for r in range(first + 1, last):
