@@ -117,6 +117,7 @@ def array_source(array: Any, name: str = "losses") -> ArraySource:
             "candidate_mask (True where a candidate exists)"
         )
     if isinstance(array, np.ndarray):
+        # Written out: slices of a memory map would stay memory maps, and be slow to make.
         return ArraySource(np.asarray(array), _same, _same)
     for module_name, class_name, read in _FRAMEWORKS:
         module = sys.modules.get(module_name)

@@ -26,12 +26,15 @@ class Problem:
         Maps a cvxpy variable (the weights) to a sequence of cvxpy constraints.
     presolve : bool
         Whether the method may shrink the game first.
+    warm : bool
+        Whether the start was given by the caller, so that it may be thought near the optimum.
     """
 
     engine: Engine
     alpha: np.ndarray | None
     constraints: Constraints | None = None
     presolve: bool = True
+    warm: bool = False
 
     def lowest(self, gradient: np.ndarray) -> float:
         """Minimum of ``<gradient, lam>`` over the feasible weights; `gradient` of shape (L,)."""

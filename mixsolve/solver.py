@@ -135,7 +135,7 @@ def solve(
     prior = validation.check_candidate_prior(candidate_prior, tensor, allowed)
     start = validation.check_warm_start(warm_start, tensor.n_classifiers)
     engine = MemoryEngine(tensor, weights, allowed, prior)
-    problem = Problem(engine, alphas, constraints, presolve)
+    problem = Problem(engine, alphas, constraints, presolve, warm_start is not None)
     tolerance = max(tol * engine.spread, _ROUNDING * engine.magnitude)
     checked = time.perf_counter()
 

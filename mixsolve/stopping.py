@@ -81,6 +81,10 @@ class Stop:
         self._level = logging.INFO if verbose else logging.DEBUG
         self._began = time.perf_counter() if began is None else began
 
+    def part(self, tolerance: float) -> "Stop":
+        """A quiet one for a step of the same solve: same clock, another absolute tolerance."""
+        return Stop(tolerance, time_limit=self.time_limit, began=self._began)
+
     @property
     def gap(self) -> float:
         """Best value less best lower bound so far; infinite while either is unknown."""

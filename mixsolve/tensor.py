@@ -6,7 +6,7 @@ of another type, on another device, a list of arrays) is brought into that form 
 in each pass, so it is never copied whole; only a small one is rearranged once and kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,37 +37,72 @@ class LossTensor:
 
     Parameters
     ----------
-    source : ArraySource or list of ndarray
-        A 3-D array, or N arrays of shape (m_i, L).
-    restore : callable
-        Turns weights into the caller's kind of array.
+    offsets : ndarray of int64, shape (N + 1,)
+        First row of each sample.
+    n_classifiers : int
+        L.
+    dtype : dtype
+        Of the losses as they are stored.
+    read : callable
+        ``read(first, last)`` returns the losses of the samples first:last as an array that
+        reshapes to rows.
+    rows : ndarray, shape (n_rows, L), optional
+        All rows, where they lie in memory as the kernels read them.
 
     Attributes
     ----------
-    offsets : ndarray of int64, shape (N + 1,)
-        First row of each sample.
+    dtype : dtype
+        Of the rows as the kernels see them: float64, float32 or uint8.
     n_candidates : int
         Length of the candidate axis (the longest, for a ragged tensor).
     """
 
-    def __init__(self, source: ArraySource | list[np.ndarray]) -> None:
-        self._parts: list[np.ndarray] | None = None
-        if isinstance(source, list):
-            self._parts = source
-            lengths = np.array([part.shape[0] for part in source], dtype=np.int64)
-            self.offsets = np.concatenate([[0], np.cumsum(lengths)])
-            self.n_classifiers = source[0].shape[1]
-            self.n_candidates = int(lengths.max())
-            dtype = np.result_type(*{part.dtype for part in source})
-        else:
-            self._source = source
-            n_samples, self.n_candidates, self.n_classifiers = map(int, source.data.shape)
-            self.offsets = np.arange(n_samples + 1, dtype=np.int64) * self.n_candidates
-            dtype = source.to_numpy(source.data[:1]).dtype
+    def __init__(
+        self,
+        offsets: np.ndarray,
+        n_classifiers: int,
+        dtype: np.dtype,
+        read: Callable[[int, int], np.ndarray],
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self.offsets = offsets
+        self.n_classifiers = n_classifiers
+        self.n_candidates = int(np.diff(offsets).max())
         self.dtype = kernel_dtype(dtype)
-        self._rows = self._in_place()
-        if self._rows is None and self.n_entries * self.dtype.itemsize <= _KEEP_BYTES:
-            self._rows = self._read(0, self.n_samples)
+        self._read = read
+        self._rows = rows
+        if rows is None and self.n_entries * self.dtype.itemsize <= _KEEP_BYTES:
+            self._rows = self._arranged(0, self.n_samples)
+
+    @classmethod
+    def from_rows(cls, rows: np.ndarray, offsets: np.ndarray) -> "LossTensor":
+        """A tensor of rows in memory: C-contiguous (R, L) of a kernel's type, (N + 1,) int64."""
+        return cls(
+            offsets, rows.shape[1], rows.dtype, lambda i, j: rows[offsets[i] : offsets[j]], rows
+        )
+
+    @classmethod
+    def from_source(cls, source: ArraySource) -> "LossTensor":
+        """A tensor of three axes, wherever it lives."""
+        n_samples, n_candidates, n_classifiers = map(int, source.data.shape)
+        return cls(
+            np.arange(n_samples + 1, dtype=np.int64) * n_candidates,
+            n_classifiers,
+            source.to_numpy(source.data[:1]).dtype,
+            lambda i, j: source.to_numpy(source.data[i:j]),
+            _rows_in_place(source),
+        )
+
+    @classmethod
+    def from_tables(cls, tables: list[np.ndarray]) -> "LossTensor":
+        """A ragged tensor: one (m_i, L) array per sample."""
+        lengths = [table.shape[0] for table in tables]
+        return cls(
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            tables[0].shape[1],
+            np.result_type(*{table.dtype for table in tables}),
+            lambda i, j: np.concatenate(tables[i:j]),
+        )
 
     @property
     def n_samples(self) -> int:
@@ -84,30 +119,9 @@ class LossTensor:
         """Losses of all candidates and classifiers together."""
         return self.n_rows * self.n_classifiers
 
-    @property
-    def in_place(self) -> bool:
-        """Whether the kernels read the rows where they lie, without a conversion each pass."""
-        return self._rows is not None
-
-    def _in_place(self) -> np.ndarray | None:
-        if self._parts is not None or not self._source.is_numpy:
-            return None
-        data = self._source.data
-        if data.dtype == np.bool_:
-            data = data.view(np.uint8)
-        # Written out, because a memory map would stay one through reshape and slow slicing down.
-        data = np.asarray(data)
-        if data.dtype != self.dtype or not data.flags.c_contiguous or not data.flags.aligned:
-            return None
-        return data.reshape(-1, self.n_classifiers)
-
-    def _read(self, first: int, last: int) -> np.ndarray:
-        """Rows of the samples first:last as a new C-contiguous array of the kernel's type."""
-        if self._parts is not None:
-            block = np.concatenate(self._parts[first:last])
-        else:
-            block = self._source.to_numpy(self._source.data[first:last])
-            block = block.reshape(-1, self.n_classifiers)
+    def _arranged(self, first: int, last: int) -> np.ndarray:
+        """Rows of the samples first:last as a C-contiguous array of the kernel's type."""
+        block = self._read(first, last).reshape(-1, self.n_classifiers)
         return np.ascontiguousarray(block, dtype=self.dtype)
 
     def blocks(self, first: int, last: int) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -127,7 +141,25 @@ class LossTensor:
         step = max(1, _BLOCK_ENTRIES // per_sample)
         for start in range(first, last, step):
             stop = min(start + step, last)
-            yield start, stop, self._read(start, stop)
+            yield start, stop, self._arranged(start, stop)
+
+    def subsample(self, samples: np.ndarray) -> "LossTensor":
+        """A copy of a few samples alone, int64 of shape (n,), in the same type."""
+        wanted, offsets = self.row_indices(samples)
+        if self._rows is not None:
+            return LossTensor.from_rows(self._rows[wanted], offsets)
+        parts = []
+        for start, stop, rows in self.blocks(0, self.n_samples):
+            here = slice(*offsets[np.searchsorted(samples, (start, stop))])
+            parts.append(rows[wanted[here] - self.offsets[start]])
+        return LossTensor.from_rows(np.concatenate(parts), offsets)
+
+    def row_indices(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All rows of some samples, and where each of these samples begins among them."""
+        lengths = np.diff(self.offsets)[samples]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        within = np.repeat(self.offsets[samples] - offsets[:-1], lengths)
+        return within + np.arange(offsets[-1]), offsets
 
     def take(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Chosen rows.
@@ -153,6 +185,19 @@ class LossTensor:
             chosen[done:upto] = rows[local]
             done = upto
         return chosen
+
+
+def _rows_in_place(source: ArraySource) -> np.ndarray | None:
+    """All rows without a copy, if the array lies in memory as the kernels read it."""
+    if not source.is_numpy:
+        return None
+    data = np.asarray(source.data)
+    if data.dtype == np.bool_:
+        data = data.view(np.uint8)
+    usable = data.dtype == kernel_dtype(data.dtype) and data.dtype.isnative
+    if not usable or not data.flags.c_contiguous or not data.flags.aligned:
+        return None
+    return data.reshape(-1, data.shape[2])
 
 
 def as_loss_tensor(losses: Any) -> tuple[LossTensor, ArraySource]:
@@ -190,7 +235,7 @@ def as_loss_tensor(losses: Any) -> tuple[LossTensor, ArraySource]:
                 f"losses has no {axis}: its shape is {shape}, and every axis needs at least one "
                 "entry"
             )
-    return LossTensor(source), source
+    return LossTensor.from_source(source), source
 
 
 def _mend_axes(n_axes: int) -> str:
@@ -237,5 +282,5 @@ def _from_list(losses: Sequence[Any]) -> tuple[LossTensor, ArraySource]:
             )
         parts.append(part)
     if len({part.shape for part in parts}) == 1 and isinstance(losses[0], (list, tuple)):
-        return LossTensor(ArraySource(np.array(parts), first.to_numpy, first.restore)), first
-    return LossTensor(parts), first
+        return LossTensor.from_source(array_source(np.array(parts))), first
+    return LossTensor.from_tables(parts), first

@@ -32,6 +32,24 @@ class BestResponse:
 
 
 @dataclass(frozen=True)
+class NearResponse(BestResponse):
+    """A best response, and the candidates that may win for slightly different weights.
+
+    Attributes
+    ----------
+    near_samples, near_candidates : ndarray of int64, shape (n,)
+        For each sample that has a near candidate besides its best one: all of them and the best,
+        samples ascending.
+    n_near : int
+        How many there were; above n when there were more than were kept.
+    """
+
+    near_samples: np.ndarray
+    near_candidates: np.ndarray
+    n_near: int
+
+
+@dataclass(frozen=True)
 class SoftResponse:
     """The entropic objective of eq. (7) at some weights, with derivatives.
 
@@ -83,6 +101,15 @@ class Engine(Protocol):
         """The attacker's best response to `weights`, float64 of shape (L,)."""
         ...
 
+    def near_response(self, weights: np.ndarray, radius: float, limit: int) -> NearResponse:
+        """The best response, and candidates within reach of weights `radius` (Euclidean) away.
+
+        A candidate counts when weights that differ from `weights` by `radius` along the difference
+        between its losses and the best candidate's make it the better one. About `limit` entries
+        are kept at most.
+        """
+        ...
+
     def soft_response(
         self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
     ) -> SoftResponse:
@@ -99,6 +126,10 @@ class Engine(Protocol):
 
     def every_candidate(self) -> tuple[np.ndarray, np.ndarray]:
         """Samples (ascending) and candidates of all rows that may be played."""
+        ...
+
+    def subsample(self, samples: np.ndarray) -> "Engine":
+        """An engine on a few samples alone (ascending), their weights divided by their sum."""
         ...
 
     def log_prior(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mixsolve.engines.base import BestResponse, SoftResponse
+from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.errors import MixsolveError
 from mixsolve.solution import Attack
 from mixsolve.tensor import LossTensor
@@ -28,6 +28,11 @@ class MemoryEngine:
     prior : ndarray of float64, shape (n_rows,) or (0,)
         Base measure up to a factor for each sample; empty for uniform.
 
+    Attributes
+    ----------
+    lowest, highest : float
+        Over the candidates that may be played.
+
     Raises
     ------
     MixsolveError
@@ -47,18 +52,18 @@ class MemoryEngine:
         self.n_classifiers = tensor.n_classifiers
         self.n_rows = tensor.n_rows
         self.n_passes = 0.0
-        self._allowed = allowed
-        self._prior = prior
+        self.allowed = allowed
+        self.prior = prior
         self._bounds = chunk_bounds(tensor.n_samples, tensor.n_entries)
         self._cutoff = 40.0
         if prior.size:
             played = prior[allowed.view(np.bool_)] if allowed.size else prior
             self._cutoff += float(np.log(played.max() / played.min()))
-        lowest, highest = self._scan()
-        self.spread = highest - lowest
-        self.magnitude = max(abs(lowest), abs(highest))
+        self.lowest, self.highest = self._scan()
+        self.spread = self.highest - self.lowest
+        self.magnitude = max(abs(self.lowest), abs(self.highest))
 
-    def _each_block(self, work: Callable[[int, int, int, np.ndarray], None]) -> None:
+    def each_block(self, work: Callable[[int, int, int, np.ndarray], None]) -> None:
         """One pass: ``work(chunk, start, stop, rows)`` on every block, chunks in threads."""
         bounds = self._bounds
 
@@ -68,6 +73,12 @@ class MemoryEngine:
 
         run_chunks(chunk_work, bounds.size - 1)
         self.n_passes += 1
+
+    @property
+    def two_valued(self) -> bool:
+        """Whether the first losses are all the lowest or the highest: a hint, not a proof."""
+        _, _, rows = next(self.tensor.blocks(0, 1))
+        return bool(((rows == self.lowest) | (rows == self.highest)).all())
 
     def _row_range(self, start: int, stop: int) -> slice:
         offsets = self.tensor.offsets
@@ -79,15 +90,15 @@ class MemoryEngine:
         highest = np.full(n_chunks, -np.inf)
 
         def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
-            if self._allowed.size:
-                rows = rows[self._allowed[self._row_range(start, stop)].view(np.bool_)]
+            if self.allowed.size:
+                rows = rows[self.allowed[self._row_range(start, stop)].view(np.bool_)]
             flat = rows.reshape(-1)
             for first in range(0, flat.size, _SCAN_ENTRIES):
                 part = flat[first : first + _SCAN_ENTRIES]  # stays in cache for the second look
                 lowest[chunk] = np.minimum(lowest[chunk], part.min())
                 highest[chunk] = np.maximum(highest[chunk], part.max())
 
-        self._each_block(work)
+        self.each_block(work)
         low, high = float(lowest.min()), float(highest.max())
         if not np.isfinite(low) or not np.isfinite(high):
             self._refuse_non_finite()
@@ -102,8 +113,8 @@ class MemoryEngine:
         offsets = self.tensor.offsets
         for start, stop, rows in self.tensor.blocks(0, self.n_samples):
             bad = ~np.isfinite(rows)
-            if self._allowed.size:
-                bad &= self._allowed[self._row_range(start, stop), None].view(np.bool_)
+            if self.allowed.size:
+                bad &= self.allowed[self._row_range(start, stop), None].view(np.bool_)
             if bad.any():
                 row, classifier = np.argwhere(bad)[0]
                 sample = int(np.searchsorted(offsets, offsets[start] + row, side="right")) - 1
@@ -126,15 +137,59 @@ class MemoryEngine:
             values[chunk] += passes.best_response(
                 rows,
                 self.tensor.offsets[start : stop + 1],
-                self._allowed[self._row_range(start, stop)],
+                self.allowed[self._row_range(start, stop)],
                 self.sample_weight[start:stop],
                 weights,
                 candidates[start:stop],
                 gradients[chunk],
             )
 
-        self._each_block(work)
+        self.each_block(work)
         return BestResponse(float(values.sum()), gradients.sum(axis=0), candidates)
+
+    def near_response(self, weights: np.ndarray, radius: float, limit: int) -> NearResponse:
+        """See `Engine.near_response`."""
+        from mixsolve.kernels import passes
+
+        n_chunks = self._bounds.size - 1
+        values = np.zeros(n_chunks)
+        gradients = np.zeros((n_chunks, self.n_classifiers))
+        best = np.empty(self.n_samples, dtype=np.int64)
+        counts = np.zeros(n_chunks, dtype=np.int64)
+        near: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(n_chunks)]
+        reach = self.spread * np.sqrt(self.n_classifiers)
+
+        def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
+            room = min(rows.shape[0], limit * rows.shape[0] // self.n_rows)
+            samples = np.empty(room, dtype=np.int64)
+            candidates = np.empty(room, dtype=np.int64)
+            value, found = passes.near_response(
+                rows,
+                self.tensor.offsets[start : stop + 1],
+                self.allowed[self._row_range(start, stop)],
+                self.sample_weight[start:stop],
+                weights,
+                radius,
+                reach,
+                best[start:stop],
+                gradients[chunk],
+                samples,
+                candidates,
+            )
+            values[chunk] += value
+            counts[chunk] += found
+            kept = min(found, room)
+            near[chunk].append((samples[:kept] + start, candidates[:kept].copy()))
+
+        self.each_block(work)
+        return NearResponse(
+            float(values.sum()),
+            gradients.sum(axis=0),
+            best,
+            np.concatenate([samples for part in near for samples, _ in part]),
+            np.concatenate([candidates for part in near for _, candidates in part]),
+            int(counts.sum()),
+        )
 
     def soft_response(
         self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
@@ -152,8 +207,8 @@ class MemoryEngine:
             values[chunk] += passes.soft_response(
                 rows,
                 self.tensor.offsets[start : stop + 1],
-                self._allowed[span],
-                self._prior[span],
+                self.allowed[span],
+                self.prior[span],
                 self.sample_weight[start:stop],
                 alpha[start:stop],
                 weights,
@@ -162,7 +217,7 @@ class MemoryEngine:
                 hessians[chunk],
             )
 
-        self._each_block(work)
+        self.each_block(work)
         upper = hessians.sum(axis=0)
         return SoftResponse(
             float(values.sum()),
@@ -182,8 +237,8 @@ class MemoryEngine:
             passes.gibbs(
                 rows,
                 self.tensor.offsets[start : stop + 1],
-                self._allowed[span],
-                self._prior[span],
+                self.allowed[span],
+                self.prior[span],
                 alpha[start:stop],
                 weights,
                 probabilities,
@@ -191,7 +246,7 @@ class MemoryEngine:
             kept = np.flatnonzero(probabilities > _GIBBS_THRESHOLD)
             parts[chunk].append((kept + span.start, probabilities[kept]))
 
-        self._each_block(work)
+        self.each_block(work)
         rows = np.concatenate([kept for part in parts for kept, _ in part])
         mass = np.concatenate([mass for part in parts for _, mass in part])
         samples, candidates = self._locate(rows)
@@ -208,17 +263,29 @@ class MemoryEngine:
 
     def every_candidate(self) -> tuple[np.ndarray, np.ndarray]:
         """See `Engine.every_candidate`."""
-        rows = np.flatnonzero(self._allowed) if self._allowed.size else np.arange(self.n_rows)
+        rows = np.flatnonzero(self.allowed) if self.allowed.size else np.arange(self.n_rows)
         return self._locate(rows)
+
+    def subsample(self, samples: np.ndarray) -> "MemoryEngine":
+        """See `Engine.subsample`."""
+        rows, _ = self.tensor.row_indices(samples)
+        weight = self.sample_weight[samples]
+        total = weight.sum()
+        return MemoryEngine(
+            self.tensor.subsample(samples),
+            weight / total if total > 0 else np.full(samples.size, 1.0 / samples.size),
+            self.allowed[rows] if self.allowed.size else self.allowed,
+            self.prior[rows] if self.prior.size else self.prior,
+        )
 
     def log_prior(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """See `Engine.log_prior`."""
         offsets = self.tensor.offsets
-        if not self._prior.size and not self._allowed.size:
+        if not self.prior.size and not self.allowed.size:
             return -np.log(np.diff(offsets)[samples])
-        measure = self._prior if self._prior.size else np.ones(self.n_rows)
-        if self._allowed.size:
-            measure = measure * self._allowed
+        measure = self.prior if self.prior.size else np.ones(self.n_rows)
+        if self.allowed.size:
+            measure = measure * self.allowed
         totals = np.add.reduceat(measure, offsets[:-1])
         return np.log(measure[offsets[samples] + candidates] / totals[samples])
 

@@ -154,3 +154,109 @@ def gibbs(rows, offsets, allowed, prior, alpha, weights, probabilities):
             total += mass
         for r in range(first, last):
             probabilities[r] /= total
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def near_response(
+    rows,
+    offsets,
+    allowed,
+    sample_weight,
+    weights,
+    radius,
+    reach,
+    best,
+    gradient,
+    near_samples,
+    near_candidates,
+):
+    """`best_response`, and the candidates that may win for weights about `radius` away.
+
+    Row r of sample i is near when (<lam, l_i,best - l_r>)^2 <= radius^2 |l_i,best - l_r|^2; every
+    |l_i,best - l_r| is at most `reach`. Where a sample has more than L near rows, only those are
+    taken that win when one weight changes by radius sqrt(L), up or down. Samples with a row taken
+    besides the best have them all listed, the best one first, as far as `near_samples` and
+    `near_candidates` have room. Returns the value and the number of entries that there were.
+
+    Memory walk: every row once for its score, the near ones once or twice more from cache.
+    """
+    n_classifiers = rows.shape[1]
+    step = radius * math.sqrt(n_classifiers)
+    masked = allowed.size > 0
+    longest = 0
+    for i in range(offsets.size - 1):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    scores = np.empty(longest)
+    near = np.empty(longest, dtype=np.int64)
+    taken = np.empty(longest, dtype=np.bool_)
+    lead = np.empty((2, n_classifiers))
+    leader = np.empty((2, n_classifiers), dtype=np.int64)
+    value = 0.0
+    found = 0
+    for i in range(offsets.size - 1):
+        first = offsets[i] - offsets[0]
+        last = offsets[i + 1] - offsets[0]
+        top = -np.inf
+        winner = first
+        for r in range(first, last):
+            score = 0.0
+            for k in range(n_classifiers):
+                score += weights[k] * rows[r, k]
+            if masked and not allowed[r]:
+                score = -np.inf
+            scores[r - first] = score
+            if score > top:
+                top = score
+                winner = r
+        best[i] = winner - first
+        value += sample_weight[i] * top
+        for k in range(n_classifiers):
+            gradient[k] += sample_weight[i] * rows[winner, k]
+        threshold = top - radius * reach
+        n_near = 0
+        for r in range(first, last):
+            if scores[r - first] < threshold or r == winner:
+                continue
+            distance = 0.0
+            for k in range(n_classifiers):
+                difference = np.float64(rows[r, k]) - rows[winner, k]
+                distance += difference * difference
+            margin = top - scores[r - first]
+            if distance > 0.0 and margin * margin <= radius * radius * distance:
+                near[n_near] = r
+                taken[n_near] = True
+                n_near += 1
+        if n_near == 0:
+            continue
+        if n_near > n_classifiers:
+            lead[:, :] = 0.0
+            leader[:, :] = -1
+            for c in range(n_near):
+                taken[c] = False
+                margin = top - scores[near[c] - first]
+                for k in range(n_classifiers):
+                    change = step * (np.float64(rows[near[c], k]) - rows[winner, k])
+                    if change - margin > lead[0, k]:
+                        lead[0, k] = change - margin
+                        leader[0, k] = c
+                    if -change - margin > lead[1, k]:
+                        lead[1, k] = -change - margin
+                        leader[1, k] = c
+            for k in range(n_classifiers):
+                for side in range(2):
+                    if leader[side, k] >= 0:
+                        taken[leader[side, k]] = True
+        before = found
+        for c in range(n_near):
+            if not taken[c]:
+                continue
+            if found == before:
+                if found < near_samples.size:
+                    near_samples[found] = i
+                    near_candidates[found] = winner - first
+                found += 1
+            if found < near_samples.size:
+                near_samples[found] = i
+                near_candidates[found] = near[c] - first
+            found += 1
+    return value, found

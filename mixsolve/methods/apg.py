@@ -7,7 +7,7 @@ with P the projection onto the simplex, theta the usual sequence, and C_t an est
 curvature: doubled until <grad F(x) - grad F(y), x - y> <= C/2 |x - y|^2, which by convexity
 implies the descent condition F(x) <= F(y) + <grad F(y), x - y> + C/2 |x - y|^2 and, unlike it,
 does not drown in rounding near the optimum. The momentum is dropped whenever it points uphill. One
-fused pass gives F and its gradient; each yields the lower bound F(y) - <y, grad F> + min_k grad_k F.
+fused pass gives F and its gradient, hence the lower bound F(y) - <y, grad F> + min_k grad_k F.
 
 References: Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm, 2009; Tseng, On
 accelerated proximal gradient methods, 2008; O'Donoghue and Candes, Adaptive restart for

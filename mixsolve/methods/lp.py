@@ -1,29 +1,228 @@
-"""The exact problem as a linear program over all candidates, solved by HiGHS."""
+"""The exact problem by constraint generation: a few passes, and a small game after each.
+
+The linear program min sum_i w_i max_j <lam, l_ij> has a row for every candidate, and hardly any of
+them matters. Most samples have one candidate that wins for all weights near the optimum; together
+these samples are one linear term. Only samples whose winner is in doubt keep rows of their own:
+
+    min_lam  <c, lam> + sum_{i in doubt} w_i max_{j in J_i} <lam, l_ij>,
+    c = sum_{i not in doubt} w_i l_{i, best(i)}.
+
+The optimum of this small game bounds the game's from below, and its multipliers are the attack that
+proves it. A pass over the tensor then gives the exact risk at its weights, and the candidates that
+were missing. Candidates are in doubt if they win for weights about as far away as the weights moved
+last. With many samples the rounds begin on a subsample, whose optimal weights are near those of the
+whole, so that the whole tensor is seen two or three times.
+
+Reference: Blankenship and Falk, Infinitely constrained optimization problems, 1976.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixsolve import highs
+from mixsolve import highs, presolve, simplex
+from mixsolve.engines.base import Engine, NearResponse
+from mixsolve.engines.memory import MemoryEngine
 from mixsolve.problem import Outcome, Problem
-from mixsolve.solution import Status
+from mixsolve.small_game import SmallSolution
 from mixsolve.stopping import Stop
+from mixsolve.vertex import solve_small_game
+
+logger = logging.getLogger("mixsolve")
+
+DEFAULT_MAX_ITER = 100
+_SUBSAMPLE = 1000  # samples of the first level
+_GROWTH = 16  # from level to level
+_LEVEL_TOLERANCE = 1e-4  # of the spread: a subsample's weights need not be exact
+_FIRST_RADIUS = 0.1  # within which optimal weights are looked for at first, about uniform ones
+_SAMPLING_RADIUS = 1.0  # times n^-1/2: the same about the optimal weights of a subsample of n
+_TRUST = 3.0  # how many times the radius weights may move in one round
+_MAX_DOUBT = 0.2  # share of all rows that may be kept
+_SMALL_TOLERANCE = 1e-10  # of a small game's spread
 
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
-    """Solve the game's linear program; HiGHS starts from scratch, so `start` is the fallback."""
-    engine = problem.engine
-    samples, candidates = engine.every_candidate()
-    counts = np.bincount(samples, minlength=engine.n_samples)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    for _ in stop.iterations(1):
-        rows = engine.gather(samples, candidates)
-        result = highs.solve_rows(rows, offsets, engine.sample_weight, time_limit=stop.seconds_left)
-        if result.timed_out:
-            stop.status = Status.TIME_LIMIT
-        if result.weights is None or result.dual is None:
-            return Outcome(start, message=result.message, failed=not result.timed_out)
-        attack = engine.strategy(samples, candidates, result.dual)
-        lower_bound = float(engine.expected_losses(attack).min())
-        value = engine.best_response(result.weights).value
-        stop.record(result.weights, value, lower_bound)
-        return Outcome(result.weights, attack, result.message)
-    return Outcome(start)
+    """Solve the exact problem from `start`."""
+    began = time.perf_counter()
+    engine, lift, words = problem.engine, None, []
+    if problem.presolve and isinstance(engine, MemoryEngine):
+        reduction = presolve.reduce(engine, None)
+        if reduction is not None:
+            engine, lift = reduction.engine, reduction.lift
+            words.append(reduction.message)
+    presolved = time.perf_counter()
+    rounds = _Rounds(engine, stop)
+    weights, radius = start, _FIRST_RADIUS / np.sqrt(engine.n_classifiers)
+    if not problem.warm:
+        for level in _subsamples(engine):
+            part = stop.part(_LEVEL_TOLERANCE * level.spread)
+            weights = _Rounds(level, part).run(weights, radius)
+            radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples * engine.n_classifiers)
+            engine.n_passes += level.n_passes * level.n_rows / engine.n_rows
+    weights = rounds.run(weights, radius)
+    if engine is not problem.engine:
+        problem.engine.n_passes += engine.n_passes * engine.n_rows / problem.engine.n_rows
+    words.append(rounds.message())
+    timings = {"presolve": presolved - began}
+    played = rounds.attack()
+    if played is None:
+        return Outcome(weights, None, "; ".join(words), timings)
+    if lift is not None:
+        played = lift(*played)
+    return Outcome(weights, problem.engine.strategy(*played), "; ".join(words), timings)
+
+
+def _subsamples(engine: Engine) -> Iterator[Engine]:
+    """Ever larger random parts of the game, none above an eighth of it."""
+    rng = np.random.default_rng(0)
+    size = _SUBSAMPLE
+    while size * 8 <= engine.n_samples:
+        yield engine.subsample(np.sort(rng.choice(engine.n_samples, size, replace=False)))
+        size *= _GROWTH
+
+
+@dataclass(frozen=True)
+class _SmallGame:
+    """Rows of the samples in doubt, after one row for all the others together.
+
+    Attributes
+    ----------
+    keys : ndarray of int64, shape (r,)
+        ``sample * n_rows + candidate`` of each row in doubt, ascending.
+    rows : ndarray of float64, shape (1 + r, L) or (r, L)
+        Losses; the first row is the others' mean, unless there are none.
+    offsets : ndarray of int64
+        First row of each sample.
+    weight : ndarray of float64
+        Of each sample, the first being that of all the others together.
+    """
+
+    keys: np.ndarray
+    rows: np.ndarray
+    offsets: np.ndarray
+    weight: np.ndarray
+
+
+class _Rounds:
+    """Constraint generation on one engine."""
+
+    def __init__(self, engine: Engine, stop: Stop) -> None:
+        self._engine = engine
+        self._stop = stop
+        self._limit = int(_MAX_DOUBT * engine.n_rows) + 1000
+        self._keys = np.empty(0, dtype=np.int64)
+        self._winners: np.ndarray | None = None
+        self._proof: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._fallbacks = 0
+        self._most_rows = 0
+
+    def run(self, weights: np.ndarray, radius: float) -> np.ndarray:
+        """Rounds from `weights` until `stop` is satisfied; the best weights met.
+
+        Parameters
+        ----------
+        weights : ndarray of float64, shape (L,)
+            On the simplex.
+        radius : float
+            How far from the optimal weights they are thought to be, a coordinate.
+        """
+        lower_bound = -np.inf
+        small: SmallSolution | None = None
+        for _ in self._stop.iterations(DEFAULT_MAX_ITER):
+            response = self._engine.near_response(weights, radius, self._limit)
+            if self._stop.record(weights, response.value, lower_bound):
+                break
+            if not self._add(response) and small is not None:
+                break  # nothing is missing: what gap is left is rounding
+            game = self._small_game(response)
+            small = self._solve(game, small)
+            bound = float((small.dual @ game.rows).min())
+            if bound > lower_bound:
+                lower_bound = bound
+                self._proof = (game.keys, small.dual[-game.keys.size :], response.candidates)
+            move = small.weights - weights
+            distance = float(np.linalg.norm(move)) / np.sqrt(weights.size)
+            share = min(1.0, _TRUST * radius / max(distance, np.finfo(float).tiny))
+            weights = small.weights if share == 1.0 else simplex.normalize(weights + share * move)
+            radius = share * distance
+        return weights if self._stop.weights is None else self._stop.weights
+
+    def _add(self, response: NearResponse) -> bool:
+        """Take in the rows that are missing; say whether there were any that win."""
+        stride = self._engine.n_rows
+        wanted = [response.near_samples * stride + response.near_candidates]
+        missing = True
+        if self._winners is not None:
+            doubted = np.unique(self._keys // stride)
+            moved = np.flatnonzero(self._winners != response.candidates)
+            winners = np.concatenate([doubted, moved])
+            winning = winners * stride + response.candidates[winners]
+            missing = not np.isin(winning, self._keys).all()
+            wanted += [winning, moved * stride + self._winners[moved], self._keys]
+        keys = np.unique(np.concatenate(wanted))
+        positive = self._engine.sample_weight[keys // stride] > 0
+        self._keys = keys if positive.all() else keys[positive]
+        self._winners = response.candidates
+        self._most_rows = max(self._most_rows, self._keys.size)
+        return missing
+
+    def _small_game(self, response: NearResponse) -> _SmallGame:
+        samples, candidates = np.divmod(self._keys, self._engine.n_rows)
+        rows = self._engine.gather(samples, candidates)
+        first = np.flatnonzero(np.diff(samples, prepend=-1))
+        doubted = samples[first]
+        weight = self._engine.sample_weight[doubted]
+        winning = np.searchsorted(
+            self._keys, doubted * self._engine.n_rows + response.candidates[doubted]
+        )
+        rest = 1.0 - float(weight.sum())
+        offsets = np.append(first, samples.size)
+        if rest <= 1e-14 or doubted.size == np.count_nonzero(self._engine.sample_weight):
+            return _SmallGame(self._keys, rows, offsets, weight)
+        mean = (response.gradient - weight @ rows[winning]) / rest
+        return _SmallGame(
+            self._keys,
+            np.concatenate([mean[None], rows]),
+            np.concatenate([[0], offsets + 1]),
+            np.concatenate([[rest], weight]),
+        )
+
+    def _solve(self, game: _SmallGame, earlier: SmallSolution | None) -> SmallSolution:
+        small = solve_small_game(
+            game.rows, game.offsets, game.weight, tol=_SMALL_TOLERANCE, start=earlier
+        )
+        if small.converged:
+            return small
+        logger.debug("interior point: %s; HiGHS takes over", small.message)
+        self._fallbacks += 1
+        checked = highs.solve_rows(
+            game.rows, game.offsets, game.weight, time_limit=self._stop.seconds_left
+        )
+        if checked.weights is None or checked.dual is None:
+            return small
+        return replace(small, weights=checked.weights, dual=checked.dual)
+
+    def attack(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Samples, candidates and masses that prove the best bound; None before there is one."""
+        if self._proof is None:
+            return None
+        keys, dual, winners = self._proof
+        samples = keys // self._engine.n_rows
+        others = np.setdiff1d(np.arange(self._engine.n_samples), samples)
+        keys = np.concatenate([keys, others * self._engine.n_rows + winners[others]])
+        mass = np.concatenate([dual, self._engine.sample_weight[others]])
+        order = np.argsort(keys, kind="stable")
+        samples, candidates = np.divmod(keys[order], self._engine.n_rows)
+        return samples, candidates, mass[order]
+
+    def message(self) -> str:
+        """Rounds, rows, and whether HiGHS had to help."""
+        words = (
+            f"{self._stop.nit} rounds on {self._most_rows} of {self._engine.n_rows} rows at most"
+        )
+        if self._fallbacks:
+            words += f"; the interior point gave {self._fallbacks} small game(s) to HiGHS"
+        return words

@@ -1,0 +1,229 @@
+"""Shrink a game before it is solved: drop candidates that cannot matter, merge equal samples.
+
+Exact problem: weights are non-negative, so a candidate whose losses are all at most another's of
+the same sample never is the better attack; it goes. Entropic problem: every candidate counts, so
+only repeated ones are merged, their multiplicities becoming the base measure. Samples left with the
+same candidates (and masses, and alpha) are one sample of the summed weight.
+
+Both are exact. Whether they pay is decided on a few samples: unless these shrink to a quarter,
+nothing is done.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixsolve.engines.memory import MemoryEngine
+from mixsolve.tensor import LossTensor
+
+logger = logging.getLogger("mixsolve")
+
+_MAX_BIT_CLASSIFIERS = 1024
+_TRIAL_ROWS = 1 << 12
+_WORTHWHILE = 0.25
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Rows kept of each sample, and what makes two samples equal.
+
+    Attributes
+    ----------
+    offsets : ndarray of int64, shape (n + 1,)
+        First kept row of each sample.
+    candidates : ndarray of int32, shape (R,)
+        In the samples' own numbering.
+    mass : ndarray of float64, shape (R,)
+        Base measure gathered by each row.
+    words : ndarray of uint64, shape (R, n_words)
+        The losses, packed into bits or as they are.
+    """
+
+    offsets: np.ndarray
+    candidates: np.ndarray
+    mass: np.ndarray
+    words: np.ndarray
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A smaller game with the same optimal weights, and the way back.
+
+    Attributes
+    ----------
+    engine : MemoryEngine
+        Of the smaller game.
+    alpha : ndarray of float64, shape (n_groups,), or None
+        Regularisation of its samples.
+    groups : ndarray of int64, shape (N,)
+        Sample of the smaller game that stands for each sample.
+    message : str
+        What was removed, in words.
+    """
+
+    engine: MemoryEngine
+    alpha: np.ndarray | None
+    groups: np.ndarray
+    message: str
+    _kept: Kept
+
+    def lift(
+        self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Masses on candidates of the smaller game, shared out among the original samples.
+
+        Parameters
+        ----------
+        samples, candidates : ndarray of int64, shape (n,)
+            Distinct, samples ascending, every sample of the smaller game among them.
+        mass : ndarray of float64, shape (n,)
+            Non-negative; only the shares within a sample count.
+
+        Returns
+        -------
+        samples, candidates, mass : ndarray, shape (n_entries,)
+            The same of the original game.
+        """
+        played = mass > 0
+        played[np.flatnonzero(np.diff(samples, prepend=-1))] = True  # every sample keeps an entry
+        samples, candidates, mass = samples[played], candidates[played], mass[played]
+        begin = np.searchsorted(samples, self.groups)
+        counts = np.searchsorted(samples, self.groups, side="right") - begin
+        first = np.concatenate([[0], np.cumsum(counts)])
+        entries = np.repeat(begin - first[:-1], counts) + np.arange(first[-1])
+        originals = np.repeat(np.arange(self.groups.size), counts)
+        rows = self._kept.offsets[originals] + candidates[entries]
+        return originals, self._kept.candidates[rows].astype(np.int64), mass[entries]
+
+
+def reduce(engine: MemoryEngine, alpha: np.ndarray | None) -> Reduction | None:
+    """Shrink the game of an engine, if a few of its samples say that this pays.
+
+    Parameters
+    ----------
+    engine : MemoryEngine
+        The game.
+    alpha : ndarray of float64, shape (N,), or None
+        Regularisation of each sample; None for the exact problem.
+
+    Returns
+    -------
+    Reduction or None
+        None where nothing worth the effort was found.
+    """
+    if not _pays(engine, alpha):
+        return None
+    kept = _keep(engine, alpha is None)
+    if kept is None:
+        return None
+    groups, first = _merge(kept, alpha)
+    n_rows = kept.offsets[-1]
+    message = (
+        f"presolve kept {n_rows} of {engine.n_rows} candidates and merged {engine.n_samples} "
+        f"samples into {first.size}"
+    )
+    logger.debug(message)
+    return Reduction(
+        _smaller_engine(engine, alpha, kept, groups, first),
+        None if alpha is None else alpha[first],
+        groups,
+        message,
+        kept,
+    )
+
+
+def _pays(engine: MemoryEngine, alpha: np.ndarray | None) -> bool:
+    per_sample = engine.n_rows / engine.n_samples
+    n_trial = int(np.clip(_TRIAL_ROWS / per_sample, 1, max(1, engine.n_samples // 32)))
+    chosen = np.linspace(0, engine.n_samples - 1, n_trial).astype(np.int64)
+    trial = engine.subsample(chosen)
+    kept = _keep(trial, alpha is None)
+    return kept is not None and bool(kept.offsets[-1] <= _WORTHWHILE * trial.n_rows)
+
+
+def _keep(engine: MemoryEngine, dominance: bool) -> Kept | None:
+    """Rows kept of each sample; None when they are clearly too many to be worthwhile."""
+    from mixsolve.kernels import presolve as kernels
+
+    bits = engine.two_valued and engine.n_classifiers <= _MAX_BIT_CLASSIFIERS
+    n_words = -(-engine.n_classifiers // 64)
+    tensor = engine.tensor
+    counts = np.empty(engine.n_samples, dtype=np.int64)
+    parts: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    failed: list[int] = []
+
+    def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
+        if failed:
+            return
+        capacity = int(_WORTHWHILE * rows.shape[0]) + tensor.n_candidates
+        candidates = np.empty(capacity, dtype=np.int32)
+        mass = np.empty(capacity)
+        codes = np.empty((capacity if bits else 0, n_words), dtype=np.uint64)
+        span = slice(int(tensor.offsets[start]), int(tensor.offsets[stop]))
+        offsets = tensor.offsets[start : stop + 1]
+        allowed, prior = engine.allowed[span], engine.prior[span]
+        if bits:
+            low, high = rows.dtype.type(engine.lowest), rows.dtype.type(engine.highest)
+            used = kernels.reduce_bits(
+                rows, offsets, allowed, prior, low, high, dominance,
+                codes, candidates, mass, counts[start:stop], np.empty(n_words, dtype=np.uint64),
+            )  # fmt: skip
+        else:
+            used = kernels.reduce_values(
+                rows, offsets, allowed, prior, dominance, candidates, mass, counts[start:stop]
+            )
+        if used < 0:
+            failed.append(used)
+            return
+        if not bits:
+            first = np.repeat(offsets[:-1] - offsets[0], counts[start:stop])
+            codes = rows[first + candidates[:used]].astype(np.float64).view(np.uint64)
+        parts[start] = (candidates[:used].copy(), mass[:used].copy(), codes[:used].copy())
+
+    engine.each_block(work)
+    if failed:
+        return None
+    in_order = [parts[start] for start in sorted(parts)]
+    return Kept(
+        np.concatenate([[0], np.cumsum(counts)]),
+        np.concatenate([part[0] for part in in_order]),
+        np.concatenate([part[1] for part in in_order]),
+        np.concatenate([part[2] for part in in_order]),
+    )
+
+
+def _merge(kept: Kept, alpha: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Group of each sample, and the first sample of each group."""
+    from mixsolve.kernels import presolve as kernels
+
+    n_samples = kept.offsets.size - 1
+    groups = np.empty(n_samples, dtype=np.int64)
+    table = np.full(1 << (2 * n_samples - 1).bit_length(), -1, dtype=np.int64)
+    nothing = np.empty(0)
+    if alpha is None:
+        n_groups = kernels.group(kept.words, kept.offsets, nothing, nothing, table, groups)
+    else:
+        n_groups = kernels.group(kept.words, kept.offsets, alpha, kept.mass, table, groups)
+    first = np.empty(n_groups, dtype=np.int64)
+    first[groups[::-1]] = np.arange(n_samples)[::-1]
+    return groups, first
+
+
+def _smaller_engine(
+    engine: MemoryEngine,
+    alpha: np.ndarray | None,
+    kept: Kept,
+    groups: np.ndarray,
+    first: np.ndarray,
+) -> MemoryEngine:
+    lengths = np.diff(kept.offsets)[first]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    chosen = np.repeat(kept.offsets[first] - offsets[:-1], lengths) + np.arange(offsets[-1])
+    samples = np.repeat(first, lengths)
+    rows = engine.tensor.take(samples, kept.candidates[chosen].astype(np.int64))
+    tensor = LossTensor.from_rows(rows.astype(engine.tensor.dtype, copy=False), offsets)
+    weight = np.bincount(groups, weights=engine.sample_weight, minlength=first.size)
+    nothing = np.empty(0, dtype=np.uint8)
+    prior = np.empty(0) if alpha is None else kept.mass[chosen]
+    return MemoryEngine(tensor, weight, nothing, prior)
