@@ -334,7 +334,7 @@ def smoothing_bound(
         raise MixsolveError("give exactly one of mass and n_candidates to smoothing_bound")
     alphas = _per_sample("alpha", alpha)
     if (alphas < 0.0).any():
-        raise MixsolveError(f"alpha must be >= 0, got {alphas.min()!r}")
+        raise MixsolveError(f"alpha must be >= 0, got {alphas.min():g}")
     if n_candidates is not None:
         counts = _per_sample("n_candidates", n_candidates)
         if (counts < 1).any() or (counts != np.floor(counts)).any():

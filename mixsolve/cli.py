@@ -111,3 +111,7 @@ def _complain(name: str | None, message: str) -> int:
     program = f"mixsolve {name}" if name in _COMMANDS else "mixsolve"
     print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
     return _USAGE_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

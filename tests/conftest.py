@@ -1,0 +1,31 @@
+"""Fixtures and settings shared by the tests of both packages."""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+# Properties are drawn from fixed seeds, so that a failure is a failure on every machine.
+settings.register_profile(
+    "mixsolve",
+    derandomize=True,
+    deadline=None,
+    max_examples=25,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile("thorough", parent=settings.get_profile("mixsolve"), max_examples=400)
+settings.load_profile(os.environ.get("MIXSOLVE_HYPOTHESIS_PROFILE", "mixsolve"))
+
+
+@pytest.fixture
+def rng():
+    """A generator that every test starts from the same state."""
+    return np.random.default_rng(20210718)
+
+
+@pytest.fixture
+def losses(rng):
+    """A small game of continuous losses with a unique optimum inside the simplex."""
+    return rng.gamma(0.5, 1.5, (12, 6, 3))
