@@ -101,12 +101,15 @@ class Engine(Protocol):
         """The attacker's best response to `weights`, float64 of shape (L,)."""
         ...
 
-    def near_response(self, weights: np.ndarray, radius: float, limit: int) -> NearResponse:
-        """The best response, and candidates within reach of weights `radius` (Euclidean) away.
+    def near_response(
+        self, weights: np.ndarray, radius: float, limit: int, slack: np.ndarray | None = None
+    ) -> NearResponse:
+        """The best response, and candidates that may win for weights `radius` away.
 
-        A candidate counts when weights that differ from `weights` by `radius` along the difference
-        between its losses and the best candidate's make it the better one. About `limit` entries
-        are kept at most.
+        A candidate counts when weights that differ from `weights` by `radius` (Euclidean) along the
+        difference between its losses and the best candidate's bring it within `slack`, float64 of
+        shape (N,), of the best. Without `slack` only winners are looked for: of many candidates
+        near by, those that win when one weight changes. About `limit` entries are kept at most.
         """
         ...
 

@@ -12,6 +12,7 @@ from mixsolve.threads import chunk_bounds, run_chunks
 
 _GIBBS_THRESHOLD = 1e-12
 _SCAN_ENTRIES = 1 << 16
+_NO_SLACK = np.empty(0)
 
 
 class MemoryEngine:
@@ -147,7 +148,9 @@ class MemoryEngine:
         self.each_block(work)
         return BestResponse(float(values.sum()), gradients.sum(axis=0), candidates)
 
-    def near_response(self, weights: np.ndarray, radius: float, limit: int) -> NearResponse:
+    def near_response(
+        self, weights: np.ndarray, radius: float, limit: int, slack: np.ndarray | None = None
+    ) -> NearResponse:
         """See `Engine.near_response`."""
         from mixsolve.kernels import passes
 
@@ -171,6 +174,7 @@ class MemoryEngine:
                 weights,
                 radius,
                 reach,
+                _NO_SLACK if slack is None else slack[start:stop],
                 best[start:stop],
                 gradients[chunk],
                 samples,

@@ -165,6 +165,7 @@ def near_response(
     weights,
     radius,
     reach,
+    slack,
     best,
     gradient,
     near_samples,
@@ -172,16 +173,18 @@ def near_response(
 ):
     """`best_response`, and the candidates that may win for weights about `radius` away.
 
-    Row r of sample i is near when (<lam, l_i,best - l_r>)^2 <= radius^2 |l_i,best - l_r|^2; every
-    |l_i,best - l_r| is at most `reach`. Where a sample has more than L near rows, only those are
-    taken that win when one weight changes by radius sqrt(L), up or down. Samples with a row taken
-    besides the best have them all listed, the best one first, as far as `near_samples` and
-    `near_candidates` have room. Returns the value and the number of entries that there were.
+    Row r of sample i is near when <lam, l_i,best - l_r> <= slack_i + radius |l_i,best - l_r|; every
+    |l_i,best - l_r| is at most `reach`. An empty `slack` stands for 0 and pure winners: then rows
+    equal to the best do not count, and of more than L near rows only those are taken that win when
+    one weight changes by radius sqrt(L), up or down. Samples with a row taken besides the best have
+    them all listed, the best one first, as far as `near_samples` and `near_candidates` have room.
+    Returns the value and the number of entries that there were.
 
     Memory walk: every row once for its score, the near ones once or twice more from cache.
     """
     n_classifiers = rows.shape[1]
     step = radius * math.sqrt(n_classifiers)
+    pure = slack.size == 0
     masked = allowed.size > 0
     longest = 0
     for i in range(offsets.size - 1):
@@ -212,7 +215,8 @@ def near_response(
         value += sample_weight[i] * top
         for k in range(n_classifiers):
             gradient[k] += sample_weight[i] * rows[winner, k]
-        threshold = top - radius * reach
+        allowance = 0.0 if pure else slack[i]
+        threshold = top - allowance - radius * reach
         n_near = 0
         for r in range(first, last):
             if scores[r - first] < threshold or r == winner:
@@ -221,14 +225,15 @@ def near_response(
             for k in range(n_classifiers):
                 difference = np.float64(rows[r, k]) - rows[winner, k]
                 distance += difference * difference
-            margin = top - scores[r - first]
-            if distance > 0.0 and margin * margin <= radius * radius * distance:
+            if pure and distance == 0.0:
+                continue
+            if top - scores[r - first] <= allowance + radius * math.sqrt(distance):
                 near[n_near] = r
                 taken[n_near] = True
                 n_near += 1
         if n_near == 0:
             continue
-        if n_near > n_classifiers:
+        if pure and n_near > n_classifiers:
             lead[:, :] = 0.0
             leader[:, :] = -1
             for c in range(n_near):

@@ -18,12 +18,12 @@ Reference: Blankenship and Falk, Infinitely constrained optimization problems, 1
 
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from mixsolve import highs, presolve, simplex
+from mixsolve.doubt import SmallGame, small_game, subsamples
 from mixsolve.engines.base import Engine, NearResponse
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.problem import Outcome, Problem
@@ -34,8 +34,6 @@ from mixsolve.vertex import solve_small_game
 logger = logging.getLogger("mixsolve")
 
 DEFAULT_MAX_ITER = 100
-_SUBSAMPLE = 1000  # samples of the first level
-_GROWTH = 16  # from level to level
 _LEVEL_TOLERANCE = 1e-4  # of the spread: a subsample's weights need not be exact
 _FIRST_RADIUS = 0.1  # within which optimal weights are looked for at first, about uniform ones
 _SAMPLING_RADIUS = 1.0  # times n^-1/2: the same about the optimal weights of a subsample of n
@@ -57,7 +55,8 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     rounds = _Rounds(engine, stop)
     weights, radius = start, _FIRST_RADIUS / np.sqrt(engine.n_classifiers)
     if not problem.warm:
-        for level in _subsamples(engine):
+        for samples in subsamples(engine):
+            level = engine.subsample(samples)
             part = stop.part(_LEVEL_TOLERANCE * level.spread)
             weights = _Rounds(level, part).run(weights, radius)
             radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples * engine.n_classifiers)
@@ -73,37 +72,6 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     if lift is not None:
         played = lift(*played)
     return Outcome(weights, problem.engine.strategy(*played), "; ".join(words), timings)
-
-
-def _subsamples(engine: Engine) -> Iterator[Engine]:
-    """Ever larger random parts of the game, none above an eighth of it."""
-    rng = np.random.default_rng(0)
-    size = _SUBSAMPLE
-    while size * 8 <= engine.n_samples:
-        yield engine.subsample(np.sort(rng.choice(engine.n_samples, size, replace=False)))
-        size *= _GROWTH
-
-
-@dataclass(frozen=True)
-class _SmallGame:
-    """Rows of the samples in doubt, after one row for all the others together.
-
-    Attributes
-    ----------
-    keys : ndarray of int64, shape (r,)
-        ``sample * n_rows + candidate`` of each row in doubt, ascending.
-    rows : ndarray of float64, shape (1 + r, L) or (r, L)
-        Losses; the first row is the others' mean, unless there are none.
-    offsets : ndarray of int64
-        First row of each sample.
-    weight : ndarray of float64
-        Of each sample, the first being that of all the others together.
-    """
-
-    keys: np.ndarray
-    rows: np.ndarray
-    offsets: np.ndarray
-    weight: np.ndarray
 
 
 class _Rounds:
@@ -137,7 +105,7 @@ class _Rounds:
                 break
             if not self._add(response) and small is not None:
                 break  # nothing is missing: what gap is left is rounding
-            game = self._small_game(response)
+            game = small_game(self._engine, self._keys, response)
             small = self._solve(game, small)
             bound = float((small.dual @ game.rows).min())
             if bound > lower_bound:
@@ -169,28 +137,7 @@ class _Rounds:
         self._most_rows = max(self._most_rows, self._keys.size)
         return missing
 
-    def _small_game(self, response: NearResponse) -> _SmallGame:
-        samples, candidates = np.divmod(self._keys, self._engine.n_rows)
-        rows = self._engine.gather(samples, candidates)
-        first = np.flatnonzero(np.diff(samples, prepend=-1))
-        doubted = samples[first]
-        weight = self._engine.sample_weight[doubted]
-        winning = np.searchsorted(
-            self._keys, doubted * self._engine.n_rows + response.candidates[doubted]
-        )
-        rest = 1.0 - float(weight.sum())
-        offsets = np.append(first, samples.size)
-        if rest <= 1e-14 or doubted.size == np.count_nonzero(self._engine.sample_weight):
-            return _SmallGame(self._keys, rows, offsets, weight)
-        mean = (response.gradient - weight @ rows[winning]) / rest
-        return _SmallGame(
-            self._keys,
-            np.concatenate([mean[None], rows]),
-            np.concatenate([[0], offsets + 1]),
-            np.concatenate([[rest], weight]),
-        )
-
-    def _solve(self, game: _SmallGame, earlier: SmallSolution | None) -> SmallSolution:
+    def _solve(self, game: SmallGame, earlier: SmallSolution | None) -> SmallSolution:
         small = solve_small_game(
             game.rows, game.offsets, game.weight, tol=_SMALL_TOLERANCE, start=earlier
         )

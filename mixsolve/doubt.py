@@ -1,0 +1,95 @@
+"""The small game of the samples in doubt: what is left of a large one near given weights.
+
+Most samples have one candidate that wins for all weights near the optimum. Together they are one
+linear term, here one sample with one row, their mean loss. The others keep the rows that may win.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixsolve.engines.base import BestResponse, Engine
+
+_FIRST_SUBSAMPLE = 1000
+_GROWTH = 16
+_LARGEST_SUBSAMPLE = 8  # times smaller than the whole
+
+
+@dataclass(frozen=True)
+class SmallGame:
+    """Rows of the samples in doubt, after one row for all the others together.
+
+    Attributes
+    ----------
+    keys : ndarray of int64, shape (r,)
+        ``sample * n_rows + candidate`` of each row in doubt, ascending.
+    rows : ndarray of float64, shape (others + r, L)
+        Losses; the first row is the others' mean, where there are others.
+    offsets : ndarray of int64, shape (others + n + 1,)
+        First row of each sample.
+    weight : ndarray of float64, shape (others + n,)
+        Of each sample, the first being that of all the others together.
+    others : int
+        1, or 0 where every sample of positive weight is in doubt.
+    """
+
+    keys: np.ndarray
+    rows: np.ndarray
+    offsets: np.ndarray
+    weight: np.ndarray
+    others: int
+
+
+def small_game(engine: Engine, keys: np.ndarray, response: BestResponse) -> SmallGame:
+    """Gather the rows in doubt, and sum up the samples that are not.
+
+    Parameters
+    ----------
+    engine : Engine
+        The large game.
+    keys : ndarray of int64, shape (r,)
+        ``sample * n_rows + candidate``, ascending and distinct. A sample that has a key has its
+        best candidate among them, and a positive weight.
+    response : BestResponse
+        To the weights in question.
+
+    Returns
+    -------
+    SmallGame
+    """
+    samples, candidates = np.divmod(keys, engine.n_rows)
+    rows = engine.gather(samples, candidates)
+    first = np.flatnonzero(np.diff(samples, prepend=-1))
+    doubted = samples[first]
+    offsets = np.append(first, samples.size)
+    weight = engine.sample_weight[doubted]
+    if doubted.size == np.count_nonzero(engine.sample_weight):
+        return SmallGame(keys, rows, offsets, weight, 0)
+    winning = np.searchsorted(keys, doubted * engine.n_rows + response.candidates[doubted])
+    others = np.ones(engine.n_samples, dtype=bool)
+    others[doubted] = False
+    rest = float(engine.sample_weight[others].sum())
+    mean = (response.gradient - weight @ rows[winning]) / rest
+    return SmallGame(
+        keys,
+        np.concatenate([mean[None], rows]),
+        np.concatenate([[0], offsets + 1]),
+        np.concatenate([[rest], weight]),
+        1,
+    )
+
+
+def subsamples(engine: Engine) -> Iterator[np.ndarray]:
+    """Ever larger random sets of samples, on which to come near the optimum before the whole.
+
+    Yields
+    ------
+    ndarray of int64
+        Ascending; none for a game too small for it to pay.
+    """
+    rng = np.random.default_rng(0)
+    size = _FIRST_SUBSAMPLE
+    while size * _LARGEST_SUBSAMPLE <= engine.n_samples:
+        yield np.sort(rng.choice(engine.n_samples, size, replace=False))
+        size *= _GROWTH
