@@ -26,7 +26,8 @@ def measure(rows, offsets, weight, lo, hi, reference, sums):
     sum_i w_i l_first[0]].
     """
     n_classifiers = rows.shape[1]
-    reference[:] = 0.0
+    for k in range(n_classifiers):
+        reference[k] = 0.0
     spread = 0.0
     constant = 0.0
     for i in range(lo, hi):
@@ -53,7 +54,8 @@ def certify(rows, offsets, weight, lo, hi, weights, dual, gradient, sums):
     ``sums[0]`` = sum_i w_i max_r <lam, l_r - l_first>, ``gradient`` = sum_r q_r (l_r - l_first).
     """
     n_classifiers = rows.shape[1]
-    gradient[:] = 0.0
+    for k in range(n_classifiers):
+        gradient[k] = 0.0
     value = 0.0
     for i in range(lo, hi):
         first = offsets[i]
@@ -83,7 +85,8 @@ def centre(rows, offsets, weight, lo, hi, inverse, weights, barrier, height, dua
     from the left, then ``q_r = w_i mu / s_r``, scaled to the sum w_i. ``gradient`` = sum_r q_r a_r.
     """
     n_classifiers = rows.shape[1]
-    gradient[:] = 0.0
+    for k in range(n_classifiers):
+        gradient[k] = 0.0
     for i in range(lo, hi):
         first = offsets[i]
         last = offsets[i + 1]
@@ -181,18 +184,21 @@ def factor(
     block = np.empty((n_classifiers, _STRIDE))
     mean = np.empty(n_classifiers)
     entry = np.empty(n_classifiers)
-    schur[:] = 0.0
-    centred[:] = 0.0
+    for a in range(n_classifiers):
+        centred[a] = 0.0
+        for b in range(n_classifiers):
+            schur[a, b] = 0.0
     complementarity = 0.0
     closest = 0.0
-    filled = 0
+    filled = np.int64(0)  # a literal 0 would compile the update twice
     for i in range(lo, hi):
         first = offsets[i]
         last = offsets[i + 1]
         if last - first == 1:
             continue
         height[i] += primal_step * d_height[i]
-        mean[:] = 0.0
+        for k in range(n_classifiers):
+            mean[k] = 0.0
         least = np.inf
         scatter = 0.0
         for r in range(first, last):
@@ -220,7 +226,7 @@ def factor(
                 filled += 1
                 if filled == BLOCK:
                     _update_schur(block, filled, schur)
-                    filled = 0
+                    filled = np.int64(0)
         closest += weight[i] * least
         for k in range(n_classifiers):
             centred[k] += weight[i] * mean[k]
@@ -245,8 +251,9 @@ def predict(
         sums     = [max -ds/s, max -dq/q, sum q ds, sum s dq, sum ds dq]
     """
     n_classifiers = rows.shape[1]
-    towards[:] = 0.0
-    against[:] = 0.0
+    for k in range(n_classifiers):
+        towards[k] = 0.0
+        against[k] = 0.0
     primal_limit = 0.0
     dual_limit = 0.0
     q_ds = 0.0
@@ -361,7 +368,8 @@ def select(
     gains sum_i w_i (l_best - l_first) / unit over all samples. Returns the number of samples kept.
     """
     n_classifiers = rows.shape[1]
-    decided[:] = 0.0
+    for r in range(len(decided)):
+        decided[r] = 0.0
     n_kept = 0
     filled = 0
     for i in range(len(offsets) - 1):
