@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixsolve.engines.base import BestResponse, Engine
+from mixsolve.engines.base import BestResponse, Engine, NearResponse
 
 _FIRST_SUBSAMPLE = 1000
 _GROWTH = 16
@@ -41,43 +41,76 @@ class SmallGame:
     others: int
 
 
-def small_game(engine: Engine, keys: np.ndarray, response: BestResponse) -> SmallGame:
-    """Gather the rows in doubt, and sum up the samples that are not.
+class Doubt:
+    """Samples in doubt and their rows, gathered from one pass to the next.
 
     Parameters
     ----------
     engine : Engine
         The large game.
-    keys : ndarray of int64, shape (r,)
-        ``sample * n_rows + candidate``, ascending and distinct. A sample that has a key has its
-        best candidate among them, and a positive weight.
-    response : BestResponse
-        To the weights in question.
 
-    Returns
-    -------
-    SmallGame
+    Attributes
+    ----------
+    keys : ndarray of int64, shape (r,)
+        ``sample * n_rows + candidate`` of each row in doubt, ascending and distinct. A sample that
+        has one has a positive weight.
     """
-    samples, candidates = np.divmod(keys, engine.n_rows)
-    rows = engine.gather(samples, candidates)
-    first = np.flatnonzero(np.diff(samples, prepend=-1))
-    doubted = samples[first]
-    offsets = np.append(first, samples.size)
-    weight = engine.sample_weight[doubted]
-    if doubted.size == np.count_nonzero(engine.sample_weight):
-        return SmallGame(keys, rows, offsets, weight, 0)
-    winning = np.searchsorted(keys, doubted * engine.n_rows + response.candidates[doubted])
-    others = np.ones(engine.n_samples, dtype=bool)
-    others[doubted] = False
-    rest = float(engine.sample_weight[others].sum())
-    mean = (response.gradient - weight @ rows[winning]) / rest
-    return SmallGame(
-        keys,
-        np.concatenate([mean[None], rows]),
-        np.concatenate([[0], offsets + 1]),
-        np.concatenate([[rest], weight]),
-        1,
-    )
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._winners: np.ndarray | None = None
+        self.keys = np.empty(0, dtype=np.int64)
+
+    def add(self, response: NearResponse) -> bool:
+        """Take in near rows, and winners that were missing; say whether there were any of these.
+
+        A sample not in doubt so far, whose winner has changed, is in doubt between the two.
+        """
+        stride = self._engine.n_rows
+        wanted = [response.near_samples * stride + response.near_candidates]
+        missing = True
+        if self._winners is not None:
+            doubted = np.unique(self.keys // stride)
+            moved = np.flatnonzero(self._winners != response.candidates)
+            winners = np.concatenate([doubted, moved])
+            winning = winners * stride + response.candidates[winners]
+            missing = not np.isin(winning, self.keys).all()
+            wanted += [winning, moved * stride + self._winners[moved], self.keys]
+        keys = np.unique(np.concatenate(wanted))
+        positive = self._engine.sample_weight[keys // stride] > 0
+        self.keys = keys if positive.all() else keys[positive]
+        self._winners = response.candidates
+        return missing
+
+    def game(self, response: BestResponse) -> SmallGame:
+        """Gather the rows in doubt, and sum up the samples that are not.
+
+        Parameters
+        ----------
+        response : BestResponse
+            The one added last.
+        """
+        engine = self._engine
+        samples, candidates = np.divmod(self.keys, engine.n_rows)
+        rows = engine.gather(samples, candidates)
+        first = np.flatnonzero(np.diff(samples, prepend=-1))
+        doubted = samples[first]
+        offsets = np.append(first, samples.size)
+        weight = engine.sample_weight[doubted]
+        if doubted.size == np.count_nonzero(engine.sample_weight):
+            return SmallGame(self.keys, rows, offsets, weight, 0)
+        winning = np.searchsorted(self.keys, doubted * engine.n_rows + response.candidates[doubted])
+        others = np.ones(engine.n_samples, dtype=bool)
+        others[doubted] = False
+        rest = float(engine.sample_weight[others].sum())
+        mean = (response.gradient - weight @ rows[winning]) / rest
+        return SmallGame(
+            self.keys,
+            np.concatenate([mean[None], rows]),
+            np.concatenate([[0], offsets + 1]),
+            np.concatenate([[rest], weight]),
+            1,
+        )
 
 
 def subsamples(engine: Engine) -> Iterator[np.ndarray]:

@@ -234,27 +234,33 @@ class MemoryEngine:
         from mixsolve.kernels import passes
 
         parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in self._bounds[1:]]
+        counts = np.empty(self.n_samples, dtype=np.int64)
 
         def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
             span = self._row_range(start, stop)
+            candidates = np.empty(rows.shape[0], dtype=np.int64)
             probabilities = np.empty(rows.shape[0])
-            passes.gibbs(
+            used = passes.gibbs(
                 rows,
                 self.tensor.offsets[start : stop + 1],
                 self.allowed[span],
                 self.prior[span],
                 alpha[start:stop],
                 weights,
+                _GIBBS_THRESHOLD,
+                counts[start:stop],
+                candidates,
                 probabilities,
             )
-            kept = np.flatnonzero(probabilities > _GIBBS_THRESHOLD)
-            parts[chunk].append((kept + span.start, probabilities[kept]))
+            parts[chunk].append((candidates[:used].copy(), probabilities[:used].copy()))
 
         self.each_block(work)
-        rows = np.concatenate([kept for part in parts for kept, _ in part])
-        mass = np.concatenate([mass for part in parts for _, mass in part])
-        samples, candidates = self._locate(rows)
-        return self.strategy(samples, candidates, mass)
+        return Attack(
+            np.concatenate([[0], np.cumsum(counts)]),
+            np.concatenate([candidates for part in parts for candidates, _ in part]),
+            np.concatenate([probabilities for part in parts for _, probabilities in part]),
+            self.tensor.n_candidates,
+        )
 
     def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """See `Engine.gather`."""

@@ -128,11 +128,23 @@ def soft_response(
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def gibbs(rows, offsets, allowed, prior, alpha, weights, probabilities):
-    """probabilities[r] = p_ij exp(<lam, l_ij> / alpha_i), normalised within each sample."""
+def gibbs(
+    rows, offsets, allowed, prior, alpha, weights, threshold, counts, candidates, probabilities
+):
+    """The Gibbs strategy p_ij exp(<lam, l_ij> / alpha_i), normalised within each sample.
+
+    Its counts[i] entries above `threshold` (which the best candidate always is) are written to
+    `candidates` and `probabilities`, both (R,), one sample after the other; they sum to 1. Returns
+    their number.
+    """
     n_classifiers = rows.shape[1]
     masked = allowed.size > 0
     measured = prior.size > 0
+    longest = 0
+    for i in range(offsets.size - 1):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    masses = np.empty(longest)
+    used = 0
     for i in range(offsets.size - 1):
         first = offsets[i] - offsets[0]
         last = offsets[i + 1] - offsets[0]
@@ -143,17 +155,27 @@ def gibbs(rows, offsets, allowed, prior, alpha, weights, probabilities):
                 score += weights[k] * rows[r, k]
             if masked and not allowed[r]:
                 score = -np.inf
-            probabilities[r] = score
+            masses[r - first] = score
             top = max(top, score)
         total = 0.0
         for r in range(first, last):
-            mass = math.exp((probabilities[r] - top) / alpha[i])
+            mass = math.exp((masses[r - first] - top) / alpha[i])
             if measured:
                 mass *= prior[r]
-            probabilities[r] = mass
+            masses[r - first] = mass
             total += mass
+        begin = used
+        kept = 0.0
         for r in range(first, last):
-            probabilities[r] /= total
+            if masses[r - first] > threshold * total:
+                candidates[used] = r - first
+                probabilities[used] = masses[r - first]
+                kept += masses[r - first]
+                used += 1
+        for entry in range(begin, used):
+            probabilities[entry] /= kept
+        counts[i] = used - begin
+    return used
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})

@@ -23,8 +23,8 @@ from dataclasses import replace
 import numpy as np
 
 from mixsolve import highs, presolve, simplex
-from mixsolve.doubt import SmallGame, small_game, subsamples
-from mixsolve.engines.base import Engine, NearResponse
+from mixsolve.doubt import Doubt, SmallGame, subsamples
+from mixsolve.engines.base import Engine
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.problem import Outcome, Problem
 from mixsolve.small_game import SmallSolution
@@ -53,7 +53,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             words.append(reduction.message)
     presolved = time.perf_counter()
     rounds = _Rounds(engine, stop)
-    weights, radius = start, _FIRST_RADIUS / np.sqrt(engine.n_classifiers)
+    weights, radius = start, _first_radius(engine)
     if not problem.warm:
         for samples in subsamples(engine):
             level = engine.subsample(samples)
@@ -74,18 +74,25 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     return Outcome(weights, problem.engine.strategy(*played), "; ".join(words), timings)
 
 
+def optimal_weights(engine: Engine, start: np.ndarray, stop: Stop) -> np.ndarray:
+    """Weights (L,) for the exact problem of an engine, from `start` until `stop` is satisfied."""
+    return _Rounds(engine, stop).run(start, _first_radius(engine))
+
+
+def _first_radius(engine: Engine) -> float:
+    return _FIRST_RADIUS / np.sqrt(engine.n_classifiers)
+
+
 class _Rounds:
     """Constraint generation on one engine."""
 
     def __init__(self, engine: Engine, stop: Stop) -> None:
         self._engine = engine
         self._stop = stop
+        self._doubt = Doubt(engine)
         self._limit = int(_MAX_DOUBT * engine.n_rows) + 1000
-        self._keys = np.empty(0, dtype=np.int64)
-        self._winners: np.ndarray | None = None
         self._proof: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._fallbacks = 0
-        self._most_rows = 0
 
     def run(self, weights: np.ndarray, radius: float) -> np.ndarray:
         """Rounds from `weights` until `stop` is satisfied; the best weights met.
@@ -103,9 +110,9 @@ class _Rounds:
             response = self._engine.near_response(weights, radius, self._limit)
             if self._stop.record(weights, response.value, lower_bound):
                 break
-            if not self._add(response) and small is not None:
+            if not self._doubt.add(response) and small is not None:
                 break  # nothing is missing: what gap is left is rounding
-            game = small_game(self._engine, self._keys, response)
+            game = self._doubt.game(response)
             small = self._solve(game, small)
             bound = float((small.dual @ game.rows).min())
             if bound > lower_bound:
@@ -117,25 +124,6 @@ class _Rounds:
             weights = small.weights if share == 1.0 else simplex.normalize(weights + share * move)
             radius = share * distance
         return weights if self._stop.weights is None else self._stop.weights
-
-    def _add(self, response: NearResponse) -> bool:
-        """Take in the rows that are missing; say whether there were any that win."""
-        stride = self._engine.n_rows
-        wanted = [response.near_samples * stride + response.near_candidates]
-        missing = True
-        if self._winners is not None:
-            doubted = np.unique(self._keys // stride)
-            moved = np.flatnonzero(self._winners != response.candidates)
-            winners = np.concatenate([doubted, moved])
-            winning = winners * stride + response.candidates[winners]
-            missing = not np.isin(winning, self._keys).all()
-            wanted += [winning, moved * stride + self._winners[moved], self._keys]
-        keys = np.unique(np.concatenate(wanted))
-        positive = self._engine.sample_weight[keys // stride] > 0
-        self._keys = keys if positive.all() else keys[positive]
-        self._winners = response.candidates
-        self._most_rows = max(self._most_rows, self._keys.size)
-        return missing
 
     def _solve(self, game: SmallGame, earlier: SmallSolution | None) -> SmallSolution:
         small = solve_small_game(
@@ -167,9 +155,7 @@ class _Rounds:
 
     def message(self) -> str:
         """Rounds, rows, and whether HiGHS had to help."""
-        words = (
-            f"{self._stop.nit} rounds on {self._most_rows} of {self._engine.n_rows} rows at most"
-        )
+        words = f"{self._stop.nit} rounds on {self._doubt.keys.size} of {self._engine.n_rows} rows"
         if self._fallbacks:
             words += f"; the interior point gave {self._fallbacks} small game(s) to HiGHS"
         return words

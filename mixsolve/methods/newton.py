@@ -1,5 +1,209 @@
-"""The default method for alpha > 0."""
+"""Newton's method on the entropic objective F of eq. (7), a few full passes in all.
 
-from mixsolve.methods.apg import minimize
+Each step minimises the quadratic model <g, d> + 1/2 d' H d over the simplex, exactly, and is cut
+back until F has decreased enough. With q the Gibbs strategy,
 
-__all__ = ["minimize"]
+    g = sum_i w_i E_q[l_i],    H = sum_i (w_i / alpha_i) Cov_q(l_i),
+
+in one fused pass. The model only sees candidates within a few alpha of the best. Where alpha is
+small the problem is the exact one in disguise, and its optimum is about alpha away from the exact
+one, which a small linear program gives: from there the model sees all that matters, and the number
+of steps hardly depends on alpha.
+
+Candidates far more than 40 alpha below the best weigh nothing: as in the exact method, samples left
+with one candidate are one linear term, and Newton runs on the small game of the others. A full pass
+then certifies, by convexity,
+
+    F(lam) - F* <= <lam, g> - min_k g_k,
+
+and if the gap is too wide another round begins where the last one ended. With many samples the
+rounds begin on a subsample. Where too many candidates weigh in, Newton runs on the tensor itself.
+
+References: Meunier et al., ICML 2021, section 4.1; Nocedal and Wright, Numerical Optimization,
+2006, chapters 3 and 16.
+"""
+
+import logging
+import time
+
+import numpy as np
+
+from mixsolve import presolve, simplex
+from mixsolve.doubt import Doubt, subsamples
+from mixsolve.engines.base import Engine, NearResponse, SoftResponse
+from mixsolve.engines.memory import MemoryEngine
+from mixsolve.methods import lp
+from mixsolve.problem import Outcome, Problem
+from mixsolve.stopping import Stop
+from mixsolve.tensor import LossTensor
+
+logger = logging.getLogger("mixsolve")
+
+DEFAULT_MAX_ITER = 200
+_NEARLY_EXACT = 0.01  # of the spread: below this alpha the exact optimum is a good start
+_CUTOFF = 60.0  # in units of alpha: 40 make a candidate vanish, 20 are left for the way there
+_MAX_DOUBT = 0.2  # share of the rows up to which the small game pays
+_SAMPLING_RADIUS = 1.0  # times n^-1/2: where the optimal weights of n samples are looked for
+_TRUST = 3.0  # how many times the radius weights may move in one round
+_LEVEL_TOLERANCE = 1e-5  # of the spread: a subsample's weights need not be exact
+_SMALL_TOLERANCE = 0.1  # of the tolerance, left to the small games
+_ARMIJO = 1e-4
+_PATIENCE = 20  # iterations without a narrower gap
+_DAMPING = 0.01  # of the gap, added to all curvatures
+_ROUNDING = 1e-13  # of the largest curvature, likewise
+
+
+def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
+    """Minimise eq. (7) from `start`."""
+    began = time.perf_counter()
+    engine, alpha, words = problem.engine, problem.alpha, []
+    assert alpha is not None
+    if problem.presolve and isinstance(engine, MemoryEngine):
+        reduction = presolve.reduce(engine, alpha)
+        if reduction is not None and reduction.alpha is not None:
+            engine, alpha = reduction.engine, reduction.alpha
+            words.append(reduction.message)
+    presolved = time.perf_counter()
+    weights, radius = start, 1.0
+    if not problem.warm:
+        nearly_exact = float(alpha.max()) <= _NEARLY_EXACT * engine.spread
+        for samples in [*subsamples(engine), None]:
+            level = engine if samples is None else engine.subsample(samples)
+            if nearly_exact and radius == 1.0:
+                exact = stop.part(float(alpha.min()))
+                weights, radius = lp.optimal_weights(level, weights, exact), 0.0
+            if samples is None:
+                break
+            rounds = _Rounds(level, alpha[samples], stop.part(_LEVEL_TOLERANCE * level.spread))
+            weights = rounds.run(weights, radius)
+            radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples)
+            engine.n_passes += level.n_passes * level.n_rows / engine.n_rows
+    rounds = _Rounds(engine, alpha, stop)
+    weights = rounds.run(weights, radius)
+    if engine is not problem.engine:
+        problem.engine.n_passes += engine.n_passes * engine.n_rows / problem.engine.n_rows
+    words.append(rounds.message)
+    return Outcome(weights, None, "; ".join(words), {"presolve": presolved - began})
+
+
+class _Rounds:
+    """Small games of the samples in doubt, each certified by a pass over the whole."""
+
+    def __init__(self, engine: Engine, alpha: np.ndarray, stop: Stop) -> None:
+        self._engine = engine
+        self._alpha = alpha
+        self._stop = stop
+        self._doubt = Doubt(engine)
+        self._limit = int(_MAX_DOUBT * engine.n_rows)
+
+    @property
+    def message(self) -> str:
+        """Iterations, and the rows they worked on."""
+        rows = self._doubt.keys.size or self._engine.n_rows
+        return f"{self._stop.nit} iterations on {rows} of {self._engine.n_rows} rows"
+
+    def run(self, weights: np.ndarray, radius: float) -> np.ndarray:
+        """Rounds from `weights`, thought to be `radius` from the optimum, until `stop` says so."""
+        radius /= np.sqrt(weights.size)
+        for _ in self._stop.iterations(DEFAULT_MAX_ITER):
+            near = self._engine.near_response(weights, radius, self._limit, _CUTOFF * self._alpha)
+            if near.n_near > self._limit:
+                self._stop.nit -= 1  # the iteration is Newton's
+                weights = descend(self._engine, self._alpha, weights, self._stop)
+                break
+            found = self._solve_small(near, weights)
+            move = found - weights
+            distance = float(np.linalg.norm(move)) / np.sqrt(weights.size)
+            allowed = _TRUST * max(radius, float(self._alpha.max()) / self._engine.spread)
+            share = min(1.0, allowed / max(distance, np.finfo(float).tiny))
+            weights = found if share == 1.0 else simplex.normalize(weights + share * move)
+            radius = share * distance
+            soft = self._engine.soft_response(weights, self._alpha, hessian=False)
+            if self._stop.record(weights, soft.value, _bound(soft, weights)):
+                break
+        return weights if self._stop.weights is None else self._stop.weights
+
+    def _solve_small(self, near: NearResponse, weights: np.ndarray) -> np.ndarray:
+        engine = self._engine
+        self._doubt.add(near)
+        game = self._doubt.game(near)
+        samples, candidates = np.divmod(game.keys, engine.n_rows)
+        prior = np.ones(game.rows.shape[0])
+        prior[game.others :] = np.exp(engine.log_prior(samples, candidates))
+        first = np.flatnonzero(np.diff(samples, prepend=-1))
+        alpha = np.concatenate([np.ones(game.others), self._alpha[samples[first]]])
+        small = MemoryEngine(
+            LossTensor.from_rows(game.rows, game.offsets),
+            game.weight,
+            np.empty(0, dtype=np.uint8),
+            prior,
+        )
+        return descend(
+            small, alpha, weights, self._stop.part(_SMALL_TOLERANCE * self._stop.tolerance)
+        )
+
+
+def descend(engine: Engine, alpha: np.ndarray, weights: np.ndarray, stop: Stop) -> np.ndarray:
+    """Newton on all rows of an engine, alpha brought down to what is asked; the best weights.
+
+    Parameters
+    ----------
+    engine : Engine
+        The game.
+    alpha : ndarray of float64, shape (N,)
+        Positive.
+    weights : ndarray of float64, shape (L,)
+        Where to start.
+    stop : Stop
+        Told of every point at the alpha asked for.
+    """
+    from mixsolve.kernels.simplex_qp import minimize_quadratic
+
+    soft = engine.soft_response(weights, alpha)
+    narrowest, since = np.inf, 0
+    for _ in stop.iterations(DEFAULT_MAX_ITER):
+        bound = _bound(soft, weights)
+        if stop.record(weights, soft.value, bound):
+            break
+        since += 1
+        if stop.gap < 0.9 * narrowest:
+            narrowest, since = stop.gap, 0
+        if since > _PATIENCE:
+            break  # what gap is left is rounding
+        assert soft.hessian is not None
+        # Over the whole simplex a curvature below the gap changes the slope by less than the gap:
+        # this much damping slows nothing down, and it keeps flat directions apart from rounding.
+        largest = float(soft.hessian.diagonal().max())
+        ridge = max(_DAMPING * (soft.value - bound), _ROUNDING * largest, np.finfo(float).tiny)
+        target = minimize_quadratic(soft.gradient, soft.hessian, weights, ridge)
+        weights, soft = _line_search(engine, alpha, weights, soft, target)
+    return weights if stop.weights is None else stop.weights
+
+
+def _bound(soft: SoftResponse, weights: np.ndarray) -> float:
+    return soft.lower_bound(weights, float(soft.gradient.min()))
+
+
+def _line_search(
+    engine: Engine,
+    alpha: np.ndarray,
+    weights: np.ndarray,
+    soft: SoftResponse,
+    target: np.ndarray,
+) -> tuple[np.ndarray, SoftResponse]:
+    """The first point between `target` and `weights` that is low enough, and F there.
+
+    Low enough: by Armijo's rule, or still going down along the step (F is convex, so it has only
+    gone down until there), which rounding cannot spoil.
+    """
+    step = target - weights
+    slope = float(soft.gradient @ step)
+    length = 1.0
+    while True:
+        point = simplex.normalize(weights + length * step)
+        there = engine.soft_response(point, alpha)
+        ahead = float(there.gradient @ step)
+        if there.value <= soft.value + _ARMIJO * length * slope or ahead <= 0.0 or length < 1e-10:
+            return point, there
+        # The slope's zero by the secant of its two values, kept away from both ends.
+        length *= min(max(slope / (slope - ahead), 0.1), 0.7)
