@@ -106,6 +106,19 @@ class Iterate:
         self.gap = float(complementarity - closest + self.weights @ below - below.min())
         return self.gap
 
+    def restart(self, weights: Vector, gap: float) -> None:
+        """Centre anew at weights whose gap is what it truly is.
+
+        A solve near a singular matrix leaves a dual residual behind. When the barrier parameter has
+        meanwhile fallen far below it, no step can mend it.
+        """
+        self.barrier = gap / self.total
+        self.weights = np.maximum(weights, self.barrier)
+        self.weights /= self.weights.sum()
+        self.residual[:] = 0.0
+        self.steps[:] = 0.0
+        self.centre()
+
     def step(self) -> None:
         """One predictor-corrector step; the rows move with the next `factor`."""
         game = self.game
@@ -138,7 +151,7 @@ class Iterate:
             )  # fmt: skip
 
         run_chunks(correct, len(self.schur))
-        fraction = 1.0 - min(0.01, self.gap)  # quadratic convergence in the end
+        fraction = 1.0 - min(max(self.gap, 1e-6), 0.01)  # quadratic convergence in the end
         schur_system.advance(
             self.sums, target, lam_weight, fraction, self.d_product, self.d_weights,
             self.weights, self.reduced, self.steps,
@@ -256,10 +269,12 @@ def solve_interior_point(
                 shrunk, iterate, gap = None, whole, whole.gap
                 lowest, since, point = gap, 0, (whole.weights.copy(), whole.dual.copy())
                 shrink_gap, refine_gap = 0.03 * gap, _REFINE_GAP
-            elif stalled or gap <= _FLOOR:
+            elif stop <= _FLOOR:
                 return answer.solution("rounding stopped the interior point method")
             else:
-                stop *= 0.1
+                iterate.restart(*answer.place())
+                stop, lowest, since = 0.1 * stop, np.inf, 0
+                continue
         elif shrunk is None and gap <= shrink_gap and len(rows) >= _SHRINK_ROWS:
             shrink_gap = 0.1 * gap
             shrunk = whole.shrink()
@@ -315,6 +330,11 @@ class _Answer:
         if self.best is None or found[-1] < self.best[-1]:
             self.best = found
         return found[-1] <= self.tol
+
+    def place(self) -> tuple[Vector, float]:
+        """The best weights, and their gap in units of the spread."""
+        assert self.best is not None  # called after an offer
+        return self.best[0], self.best[-1] / self.game.spread
 
     def solution(self, otherwise: str) -> SmallSolution:
         assert self.best is not None  # every way out of the loop has offered a point

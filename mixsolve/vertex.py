@@ -46,7 +46,7 @@ def polish(game: Game, weights: Vector, dual: Vector, gap: float) -> tuple[Vecto
     """
     # On the central path p_r = q_r / w_i = mu / s_r. The tied rows have p of 0.01 and more, the
     # closest of the others s of about 1 / n: the threshold lies between 0.01 and n mu.
-    barrier = gap / max(game.mass, 1.0)
+    barrier = max(gap, 0.0) / max(game.mass, 1.0)
     share = min(0.1 * np.sqrt(len(game.weight) * barrier) + 1e-9, 0.1)
     index = np.empty(len(dual), dtype=np.int64)
     offsets = np.zeros(len(game.offsets), dtype=np.int64)

@@ -15,10 +15,17 @@ from numba import njit
 BLOCK = 128  # centred rows held back before they update the Schur matrix
 _STRIDE = BLOCK + 8  # not a power of two: the rows of the block must not share a cache set
 _TINY = 1e-17  # a slack lost to rounding, in units of the losses
-_FASTMATH = {"reassoc", "contract", "nsz"}
+_LEAST_SHARE = 1e-30  # a dual lost to rounding, as a share of its sample's weight
+# Division by zero gives inf, as in C: a check at every division would keep loops from vectorising.
+_OPTIONS = {
+    "nogil": True,
+    "cache": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "nsz"},
+}
 
 
-@njit(nogil=True, cache=True)
+@njit(**_OPTIONS)
 def measure(rows, offsets, weight, lo, hi, reference, sums):
     """Sum what the rows of one sample share, and how far they spread.
 
@@ -47,7 +54,7 @@ def measure(rows, offsets, weight, lo, hi, reference, sums):
     sums[1] = constant
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@njit(**_OPTIONS)
 def certify(rows, offsets, weight, lo, hi, weights, dual, gradient, sums):
     """Scale the duals of each sample to its weight, and sum both sides of the certificate.
 
@@ -77,7 +84,7 @@ def certify(rows, offsets, weight, lo, hi, weights, dual, gradient, sums):
     sums[0] = value
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@njit(**_OPTIONS)
 def centre(rows, offsets, weight, lo, hi, inverse, weights, barrier, height, dual, gradient):
     """Put the samples on the central path of the barrier parameter mu, for fixed weights.
 
@@ -123,7 +130,7 @@ def centre(rows, offsets, weight, lo, hi, inverse, weights, barrier, height, dua
                 gradient[k] += dual[r] * ((rows[r, k] - rows[first, k]) * inverse)
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@njit(**_OPTIONS)
 def _update_schur(block, filled, schur):
     """Add block @ block.T, upper triangle, in tiles of 3 x 3 so that every load serves thrice."""
     n_classifiers = schur.shape[0]
@@ -164,7 +171,7 @@ def _update_schur(block, filled, schur):
             schur[a, b] += total
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@njit(**_OPTIONS)
 def factor(
     rows, offsets, weight, lo, hi, inverse, weights, primal_step, dual_step,
     height, d_height, slack, dual, d_dual, schur, centred, sums,
@@ -207,7 +214,7 @@ def factor(
                 difference = (rows[r, k] - rows[first, k]) * inverse
                 entry[k] = difference
                 product += weights[k] * difference
-            q = dual[r] + dual_step * d_dual[r]
+            q = max(dual[r] + dual_step * d_dual[r], _LEAST_SHARE * weight[i])
             s = max(height[i] - product, _TINY)
             dual[r] = q
             slack[r] = s
@@ -235,7 +242,7 @@ def factor(
     sums[1] = closest
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@njit(**_OPTIONS)
 def predict(
     rows, offsets, weight, lo, hi, inverse, d_weights, limit,
     slack, dual, product, towards, against, sums,
@@ -307,7 +314,7 @@ def predict(
     sums[4] = ds_dq
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@njit(**_OPTIONS)
 def correct(
     rows, offsets, weight, lo, hi, inverse, d_weights, target,
     slack, dual, product, d_height, d_dual, sums,
@@ -356,7 +363,7 @@ def correct(
     sums[1] = dual_limit
 
 
-@njit(nogil=True, cache=True)
+@njit(**_OPTIONS)
 def select(
     rows, offsets, weight, inverse, dual, share,
     index, kept_offsets, owners, linear, decided,

@@ -14,10 +14,15 @@ import math
 from numba import njit
 
 _RIDGE = 1e-15
-_FASTMATH = {"reassoc", "contract", "nsz"}
+_OPTIONS = {
+    "nogil": True,
+    "cache": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "nsz"},
+}
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@njit(**_OPTIONS)
 def _factorise(matrix):
     """Cholesky factor in place, lower triangle from the lower triangle."""
     size = matrix.shape[0]
@@ -35,7 +40,7 @@ def _factorise(matrix):
             matrix[a, b] = total / pivot
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@njit(**_OPTIONS)
 def _solve(matrix, vector):
     """Solve in place with the Cholesky factor in the lower triangle."""
     size = matrix.shape[0]
@@ -50,7 +55,7 @@ def _solve(matrix, vector):
             vector[k] -= matrix[a, k] * vector[a]
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@njit(**_OPTIONS)
 def _project(direction, ones):
     """Move along the solution for the right-hand side 1 until <1, direction> = 0."""
     mass = 0.0
@@ -62,7 +67,7 @@ def _project(direction, ones):
         direction[k] -= mass / total * ones[k]
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@njit(**_OPTIONS)
 def predictor(schurs, centreds, linear, weights, reduced, matrix, ones, centred, d_weights):
     """Sum the chunks, factor the matrix into ``matrix`` and solve for the predictor ``d_weights``.
 
@@ -92,7 +97,7 @@ def predictor(schurs, centreds, linear, weights, reduced, matrix, ones, centred,
     _project(d_weights, ones)
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@njit(**_OPTIONS)
 def corrector(
     towards, against, sums, total_weight, lam_weight, complementarity,
     weights, reduced, matrix, ones, centred, product, d_weights,
@@ -136,7 +141,7 @@ def corrector(
     return target
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@njit(**_OPTIONS)
 def advance(sums, target, lam_weight, fraction, product, d_weights, weights, reduced, steps):
     """Step the weights and their reduced costs; ``steps`` = [primal, dual] step lengths."""
     size = len(weights)
