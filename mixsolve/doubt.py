@@ -14,6 +14,9 @@ from mixsolve.engines.base import BestResponse, Engine, NearResponse
 _FIRST_SUBSAMPLE = 1000
 _GROWTH = 16
 _LARGEST_SUBSAMPLE = 8  # times smaller than the whole
+_MEMORY = 0.2  # of the tensor's, for the rows in doubt
+_BOOKKEEPING = 100  # bytes a row besides its losses, of which there are two copies for a while
+_MIN_LIMIT = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,17 @@ class Doubt:
     keys : ndarray of int64, shape (r,)
         ``sample * n_rows + candidate`` of each row in doubt, ascending and distinct. A sample that
         has one has a positive weight.
+    limit : int
+        Rows that near responses may add: a fifth of the tensor's rows or memory, whichever is less.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._winners: np.ndarray | None = None
         self.keys = np.empty(0, dtype=np.int64)
+        affordable = engine.n_bytes / (2 * 8 * engine.n_classifiers + _BOOKKEEPING)
+        few = min(engine.n_rows, max(_MIN_LIMIT, affordable))
+        self.limit = int(_MEMORY * few)
 
     def add(self, response: NearResponse) -> bool:
         """Take in near rows, and winners that were missing; say whether there were any of these.

@@ -137,10 +137,9 @@ def _through_protocol(array: Any, name: str) -> np.ndarray:
                     f"{name}: a {type(array).__name__} could not be read through DLPack "
                     f"({error}); move it to host memory first"
                 ) from error
-    if isinstance(array, (str, bytes, dict, set)) or array is None or np.isscalar(array):
+    if isinstance(array, (str, bytes, dict, set)) or array is None:
         raise MixsolveTypeError(
-            f"{name} must be an array of numbers, got {type(array).__name__}; pass an array of "
-            "shape (samples, candidates, classifiers)"
+            f"{name} must be an array of numbers, got {type(array).__name__}; convert it to one"
         )
     try:
         return np.asarray(array)

@@ -59,8 +59,10 @@ class Outcome:
     weights : ndarray of float64, shape (L,)
         On the simplex.
     attack : Attack or None
-        The attacker's strategy; None for the Gibbs strategy at `weights` (alpha > 0), or the best
-        response to them (alpha = 0).
+        The attacker's strategy; None for the Gibbs strategy at `proof` (alpha > 0), or the best
+        response to `weights` (alpha = 0).
+    proof : ndarray of float64, shape (L,), or None
+        For alpha > 0, the point whose Gibbs strategy gives the lower bound; None for `weights`.
     message : str
         What is worth telling about the run; may be empty.
     timings : dict of str to float, or None
@@ -71,6 +73,7 @@ class Outcome:
 
     weights: np.ndarray
     attack: Attack | None = None
+    proof: np.ndarray | None = None
     message: str = ""
     timings: dict[str, float] | None = None
     failed: bool = False

@@ -25,6 +25,7 @@ def project(point: np.ndarray) -> np.ndarray:
     >>> project(np.array([0.4, 0.4, -1.0]))
     array([0.5, 0.5, 0. ])
     """
+    point = point - point.max()  # moves no projection, and keeps large entries from rounding
     descending = np.sort(point)[::-1]
     excess = np.cumsum(descending) - 1.0
     support = np.arange(1, point.size + 1)

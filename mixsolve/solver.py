@@ -182,9 +182,12 @@ def _certify(
     else:
         soft = problem.soft_response(weights)
         value = soft.value
-        attack = engine.gibbs(weights, problem.alpha)
+        proof = weights if outcome.proof is None else outcome.proof
+        if not np.array_equal(proof, weights):
+            soft = problem.soft_response(proof)
+        attack = engine.gibbs(proof, problem.alpha)
         lowest = problem.lowest(soft.gradient)
-        lower_bound = soft.lower_bound(weights, lowest)
+        lower_bound = soft.lower_bound(proof, lowest)
         risk_lower_bound = lowest  # the gradient is the classifiers' losses under the attack
         surprise = -engine.log_prior(every_sample, response.candidates)
         smoothing = float((engine.sample_weight * problem.alpha) @ surprise)

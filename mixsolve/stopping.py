@@ -41,7 +41,9 @@ class State:
 
 
 class Stop:
-    """Decides after each iteration whether to go on, and keeps the best point and the history.
+    """Decides after each iteration whether to go on, and keeps the best points and the history.
+
+    `weights` are those of the best value so far, `proof` those that gave the best lower bound.
 
     Parameters
     ----------
@@ -76,6 +78,7 @@ class Stop:
         self.value = np.inf
         self.lower_bound = -np.inf
         self.weights: np.ndarray | None = None
+        self.proof: np.ndarray | None = None
         self.history: list[Record] = []
         self._callback = callback
         self._level = logging.INFO if verbose else logging.DEBUG
@@ -118,7 +121,13 @@ class Stop:
                 self.nit += 1
                 yield self.nit
 
-    def record(self, weights: np.ndarray, value: float, lower_bound: float) -> bool:
+    def record(
+        self,
+        weights: np.ndarray,
+        value: float,
+        lower_bound: float,
+        proof: np.ndarray | None = None,
+    ) -> bool:
         """Take note of one evaluated point; say whether the solve is over.
 
         Parameters
@@ -129,6 +138,8 @@ class Stop:
             Objective there.
         lower_bound : float
             A lower bound on the optimal objective; ``-inf`` where none is known.
+        proof : ndarray, shape (L,), optional
+            The point that gave the bound, if it was another one than `weights`.
 
         Returns
         -------
@@ -137,7 +148,9 @@ class Stop:
         """
         if value < self.value:
             self.value, self.weights = float(value), weights.copy()
-        self.lower_bound = max(self.lower_bound, float(lower_bound))
+        if lower_bound > self.lower_bound:
+            self.lower_bound = float(lower_bound)
+            self.proof = (weights if proof is None else proof).copy()
         seconds = self.seconds
         self.history.append(Record(self.nit, self.value, self.lower_bound, self.gap, seconds))
         logger.log(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve.errors import MixsolveError
+from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.interop import ArraySource, array_source, check_dtype
 
 _KERNEL_DTYPES = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.uint8))
@@ -221,6 +221,11 @@ def as_loss_tensor(losses: Any) -> tuple[LossTensor, ArraySource]:
     """
     if isinstance(losses, (list, tuple)) and losses and _is_table(losses[0]):
         return _from_list(losses)
+    if np.isscalar(losses):
+        raise MixsolveTypeError(
+            f"losses must be an array of numbers, got {type(losses).__name__}; pass one of shape "
+            "(samples, candidates, classifiers)"
+        )
     source = array_source(losses)
     shape = tuple(source.data.shape)
     check_dtype(source.data.dtype, "losses")

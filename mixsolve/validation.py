@@ -175,6 +175,7 @@ def check_candidate_prior(prior: Any, tensor: LossTensor, allowed: np.ndarray) -
     valid = np.isfinite(flat) & (flat > 0)
     if allowed.size:
         valid |= allowed == 0
+        flat = np.where(allowed, flat, 0.0)  # whatever stood there
     if not valid.all():
         row = int(np.argmin(valid))
         sample = int(np.searchsorted(tensor.offsets, row, side="right")) - 1

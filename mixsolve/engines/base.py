@@ -85,6 +85,8 @@ class Engine(Protocol):
         M = max(losses) - min(losses) over the candidates that may be played.
     magnitude : float
         max(abs(losses)) over the same.
+    n_bytes : int
+        Memory of the losses as they are stored.
     n_passes : float
         Passes over the whole tensor so far.
     """
@@ -92,6 +94,7 @@ class Engine(Protocol):
     n_samples: int
     n_classifiers: int
     n_rows: int
+    n_bytes: int
     sample_weight: np.ndarray
     spread: float
     magnitude: float

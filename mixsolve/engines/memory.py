@@ -52,6 +52,7 @@ class MemoryEngine:
         self.n_samples = tensor.n_samples
         self.n_classifiers = tensor.n_classifiers
         self.n_rows = tensor.n_rows
+        self.n_bytes = tensor.n_entries * tensor.dtype.itemsize
         self.n_passes = 0.0
         self.allowed = allowed
         self.prior = prior

@@ -57,8 +57,9 @@ def soft_response(
     With q the softmax of sample i and d_j = l_ij - l_i,best:
         gradient += w_i (l_i,best + E_q d),    hessian += w_i / alpha_i (E_q d d' - E_q d E_q d'),
     in the upper triangle only; an empty `hessian` is left alone. Differences from the best row
-    lose no digits where the candidates hardly differ. Candidates more than `cutoff` alpha below
-    the best are skipped: exp(-cutoff) is below the rounding of the sum.
+    lose no digits where the candidates hardly differ, nor does the logarithm where alpha is large
+    and the sum hardly below the measure's. Candidates more than `cutoff` alpha below the best are
+    skipped: exp(-cutoff) is below the rounding of the sum.
 
     Memory walk: every row once for its score, the rows within the cutoff once more from cache.
     """
@@ -96,14 +97,23 @@ def soft_response(
         if second_order:
             moment[:, :] = 0.0
         total = 0.0
+        deficit = 0.0  # measure - total
         threshold = top - cutoff * alpha[i]
         for r in range(first, last):
+            share = prior[r] if measured else 1.0
             if scores[r - first] < threshold:
+                if scores[r - first] > -np.inf:
+                    deficit += share
                 continue
-            mass = math.exp((scores[r - first] - top) / alpha[i])
-            if measured:
-                mass *= prior[r]
+            exponent = (scores[r - first] - top) / alpha[i]
+            if exponent > -0.5:
+                less = share * math.expm1(exponent)
+                mass = share + less
+            else:
+                mass = share * math.exp(exponent)
+                less = mass - share
             total += mass
+            deficit -= less
             if r == winner:
                 continue
             for k in range(n_classifiers):
@@ -115,7 +125,11 @@ def soft_response(
                     scaled = mass * difference[k]
                     for h in range(k, n_classifiers):
                         moment[k, h] += scaled * difference[h]
-        value += sample_weight[i] * (top + alpha[i] * math.log(total / measure))
+        if deficit < 0.5 * measure:
+            logarithm = math.log1p(-deficit / measure)
+        else:
+            logarithm = math.log(total / measure)
+        value += sample_weight[i] * (top + alpha[i] * logarithm)
         for k in range(n_classifiers):
             mean[k] /= total
             gradient[k] += sample_weight[i] * (rows[winner, k] + mean[k])

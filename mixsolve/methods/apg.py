@@ -41,11 +41,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             if bend <= 0.5 * curvature * float(step @ step) or stop.seconds_left == 0.0:
                 break
             curvature *= 2.0
-        lowest = problem.lowest
-        bound = max(
-            here.lower_bound(ahead, lowest(here.gradient)),
-            there.lower_bound(candidate, lowest(there.gradient)),
-        )
+        bound = there.lower_bound(candidate, problem.lowest(there.gradient))
         if stop.record(candidate, there.value, bound):
             break
         if float((ahead - candidate) @ (candidate - point)) > 0.0:
@@ -56,7 +52,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             theta, point = theta_next, candidate
             here = problem.soft_response(ahead)
         curvature *= _SHRINK
-    return Outcome(start if stop.weights is None else stop.weights)
+    return Outcome(start if stop.weights is None else stop.weights, proof=stop.proof)
 
 
 def _first_curvature(problem: Problem) -> float:

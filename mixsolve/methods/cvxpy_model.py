@@ -64,11 +64,11 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             attack = engine.strategy(samples, candidates, np.maximum(attack_rows[0].dual_value, 0))
             lower_bound = problem.lowest(engine.expected_losses(attack))
             stop.record(found, engine.best_response(found).value, lower_bound)
-            return Outcome(found, attack, message, failed=violation > _FEASIBILITY)
+            return Outcome(found, attack, message=message, failed=violation > _FEASIBILITY)
         soft = problem.soft_response(found)
         bound = soft.lower_bound(found, problem.lowest(soft.gradient))
         stop.record(found, soft.value, bound)
-        return Outcome(found, None, message, failed=violation > _FEASIBILITY)
+        return Outcome(found, message=message, failed=violation > _FEASIBILITY)
     return Outcome(start)
 
 

@@ -37,8 +37,8 @@ DEFAULT_MAX_ITER = 100
 _LEVEL_TOLERANCE = 1e-4  # of the spread: a subsample's weights need not be exact
 _FIRST_RADIUS = 0.1  # within which optimal weights are looked for at first, about uniform ones
 _SAMPLING_RADIUS = 1.0  # times n^-1/2: the same about the optimal weights of a subsample of n
+_TINY = float(np.finfo(np.float64).tiny)
 _TRUST = 3.0  # how many times the radius weights may move in one round
-_MAX_DOUBT = 0.2  # share of all rows that may be kept
 _SMALL_TOLERANCE = 1e-10  # of a small game's spread
 
 
@@ -68,10 +68,11 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     timings = {"presolve": presolved - began}
     played = rounds.attack()
     if played is None:
-        return Outcome(weights, None, "; ".join(words), timings)
+        return Outcome(weights, message="; ".join(words), timings=timings)
     if lift is not None:
         played = lift(*played)
-    return Outcome(weights, problem.engine.strategy(*played), "; ".join(words), timings)
+    attack = problem.engine.strategy(*played)
+    return Outcome(weights, attack, message="; ".join(words), timings=timings)
 
 
 def optimal_weights(engine: Engine, start: np.ndarray, stop: Stop) -> np.ndarray:
@@ -90,7 +91,6 @@ class _Rounds:
         self._engine = engine
         self._stop = stop
         self._doubt = Doubt(engine)
-        self._limit = int(_MAX_DOUBT * engine.n_rows) + 1000
         self._proof: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._fallbacks = 0
 
@@ -106,28 +106,35 @@ class _Rounds:
         """
         lower_bound = -np.inf
         small: SmallSolution | None = None
+        share = 0.0
         for _ in self._stop.iterations(DEFAULT_MAX_ITER):
-            response = self._engine.near_response(weights, radius, self._limit)
+            response = self._engine.near_response(weights, radius, self._doubt.limit)
             if self._stop.record(weights, response.value, lower_bound):
                 break
-            if not self._doubt.add(response) and small is not None:
-                break  # nothing is missing: what gap is left is rounding
+            missing = self._doubt.add(response)
+            if not missing and share == 1.0:
+                break  # the small game was the whole one: what gap is left is rounding
             game = self._doubt.game(response)
-            small = self._solve(game, small)
+            small = self._solve(game, small, response.value - lower_bound)
             bound = float((small.dual @ game.rows).min())
             if bound > lower_bound:
                 lower_bound = bound
-                self._proof = (game.keys, small.dual[-game.keys.size :], response.candidates)
+                self._proof = (game.keys, small.dual[game.others :], response.candidates)
             move = small.weights - weights
             distance = float(np.linalg.norm(move)) / np.sqrt(weights.size)
-            share = min(1.0, _TRUST * radius / max(distance, np.finfo(float).tiny))
+            share = min(1.0, _TRUST * radius / max(distance, _TINY)) if missing else 1.0
             weights = small.weights if share == 1.0 else simplex.normalize(weights + share * move)
             radius = share * distance
         return weights if self._stop.weights is None else self._stop.weights
 
-    def _solve(self, game: SmallGame, earlier: SmallSolution | None) -> SmallSolution:
+    def _solve(self, game: SmallGame, earlier: SmallSolution | None, gap: float) -> SmallSolution:
         small = solve_small_game(
-            game.rows, game.offsets, game.weight, tol=_SMALL_TOLERANCE, start=earlier
+            game.rows,
+            game.offsets,
+            game.weight,
+            tol=_SMALL_TOLERANCE,
+            start=earlier,
+            start_gap=1.0 if earlier is None else gap / max(earlier.spread, _TINY),
         )
         if small.converged:
             return small

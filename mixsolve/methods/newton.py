@@ -42,12 +42,12 @@ logger = logging.getLogger("mixsolve")
 DEFAULT_MAX_ITER = 200
 _NEARLY_EXACT = 0.01  # of the spread: below this alpha the exact optimum is a good start
 _CUTOFF = 60.0  # in units of alpha: 40 make a candidate vanish, 20 are left for the way there
-_MAX_DOUBT = 0.2  # share of the rows up to which the small game pays
 _SAMPLING_RADIUS = 1.0  # times n^-1/2: where the optimal weights of n samples are looked for
 _TRUST = 3.0  # how many times the radius weights may move in one round
 _LEVEL_TOLERANCE = 1e-5  # of the spread: a subsample's weights need not be exact
 _SMALL_TOLERANCE = 0.1  # of the tolerance, left to the small games
 _ARMIJO = 1e-4
+_TINY = float(np.finfo(np.float64).tiny)
 _PATIENCE = 20  # iterations without a narrower gap
 _DAMPING = 0.01  # of the gap, added to all curvatures
 _ROUNDING = 1e-13  # of the largest curvature, likewise
@@ -83,7 +83,8 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     if engine is not problem.engine:
         problem.engine.n_passes += engine.n_passes * engine.n_rows / problem.engine.n_rows
     words.append(rounds.message)
-    return Outcome(weights, None, "; ".join(words), {"presolve": presolved - began})
+    timings = {"presolve": presolved - began}
+    return Outcome(weights, proof=stop.proof, message="; ".join(words), timings=timings)
 
 
 class _Rounds:
@@ -94,7 +95,7 @@ class _Rounds:
         self._alpha = alpha
         self._stop = stop
         self._doubt = Doubt(engine)
-        self._limit = int(_MAX_DOUBT * engine.n_rows)
+        self._scale = float(alpha.max()) / max(engine.spread, _TINY)
 
     @property
     def message(self) -> str:
@@ -106,16 +107,19 @@ class _Rounds:
         """Rounds from `weights`, thought to be `radius` from the optimum, until `stop` says so."""
         radius /= np.sqrt(weights.size)
         for _ in self._stop.iterations(DEFAULT_MAX_ITER):
-            near = self._engine.near_response(weights, radius, self._limit, _CUTOFF * self._alpha)
-            if near.n_near > self._limit:
+            near = self._engine.near_response(
+                weights, radius, self._doubt.limit, _CUTOFF * self._alpha
+            )
+            if near.n_near > self._doubt.limit:
                 self._stop.nit -= 1  # the iteration is Newton's
                 weights = descend(self._engine, self._alpha, weights, self._stop)
                 break
+            missing = self._doubt.add(near)
             found = self._solve_small(near, weights)
             move = found - weights
             distance = float(np.linalg.norm(move)) / np.sqrt(weights.size)
-            allowed = _TRUST * max(radius, float(self._alpha.max()) / self._engine.spread)
-            share = min(1.0, allowed / max(distance, np.finfo(float).tiny))
+            allowed = _TRUST * max(radius, self._scale)
+            share = min(1.0, allowed / max(distance, _TINY)) if missing else 1.0
             weights = found if share == 1.0 else simplex.normalize(weights + share * move)
             radius = share * distance
             soft = self._engine.soft_response(weights, self._alpha, hessian=False)
@@ -125,7 +129,6 @@ class _Rounds:
 
     def _solve_small(self, near: NearResponse, weights: np.ndarray) -> np.ndarray:
         engine = self._engine
-        self._doubt.add(near)
         game = self._doubt.game(near)
         samples, candidates = np.divmod(game.keys, engine.n_rows)
         prior = np.ones(game.rows.shape[0])
@@ -174,8 +177,10 @@ def descend(engine: Engine, alpha: np.ndarray, weights: np.ndarray, stop: Stop) 
         # Over the whole simplex a curvature below the gap changes the slope by less than the gap:
         # this much damping slows nothing down, and it keeps flat directions apart from rounding.
         largest = float(soft.hessian.diagonal().max())
-        ridge = max(_DAMPING * (soft.value - bound), _ROUNDING * largest, np.finfo(float).tiny)
+        ridge = max(_DAMPING * (soft.value - bound), _ROUNDING * largest, _TINY)
         target = minimize_quadratic(soft.gradient, soft.hessian, weights, ridge)
+        if float(soft.gradient @ (target - weights)) >= 0.0:
+            break  # to rounding, no step leads down
         weights, soft = _line_search(engine, alpha, weights, soft, target)
     return weights if stop.weights is None else stop.weights
 
