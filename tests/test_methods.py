@@ -379,11 +379,14 @@ class TestAttack:
         assert (deviation <= 5.0 * np.sqrt(dense * (1 - dense) / n_draws) + 1e-12).all()
 
     def test_draws_of_two_samples_are_independent(self):
-        attack = mixsolve.solve(np.tile(np.eye(2), (2, 1, 1))).attack
+        attack = mixsolve.Attack(
+            np.array([0, 2, 4]), np.array([0, 1, 3, 5]), np.full(4, 0.5), n_candidates=6
+        )
         rng = np.random.default_rng(0)
         draws = np.array([attack.sample(rng) for _ in range(4000)])
-        if (attack.dense() == 0.5).all():
-            assert abs(np.mean(draws[:, 0] == draws[:, 1]) - 0.5) < 0.05
+        assert set(draws[:, 0]) == {0, 1}
+        assert set(draws[:, 1]) == {3, 5}
+        assert abs(np.mean((draws[:, 0] == 0) == (draws[:, 1] == 3)) - 0.5) < 0.05
 
     def test_draws_have_a_seed(self, solution):
         drawn = solution.attack.sample(7)
