@@ -30,7 +30,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mixsolve._arguments import as_count, as_real
+from mixsolve.arguments import as_count, as_real
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 
 __all__ = [

@@ -58,7 +58,7 @@ class Doubt:
         ``sample * n_rows + candidate`` of each row in doubt, ascending and distinct. A sample that
         has one has a positive weight.
     limit : int
-        Rows that near responses may add: a fifth of the tensor's rows or memory, whichever is less.
+        Rows a near response may add: a fifth of the tensor's rows or memory, whichever is less.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -66,8 +66,7 @@ class Doubt:
         self._winners: np.ndarray | None = None
         self.keys = np.empty(0, dtype=np.int64)
         affordable = engine.n_bytes / (2 * 8 * engine.n_classifiers + _BOOKKEEPING)
-        few = min(engine.n_rows, max(_MIN_LIMIT, affordable))
-        self.limit = int(_MEMORY * few)
+        self.limit = int(max(_MEMORY * min(engine.n_rows, affordable), _MIN_LIMIT))
 
     def add(self, response: NearResponse) -> bool:
         """Take in near rows, and winners that were missing; say whether there were any of these.

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mixsolve._arguments import as_count, as_real
+from mixsolve.arguments import as_count, as_real
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 
 __all__ = [

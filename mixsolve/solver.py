@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixsolve import validation
+from mixsolve.arguments import as_count, as_real
 from mixsolve.compilation import compile_timer
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.errors import ConvergenceWarning
@@ -116,11 +117,11 @@ def solve(
     (0.5, True)
     """
     began = time.perf_counter()
-    tol = validation.check_positive(tol, "tol")
+    tol = as_real("tol", tol, above=0.0)
     if max_iter is not None:
-        max_iter = validation.check_count(max_iter, "max_iter")
+        max_iter = as_count("max_iter", max_iter)
     if time_limit is not None:
-        time_limit = validation.check_positive(time_limit, "time_limit")
+        time_limit = as_real("time_limit", time_limit, above=0.0)
     validation.check_callable(callback, "callback", "a function of the state, or None")
     validation.check_callable(
         constraints, "constraints", "a function from the weights to cvxpy constraints, or None"

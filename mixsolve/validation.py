@@ -1,6 +1,5 @@
 """Checks of the arguments of `solve`: each returns the checked value or says what is wrong."""
 
-import numbers
 from typing import Any
 
 import numpy as np
@@ -43,25 +42,6 @@ def check_method(name: Any, *, entropic: bool, constrained: bool) -> tuple[str, 
             "method='lp', 'oracle' or 'cvxpy' for alpha = 0"
         )
     return name, method
-
-
-def check_positive(value: Any, name: str) -> float:
-    """A finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise MixsolveTypeError(f"{name} must be a number > 0, got {type(value).__name__}")
-    number = float(value)
-    if not (number > 0 and np.isfinite(number)):
-        raise MixsolveError(f"{name} must be a finite number > 0, got {value}")
-    return number
-
-
-def check_count(value: Any, name: str) -> int:
-    """An integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise MixsolveTypeError(f"{name} must be an integer >= 1, got {value!r}")
-    if value < 1:
-        raise MixsolveError(f"{name} must be an integer >= 1, got {value}")
-    return int(value)
 
 
 def _numbers(values: Any, name: str) -> np.ndarray:

@@ -42,6 +42,7 @@ logger = logging.getLogger("mixsolve")
 DEFAULT_MAX_ITER = 200
 _NEARLY_EXACT = 0.01  # of the spread: below this alpha the exact optimum is a good start
 _CUTOFF = 60.0  # in units of alpha: 40 make a candidate vanish, 20 are left for the way there
+_MAX_DOUBT = 0.2  # share of the rows up to which the small game pays
 _SAMPLING_RADIUS = 1.0  # times n^-1/2: where the optimal weights of n samples are looked for
 _TRUST = 3.0  # how many times the radius weights may move in one round
 _LEVEL_TOLERANCE = 1e-5  # of the spread: a subsample's weights need not be exact
@@ -95,6 +96,7 @@ class _Rounds:
         self._alpha = alpha
         self._stop = stop
         self._doubt = Doubt(engine)
+        self._limit = min(self._doubt.limit, int(_MAX_DOUBT * engine.n_rows))
         self._scale = float(alpha.max()) / max(engine.spread, _TINY)
 
     @property
@@ -107,10 +109,8 @@ class _Rounds:
         """Rounds from `weights`, thought to be `radius` from the optimum, until `stop` says so."""
         radius /= np.sqrt(weights.size)
         for _ in self._stop.iterations(DEFAULT_MAX_ITER):
-            near = self._engine.near_response(
-                weights, radius, self._doubt.limit, _CUTOFF * self._alpha
-            )
-            if near.n_near > self._doubt.limit:
+            near = self._engine.near_response(weights, radius, self._limit, _CUTOFF * self._alpha)
+            if near.n_near > self._limit:
                 self._stop.nit -= 1  # the iteration is Newton's
                 weights = descend(self._engine, self._alpha, weights, self._stop)
                 break
