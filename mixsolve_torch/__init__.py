@@ -1,0 +1,47 @@
+"""Mixtures of PyTorch classifiers: expected losses, attacks on them, and loss tensors to solve.
+
+The game is solved by `mixsolve.solve`; this package builds its input from real networks and puts
+the weights it returns to use. The risk of a mixture is everywhere the *expected* loss
+``sum_k lam_k loss(f_k(x'), y)``: attacks ascend it and tables report it. Images are NCHW in
+[0, 1], networks normalise their own input and return logits.
+"""
+
+from mixsolve.errors import MissingDependencyError
+
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise MissingDependencyError(
+        "mixsolve_torch needs PyTorch, which is not installed; "
+        "install it with: pip install 'mixsolve[torch]'"
+    ) from error
+
+from mixsolve_torch.attacks import PGD, Attack, TransferPGD, UniformBall
+from mixsolve_torch.candidates import CandidateLosses, build_losses
+from mixsolve_torch.data import Digits, batches, digits
+from mixsolve_torch.losses import bounded_margin, cross_entropy, expected_loss, zero_one
+from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.models import Normalize, digits_cnn
+from mixsolve_torch.training import fit
+
+__all__ = [
+    "PGD",
+    "Attack",
+    "CandidateLosses",
+    "Digits",
+    "Mixture",
+    "Normalize",
+    "TransferPGD",
+    "UniformBall",
+    "batches",
+    "bounded_margin",
+    "build_losses",
+    "cross_entropy",
+    "digits",
+    "digits_cnn",
+    "expected_loss",
+    "fit",
+    "zero_one",
+]

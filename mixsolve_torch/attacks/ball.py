@@ -1,0 +1,131 @@
+"""The set an attack may move in: a ball around each image, cut by the box [0, 1].
+
+    Linf:  {x' : max_p |x'_p - x_p| <= eps, 0 <= x' <= 1}
+    L2:    {x' : ||x' - x||_2      <= eps, 0 <= x' <= 1}
+
+The norm is taken over the channels and pixels of one image. Everything here is batched over the
+first axis and keeps results in the set up to the rounding of their dtype.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mixsolve.errors import MixsolveError
+
+NORMS = ("Linf", "L2")
+
+
+def check_norm(norm: str) -> str:
+    """Return `norm` if it is one of `NORMS`."""
+    if norm not in NORMS:
+        raise MixsolveError(f"norm must be 'Linf' or 'L2'; got {norm!r}")
+    return norm
+
+
+def image_norms(perturbation: Tensor, norm: str) -> Tensor:
+    """Return the norm of each image's perturbation.
+
+    Parameters
+    ----------
+    perturbation : torch.Tensor of shape (B, C, H, W)
+        Differences of images.
+    norm : {"Linf", "L2"}
+        The norm.
+
+    Returns
+    -------
+    torch.Tensor of shape (B,)
+        The norms, in the dtype of `perturbation`.
+    """
+    flat = perturbation.flatten(1)
+    return flat.abs().amax(dim=1) if norm == "Linf" else torch.linalg.vector_norm(flat, dim=1)
+
+
+def project(point: Tensor, center: Tensor, norm: str, eps: float) -> Tensor:
+    """Bring images back into the ball of radius `eps` around `center` and into the box [0, 1].
+
+    For "Linf" this is the Euclidean projection on the intersection. For "L2" the perturbation is
+    shrunk to the ball and then cut by the box: since the center lies in the box, the cut shortens
+    every entry of the perturbation, so that the result lies in both sets.
+
+    Parameters
+    ----------
+    point : torch.Tensor of shape (B, C, H, W)
+        Images to bring back.
+    center : torch.Tensor of shape (B, C, H, W)
+        The originals, in [0, 1].
+    norm : {"Linf", "L2"}
+        The norm of the ball.
+    eps : float
+        The radius, in the unit of the images.
+
+    Returns
+    -------
+    torch.Tensor of shape (B, C, H, W)
+        Images in the ball and the box.
+    """
+    if norm == "Linf":
+        lowest, highest = (center - eps).clamp(min=0), (center + eps).clamp(max=1)
+        return torch.minimum(torch.maximum(point, lowest), highest)
+    shift = point - center
+    length = image_norms(shift, norm).clamp(min=torch.finfo(shift.dtype).tiny)
+    shrink = (eps / length).clamp(max=1)
+    return (center + shift * shrink[:, None, None, None]).clamp(0, 1)
+
+
+def steepest(gradient: Tensor, norm: str) -> Tensor:
+    """Return the direction of unit norm along which a linear function grows fastest.
+
+    Parameters
+    ----------
+    gradient : torch.Tensor of shape (B, C, H, W)
+        Gradients; one that is zero has the direction zero.
+    norm : {"Linf", "L2"}
+        The norm in which the direction has length 1.
+
+    Returns
+    -------
+    torch.Tensor of shape (B, C, H, W)
+        ``sign(gradient)`` for "Linf", ``gradient / ||gradient||_2`` for "L2".
+    """
+    if norm == "Linf":
+        return gradient.sign()
+    tiny = torch.finfo(gradient.dtype).tiny
+    # Entries are scaled to at most 1 first: the squares of vanishing gradients would underflow.
+    scaled = gradient / image_norms(gradient, "Linf").clamp(min=tiny)[:, None, None, None]
+    return scaled / image_norms(scaled, norm).clamp(min=tiny)[:, None, None, None]
+
+
+def uniform_in_ball(center: Tensor, norm: str, eps: float, generator: torch.Generator) -> Tensor:
+    """Draw one point uniformly in the ball around each image, then cut it by the box [0, 1].
+
+    For "L2" a Gaussian direction is given the length ``eps U^(1/d)``, d the number of entries of an
+    image and U uniform in [0, 1].
+
+    Parameters
+    ----------
+    center : torch.Tensor of shape (B, C, H, W)
+        The originals, in [0, 1].
+    norm : {"Linf", "L2"}
+        The norm of the ball.
+    eps : float
+        The radius, in the unit of the images.
+    generator : torch.Generator
+        Source of the draws; they are made on its device and moved to that of `center`.
+
+    Returns
+    -------
+    torch.Tensor of shape (B, C, H, W)
+        Images in the ball and the box.
+    """
+    home, dtype = generator.device, center.dtype
+    if norm == "Linf":
+        unit = torch.rand(center.shape, generator=generator, device=home, dtype=dtype) * 2 - 1
+    else:
+        direction = torch.randn(center.shape, generator=generator, device=home, dtype=dtype)
+        radius = torch.rand(len(center), generator=generator, device=home, dtype=dtype)
+        radius = radius ** (1 / center[0].numel())
+        unit = steepest(direction, norm) * radius[:, None, None, None]
+    return project(center + eps * unit.to(center.device), center, norm, eps)

@@ -1,0 +1,57 @@
+"""Attacks on each classifier alone, as candidates against the mixture they belong to.
+
+The L attacks are where the game begins: an attacker who knows only one classifier plays one of
+them, and how far they carry over to the other classifiers is what a mixture can profit from.
+
+References
+----------
+Tramèr, Papernot, Goodfellow, Boneh, McDaniel. The Space of Transferable Adversarial Examples. 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixsolve.errors import MixsolveError
+from mixsolve_torch.attacks.pgd import PGD
+from mixsolve_torch.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class TransferPGD(PGD):
+    """Projected gradient ascent against every classifier in turn, whatever its weight.
+
+    The parameters are those of `PGD`, without `weights`. Each classifier of the mixture gives one
+    candidate, or `restarts` of them with `keep_restarts`.
+
+    Raises
+    ------
+    MixsolveError
+        A parameter that is out of its range, or `weights`.
+    """
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        super().__post_init__()
+        if self.weights is not None:
+            raise MixsolveError(
+                "weights must be left out: TransferPGD attacks each classifier alone; use PGD"
+            )
+
+    def names(self, classifiers: int) -> list[str]:
+        """Return the names of the candidates of each classifier, in order."""
+        own = super().names(classifiers)
+        return [f"{name} on classifier {k + 1}" for k in range(classifiers) for name in own]
+
+    def generate(
+        self, mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """Yield the candidates, classifier by classifier."""
+        for alone in torch.eye(len(mixture), dtype=torch.float64):
+            # TransferPGD refuses weights of its own, so it is a plain PGD that carries them.
+            attack = PGD(**{**vars(self), "weights": alone})
+            yield from attack.generate(mixture, x, y, generator)

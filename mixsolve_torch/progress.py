@@ -1,0 +1,75 @@
+"""A progress bar on stderr, shown for work that takes more than two seconds."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+_PATIENCE = 2.0  # seconds of silence before the bar appears
+
+
+class ProgressBar:
+    """Count steps; show them once they have taken two seconds and only on a terminal.
+
+    Parameters
+    ----------
+    description : str
+        What is being done, written before the bar.
+    total : int or None
+        Number of steps, None if it is not known.
+    enabled : bool, default False
+        Whether a bar is wanted at all.
+
+    Examples
+    --------
+    >>> with ProgressBar("attacking", total=3) as bar:
+    ...     for _ in range(3):
+    ...         bar.advance()
+    """
+
+    def __init__(self, description: str, total: int | None, *, enabled: bool = False) -> None:
+        self._description = description
+        self._total = total
+        self._console = Console(stderr=True)
+        self._enabled = enabled and self._console.is_terminal
+        self._started = time.monotonic()
+        self._done = 0
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def advance(self, steps: int = 1) -> None:
+        """Count some more steps."""
+        self._done += steps
+        if not self._enabled:
+            return
+        if self._bar is None and time.monotonic() - self._started > _PATIENCE:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total}"),
+                TimeElapsedColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(self._description, total=self._total)
+            self._bar.start()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done)
+
+    def __enter__(self) -> ProgressBar:
+        """Start the clock."""
+        self._started = time.monotonic()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,111 @@
+"""Training of one network, plain or adversarial.
+
+    min_theta  E  loss( f_theta(x'), y ),   x' = x (plain) or an attack on f_theta at x (Madry)
+
+with the cross-entropy, Adam, and a learning rate that falls to zero along a cosine. Optimiser,
+schedule, seeds and defaults are this project's choices, not the paper's.
+
+References
+----------
+Madry, Makelov, Schmidt, Tsipras, Vladu. Towards Deep Learning Models Resistant to Adversarial
+Attacks. ICLR 2018.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mixsolve.arguments import as_count, as_real
+from mixsolve.errors import MixsolveError
+from mixsolve_torch import checks
+from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.data import batches
+from mixsolve_torch.mixture import Mixture, run_member
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    *,
+    epochs: int,
+    attack: Attack | None = None,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Train a network in place.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Maps images in [0, 1] to logits; left in train mode.
+    data : pair of torch.Tensor
+        Images (N, C, H, W) in [0, 1] and labels (N,), on the model's device.
+    epochs : int
+        Passes over the data.
+    attack : Attack, optional
+        Adversarial training: every batch is replaced by the attack's first candidate on the network
+        as it is at that moment. Plain training when it is left out.
+    batch_size : int, default 64
+        Images in a step.
+    learning_rate : float, default 3e-3
+        Adam's learning rate at the start; it falls to zero along a cosine.
+    seed : int, default 0
+        Seed of the order of the images and of the attack's draws.
+    on_epoch : callable, optional
+        Called as ``on_epoch(epoch, mean_loss)`` after every epoch, counted from 0.
+
+    Returns
+    -------
+    list of float
+        The mean training loss of each epoch, on the images trained on.
+
+    Raises
+    ------
+    MixsolveError
+        Wrong data or parameters, or a training loss that is no longer finite.
+    """
+    epochs = as_count("epochs", epochs)
+    learning_rate = as_real("learning_rate", learning_rate, above=0)
+    batch_size = as_count("batch_size", batch_size)
+    images = checks.images("data[0]", data[0])
+    labels = checks.labels("data[1]", data[1], len(images))
+    largest_label = int(labels.max())
+    generator = torch.Generator().manual_seed(as_count("seed", seed, 0))
+    alone = Mixture([model])
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    steps = epochs * math.ceil(len(images) / batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    model.train()
+    history: list[float] = []
+    for epoch in range(epochs):
+        total = torch.zeros((), dtype=torch.float64, device=images.device)
+        for x, y in batches(images, labels, batch_size, generator):
+            if attack is not None:
+                x = attack(alone, x, y, generator)[0]
+            logits = run_member(model, 0, x)
+            checks.label_range("data[1]", largest_label, logits.shape[1])
+            loss = nn.functional.cross_entropy(logits, y)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.detach().to(torch.float64) * len(x)
+        history.append(float(total) / len(images))
+        if not math.isfinite(history[-1]):
+            raise MixsolveError(
+                f"the training loss became {history[-1]} in epoch {epoch}; "
+                f"lower learning_rate, which was {learning_rate:g}"
+            )
+        logger.debug("epoch %d: loss %.4f", epoch, history[-1])
+        if on_epoch is not None:
+            on_epoch(epoch, history[-1])
+    return history
