@@ -1,6 +1,7 @@
-"""Training of one network, plain or adversarial.
+"""Training of one network: plain, adversarial, or adversarial as a member of a mixture.
 
-    min_theta  E  loss( f_theta(x'), y ),   x' = x (plain) or an attack on f_theta at x (Madry)
+    min_theta  E  loss( f_theta(x'), y ),   x' = x (plain), or an attack at x on f_theta (Madry),
+                                            or on the uniform mixture of f_theta and given others
 
 with the cross-entropy, Adam, and a learning rate that falls to zero along a cosine. Optimiser,
 schedule, seeds and defaults are this project's choices, not the paper's.
@@ -9,13 +10,14 @@ References
 ----------
 Madry, Makelov, Schmidt, Tsipras, Vladu. Towards Deep Learning Models Resistant to Adversarial
 Attacks. ICLR 2018.
+Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021, section 4.3.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +38,7 @@ def fit(
     *,
     epochs: int,
     attack: Attack | None = None,
+    alongside: Sequence[nn.Module] = (),
     batch_size: int = 64,
     learning_rate: float = 3e-3,
     seed: int = 0,
@@ -54,6 +57,9 @@ def fit(
     attack : Attack, optional
         Adversarial training: every batch is replaced by the attack's first candidate on the network
         as it is at that moment. Plain training when it is left out.
+    alongside : sequence of torch.nn.Module, optional
+        Classifiers that are not trained but share the attack: it is made on the uniform mixture of
+        them and the network, which so learns to err where they do not.
     batch_size : int, default 64
         Images in a step.
     learning_rate : float, default 3e-3
@@ -80,7 +86,9 @@ def fit(
     labels = checks.labels("data[1]", data[1], len(images))
     largest_label = int(labels.max())
     generator = torch.Generator().manual_seed(as_count("seed", seed, 0))
-    alone = Mixture([model])
+    if alongside and attack is None:
+        raise MixsolveError("alongside needs an attack; got attack=None, which is plain training")
+    attacked = Mixture([*alongside, model])
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     steps = epochs * math.ceil(len(images) / batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
@@ -90,7 +98,7 @@ def fit(
         total = torch.zeros((), dtype=torch.float64, device=images.device)
         for x, y in batches(images, labels, batch_size, generator):
             if attack is not None:
-                x = attack(alone, x, y, generator)[0]
+                x = attack(attacked, x, y, generator)[0]
             logits = run_member(model, 0, x)
             checks.label_range("data[1]", largest_label, logits.shape[1])
             loss = nn.functional.cross_entropy(logits, y)
