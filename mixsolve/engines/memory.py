@@ -227,7 +227,7 @@ class MemoryEngine:
         return SoftResponse(
             float(values.sum()),
             gradients.sum(axis=0),
-            upper + np.triu(upper, 1).T if hessian else None,
+            np.triu(upper) + np.triu(upper, 1).T if hessian else None,
         )
 
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:

@@ -12,20 +12,13 @@ import math
 import numpy as np
 from numba import njit
 
-BLOCK = 128  # centred rows held back before they update the Schur matrix
-_STRIDE = BLOCK + 8  # not a power of two: the rows of the block must not share a cache set
+from mixsolve.kernels.linear_algebra import BLOCK, OPTIONS, STRIDE, add_outer
+
 _TINY = 1e-17  # a slack lost to rounding, in units of the losses
 _LEAST_SHARE = 1e-30  # a dual lost to rounding, as a share of its sample's weight
-# Division by zero gives inf, as in C: a check at every division would keep loops from vectorising.
-_OPTIONS = {
-    "nogil": True,
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"reassoc", "contract", "nsz"},
-}
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def measure(rows, offsets, weight, lo, hi, reference, sums):
     """Sum what the rows of one sample share, and how far they spread.
 
@@ -54,7 +47,7 @@ def measure(rows, offsets, weight, lo, hi, reference, sums):
     sums[1] = constant
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def certify(rows, offsets, weight, lo, hi, weights, dual, gradient, sums):
     """Scale the duals of each sample to its weight, and sum both sides of the certificate.
 
@@ -84,7 +77,7 @@ def certify(rows, offsets, weight, lo, hi, weights, dual, gradient, sums):
     sums[0] = value
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def centre(rows, offsets, weight, lo, hi, inverse, weights, barrier, height, dual, gradient):
     """Put the samples on the central path of the barrier parameter mu, for fixed weights.
 
@@ -130,48 +123,7 @@ def centre(rows, offsets, weight, lo, hi, inverse, weights, barrier, height, dua
                 gradient[k] += dual[r] * ((rows[r, k] - rows[first, k]) * inverse)
 
 
-@njit(**_OPTIONS)
-def _update_schur(block, filled, schur):
-    """Add block @ block.T, upper triangle, in tiles of 3 x 3 so that every load serves thrice."""
-    n_classifiers = schur.shape[0]
-    tiled = n_classifiers - n_classifiers % 3
-    for a in range(0, tiled, 3):
-        for b in range(a, tiled, 3):
-            s00 = s01 = s02 = s10 = s11 = s12 = s20 = s21 = s22 = 0.0
-            for j in range(filled):
-                x0 = block[a, j]
-                x1 = block[a + 1, j]
-                x2 = block[a + 2, j]
-                y0 = block[b, j]
-                y1 = block[b + 1, j]
-                y2 = block[b + 2, j]
-                s00 += x0 * y0
-                s01 += x0 * y1
-                s02 += x0 * y2
-                s10 += x1 * y0
-                s11 += x1 * y1
-                s12 += x1 * y2
-                s20 += x2 * y0
-                s21 += x2 * y1
-                s22 += x2 * y2
-            schur[a, b] += s00
-            schur[a, b + 1] += s01
-            schur[a, b + 2] += s02
-            schur[a + 1, b] += s10
-            schur[a + 1, b + 1] += s11
-            schur[a + 1, b + 2] += s12
-            schur[a + 2, b] += s20
-            schur[a + 2, b + 1] += s21
-            schur[a + 2, b + 2] += s22
-    for b in range(tiled, n_classifiers):
-        for a in range(b + 1):
-            total = 0.0
-            for j in range(filled):
-                total += block[a, j] * block[b, j]
-            schur[a, b] += total
-
-
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def factor(
     rows, offsets, weight, lo, hi, inverse, weights, primal_step, dual_step,
     height, d_height, slack, dual, d_dual, schur, centred, sums,
@@ -188,7 +140,7 @@ def factor(
     The slack is recomputed from the rows, so it never drifts away from the weights.
     """
     n_classifiers = rows.shape[1]
-    block = np.empty((n_classifiers, _STRIDE))
+    block = np.empty((n_classifiers, STRIDE))
     mean = np.empty(n_classifiers)
     entry = np.empty(n_classifiers)
     for a in range(n_classifiers):
@@ -232,17 +184,17 @@ def factor(
                     block[k, filled] = scale * difference
                 filled += 1
                 if filled == BLOCK:
-                    _update_schur(block, filled, schur)
+                    add_outer(block, filled, schur)
                     filled = np.int64(0)
         closest += weight[i] * least
         for k in range(n_classifiers):
             centred[k] += weight[i] * mean[k]
-    _update_schur(block, filled, schur)
+    add_outer(block, filled, schur)
     sums[0] = complementarity
     sums[1] = closest
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def predict(
     rows, offsets, weight, lo, hi, inverse, d_weights, limit,
     slack, dual, product, towards, against, sums,
@@ -314,7 +266,7 @@ def predict(
     sums[4] = ds_dq
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def correct(
     rows, offsets, weight, lo, hi, inverse, d_weights, target,
     slack, dual, product, d_height, d_dual, sums,
@@ -363,7 +315,7 @@ def correct(
     sums[1] = dual_limit
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def select(
     rows, offsets, weight, inverse, dual, share,
     index, kept_offsets, owners, linear, decided,

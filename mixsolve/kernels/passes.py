@@ -17,6 +17,8 @@ import math
 import numpy as np
 from numba import njit
 
+from mixsolve.kernels.linear_algebra import BLOCK, STRIDE, add_outer
+
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def best_response(rows, offsets, allowed, sample_weight, weights, best, gradient):
@@ -55,11 +57,14 @@ def soft_response(
     """sum_i w_i alpha_i log sum_j p_ij exp(<lam, l_ij> / alpha_i), its gradient and Hessian.
 
     With q the softmax of sample i and d_j = l_ij - l_i,best:
-        gradient += w_i (l_i,best + E_q d),    hessian += w_i / alpha_i (E_q d d' - E_q d E_q d'),
+        gradient += w_i (l_i,best + E_q d),    hessian += w_i / alpha_i Cov_q d,
     in the upper triangle only; an empty `hessian` is left alone. Differences from the best row
     lose no digits where the candidates hardly differ, nor does the logarithm where alpha is large
     and the sum hardly below the measure's. Candidates more than `cutoff` alpha below the best are
     skipped: exp(-cutoff) is below the rounding of the sum.
+
+    Means and covariances are updated row by row, E += s (d - E) and C += s (1 - s) (d - E)(d - E)'
+    with s the row's share of the mass so far; the outer products are added in blocks.
 
     Memory walk: every row once for its score, the rows within the cutoff once more from cache.
     """
@@ -71,9 +76,9 @@ def soft_response(
     for i in range(offsets.size - 1):
         longest = max(longest, offsets[i + 1] - offsets[i])
     scores = np.empty(longest)
-    difference = np.empty(n_classifiers)
     mean = np.empty(n_classifiers)
-    moment = np.empty((n_classifiers, n_classifiers))
+    block = np.empty((hessian.shape[0], STRIDE))
+    filled = 0
     value = 0.0
     for i in range(offsets.size - 1):
         first = offsets[i] - offsets[0]
@@ -93,9 +98,6 @@ def soft_response(
             if score > top:
                 top = score
                 winner = r
-        mean[:] = 0.0
-        if second_order:
-            moment[:, :] = 0.0
         total = 0.0
         deficit = 0.0  # measure - total
         threshold = top - cutoff * alpha[i]
@@ -104,6 +106,7 @@ def soft_response(
             if scores[r - first] < threshold:
                 if scores[r - first] > -np.inf:
                     deficit += share
+                scores[r - first] = 0.0
                 continue
             exponent = (scores[r - first] - top) / alpha[i]
             if exponent > -0.5:
@@ -114,30 +117,38 @@ def soft_response(
                 less = mass - share
             total += mass
             deficit -= less
-            if r == winner:
-                continue
-            for k in range(n_classifiers):
-                difference[k] = rows[r, k]
-                difference[k] -= rows[winner, k]
-                mean[k] += mass * difference[k]
-            if second_order:
-                for k in range(n_classifiers):
-                    scaled = mass * difference[k]
-                    for h in range(k, n_classifiers):
-                        moment[k, h] += scaled * difference[h]
+            scores[r - first] = mass
         if deficit < 0.5 * measure:
             logarithm = math.log1p(-deficit / measure)
         else:
             logarithm = math.log(total / measure)
         value += sample_weight[i] * (top + alpha[i] * logarithm)
-        for k in range(n_classifiers):
-            mean[k] /= total
-            gradient[k] += sample_weight[i] * (rows[winner, k] + mean[k])
-        if second_order:
-            curvature = sample_weight[i] / alpha[i]
+        mean[:] = 0.0
+        so_far = scores[winner - first]
+        curvature = sample_weight[i] / (alpha[i] * total)
+        for r in range(first, last):
+            mass = scores[r - first]
+            if mass == 0.0 or r == winner:
+                continue
+            share = mass / (so_far + mass)
+            scale = math.sqrt(curvature * so_far * share)
+            so_far += mass
             for k in range(n_classifiers):
-                for h in range(k, n_classifiers):
-                    hessian[k, h] += curvature * (moment[k, h] / total - mean[k] * mean[h])
+                difference = np.float64(rows[r, k])
+                difference -= rows[winner, k]
+                difference -= mean[k]
+                mean[k] += share * difference
+                if second_order:
+                    block[k, filled] = scale * difference
+            if second_order:
+                filled += 1
+                if filled == BLOCK:
+                    add_outer(block, filled, hessian)
+                    filled = 0
+        for k in range(n_classifiers):
+            gradient[k] += sample_weight[i] * (rows[winner, k] + mean[k])
+    if second_order:
+        add_outer(block, filled, hessian)
     return value
 
 

@@ -9,53 +9,13 @@ solution is a vertex; since <1, dlam> = 0, adding rho 1 1^T changes no solution 
 direction the curvature rho.
 """
 
-import math
 
 from numba import njit
 
-_RIDGE = 1e-15
-_OPTIONS = {
-    "nogil": True,
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"reassoc", "contract", "nsz"},
-}
+from mixsolve.kernels.linear_algebra import OPTIONS, factorise, solve
 
 
-@njit(**_OPTIONS)
-def _factorise(matrix):
-    """Cholesky factor in place, lower triangle from the lower triangle."""
-    size = matrix.shape[0]
-    for b in range(size):
-        total = matrix[b, b]
-        for k in range(b):
-            total -= matrix[b, k] * matrix[b, k]
-        # A pivot lost to rounding belongs to a direction nobody wants: freeze it.
-        pivot = math.sqrt(total) if total > _RIDGE * matrix[b, b] else 1e150
-        matrix[b, b] = pivot
-        for a in range(b + 1, size):
-            total = matrix[a, b]
-            for k in range(b):
-                total -= matrix[a, k] * matrix[b, k]
-            matrix[a, b] = total / pivot
-
-
-@njit(**_OPTIONS)
-def _solve(matrix, vector):
-    """Solve in place with the Cholesky factor in the lower triangle."""
-    size = matrix.shape[0]
-    for a in range(size):
-        total = vector[a]
-        for k in range(a):
-            total -= matrix[a, k] * vector[k]
-        vector[a] = total / matrix[a, a]
-    for a in range(size - 1, -1, -1):
-        vector[a] /= matrix[a, a]
-        for k in range(a):
-            vector[k] -= matrix[a, k] * vector[a]
-
-
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _project(direction, ones):
     """Move along the solution for the right-hand side 1 until <1, direction> = 0."""
     mass = 0.0
@@ -67,7 +27,7 @@ def _project(direction, ones):
         direction[k] -= mass / total * ones[k]
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def predictor(schurs, centreds, linear, weights, reduced, matrix, ones, centred, d_weights):
     """Sum the chunks, factor the matrix into ``matrix`` and solve for the predictor ``d_weights``.
 
@@ -91,13 +51,13 @@ def predictor(schurs, centreds, linear, weights, reduced, matrix, ones, centred,
         matrix[a, a] += shared + reduced[a] / weights[a]
         ones[a] = 1.0
         d_weights[a] = -centred[a]
-    _factorise(matrix)
-    _solve(matrix, ones)
-    _solve(matrix, d_weights)
+    factorise(matrix)
+    solve(matrix, ones)
+    solve(matrix, d_weights)
     _project(d_weights, ones)
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def corrector(
     towards, against, sums, total_weight, lam_weight, complementarity,
     weights, reduced, matrix, ones, centred, product, d_weights,
@@ -136,12 +96,12 @@ def corrector(
         for c in range(len(sums)):
             total += against[c, k] - target * towards[c, k]
         d_weights[k] = total
-    _solve(matrix, d_weights)
+    solve(matrix, d_weights)
     _project(d_weights, ones)
     return target
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def advance(sums, target, lam_weight, fraction, product, d_weights, weights, reduced, steps):
     """Step the weights and their reduced costs; ``steps`` = [primal, dual] step lengths."""
     size = len(weights)

@@ -15,33 +15,7 @@ Reference: Nocedal and Wright, Numerical Optimization, 2006, section 16.5.
 import numpy as np
 from numba import njit
 
-
-@njit(nogil=True, cache=True)
-def _factor(hessian, ridge, lift, free, n_free, lower):
-    """Cholesky of the free part of K, a pivot that rounding made negative replaced."""
-    for a in range(n_free):
-        for b in range(a + 1):
-            value = hessian[free[a], free[b]] + lift
-            if a == b:
-                value += ridge
-            for c in range(b):
-                value -= lower[a, c] * lower[b, c]
-            if a == b:
-                lower[a, a] = np.sqrt(max(value, ridge))
-            else:
-                lower[a, b] = value / lower[b, b]
-
-
-@njit(nogil=True, cache=True)
-def _solve(lower, n_free, right):
-    for a in range(n_free):
-        for c in range(a):
-            right[a] -= lower[a, c] * right[c]
-        right[a] /= lower[a, a]
-    for a in range(n_free - 1, -1, -1):
-        for c in range(a + 1, n_free):
-            right[a] -= lower[c, a] * right[c]
-        right[a] /= lower[a, a]
+from mixsolve.kernels.linear_algebra import factorise, solve
 
 
 @njit(nogil=True, cache=True)
@@ -50,11 +24,8 @@ def minimize_quadratic(gradient, hessian, start, ridge):
     size = gradient.size
     point = start.copy()
     slope = gradient.copy()
-    lower = np.empty((size, size))
     free = np.empty(size, dtype=np.int64)
     is_free = point > 0.0
-    ones = np.empty(size)
-    step = np.empty(size)
     reach = 0.0
     lift = 0.0
     refinements = 0
@@ -67,13 +38,18 @@ def minimize_quadratic(gradient, hessian, start, ridge):
             if is_free[k]:
                 free[n_free] = k
                 n_free += 1
-        _factor(hessian, ridge, lift, free, n_free, lower)
+        matrix = np.empty((n_free, n_free))
+        ones = np.ones(n_free)
+        step = np.empty(n_free)
         for a in range(n_free):
-            ones[a] = 1.0
             step[a] = slope[free[a]]
-        _solve(lower, n_free, ones)
-        _solve(lower, n_free, step)
-        level = step[:n_free].sum() / ones[:n_free].sum()
+            for b in range(n_free):
+                matrix[a, b] = hessian[free[a], free[b]] + lift
+            matrix[a, a] += ridge
+        factorise(matrix)
+        solve(matrix, ones)
+        solve(matrix, step)
+        level = step.sum() / ones.sum()
         length = 1.0
         blocking = -1
         for a in range(n_free):

@@ -1,0 +1,232 @@
+"""The solvers that somebody would use instead, set up as a user would, on a dense game in memory.
+
+A peer takes losses (N, m, L) float64, alpha (0 for the exact problem), a tolerance relative to
+the spread of the losses and a time limit in seconds. It returns weights (L,) and, where it has
+them, the attacker's masses (N, m); the certificate is computed afterwards, alike for all.
+
+- "highs-ds", "highs-ipm": HiGHS' dual simplex and interior point on the full linear program.
+- "clarabel", "scs", "pdlp": through cvxpy, on the linear program or the exponential cones.
+- "slsqp", "trust-constr": SciPy's, on eq. (7) with exact gradients.
+- "mirror", "fista": mirror descent and accelerated gradient in plain NumPy.
+"""
+
+import importlib.util
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixsolve import highs, simplex
+from mixsolve.errors import MixsolveError
+
+Answer = tuple[np.ndarray, np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A solver to compare with.
+
+    Attributes
+    ----------
+    run : callable
+        ``run(losses, alpha, tol, time_limit)``, returns weights and masses or None.
+    exact, entropic : bool
+        Whether it solves alpha = 0, alpha > 0.
+    requires : str
+        The module it comes from.
+    """
+
+    run: Callable[[np.ndarray, float, float, float], Answer]
+    exact: bool
+    entropic: bool
+    requires: str = "scipy"
+
+    @property
+    def installed(self) -> bool:
+        """Whether its module can be imported."""
+        return importlib.util.find_spec(self.requires) is not None
+
+
+def _highs(solver: str) -> Callable[[np.ndarray, float, float, float], Answer]:
+    def run(losses: np.ndarray, alpha: float, tol: float, time_limit: float) -> Answer:
+        n_samples, n_candidates, n_classifiers = losses.shape
+        result = highs.solve_rows(
+            losses.reshape(-1, n_classifiers),
+            np.arange(n_samples + 1) * n_candidates,
+            np.full(n_samples, 1.0 / n_samples),
+            solver=solver,
+            time_limit=time_limit,
+        )
+        if result.weights is None or result.dual is None:
+            raise MixsolveError(f"HiGHS found no solution: {result.message}")
+        return result.weights, result.dual.reshape(n_samples, n_candidates)
+
+    return run
+
+
+def _cvxpy(solver: str) -> Callable[[np.ndarray, float, float, float], Answer]:
+    def run(losses: np.ndarray, alpha: float, tol: float, time_limit: float) -> Answer:
+        import cvxpy as cp
+
+        n_samples, n_candidates, n_classifiers = losses.shape
+        scale = float(np.ptp(losses)) or 1.0
+        rows = (losses - losses.min()).reshape(-1, n_classifiers) / scale
+        weights = cp.Variable(n_classifiers, nonneg=True)
+        scores = cp.reshape(rows @ weights, (n_samples, n_candidates), order="C")
+        if alpha == 0.0:
+            worst = cp.Variable((n_samples, 1))
+            rule = scores <= worst @ np.ones((1, n_candidates))
+            objective, constraints = cp.sum(worst) / n_samples, [rule]
+        else:
+            smooth = alpha / scale
+            soft = cp.log_sum_exp(scores / smooth, axis=1) - math.log(n_candidates)
+            objective, constraints = smooth * cp.sum(soft) / n_samples, []
+        model = cp.Problem(cp.Minimize(objective), [*constraints, cp.sum(weights) == 1])
+        options: dict[str, Any] = {
+            "CLARABEL": {"time_limit": time_limit, "tol_gap_abs": tol, "tol_gap_rel": tol},
+            "SCS": {"time_limit_secs": time_limit, "eps_abs": tol, "eps_rel": tol},
+            "PDLP": {"time_limit_sec": time_limit},
+        }[solver]
+        if solver == "SCS":
+            options["max_iters"] = 10_000_000
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on its accuracy, which the certificate measures
+            model.solve(solver=solver, **options)
+        if weights.value is None or not np.isfinite(weights.value).all():
+            raise MixsolveError(f"{solver} found no solution: {model.status}")
+        mass = None
+        if alpha == 0.0 and constraints[0].dual_value is not None:
+            mass = np.maximum(constraints[0].dual_value, 0.0)
+        return simplex.normalize(weights.value), mass
+
+    return run
+
+
+def entropic_risk(losses: np.ndarray, alpha: float, lam: np.ndarray) -> tuple[float, np.ndarray]:
+    """Eq. (7) with uniform weights and measure, and its gradient, as NumPy says it.
+
+    Parameters
+    ----------
+    losses : ndarray, shape (N, m, L)
+        The game.
+    alpha : float
+        Positive.
+    lam : ndarray, shape (L,)
+        Where.
+
+    Returns
+    -------
+    value : float
+    gradient : ndarray, shape (L,)
+    """
+    scores = losses @ lam
+    top = scores.max(axis=1, keepdims=True)
+    mass = np.exp((scores - top) / alpha)
+    totals = mass.sum(axis=1, keepdims=True)
+    value = float((top + alpha * np.log(totals / losses.shape[1])).mean())
+    return value, np.einsum("ij,ijk->k", mass / totals, losses) / losses.shape[0]
+
+
+def _scipy(method: str) -> Callable[[np.ndarray, float, float, float], Answer]:
+    def run(losses: np.ndarray, alpha: float, tol: float, time_limit: float) -> Answer:
+        from scipy.optimize import Bounds, LinearConstraint, minimize
+
+        size = losses.shape[2]
+        deadline = time.perf_counter() + time_limit
+        best = (math.inf, simplex.uniform(size))
+
+        def objective(lam: np.ndarray) -> tuple[float, np.ndarray]:
+            nonlocal best
+            value, gradient = entropic_risk(losses, alpha, lam)
+            if lam.min() >= -1e-9 and value < best[0]:
+                best = (value, lam.copy())
+            if time.perf_counter() > deadline:
+                raise TimeoutError
+            return value, gradient
+
+        tolerances = {"ftol": 1e-16} if method == "SLSQP" else {"gtol": tol, "xtol": 1e-14}
+        total = LinearConstraint(np.ones((1, size)), 1.0, 1.0)
+        try:
+            result = minimize(
+                objective,
+                simplex.uniform(size),
+                jac=True,
+                method=method,
+                bounds=Bounds(0.0, 1.0),
+                constraints=[total],
+                options={"maxiter": 100_000, **tolerances},
+            )
+        except TimeoutError:
+            return simplex.normalize(best[1]), None
+        return simplex.normalize(result.x), None
+
+    return run
+
+
+def _mirror(losses: np.ndarray, alpha: float, tol: float, time_limit: float) -> Answer:
+    """Exponentiated gradient, its step doubled and halved by the descent condition."""
+    lam = simplex.uniform(losses.shape[2])
+    deadline = time.perf_counter() + time_limit
+    accuracy = tol * float(np.ptp(losses))
+    step = alpha / max(float(np.ptp(losses)), 1e-300) ** 2
+    value, gradient = entropic_risk(losses, alpha, lam)
+    while lam @ gradient - gradient.min() > accuracy and time.perf_counter() < deadline:
+        trial = lam * np.exp(-step * (gradient - gradient.min()))
+        trial /= trial.sum()
+        lower, slope = entropic_risk(losses, alpha, trial)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = np.nansum(trial * np.log(trial / lam))
+        if lower <= value + gradient @ (trial - lam) + distance / step + 1e-16:
+            lam, value, gradient = trial, lower, slope
+            step *= 1.5
+        else:
+            step *= 0.5
+    return lam, None
+
+
+def _fista(losses: np.ndarray, alpha: float, tol: float, time_limit: float) -> Answer:
+    """FISTA with backtracking and restart on the function value."""
+    lam = ahead = simplex.uniform(losses.shape[2])
+    deadline = time.perf_counter() + time_limit
+    accuracy = tol * float(np.ptp(losses))
+    curvature, theta = 1.0, 1.0
+    value, gradient = entropic_risk(losses, alpha, lam)
+    best = value
+    while time.perf_counter() < deadline:
+        while True:
+            trial = simplex.project(ahead - gradient / curvature)
+            step = trial - ahead
+            lower, slope = entropic_risk(losses, alpha, trial)
+            bound = value + gradient @ step + 0.5 * curvature * step @ step
+            if lower <= bound + 1e-15 * abs(bound) or time.perf_counter() > deadline:
+                break
+            curvature *= 2.0
+        if trial @ slope - slope.min() <= accuracy:
+            return trial, None
+        if lower > best:
+            theta, following = 1.0, trial
+        else:
+            grown = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * theta * theta))
+            following = trial + (theta - 1.0) / grown * (trial - lam)
+            theta = grown
+        lam, ahead, best = trial, following, lower
+        value, gradient = entropic_risk(losses, alpha, ahead)
+        curvature *= 0.9
+    return lam, None
+
+
+PEERS = {
+    "highs-ds": Peer(_highs("highs-ds"), exact=True, entropic=False),
+    "highs-ipm": Peer(_highs("highs-ipm"), exact=True, entropic=False),
+    "clarabel": Peer(_cvxpy("CLARABEL"), exact=True, entropic=True, requires="clarabel"),
+    "scs": Peer(_cvxpy("SCS"), exact=True, entropic=True, requires="scs"),
+    "pdlp": Peer(_cvxpy("PDLP"), exact=True, entropic=False, requires="ortools"),
+    "slsqp": Peer(_scipy("SLSQP"), exact=False, entropic=True),
+    "trust-constr": Peer(_scipy("trust-constr"), exact=False, entropic=True),
+    "mirror": Peer(_mirror, exact=False, entropic=True),
+    "fista": Peer(_fista, exact=False, entropic=True),
+}
