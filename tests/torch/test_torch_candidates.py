@@ -1,0 +1,238 @@
+"""The loss tensor: its values by an explicit loop, its names and dtype, and the game it makes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import mixsolve
+from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve_torch import PGD, Mixture, TransferPGD, UniformBall, build_losses, expected_loss
+from mixsolve_torch.candidates import candidate_names
+
+ATTACKS = [
+    PGD("Linf", 0.2, steps=3),
+    TransferPGD("L2", 0.4, steps=3),
+    UniformBall("L2", 0.4, draws=2),
+]
+NAMES = (
+    "clean",
+    "PGD Linf 0.2",
+    "PGD L2 0.4 on classifier 1",
+    "PGD L2 0.4 on classifier 2",
+    "PGD L2 0.4 on classifier 3",
+    "uniform L2 0.4 #1",
+    "uniform L2 0.4 #2",
+)
+
+
+@pytest.fixture
+def mixture(linear):
+    return Mixture([linear(seed) for seed in range(3)], [0.5, 0.0, 0.5])
+
+
+def loss_of(kind, scores, label):
+    top = max(scores)
+    p = [math.exp(score - top) for score in scores]
+    p = [q / sum(p) for q in p]
+    other = max(q for c, q in enumerate(p) if c != label)
+    return {
+        "zero-one": float(other >= p[label]),
+        "cross-entropy": -math.log(p[label]),
+        "margin": (1 - p[label] + other) / 2,
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["zero-one", "cross-entropy", "margin"])
+def test_values_by_an_explicit_loop(kind, mixture, batch):
+    x, y = batch
+    losses = build_losses(mixture, batch, ATTACKS, loss=kind, keep_inputs=True)
+    assert losses.values.shape == (7, 7, 3)
+    assert losses.values.dtype == (torch.uint8 if kind == "zero-one" else torch.float32)
+    assert losses.candidate_names == NAMES
+    assert losses.loss == kind
+    assert torch.equal(losses.labels, y)
+    assert losses.inputs.shape == (7, 7, 1, 3, 3)
+    assert torch.equal(losses.inputs[:, 0], x)
+    expected = torch.empty(7, 7, 3)
+    for i in range(7):
+        for j in range(7):
+            for k, model in enumerate(mixture.models):
+                scores = model(losses.inputs[i, j][None])[0].tolist()
+                expected[i, j, k] = loss_of(kind, scores, int(y[i]))
+    torch.testing.assert_close(losses.values.float(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_candidates_are_those_of_the_attacks(mixture, batch):
+    losses = build_losses(
+        mixture, batch, ATTACKS, keep_inputs=True, generator=torch.Generator().manual_seed(5)
+    )
+    draws = torch.Generator().manual_seed(5)
+    alone = torch.cat([attack(mixture, *batch, draws) for attack in ATTACKS])
+    assert torch.equal(losses.inputs[:, 1:], alone.transpose(0, 1))
+    same = build_losses(
+        mixture, batch, ATTACKS, keep_inputs=True, generator=torch.Generator().manual_seed(5)
+    )
+    assert torch.equal(losses.inputs, same.inputs)
+    other = build_losses(mixture, batch, ATTACKS, keep_inputs=True)
+    assert not torch.equal(losses.inputs, other.inputs)
+
+
+def test_risks_are_expected_losses(mixture, batch):
+    losses = build_losses(mixture, batch, ATTACKS, loss="margin", keep_inputs=True)
+    weights = np.array([0.2, 0.3, 0.5])
+    mixture.set_weights(weights)
+    each = torch.stack(
+        [expected_loss(mixture, losses.inputs[:, j], batch[1], "margin") for j in range(7)]
+    ).detach()
+    worst = losses.worst(weights)
+    assert worst.dtype == torch.float64
+    torch.testing.assert_close(worst, each.amax(dim=0), rtol=0, atol=1e-6)
+    assert losses.adversarial_risk(weights) == pytest.approx(float(worst.mean()), abs=1e-15)
+    assert losses.standard_risk(weights) == pytest.approx(float(each[0].mean()), abs=1e-6)
+    assert losses.standard_risk(weights) < losses.adversarial_risk(weights)
+    with pytest.raises(MixsolveError, match=r"weights must have shape \(3,\)"):
+        losses.adversarial_risk([0.5, 0.5])
+
+
+class Endless(IterableDataset):
+    """Batches of a stream whose length nobody knows."""
+
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __iter__(self):
+        return zip(self.x, self.y, strict=True)
+
+
+def test_data_of_every_kind(mixture, batch):
+    attack = PGD("L2", 0.4, steps=2, random_start=False)
+    expected = build_losses(mixture, batch, attack)
+    x, y = batch
+    draws = torch.Generator()  # loaders draw a seed for their workers, used or not
+    for data in (
+        (x, y.to(torch.uint8)),
+        [(x[:3], y[:3]), (x[3:], y[3:])],
+        iter([(x[:3], y[:3]), [x[3:], y[3:]]]),
+        DataLoader(TensorDataset(x, y), batch_size=3, generator=draws),
+        DataLoader(Endless(x, y), batch_size=3, generator=draws),
+    ):
+        losses = build_losses(mixture, data, [attack], progress=True)
+        assert torch.equal(losses.values, expected.values)
+        assert torch.equal(losses.labels, expected.labels)
+    small = build_losses(mixture, batch, attack, batch_size=2)
+    assert torch.equal(small.values, expected.values)
+    assert small.inputs is None
+
+
+def test_only_the_clean_point(mixture, batch):
+    losses = build_losses(mixture, batch, [])
+    assert losses.values.shape == (7, 1, 3)
+    assert losses.candidate_names == ("clean",)
+
+
+def test_names_are_told_apart():
+    twice = [PGD("L2", 0.5), PGD("L2", 0.5, steps=3), PGD("L2", 0.5, name="clean")]
+    assert candidate_names(twice, 2) == ("clean", "PGD L2 0.5", "PGD L2 0.5 (2)", "clean (2)")
+    kept = PGD("Linf", 0.5, restarts=2, keep_restarts=True, name="mine")
+    assert candidate_names([kept], 2) == ("clean", "mine #1", "mine #2")
+
+
+def test_dtypes_hold_the_losses_exactly(linear, batch):
+    x, y = batch
+    double = Mixture([linear(0, dtype=torch.float64)])
+    losses = build_losses(double, (x.double(), y), [], loss="cross-entropy").values
+    assert losses.dtype == torch.float64
+    exact = torch.nn.functional.cross_entropy(double.models[0](x.double()), y, reduction="none")
+    torch.testing.assert_close(losses[:, 0, 0], exact.detach(), rtol=1e-14, atol=0)
+    half = Mixture([linear(0).bfloat16()])
+    assert build_losses(half, (x.bfloat16(), y), [], loss="margin").values.dtype == torch.float32
+
+    def wrong(logits, labels):
+        return logits.argmax(dim=1) != labels
+
+    def rank(logits, labels):
+        return (logits > logits.gather(1, labels[:, None])).sum(dim=1)
+
+    mixture = Mixture([linear(0), linear(1)])
+    own = build_losses(mixture, batch, [], loss=wrong)
+    assert own.values.dtype == torch.uint8
+    assert own.loss == "wrong"
+    assert torch.equal(own.values, build_losses(mixture, batch, []).values)
+    ranks = build_losses(mixture, batch, [], loss=rank).values
+    assert ranks.dtype == torch.int64
+    assert ranks.max() > 1
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.01])
+@pytest.mark.parametrize("kind", ["zero-one", "margin"])
+def test_the_tensor_is_solved_in_place(alpha, kind, mixture, batch):
+    losses = build_losses(mixture, batch, ATTACKS, loss=kind)
+    before = losses.values.clone()
+    solution = mixsolve.solve(losses.values, alpha=alpha)
+    assert solution.success
+    assert isinstance(solution.weights, torch.Tensor)
+    assert solution.weights.shape == (3,)
+    assert solution.weights.device == losses.values.device
+    assert torch.equal(losses.values, before)
+    # The certificate's risk is this package's own reading of the same tensor.
+    assert losses.adversarial_risk(solution.weights) == pytest.approx(solution.risk, abs=1e-6)
+    if alpha == 0:
+        uniform = losses.adversarial_risk([1 / 3] * 3)
+        singles = [losses.adversarial_risk(np.eye(3)[k]) for k in range(3)]
+        assert solution.risk <= min(uniform, *singles) + 1e-6
+        same = mixsolve.solve(losses.values.numpy())
+        assert solution.value == pytest.approx(same.value, abs=1e-6)
+    mixture.set_weights(solution.weights)
+    torch.testing.assert_close(mixture.weights, solution.weights.double(), rtol=0, atol=1e-6)
+
+
+def test_modes_come_back_also_after_a_failure(linear, batch):
+    mixture = Mixture([linear(0), torch.nn.Sequential(linear(1), torch.nn.Dropout(0.5))])
+    mixture.models[0].eval()
+    modes = [part.training for part in mixture.modules()]
+    build_losses(mixture, batch, ATTACKS)
+    assert [part.training for part in mixture.modules()] == modes
+    with pytest.raises(MixsolveError):
+        build_losses(mixture, [batch, (batch[0] + 1, batch[1])], ATTACKS)
+    assert [part.training for part in mixture.modules()] == modes
+    assert all(parameter.requires_grad for parameter in mixture.parameters())
+
+
+def test_input_that_does_not_fit(linear, mixture, batch):
+    x, y = batch
+    attack = UniformBall("L2", 0.1, draws=1)
+    outside = x.clone()
+    outside[6, 0, 2, 1] = -0.25
+    for data, error, message in (
+        ((outside, y), MixsolveError, r"x must lie in \[0, 1\]; got -0.25 at index \(6, 0, 2, 1\)"),
+        ((x, y[:2]), MixsolveError, r"y must have shape \(7,\)"),
+        ((x, y + 1), MixsolveError, r"largest label is 4, the classifiers return 4"),
+        ((x.numpy(), y.numpy()), MixsolveTypeError, r"batch 0 is a ndarray; .*torch.as_tensor"),
+        ([(x, y), x], MixsolveTypeError, r"batch 1 is a Tensor"),
+        (7, MixsolveTypeError, r"data must be a pair of tensors.*got int"),
+        ([], MixsolveError, r"data must hold at least one batch; got none"),
+    ):
+        with pytest.raises(error, match=message):
+            build_losses(mixture, data, attack)
+    for attacks, message in (
+        ("PGD", r"attacks must be an Attack.*got 'PGD' of type str"),
+        (None, r"attacks must be an Attack.*got None"),
+        ([attack, PGD], r"attacks\[1\] must be an Attack.*got ABCMeta"),
+    ):
+        with pytest.raises(MixsolveTypeError, match=message):
+            build_losses(mixture, batch, attacks)
+    with pytest.raises(MixsolveTypeError, match=r"mixture must be a Mixture; got ModuleList"):
+        build_losses(mixture.models, batch, attack)
+    with pytest.raises(MixsolveError, match=r"loss must be one of"):
+        build_losses(mixture, batch, attack, loss="hinge")
+    with pytest.raises(MixsolveError, match="batch_size must be an integer >= 1, got 0"):
+        build_losses(mixture, batch, attack, batch_size=0)
+    with pytest.raises(MixsolveTypeError, match=r"generator must be a torch.Generator; got int"):
+        build_losses(mixture, batch, attack, generator=0)
+    # Every classifier is recorded, that of weight zero too.
+    diverged = Mixture([linear(0), linear(1, scale=math.inf)], [1, 0])
+    with pytest.raises(MixsolveError, match=r"models\[1\] must return finite logits; got"):
+        build_losses(diverged, batch, attack)
