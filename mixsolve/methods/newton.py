@@ -40,9 +40,10 @@ from mixsolve.tensor import LossTensor
 logger = logging.getLogger("mixsolve")
 
 DEFAULT_MAX_ITER = 200
-_NEARLY_EXACT = 0.01  # of the spread: below this alpha the exact optimum is a good start
+_NEARLY_EXACT = 5e-4  # of the spread: below this alpha the exact optimum is a good start
 _CUTOFF = 60.0  # in units of alpha: 40 make a candidate vanish, 20 are left for the way there
 _MAX_DOUBT = 0.2  # share of the rows up to which the small game pays
+_FAR = 1.0  # radius about weights that nothing is known of
 _SAMPLING_RADIUS = 1.0  # times n^-1/2: where the optimal weights of n samples are looked for
 _TRUST = 3.0  # how many times the radius weights may move in one round
 _LEVEL_TOLERANCE = 1e-5  # of the spread: a subsample's weights need not be exact
@@ -65,20 +66,19 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             engine, alpha = reduction.engine, reduction.alpha
             words.append(reduction.message)
     presolved = time.perf_counter()
-    weights, radius = start, 1.0
-    if not problem.warm:
-        nearly_exact = float(alpha.max()) <= _NEARLY_EXACT * engine.spread
-        for samples in [*subsamples(engine), None]:
-            level = engine if samples is None else engine.subsample(samples)
-            if nearly_exact and radius == 1.0:
-                exact = stop.part(float(alpha.min()))
-                weights, radius = lp.optimal_weights(level, weights, exact), 0.0
-            if samples is None:
-                break
-            rounds = _Rounds(level, alpha[samples], stop.part(_LEVEL_TOLERANCE * level.spread))
-            weights = rounds.run(weights, radius)
-            radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples)
-            engine.n_passes += level.n_passes * level.n_rows / engine.n_rows
+    weights, radius = start, _FAR
+    nearly_exact = float(alpha.max()) <= _NEARLY_EXACT * engine.spread
+    for samples in [*([] if problem.warm else subsamples(engine)), None]:
+        level = engine if samples is None else engine.subsample(samples)
+        if nearly_exact and radius == _FAR:
+            exact = stop.part(float(alpha.min()))
+            weights, radius = lp.optimal_weights(level, weights, exact), 0.0
+        if samples is None:
+            break
+        rounds = _Rounds(level, alpha[samples], stop.part(_LEVEL_TOLERANCE * level.spread))
+        weights = rounds.run(weights, radius)
+        radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples)
+        engine.n_passes += level.n_passes * level.n_rows / engine.n_rows
     rounds = _Rounds(engine, alpha, stop)
     weights = rounds.run(weights, radius)
     if engine is not problem.engine:
@@ -107,6 +107,8 @@ class _Rounds:
 
     def run(self, weights: np.ndarray, radius: float) -> np.ndarray:
         """Rounds from `weights`, thought to be `radius` from the optimum, until `stop` says so."""
+        if radius == _FAR or _CUTOFF * self._scale >= 1.0:
+            return descend(self._engine, self._alpha, weights, self._stop)
         radius /= np.sqrt(weights.size)
         for _ in self._stop.iterations(DEFAULT_MAX_ITER):
             near = self._engine.near_response(weights, radius, self._limit, _CUTOFF * self._alpha)
