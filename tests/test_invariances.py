@@ -65,6 +65,7 @@ def assert_same_value(first, second, value=None, rounding=1e-12):
 @given(losses=tensors(), exponent=st.floats(-8.0, 8.0))
 @example(losses=np.eye(3)[None], exponent=-8.0)
 @example(losses=np.eye(3)[None], exponent=8.0)
+@example(losses=np.full((1, 1, 1), 0.125), exponent=2.0)
 def test_scaling_losses_and_alpha_together(method, smoothing, losses, exponent):
     c = 10.0**exponent
     alpha = regularisation(losses, smoothing)
@@ -95,6 +96,8 @@ def test_scaling_keeps_the_subgradient_path(losses, c):
 
 @METHODS
 @given(losses=tensors(), rng=seeds, size=st.sampled_from([1.0, 30.0, -1000.0]))
+@example(losses=np.zeros((1, 1, 1)), rng=np.random.default_rng(0), size=30.0)
+@example(losses=np.zeros((2, 2, 2)), rng=np.random.default_rng(0), size=-1000.0)
 def test_constants_of_a_sample_change_only_the_value(method, smoothing, losses, rng, size):
     constants = size * rng.random(len(losses))
     alpha = regularisation(losses, smoothing)

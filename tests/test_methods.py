@@ -201,6 +201,33 @@ def test_newton_solves_small_alpha(seed):
     assert optimum <= found.risk + digits
 
 
+@pytest.mark.parametrize("presolve", [True, False])
+@pytest.mark.parametrize("alpha", [0.1, 0.01, 0.001])
+def test_newton_where_equal_classifiers_make_the_hessian_singular(alpha, presolve):
+    losses = np.array(
+        [
+            [[0, 0, 1, 1, 1, 1, 0, 0], [0, 0, 1, 0, 0, 1, 0, 0]],
+            [[0, 1, 0, 0, 0, 0, 1, 0], [1, 0, 1, 0, 0, 1, 0, 1]],
+        ],
+        np.uint8,
+    )
+    found = mixsolve.solve(losses, alpha, method="newton", presolve=presolve)
+    check_certificate(found, losses, alpha)
+    reference = mixsolve.solve(losses, alpha, method="cvxpy", tol=1e-4)
+    assert_agree(found, reference, losses, {})
+
+
+@pytest.mark.parametrize("seed", [8129290, 7423690, 3214140, 4656640])
+def test_newton_where_all_losses_share_a_large_constant(seed):
+    """What the losses have in common moves no weight, and must not drown the certificate."""
+    losses, alpha, _ = entropic_game(seed)
+    assert losses.min() > 1e3 * np.ptp(losses)
+    for factor in (0.01, 0.001):
+        found = mixsolve.solve(losses, factor * alpha, method="newton")
+        check_certificate(found, losses, factor * alpha)
+        assert found.success
+
+
 @pytest.mark.parametrize("method", ["lp", "cvxpy"])
 @pytest.mark.parametrize("presolve", [True, False])
 def test_the_line_game(method, presolve):
