@@ -59,7 +59,7 @@ def fit(
         as it is at that moment. Plain training when it is left out.
     alongside : sequence of torch.nn.Module, optional
         Classifiers that are not trained but share the attack: it is made on the uniform mixture of
-        them and the network, which so learns to err where they do not.
+        them and the network, which so learns to be right where they err.
     batch_size : int, default 64
         Images in a step.
     learning_rate : float, default 3e-3

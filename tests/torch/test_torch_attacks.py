@@ -249,6 +249,26 @@ def test_the_best_point_is_kept_by_the_expected_zero_one_loss_first():
     assert alone(mixture, start, y)[0].item() == pytest.approx(0.8)
 
 
+def test_the_zero_one_losses_are_weighted_when_the_best_point_is_kept():
+    """The heavy classifier errs at the start only, the light one at the end, where the loss is."""
+
+    class Hair(torch.nn.Module):
+        def forward(self, x):
+            margin = (x.flatten(1) - 0.5).abs() * 0.01 - 1e-6
+            return torch.cat([margin, torch.zeros_like(margin)], dim=1)
+
+    class Cliff(torch.nn.Module):
+        def forward(self, x):
+            margin = 10 * (0.7 - x.flatten(1))
+            return torch.cat([margin, torch.zeros_like(margin)], dim=1)
+
+    x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
+    attack = PGD("Linf", 0.3, steps=5, random_start=False)
+    assert torch.equal(attack(Mixture([Hair(), Cliff()], [0.8, 0.2]), x, y)[0], x)
+    end = attack(Mixture([Hair(), Cliff()], [0.2, 0.8]), x, y)[0]
+    assert end.item() == pytest.approx(0.8)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_more_restarts_are_never_worse(norm, curved, batch):
     x, y = batch[0].double(), batch[1]

@@ -128,6 +128,32 @@ def test_adversarial_training_buys_robustness(parts):
     assert risks[1] < risks[0] - 0.1
 
 
+def test_a_network_is_attacked_together_with_those_alongside(parts):
+    seen = []
+
+    class Spy(PGD):
+        def generate(self, mixture, x, y, generator):
+            seen.append((list(mixture.models), mixture.weights.tolist()))
+            yield from super().generate(mixture, x, y, generator)
+
+    data = tuple(tensor[:64] for tensor in parts.train)
+    other = digits_cnn(seed=1, width=2).eval()
+    before = [parameter.clone() for parameter in other.parameters()]
+    trained = []
+    for alongside in ([other], []):
+        model = digits_cnn(seed=0, width=2)
+        fit(model, data, epochs=1, attack=Spy("Linf", 0.2, steps=2), alongside=alongside)
+        assert seen[-1][0] == [*alongside, model]
+        assert set(seen[-1][1]) == {1 / (1 + len(alongside))}
+        trained.append(model)
+    assert not torch.equal(trained[0][-1].weight, trained[1][-1].weight)
+    assert not other.training
+    for parameter, value in zip(other.parameters(), before, strict=True):
+        assert torch.equal(parameter, value)
+        assert parameter.grad is None
+        assert parameter.requires_grad
+
+
 def test_training_input_that_does_not_fit(parts):
     images, labels = (tensor[:64] for tensor in parts.train)
     model = digits_cnn(width=2)
@@ -138,6 +164,7 @@ def test_training_input_that_does_not_fit(parts):
         ((images, labels), {"epochs": 0}, r"epochs must be an integer >= 1, got 0"),
         ((images, labels), {"learning_rate": 0}, r"learning_rate must be a finite number > 0"),
         ((images, labels), {"batch_size": 0}, r"batch_size must be an integer >= 1"),
+        ((images, labels), {"alongside": [model]}, r"alongside needs an attack"),
         ((images, labels), {"seed": 1.5}, r"seed must be an integer"),
         ((images, labels), {"learning_rate": 1e30, "epochs": 3}, r"became nan.* lower learning_r"),
     ):
