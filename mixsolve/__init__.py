@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         MixsolveTypeError,
     )
     from mixsolve.solution import Attack, Record, Solution, Status
-    from mixsolve.solver import solve
+    from mixsolve.solver import solve, solve_path
     from mixsolve.stopping import State
 
 __all__ = [
@@ -36,11 +36,12 @@ __all__ = [
     "games",
     "plotting",
     "solve",
+    "solve_path",
 ]
 
 # Where each public name lives; imported on first use, so that `import mixsolve` stays light.
 _HOMES = {
-    "solver": ("solve",),
+    "solver": ("solve", "solve_path"),
     "solution": ("Attack", "Record", "Solution", "Status"),
     "stopping": ("State",),
     "errors": (

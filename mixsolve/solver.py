@@ -1,4 +1,4 @@
-"""`solve`: check the game, run a method, and certify its answer from the raw tensor."""
+"""`solve` and `solve_path`: check the game, run a method, certify from the raw tensor."""
 
 import time
 import warnings
@@ -14,10 +14,8 @@ from mixsolve.engines.memory import MemoryEngine
 from mixsolve.errors import ConvergenceWarning
 from mixsolve.problem import Constraints, Outcome, Problem
 from mixsolve.solution import Solution, Status
-from mixsolve.stopping import State, Stop
+from mixsolve.stopping import ROUNDING, State, Stop
 from mixsolve.tensor import as_loss_tensor
-
-_ROUNDING = 16 * np.finfo(np.float64).eps
 
 
 def solve(
@@ -116,35 +114,151 @@ def solve(
     >>> round(solution.value, 9), solution.gap < 1e-9
     (0.5, True)
     """
-    began = time.perf_counter()
-    tol = as_real("tol", tol, above=0.0)
-    if max_iter is not None:
-        max_iter = as_count("max_iter", max_iter)
-    if time_limit is not None:
-        time_limit = as_real("time_limit", time_limit, above=0.0)
-    validation.check_callable(callback, "callback", "a function of the state, or None")
-    validation.check_callable(
-        constraints, "constraints", "a function from the weights to cvxpy constraints, or None"
-    )
-    tensor, source = as_loss_tensor(losses)
-    alphas = validation.check_alpha(alpha, tensor.n_samples)
+    options = _Options(tol, max_iter, time_limit, callback, constraints, verbose, presolve)
+    game = _Game(losses, sample_weight, candidate_mask, candidate_prior)
+    return _solve(game, alpha, method, warm_start, options, stacklevel=3)
+
+
+def solve_path(
+    losses: Any,
+    alphas: Any,
+    *,
+    method: str = "auto",
+    sample_weight: Any = None,
+    candidate_mask: Any = None,
+    candidate_prior: Any = None,
+    constraints: Constraints | None = None,
+    tol: float = 1e-6,
+    max_iter: int | None = None,
+    time_limit: float | None = None,
+    verbose: bool = False,
+    presolve: bool = True,
+) -> tuple[Solution, ...]:
+    """Solve the same game for several regularisations, each from the weights of a larger one.
+
+    As alpha goes to 0 the values rise to the exact one (Proposition 3).
+
+    Parameters
+    ----------
+    losses : array_like of shape (N, m, L), or list of N arrays of shape (m_i, L)
+        See `solve`.
+    alphas : array_like of shape (n,)
+        Regularisations, one number for all samples each, in any order; 0 for the exact problem.
+    method, sample_weight, candidate_mask, candidate_prior, constraints, tol, max_iter
+        See `solve`.
+    time_limit : float, optional
+        Seconds for each of the solves.
+    verbose, presolve
+        See `solve`.
+
+    Returns
+    -------
+    tuple of Solution
+        One for each alpha, in the order given.
+
+    Raises
+    ------
+    MixsolveError
+        As `solve` does, and if `alphas` is empty or not a list of numbers.
+
+    References
+    ----------
+    Meunier et al., Mixed Nash equilibria in the adversarial examples game, ICML 2021, section 4.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mixsolve
+    >>> losses = np.random.default_rng(0).random((20, 5, 3))
+    >>> path = mixsolve.solve_path(losses, [0.0, 0.01, 0.1])
+    >>> path[0].value > path[1].value > path[2].value
+    True
+    """
+    options = _Options(tol, max_iter, time_limit, None, constraints, verbose, presolve)
+    values = validation.check_alphas(alphas)
+    game = _Game(losses, sample_weight, candidate_mask, candidate_prior)
+    solutions: dict[int, Solution] = {}
+    warm_start: Any = None
+    for place in np.argsort(-values, kind="stable").tolist():
+        solution = _solve(game, values[place], method, warm_start, options, stacklevel=3)
+        solutions[place] = solution
+        warm_start = solution.weights
+    return tuple(solutions[place] for place in range(values.size))
+
+
+class _Options:
+    """Checked options of a solve that do not depend on the game."""
+
+    def __init__(
+        self,
+        tol: float,
+        max_iter: int | None,
+        time_limit: float | None,
+        callback: Callable[[State], object] | None,
+        constraints: Constraints | None,
+        verbose: bool,
+        presolve: bool,
+    ) -> None:
+        self.tol = as_real("tol", tol, above=0.0)
+        self.max_iter = None if max_iter is None else as_count("max_iter", max_iter)
+        self.time_limit = None
+        if time_limit is not None:
+            self.time_limit = as_real("time_limit", time_limit, above=0.0)
+        validation.check_callable(callback, "callback", "a function of the state, or None")
+        validation.check_callable(
+            constraints, "constraints", "a function from the weights to cvxpy constraints, or None"
+        )
+        self.callback = callback
+        self.constraints = constraints
+        self.verbose = verbose
+        self.presolve = presolve
+
+
+class _Game:
+    """A checked loss tensor with its engine, which is made when a solve first needs it."""
+
+    def __init__(self, losses: Any, sample_weight: Any, mask: Any, prior: Any) -> None:
+        self.began: float | None = time.perf_counter()
+        self.tensor, source = as_loss_tensor(losses)
+        self.restore = source.restore
+        self._given = (sample_weight, mask, prior)
+        self._engine: MemoryEngine | None = None
+
+    @property
+    def engine(self) -> MemoryEngine:
+        if self._engine is None:
+            sample_weight, mask, prior = self._given
+            weights = validation.check_sample_weight(sample_weight, self.tensor.n_samples)
+            allowed = validation.check_candidate_mask(mask, self.tensor)
+            measure = validation.check_candidate_prior(prior, self.tensor, allowed)
+            self._engine = MemoryEngine(self.tensor, weights, allowed, measure)
+        return self._engine
+
+
+def _solve(
+    game: _Game, alpha: Any, method: str, warm_start: Any, options: _Options, stacklevel: int
+) -> Solution:
+    began = time.perf_counter() if game.began is None else game.began
+    game.began = None  # a later solve of the same game has its own clock
+    alphas = validation.check_alpha(alpha, game.tensor.n_samples)
+    constraints = options.constraints
     name, entry = validation.check_method(
         method, entropic=alphas is not None, constrained=constraints is not None
     )
-    weights = validation.check_sample_weight(sample_weight, tensor.n_samples)
-    allowed = validation.check_candidate_mask(candidate_mask, tensor)
-    prior = validation.check_candidate_prior(candidate_prior, tensor, allowed)
-    start = validation.check_warm_start(warm_start, tensor.n_classifiers)
-    engine = MemoryEngine(tensor, weights, allowed, prior)
-    problem = Problem(engine, alphas, constraints, presolve, warm_start is not None)
-    tolerance = max(tol * engine.spread, _ROUNDING * engine.magnitude)
+    start = validation.check_warm_start(warm_start, game.tensor.n_classifiers)
+    engine = game.engine
+    problem = Problem(engine, alphas, constraints, options.presolve, warm_start is not None)
+    tolerance = max(options.tol * engine.spread, ROUNDING * engine.magnitude)
     checked = time.perf_counter()
 
-    stop = Stop(tolerance, max_iter, time_limit, callback, verbose, began)
+    stop = Stop(
+        tolerance, options.max_iter, options.time_limit, options.callback, options.verbose, began
+    )
     with compile_timer() as compiling:
         outcome = entry.load()(problem, start, stop)
         minimized = time.perf_counter()
-        solution = _certify(problem, outcome, stop, name, source.restore)
+        solution = _certify(problem, outcome, stop, name, game.restore)
+    engine.n_passes = 0.0
     ended = time.perf_counter()
     solution.timings.update(
         check=checked - began,
@@ -157,7 +271,7 @@ def solve(
         warnings.warn(
             f"solve ended without reaching tol: {solution.message}",
             ConvergenceWarning,
-            stacklevel=2,
+            stacklevel=stacklevel,
         )
     return solution
 

@@ -11,6 +11,8 @@ from mixsolve.solution import Record, Status
 
 logger = logging.getLogger("mixsolve")
 
+ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of values that are sums over many samples
+
 
 @dataclass(frozen=True)
 class State:
@@ -43,7 +45,8 @@ class State:
 class Stop:
     """Decides after each iteration whether to go on, and keeps the best points and the history.
 
-    `weights` are those of the best value so far, `proof` those that gave the best lower bound.
+    `weights` are those of the best value so far (of values equal to rounding, those of the better
+    bound), `proof` those that gave the best lower bound.
 
     Parameters
     ----------
@@ -79,6 +82,7 @@ class Stop:
         self.lower_bound = -np.inf
         self.weights: np.ndarray | None = None
         self.proof: np.ndarray | None = None
+        self._bound_there = -np.inf
         self.history: list[Record] = []
         self._callback = callback
         self._level = logging.INFO if verbose else logging.DEBUG
@@ -146,8 +150,10 @@ class Stop:
         bool
             True when the gap is within the tolerance or the callback asked to stop.
         """
-        if value < self.value:
-            self.value, self.weights = float(value), weights.copy()
+        tied = abs(value - self.value) <= ROUNDING * abs(value)
+        if lower_bound > self._bound_there if tied else value < self.value:
+            self.weights, self._bound_there = weights.copy(), lower_bound
+        self.value = min(self.value, float(value))
         if lower_bound > self.lower_bound:
             self.lower_bound = float(lower_bound)
             self.proof = (weights if proof is None else proof).copy()

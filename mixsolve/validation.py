@@ -81,6 +81,16 @@ def check_alpha(alpha: Any, n_samples: int) -> np.ndarray | None:
     return np.ascontiguousarray(np.broadcast_to(values, (n_samples,)))
 
 
+def check_alphas(alphas: Any) -> np.ndarray:
+    """Regularisations of a path as (n,) numbers; each is checked when it is solved."""
+    values = _numbers(alphas, "alphas")
+    if values.ndim != 1 or not values.size:
+        raise MixsolveError(
+            f"alphas must be a list of numbers, one for each solve; got shape {values.shape}"
+        )
+    return values
+
+
 def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
     """Sample weights as (N,) non-negative numbers of sum 1; uniform for None."""
     if sample_weight is None:

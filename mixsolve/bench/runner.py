@@ -112,10 +112,11 @@ def _run_here(solver: str, path: str, alpha: float, tol: float, time_limit: floa
     warnings.simplefilter("ignore", ConvergenceWarning)
     small = stored[: min(len(stored), 20), : min(stored.shape[1], 5)]
     if solver in METHODS:
-        limits = {"tol": tol, "time_limit": time_limit}
         for some in (small, stored[:2000]):  # compiles every kernel the tensor's size calls for
             mixsolve.solve(some, alpha, method=solver, tol=tol, time_limit=5.0)
-        seconds, solution = _fastest(lambda: mixsolve.solve(stored, alpha, method=solver, **limits))
+        seconds, solution = _fastest(
+            lambda: mixsolve.solve(stored, alpha, method=solver, tol=tol, time_limit=time_limit)
+        )
         return Row(
             solver,
             seconds,

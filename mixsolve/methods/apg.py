@@ -59,4 +59,4 @@ def _first_curvature(problem: Problem) -> float:
     """A guess below M^2 / min alpha, which bounds the curvature along any one coordinate."""
     assert problem.alpha is not None
     guess = 0.1 * problem.engine.spread**2 / float(problem.alpha.max())
-    return max(guess, np.finfo(float).tiny)
+    return guess if guess > 0.0 else 1.0

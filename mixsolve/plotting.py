@@ -1,0 +1,295 @@
+"""Pictures of a game: risks as bars, and a mixture with the attacks that its equilibrium uses.
+
+The functions take plain numbers and arrays and return a matplotlib figure; `save` writes it aside
+and renames it. matplotlib is imported when a figure is made, not before. The colours are Okabe and
+Ito's, which people with a colour vision deficiency can tell apart, and no colour carries a meaning
+that is not written down as well.
+
+References
+----------
+Okabe, Ito. Color Universal Design. 2008.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixsolve.errors import MissingDependencyError, MixsolveError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "Bar",
+    "Example",
+    "Variant",
+    "mixture_picture",
+    "require_matplotlib",
+    "risk_bars",
+    "save",
+]
+
+_BLUE, _ORANGE, _GREEN, _INK, _PALE = "#0072B2", "#E69F00", "#009E73", "#333333", "#BBBBBB"
+_COLOURS = {"single": _BLUE, "uniform": _ORANGE, "optimal": _GREEN}
+_DPI = 150
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of `risk_bars`.
+
+    Attributes
+    ----------
+    name : str
+        What the bar is called.
+    risk : float
+        The adversarial risk, from 0 to 1.
+    standard : float or None
+        The risk on clean data, from 0 to 1, where it is known.
+    kind : {"single", "uniform", "optimal"}
+        A single classifier, a mixture that was not optimised, or one that was.
+    """
+
+    name: str
+    risk: float
+    standard: float | None = None
+    kind: str = "single"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An attacked version of an image: the image, how often it is played, and what it does."""
+
+    image: np.ndarray
+    probability: float
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row of `mixture_picture`: an image, a caption, and the variants the attacker draws from.
+
+    Images are arrays of shape (H, W) or (H, W, 3) with values from 0 to 1.
+    """
+
+    image: np.ndarray
+    caption: str
+    variants: Sequence[Variant] = field(default_factory=tuple)
+
+
+def risk_bars(
+    bars: Sequence[Bar], *, lower_bound: float | None = None, title: str = "Adversarial risk"
+) -> Figure:
+    """Draw adversarial risks as bars, the risks on clean data as dots on them.
+
+    Parameters
+    ----------
+    bars : sequence of Bar
+        From top to bottom.
+    lower_bound : float, optional
+        A risk, from 0 to 1, that no mixture of these classifiers can get below; drawn as a line.
+    title : str, default "Adversarial risk"
+        Written above.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    MixsolveError
+        No bar, or a bar of an unknown kind.
+    """
+    if not bars:
+        raise MixsolveError("bars must hold at least one Bar; got none")
+    for bar in bars:
+        if bar.kind not in _COLOURS:
+            known = ", ".join(repr(kind) for kind in _COLOURS)
+            raise MixsolveError(
+                f"kind of bar {bar.name!r} must be one of {known}; got {bar.kind!r}"
+            )
+    figure = _figure(7.6, 1.5 + 0.42 * len(bars))
+    axes = figure.add_subplot()
+    risks = [100 * bar.risk for bar in bars]
+    axes.barh(range(len(bars)), risks, height=0.62, color=[_COLOURS[bar.kind] for bar in bars])
+    end = max(*risks, 1e-9)
+    for row, risk in enumerate(risks):
+        axes.text(risk + 0.015 * end, row, f"{risk:.1f} %", va="center", color=_INK)
+    measured = [(100 * b.standard, row) for row, b in enumerate(bars) if b.standard is not None]
+    if measured:
+        axes.plot(
+            *zip(*measured, strict=True),
+            linestyle="none",
+            marker="o",
+            markersize=7,
+            markerfacecolor="white",
+            markeredgecolor=_INK,
+            label="standard risk (clean images)",
+        )
+    if lower_bound is not None:
+        axes.axvline(
+            100 * lower_bound,
+            color=_INK,
+            linestyle="--",
+            linewidth=1.2,
+            label=f"no mixture gets below {100 * lower_bound:.1f} %",
+        )
+    axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.14 * end)
+    axes.set_xlabel("risk, % (lower is better)")
+    figure.suptitle(title, fontweight="bold")
+    _plain(axes)
+    if measured or lower_bound is not None:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def mixture_picture(
+    names: Sequence[str],
+    weights: Any,
+    examples: Sequence[Example] = (),
+    *,
+    title: str = "The optimal mixture",
+    cmap: str = "gray",
+) -> Figure:
+    """Draw the weights of a mixture, and examples of what the attacker plays against it.
+
+    Parameters
+    ----------
+    names : sequence of str of length L
+        The classifiers.
+    weights : array-like of shape (L,)
+        Their probabilities.
+    examples : sequence of Example, optional
+        One row each: the image, then its variants with their probabilities.
+    title : str, default "The optimal mixture"
+        Written above the weights.
+    cmap : str, default "gray"
+        matplotlib's colour map for images (H, W); "gray_r" for ink on paper.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    MixsolveError
+        As many names as weights are needed.
+    """
+    shares = np.asarray(weights, dtype=float)
+    if shares.shape != (len(names),):
+        raise MixsolveError(
+            f"weights must have shape ({len(names)},), one for each name; got {shares.shape}"
+        )
+    columns = 1 + max((len(example.variants) for example in examples), default=0)
+    top, bottom = 1.1 + 0.36 * len(names), (0.4 + 1.95 * len(examples)) * bool(examples)
+    figure = _figure(max(6.4, 1.6 * columns), top + bottom)
+    if not examples:
+        _weights(figure.add_subplot(), names, shares, title)
+        return figure
+    parts = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=(top, bottom))))
+    _weights(parts[0].add_subplot(), names, shares, title)
+    parts[1].suptitle("What the attacker plays against it", fontweight="bold")
+    grid = parts[1].subplots(len(examples), columns, squeeze=False)
+    for row, example in zip(grid, examples, strict=True):
+        _example_row(row, example, cmap)
+    return figure
+
+
+def require_matplotlib() -> None:
+    """Raise an error if matplotlib is missing, so that long work need not end in one.
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    """
+    _figure(1.0, 1.0)
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure aside and rename it, so that no half-written picture is ever left.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The picture.
+    path : str or path
+        Where to; the ending says the format. A file there is replaced.
+
+    Raises
+    ------
+    MixsolveError
+        The picture cannot be written there.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        try:
+            figure.savefig(aside, dpi=_DPI)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise MixsolveError(f"the picture {path} could not be written: {error}") from error
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "pictures need matplotlib, which is not installed; "
+            "install it with: pip install 'mixsolve[plot]'"
+        ) from error
+    # Made without pyplot: no window, no global state, nothing to close.
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _weights(axes: Axes, names: Sequence[str], shares: np.ndarray, title: str) -> None:
+    axes.barh(np.arange(len(names)), 100 * shares, height=0.62, color=_GREEN)
+    for row, share in enumerate(shares.tolist()):
+        axes.text(100 * share + 2, row, f"{100 * share:.1f} %", va="center", color=_INK)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 125 * max(float(shares.max()), 1e-9))
+    axes.set_xlabel("probability that the classifier is drawn, %")
+    axes.set_title(title, loc="left", fontweight="bold")
+    _plain(axes)
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _example_row(row: Sequence[Axes], example: Example, cmap: str) -> None:
+    _show(row[0], example.image, example.caption, cmap)
+    for axes, variant in zip(row[1:], example.variants, strict=False):
+        caption = f"played {100 * variant.probability:.0f} %"
+        if variant.caption:
+            caption += "\n" + variant.caption
+        _show(axes, variant.image, caption, cmap)
+    for axes in row[1 + len(example.variants) :]:
+        axes.set_axis_off()
+
+
+def _show(axes: Axes, image: np.ndarray, caption: str, cmap: str) -> None:
+    axes.imshow(image, cmap=cmap, vmin=0, vmax=1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(_PALE)
+    axes.set_title(caption, fontsize="small", color=_INK)
