@@ -37,6 +37,10 @@ _COMMANDS = {
         help="find the optimal mixture for a loss tensor in a .npy or .npz file",
         module="mixsolve.commands.solve",
     ),
+    "bench": _Command(
+        help="time every method and every installed peer on a loss tensor",
+        module="mixsolve.commands.bench",
+    ),
     "demo": _Command(
         help="train small networks, attack them and mix them, from data to certificate",
         module="mixsolve_torch.demo",

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks.solvers exact` and its siblings."""

@@ -1,0 +1,125 @@
+"""Every method and peer on the games of the benchmark: `python -m benchmarks.solvers exact`.
+
+`exact` and `entropic` write a table (Markdown), the figures (JSON) and a log-log plot of certified
+gap against time to `benchmarks/results/`. All solvers of a game run one after the other in one
+session of the same machine, each in a process of its own, at the same tolerance; ratios between
+them, and to one best-response pass over the tensor, carry over to other machines, seconds do not.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+import mixsolve
+from benchmarks import latency
+from mixsolve import games
+from mixsolve.bench import report, runner
+
+RESULTS = Path(__file__).parent / "results"
+TOLERANCE = 1e-8
+ALPHAS = (1.0, 0.1, 0.01, 0.001, 0.0001)  # of M
+
+GAMES: dict[str, Callable[[], np.ndarray]] = {
+    "paper2d 0/1 1000x1000x10": lambda: games.paper2d(seed=0).losses,
+    "paper2d logistic 1000x1000x10": lambda: games.paper2d(loss="logistic", seed=0).losses,
+    "gamma 2000x20x10": lambda: games.gamma_game(2000, 20, 10, seed=0).losses,
+    "gamma 2000x100x10": lambda: games.gamma_game(2000, 100, 10, seed=0).losses,
+    "gamma 10000x100x10": lambda: games.gamma_game(10_000, 100, 10, seed=0).losses,
+    "gamma 10000x50x30": lambda: games.gamma_game(10_000, 50, 30, seed=0).losses,
+    "gamma 2000x50x100": lambda: games.gamma_game(2000, 50, 100, seed=0).losses,
+    "integers 0..3 2000x20x10": lambda: games.integer_game(2000, 20, 10, seed=0).losses,
+    "digits, real attacks": lambda: digits(),
+}
+
+
+def digits() -> np.ndarray:
+    """Losses of the demo: four small networks on held-out digits under real attacks."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "mixsolve.cli", "demo", "--out", folder, "--replace"]
+        subprocess.run(command, check=True, capture_output=True)
+        return np.load(Path(folder) / "losses.npy")
+
+
+def main() -> int:
+    """Run one suite."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suite", choices=("exact", "entropic"))
+    parser.add_argument("--games", default="", help="only games whose name contains this")
+    parser.add_argument("--solvers", default="", help="only these, comma-separated")
+    parser.add_argument("--time-limit", type=float, default=60.0, metavar="S")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    panels: dict[str, tuple[list[runner.Row], float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, make in GAMES.items():
+            if args.games not in name:
+                continue
+            losses = make()
+            path = Path(folder) / "losses.npy"
+            np.save(path, losses)
+            spread = float(losses.max()) - float(losses.min())
+            for share in (0.0,) if args.suite == "exact" else ALPHAS:
+                title = name if share == 0.0 else f"{name}, alpha {share:g} M"
+                alpha = share * spread
+                wanted = args.solvers.split(",") if args.solvers else runner.solvers_for(alpha)
+                rows = [
+                    runner.run(solver, path, alpha, TOLERANCE, args.time_limit)
+                    for solver in wanted
+                    if solver in runner.solvers_for(alpha)
+                ]
+                panels[title] = (rows, spread)
+                console.print(report.table(rows, spread, title))
+        figures = latency.figures(Path(folder)) if args.suite == "exact" and not args.games else {}
+    _save(args.suite, args.out, panels, figures)
+    return 0
+
+
+def _save(
+    suite: str,
+    out: Path,
+    panels: dict[str, tuple[list[runner.Row], float]],
+    figures: dict[str, str],
+) -> None:
+    lines = [
+        f"# Solvers on the {suite} problem",
+        "",
+        f"Written by `python -m benchmarks.solvers {suite}` on {time.strftime('%Y-%m-%d')}: "
+        f"mixsolve {mixsolve.__version__}, Python {platform.python_version()}, "
+        f"{os.cpu_count()} cores ({platform.machine()}). Tolerance {TOLERANCE:g} M. "
+        "`in passes` is seconds over the seconds of one best response on the tensor as stored, "
+        "`passes` counts the passes. The certificate is recomputed alike for all.",
+        "",
+    ]
+    for title, (rows, spread) in panels.items():
+        lines += [f"## {title}", "", report.markdown(rows, spread), ""]
+    if figures:
+        lines += ["## Latency, growth, memory", "", "| figure | measured |", "|---|---|"]
+        lines += [f"| {name} | {value} |" for name, value in figures.items()] + [""]
+    lines += [f"![certified gap against time]({suite}.png)", ""]
+    _write(out / f"{suite}.md", "\n".join(lines))
+    data = {title: [asdict(row) for row in rows] for title, (rows, _) in panels.items()}
+    _write(out / f"{suite}.json", json.dumps({"games": data, "figures": figures}, indent=1))
+    report.plot(panels, out / f"{suite}.png")
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(text)
+    os.replace(aside, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

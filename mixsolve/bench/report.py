@@ -1,0 +1,110 @@
+"""What a benchmark shows: a table for people, a table in Markdown, and gap against time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from mixsolve import plotting
+from mixsolve.bench.runner import Row
+
+_COLUMNS = ("solver", "seconds", "in passes", "passes", "certified gap / M", "value", "note")
+_FLOOR = 1e-17  # where a gap of exactly 0 is drawn
+
+
+def cells(row: Row, spread: float) -> tuple[str, ...]:
+    """One line of the table, as text.
+
+    Parameters
+    ----------
+    row : Row
+        What was measured.
+    spread : float
+        M, the unit of the gap.
+    """
+    in_passes = ""
+    if row.seconds is not None and row.pass_seconds:
+        in_passes = f"{row.seconds / row.pass_seconds:.1f}"
+    return (
+        row.solver,
+        "" if row.seconds is None else f"{row.seconds:.4g}",
+        in_passes,
+        "" if row.passes is None else f"{row.passes:.1f}",
+        "" if row.gap is None else f"{row.gap / (spread or 1.0):.1e}",
+        "" if row.value is None else f"{row.value:.10g}",
+        row.note,
+    )
+
+
+def table(rows: Sequence[Row], spread: float, title: str) -> Table:
+    """The benchmark as a rich table, the fastest first.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        One per solver.
+    spread : float
+        M.
+    title : str
+        Says the game.
+    """
+    made = Table(title=title)
+    for name in _COLUMNS:
+        made.add_column(name, justify="left" if name in ("solver", "note") else "right")
+    for row in ranked(rows):
+        made.add_row(*cells(row, spread))
+    return made
+
+
+def markdown(rows: Sequence[Row], spread: float) -> str:
+    """The same table in Markdown."""
+    lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
+    lines += ["| " + " | ".join(cells(row, spread)) + " |" for row in ranked(rows)]
+    return "\n".join(lines)
+
+
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """Rows by time, those without one last."""
+    return sorted(rows, key=lambda row: float("inf") if row.seconds is None else row.seconds)
+
+
+def plot(panels: dict[str, tuple[Sequence[Row], float]], path: Path) -> None:
+    """Draw certified gap against time, log-log, a panel for each game; saved as `path`.
+
+    Parameters
+    ----------
+    panels : dict of str to (rows, spread)
+        By title.
+    path : Path
+        A .png or .svg file; written aside and renamed.
+    """
+    plotting.require_matplotlib()
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    n_columns = min(3, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    figure = Figure(figsize=(max(5.6, 4.2 * n_columns), 3.4 * n_rows + 0.6), layout="constrained")
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).reshape(-1)
+    names = sorted({row.solver for rows, _ in panels.values() for row in rows if row.seconds})
+    styles = {name: (f"C{i % 10}", "os^Dv<>PX*"[i % 10]) for i, name in enumerate(names)}
+    for ax, (title, (rows, spread)) in zip(axes, panels.items(), strict=False):
+        for row in rows:
+            if row.seconds is None or row.gap is None:
+                continue
+            colour, marker = styles[row.solver]
+            path_points = [(t, max(g / spread, _FLOOR)) for t, g in row.history if g < 1e300]
+            if path_points:
+                ax.plot(*zip(*path_points, strict=True), color=colour, linewidth=1, alpha=0.6)
+            ax.plot(row.seconds, max(row.gap / spread, _FLOOR), marker, color=colour, ms=7)
+        ax.set_title(title, fontsize=9)
+        ax.set(xscale="log", yscale="log", ylim=(_FLOOR / 3, 10))
+        ax.set(xlabel="time [s]", ylabel="certified gap / M")
+        ax.grid(alpha=0.3)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    handles = [
+        Line2D([], [], color=styles[name][0], marker=styles[name][1], label=name) for name in names
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(names), 4 * n_columns))
+    plotting.save(figure, path)

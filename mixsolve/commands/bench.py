@@ -1,0 +1,116 @@
+"""`mixsolve bench`: every method and every installed peer on a loss tensor of one's own."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from mixsolve.arguments import as_real
+from mixsolve.bench import report, runner
+from mixsolve.commands.arrays import load_array
+from mixsolve.commands.report import check_target
+from mixsolve.errors import MixsolveError
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `mixsolve bench`.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the subcommand.
+    """
+    parser.epilog = "Every solver runs in a process of its own, one after the other."
+    parser.add_argument("losses", type=Path, help="a .npy or .npz file, as for `mixsolve solve`")
+    parser.add_argument(
+        "--alpha", type=float, default=0.0, help="entropic regularisation (default: 0, exact)"
+    )
+    parser.add_argument(
+        "--methods",
+        metavar="A,B,...",
+        help="methods and peers to run (default: all that solve the problem): "
+        + ", ".join(sorted({*runner.solvers_for(0.0), *runner.solvers_for(1.0)})),
+    )
+    parser.add_argument(
+        "--tol", type=float, default=1e-8, help="relative to the spread of the losses (1e-8)"
+    )
+    parser.add_argument(
+        "--time-limit", type=float, default=60.0, metavar="S", help="seconds a solver (60)"
+    )
+    parser.add_argument("--plot", type=Path, help="draw certified gap against time (.png or .svg)")
+    parser.add_argument("--replace", action="store_true", help="let --plot overwrite a file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the benchmark and print the table.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Parsed arguments of `add_arguments`.
+
+    Returns
+    -------
+    int
+        0 if some solver certified the tolerance, 1 if none did.
+
+    Raises
+    ------
+    MixsolveError
+        For wrong input.
+    """
+    alpha = as_real("--alpha", args.alpha, at_least=0.0)
+    tol = as_real("--tol", args.tol, above=0.0)
+    time_limit = as_real("--time-limit", args.time_limit, above=0.0)
+    names = _chosen(args.methods, alpha)
+    if args.plot is not None:
+        check_target(args.plot, args.replace)
+    losses = load_array(args.losses, "losses")
+    if losses.ndim != 3 or not losses.size:
+        raise MixsolveError(
+            f"{args.losses} must hold losses of shape (samples, candidates, classifiers), got "
+            f"shape {losses.shape}"
+        )
+    spread = float(losses.max()) - float(losses.min())
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, Progress(console=Console(stderr=True)) as bar:
+        path = Path(folder) / "losses.npy"
+        np.save(path, losses)
+        task = bar.add_task("", total=len(names))
+        for name in names:
+            bar.update(task, description=name)
+            rows.append(runner.run(name, path, alpha, tol, time_limit))
+            bar.advance(task)
+    shape = " x ".join(map(str, losses.shape))
+    title = f"{args.losses.name}: {shape}, alpha {alpha:g}, tolerance {tol:g} M"
+    Console().print(report.table(rows, spread, title))
+    if args.plot is not None:
+        report.plot({title: (rows, spread or 1.0)}, args.plot)
+    certified = [row for row in rows if row.gap is not None and row.gap <= tol * spread]
+    return 0 if certified else 1
+
+
+def _chosen(text: str | None, alpha: float) -> list[str]:
+    able = runner.solvers_for(alpha)
+    if text is None:
+        return able
+    # "highs" is one peer to its users; its two algorithms are two rows here.
+    names = [
+        known
+        for name in text.split(",")
+        for known in (("highs-ds", "highs-ipm") if name.strip() == "highs" else (name.strip(),))
+    ]
+    for name in names:
+        if name not in able:
+            raise MixsolveError(
+                f"--methods: {name!r} does not solve the problem at alpha = {alpha:g}; choose "
+                f"from {', '.join(able)}"
+            )
+    return names
