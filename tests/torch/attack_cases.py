@@ -1,0 +1,60 @@
+"""What several tests of attacks share: generated balls, a linear classifier, a set of attacks."""
+
+import math
+
+import torch
+from hypothesis import strategies as st
+
+from mixsolve_torch import PGD, TransferPGD, UniformBall
+from mixsolve_torch.attacks.ball import image_norms
+
+NORMS = ["Linf", "L2"]
+CORNERS = [0.0, 1.0, 0.5]
+
+
+@st.composite
+def balls(draw):
+    """Centers in the box (corners of it among them), a norm, a radius, and a seed."""
+    shape = (
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 6)),
+        draw(st.integers(1, 6)),
+    )
+    seed = draw(st.integers(0, 2**31))
+    center = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    center[0] = draw(st.sampled_from(CORNERS))
+    eps = draw(st.one_of(st.just(0.0), st.floats(1e-6, 3.0), st.just(8 / 255)))
+    return center, draw(st.sampled_from(NORMS)), eps, seed
+
+
+def assert_inside(point, center, norm, eps):
+    assert point.shape == center.shape
+    assert point.dtype == center.dtype
+    assert point.min() >= 0
+    assert point.max() <= 1
+    # The norm is taken in float64; what is left is the rounding of the float32 entries.
+    lengths = image_norms(point.double() - center.double(), norm)
+    rounding = 1e-7 * (1 if norm == "Linf" else math.sqrt(center[0].numel()))
+    assert lengths.max() <= eps + rounding + 1e-6 * eps
+    if eps == 0:
+        assert torch.equal(point, center)
+
+
+def two_class(weight, bias=0.0):
+    """A linear classifier of the logits (0, <weight, x> + bias)."""
+    layer = torch.nn.utils.skip_init(torch.nn.Linear, weight.numel(), 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.stack([torch.zeros_like(weight), weight]))
+        layer.bias.copy_(torch.tensor([0.0, bias]))
+    return torch.nn.Sequential(torch.nn.Flatten(), layer)
+
+
+def attacks(norm="Linf", eps=0.1):
+    return [
+        PGD(norm, eps, steps=3, restarts=2),
+        PGD(norm, eps, steps=3, random_start=False),
+        PGD(norm, eps, steps=2, restarts=3, keep_restarts=True, loss="margin"),
+        TransferPGD(norm, eps, steps=3),
+        UniformBall(norm, eps, draws=4),
+    ]
