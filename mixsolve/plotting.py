@@ -141,7 +141,7 @@ def risk_bars(
             color=_INK,
             linestyle="--",
             linewidth=1.2,
-            label=f"no mixture gets below {100 * lower_bound:.1f} %",
+            label=f"no mixture does better than {100 * lower_bound:.1f} %",
         )
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
     axes.invert_yaxis()

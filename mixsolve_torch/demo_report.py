@@ -216,7 +216,8 @@ class Report:
         """
         bars = [plotting.Bar(row.name, row.risk, row.standard, row.kind) for row in self.rows]
         bound = self.solution.risk_lower_bound
-        chart = plotting.risk_bars(bars, lower_bound=bound, title=self.threat)
+        title = f"Networks and mixtures under {self.threat}"
+        chart = plotting.risk_bars(bars, lower_bound=bound, title=title)
         plotting.save(chart, out / "risk.png")
         picture = plotting.mixture_picture(
             self.names, self.optimal.weights, self.examples(), cmap="gray_r"

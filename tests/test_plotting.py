@@ -1,0 +1,73 @@
+"""Pictures: what is drawn is what was given, wrong input is refused, files are whole or absent."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from mixsolve import plotting
+from mixsolve.errors import MissingDependencyError, MixsolveError
+
+BARS = [
+    plotting.Bar("alone", 0.6, 0.1),
+    plotting.Bar("uniform", 0.5, kind="uniform"),
+    plotting.Bar("optimal", 0.4, 0.2, "optimal"),
+]
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_bars_are_as_long_as_the_risks():
+    (axes,) = plotting.risk_bars(BARS, lower_bound=0.39).axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([60, 50, 40])
+    assert texts(axes) == ["60.0 %", "50.0 %", "40.0 %"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["alone", "uniform", "optimal"]
+    assert "%" in axes.get_xlabel()
+
+
+def test_bars_of_no_risk_can_be_drawn(tmp_path):
+    plotting.save(plotting.risk_bars([plotting.Bar("perfect", 0.0)]), tmp_path / "bars.png")
+
+
+@pytest.mark.parametrize(
+    ("bars", "words"),
+    [([], "at least one"), ([plotting.Bar("odd", 0.5, kind="even")], "kind of bar 'odd'")],
+)
+def test_wrong_bars_are_refused(bars, words):
+    with pytest.raises(MixsolveError, match=words):
+        plotting.risk_bars(bars)
+
+
+def test_a_mixture_shows_weights_and_examples():
+    image = np.zeros((4, 4))
+    variants = [plotting.Variant(image, 0.75, "fools 1"), plotting.Variant(image, 0.25)]
+    examples = [plotting.Example(image, "clean", variants), plotting.Example(image, "calm")]
+    figure = plotting.mixture_picture(["a", "b"], [0.25, 0.75], examples)
+    weights, *grid = figure.axes
+    assert texts(weights) == ["25.0 %", "75.0 %"]
+    titles = [axes.get_title() for axes in grid]
+    assert titles == ["clean", "played 75 %\nfools 1", "played 25 %", "calm", "", ""]
+    assert len(plotting.mixture_picture(["a", "b"], [0.25, 0.75]).axes) == 1
+
+
+def test_every_classifier_needs_a_name():
+    with pytest.raises(MixsolveError, match=r"weights must have shape \(1,\).*got \(2,\)"):
+        plotting.mixture_picture(["a"], [0.5, 0.5])
+
+
+def test_saving_leaves_a_whole_file_or_none(tmp_path):
+    figure = plotting.risk_bars(BARS)
+    plotting.save(figure, tmp_path / "bars.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["bars.png"]
+    for wrong in (tmp_path / "missing" / "bars.png", tmp_path / "bars.unknown"):
+        with pytest.raises(MixsolveError, match="could not be written"):
+            plotting.save(figure, wrong)
+    assert [path.name for path in tmp_path.iterdir()] == ["bars.png"]
+
+
+def test_without_matplotlib_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'mixsolve\[plot\]'"):
+        plotting.require_matplotlib()
