@@ -9,7 +9,6 @@ solution is a vertex; since <1, dlam> = 0, adding rho 1 1^T changes no solution 
 direction the curvature rho.
 """
 
-
 from numba import njit
 
 from mixsolve.kernels.linear_algebra import OPTIONS, factorise, solve
