@@ -89,6 +89,10 @@ class Doubt:
         self._winners = response.candidates
         return missing
 
+    def keep(self, needed: np.ndarray) -> None:
+        """Drop the rows of the last game that were not needed, a boolean of shape (r,)."""
+        self.keys = self.keys[needed]
+
     def game(self, response: BestResponse) -> SmallGame:
         """Gather the rows in doubt, and sum up the samples that are not.
 

@@ -53,9 +53,9 @@ def solve(
     alpha : float or array_like of shape (N,), default 0
         Entropic regularisation, in the unit of the losses: 0 for the exact problem, or positive.
     method : str, default "auto"
-        "lp" (exact), "oracle" (Algorithm 1, exact), "newton" or "entropic", "apg" (alpha > 0), or
-        "cvxpy" (both; takes `constraints`). "auto" takes "lp" for alpha = 0, "newton" for
-        alpha > 0, "cvxpy" when there are constraints.
+        "lp", "interior-point" (all candidates at once), "oracle" (Algorithm 1) for alpha = 0;
+        "newton" or "entropic", "apg" for alpha > 0; "cvxpy" for both (takes `constraints`). "auto"
+        takes "lp" for alpha = 0, "newton" for alpha > 0, "cvxpy" when there are constraints.
     sample_weight : array_like of shape (N,), optional
         Non-negative; divided by its sum. Uniform by default.
     candidate_mask : array_like of bool, shape (N, m), or list of N arrays (m_i,), optional

@@ -151,9 +151,10 @@ def test_exact_methods_agree(seed):
     check_certificate(exact, losses, **options)
     assert_agree(exact, reference, losses, options)
     assert abs(exact.value - optimum) <= 2e-9 * M + digits
-    raw = mixsolve.solve(losses, method="lp", presolve=False, **options)
-    check_certificate(raw, losses, **options)
-    assert_agree(raw, exact, losses, options)
+    for other in ({"method": "lp", "presolve": False}, {"method": "interior-point"}):
+        again = mixsolve.solve(losses, tol=1e-9, **other, **options)
+        check_certificate(again, losses, **options)
+        assert_agree(again, exact, losses, options)
 
 
 @pytest.mark.filterwarnings("ignore::mixsolve.errors.ConvergenceWarning")
@@ -228,7 +229,7 @@ def test_newton_where_all_losses_share_a_large_constant(seed):
         assert found.success
 
 
-@pytest.mark.parametrize("method", ["lp", "cvxpy"])
+@pytest.mark.parametrize("method", ["lp", "interior-point", "cvxpy"])
 @pytest.mark.parametrize("presolve", [True, False])
 def test_the_line_game(method, presolve):
     game = games.line_game()
@@ -267,7 +268,7 @@ def test_the_line_game_smoothed(method, alpha):
     np.testing.assert_allclose(solution.weights, [0.5, 0.5], atol=1e-2)
 
 
-@pytest.mark.parametrize("method", ["lp", "cvxpy"])
+@pytest.mark.parametrize("method", ["lp", "interior-point", "cvxpy"])
 def test_rock_paper_scissors(method):
     game = games.rock_paper_scissors()
     solution = mixsolve.solve(game.losses, method=method)

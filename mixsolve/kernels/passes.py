@@ -17,10 +17,26 @@ import math
 import numpy as np
 from numba import njit
 
-from mixsolve.kernels.linear_algebra import BLOCK, STRIDE, add_outer
+from mixsolve.kernels.linear_algebra import BLOCK, OPTIONS, STRIDE, add_outer
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@njit(**OPTIONS)
+def _score(rows, r, weights):
+    score = 0.0
+    for k in range(rows.shape[1]):
+        score += weights[k] * rows[r, k]
+    return score
+
+
+@njit(**OPTIONS)
+def _longest(offsets):
+    longest = 0
+    for i in range(offsets.size - 1):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    return longest
+
+
+@njit(**OPTIONS)
 def best_response(rows, offsets, allowed, sample_weight, weights, best, gradient):
     """sum_i w_i max_j <lam, l_ij>; best[i] becomes the first maximiser, gradient += w_i l_i,best.
 
@@ -37,9 +53,7 @@ def best_response(rows, offsets, allowed, sample_weight, weights, best, gradient
         for r in range(first, last):
             if masked and not allowed[r]:
                 continue
-            score = 0.0
-            for k in range(n_classifiers):
-                score += weights[k] * rows[r, k]
+            score = _score(rows, r, weights)
             if score > top:
                 top = score
                 winner = r
@@ -50,7 +64,7 @@ def best_response(rows, offsets, allowed, sample_weight, weights, best, gradient
     return value
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@njit(**OPTIONS)
 def soft_response(
     rows, offsets, allowed, prior, sample_weight, alpha, weights, cutoff, gradient, hessian
 ):
@@ -72,10 +86,7 @@ def soft_response(
     second_order = hessian.size > 0
     masked = allowed.size > 0
     measured = prior.size > 0
-    longest = 0
-    for i in range(offsets.size - 1):
-        longest = max(longest, offsets[i + 1] - offsets[i])
-    scores = np.empty(longest)
+    scores = np.empty(_longest(offsets))
     mean = np.empty(n_classifiers)
     block = np.empty((hessian.shape[0], STRIDE))
     filled = 0
@@ -91,9 +102,7 @@ def soft_response(
                 scores[r - first] = -np.inf
                 continue
             measure += prior[r] if measured else 1.0
-            score = 0.0
-            for k in range(n_classifiers):
-                score += weights[k] * rows[r, k]
+            score = _score(rows, r, weights)
             scores[r - first] = score
             if score > top:
                 top = score
@@ -152,7 +161,7 @@ def soft_response(
     return value
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@njit(**OPTIONS)
 def gibbs(
     rows, offsets, allowed, prior, alpha, weights, threshold, counts, candidates, probabilities
 ):
@@ -162,22 +171,16 @@ def gibbs(
     `candidates` and `probabilities`, both (R,), one sample after the other; they sum to 1. Returns
     their number.
     """
-    n_classifiers = rows.shape[1]
     masked = allowed.size > 0
     measured = prior.size > 0
-    longest = 0
-    for i in range(offsets.size - 1):
-        longest = max(longest, offsets[i + 1] - offsets[i])
-    masses = np.empty(longest)
+    masses = np.empty(_longest(offsets))
     used = 0
     for i in range(offsets.size - 1):
         first = offsets[i] - offsets[0]
         last = offsets[i + 1] - offsets[0]
         top = -np.inf
         for r in range(first, last):
-            score = 0.0
-            for k in range(n_classifiers):
-                score += weights[k] * rows[r, k]
+            score = _score(rows, r, weights)
             if masked and not allowed[r]:
                 score = -np.inf
             masses[r - first] = score
@@ -203,7 +206,7 @@ def gibbs(
     return used
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@njit(**OPTIONS)
 def near_response(
     rows,
     offsets,
@@ -233,12 +236,9 @@ def near_response(
     step = radius * math.sqrt(n_classifiers)
     pure = slack.size == 0
     masked = allowed.size > 0
-    longest = 0
-    for i in range(offsets.size - 1):
-        longest = max(longest, offsets[i + 1] - offsets[i])
-    scores = np.empty(longest)
-    near = np.empty(longest, dtype=np.int64)
-    taken = np.empty(longest, dtype=np.bool_)
+    scores = np.empty(_longest(offsets))
+    near = np.empty(_longest(offsets), dtype=np.int64)
+    taken = np.empty(_longest(offsets), dtype=np.bool_)
     lead = np.empty((2, n_classifiers))
     leader = np.empty((2, n_classifiers), dtype=np.int64)
     value = 0.0
@@ -249,9 +249,7 @@ def near_response(
         top = -np.inf
         winner = first
         for r in range(first, last):
-            score = 0.0
-            for k in range(n_classifiers):
-                score += weights[k] * rows[r, k]
+            score = _score(rows, r, weights)
             if masked and not allowed[r]:
                 score = -np.inf
             scores[r - first] = score

@@ -36,6 +36,7 @@ class Method:
 
 METHODS = {
     "lp": Method("lp", exact=True),
+    "interior-point": Method("interior_point", exact=True),
     "oracle": Method("oracle", exact=True),
     "newton": Method("newton", entropic=True),
     "apg": Method("apg", entropic=True),

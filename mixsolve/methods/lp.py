@@ -93,6 +93,7 @@ class _Rounds:
         self._doubt = Doubt(engine)
         self._proof: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._fallbacks = 0
+        self._most_rows = 0
 
     def run(self, weights: np.ndarray, radius: float) -> np.ndarray:
         """Rounds from `weights` until `stop` is satisfied; the best weights met.
@@ -114,12 +115,15 @@ class _Rounds:
             missing = self._doubt.add(response)
             if not missing and share == 1.0:
                 break  # the small game was the whole one: what gap is left is rounding
+            self._most_rows = max(self._most_rows, self._doubt.keys.size)
             game = self._doubt.game(response)
             small = self._solve(game, small, response.value - lower_bound)
             bound = float((small.dual @ game.rows).min())
             if bound > lower_bound:
-                lower_bound = bound
-                self._proof = (game.keys, small.dual[game.others :], response.candidates)
+                # Rows are only dropped while the bound rises, so no round can come back.
+                lower_bound, dual = bound, small.dual[game.others :]
+                self._proof = (game.keys, dual, response.candidates)
+                self._doubt.keep(dual > 0.0)
             move = small.weights - weights
             distance = float(np.linalg.norm(move)) / np.sqrt(weights.size)
             share = min(1.0, _TRUST * radius / max(distance, _TINY)) if missing else 1.0
@@ -162,7 +166,10 @@ class _Rounds:
 
     def message(self) -> str:
         """Rounds, rows, and whether HiGHS had to help."""
-        words = f"{self._stop.nit} rounds on {self._doubt.keys.size} of {self._engine.n_rows} rows"
+        words = (
+            f"{self._stop.nit} rounds, {self._most_rows} of {self._engine.n_rows} rows at most, "
+            f"{self._doubt.keys.size} at the end"
+        )
         if self._fallbacks:
             words += f"; the interior point gave {self._fallbacks} small game(s) to HiGHS"
         return words
