@@ -1,0 +1,35 @@
+"""The structured interior point on all candidates at once, without constraint generation.
+
+What "lp" does to its small games, done to the whole tensor: an L x L system an iteration, a dozen
+iterations. It needs the tensor in memory as float64, and serves to see what constraint generation
+saves. The method itself is in `mixsolve.interior_point`.
+"""
+
+import numpy as np
+
+from mixsolve.problem import Outcome, Problem
+from mixsolve.stopping import Stop
+from mixsolve.vertex import solve_small_game
+
+_TOLERANCE = 1e-10  # of the game's spread
+
+
+def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
+    """Solve the exact problem on all rows of positive weight, from `start`."""
+    engine = problem.engine
+    samples, candidates = engine.every_candidate()
+    for _ in stop.iterations(1):
+        weighed = engine.sample_weight[samples] > 0
+        rows = engine.gather(samples[weighed], candidates[weighed])
+        first = np.flatnonzero(np.diff(samples[weighed], prepend=-1))
+        weight = engine.sample_weight[samples[weighed][first]]
+        offsets = np.append(first, rows.shape[0])
+        warm = start if problem.warm else None
+        found = solve_small_game(rows, offsets, weight, tol=_TOLERANCE, start=warm)
+        mass = np.zeros(samples.size)
+        mass[weighed] = found.dual
+        attack = engine.strategy(samples, candidates, mass)
+        bound = float(engine.expected_losses(attack).min())
+        stop.record(found.weights, engine.best_response(found.weights).value, bound)
+        return Outcome(found.weights, attack, message=f"{found.nit} iterations; {found.message}")
+    return Outcome(start)
