@@ -6,8 +6,8 @@ what randomising buys has to be trained for. So each adversarial network but the
 attacks against the mixture of itself and those before it.
 
 Radii and training were chosen because randomising shows there, by its gain on the held-out images
-of seed 0: that seed's gain is flattered, and other seeds, with other held-out images, are the fairer
-look. In five designs of networks trained apart the gain was under 0.3 points on average.
+of seed 0: that seed's gain is flattered, and other seeds, with other held-out images, are the
+fairer look. In five designs of networks trained apart the gain was under 0.3 points on average.
 """
 
 from __future__ import annotations
