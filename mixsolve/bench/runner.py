@@ -6,6 +6,7 @@ What takes less than a second is repeated, and the fastest time counts.
 """
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -103,7 +104,8 @@ def run(solver: str, path: Path, alpha: float, tol: float, time_limit: float) ->
         return Row(solver, note=f"ended after {time_limit:g} s without an answer")
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        return Row(solver, note=f"failed: {lines[-1][:120]}")
+        words = re.sub(r"(/[\w.+-]+)+/", "", lines[-1])  # whose machine it was is nobody's business
+        return Row(solver, note=f"failed: {words[:80]}")
     return Row(**json.loads(done.stdout.splitlines()[-1]))
 
 
