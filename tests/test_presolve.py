@@ -294,6 +294,8 @@ def test_too_little_to_gain(rng):
     antichain = np.eye(12)[None].repeat(9, axis=0)
     assert presolve.reduce(engine_of(antichain), None) is None
     assert presolve.reduce(engine_of(antichain), np.full(9, 0.1)) is None
+    for n in (1, 2):  # there would be room for all of these
+        assert presolve.reduce(engine_of(antichain[:n]), None) is None
     assert presolve.reduce(engine_of(rng.normal(size=(50, 10, 5))), np.full(50, 0.1)) is None
     dominated = np.concatenate([antichain, np.zeros((9, 60, 12))], axis=1)
     assert presolve.reduce(engine_of(dominated), None).engine.n_rows == 12

@@ -196,6 +196,15 @@ def test_curvature_across_the_simplex_alone():
         np.testing.assert_allclose(point, [0.0, 1.0, 0.0], rtol=0.0, atol=1e-12)
 
 
+def test_no_curvature_across_the_simplex(rng):
+    """Losses that add up to the same for every candidate: H 1 = 0, and the ridge is no help."""
+    for size in (3, 8, 20):
+        centre = np.eye(size) - 1.0 / size
+        hessian = centre @ random_hessian(rng, size, size) @ centre
+        for start in starts(rng, size):
+            assert_minimum(1.0 + 0.1 * rng.normal(size=size), hessian, start, 1e-16, 1e-12)
+
+
 def test_classifiers_that_are_the_same():
     """Twins make the Hessian singular along the simplex; the ridge shares their weight out."""
     rng = np.random.default_rng(2)
