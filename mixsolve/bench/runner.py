@@ -25,6 +25,7 @@ from mixsolve.methods import METHODS
 from mixsolve.tensor import as_loss_tensor
 
 _GRACE = 60.0  # seconds for imports, compilation and building a model, besides the time limit
+_WARM_UP = 1.0  # seconds at most
 _REPEAT_SECONDS = 1.0
 _MAX_REPEATS = 7
 
@@ -115,7 +116,7 @@ def _run_here(solver: str, path: str, alpha: float, tol: float, time_limit: floa
     small = stored[: min(len(stored), 20), : min(stored.shape[1], 5)]
     if solver in METHODS:
         for some in (small, stored[:2000]):  # compiles every kernel the tensor's size calls for
-            mixsolve.solve(some, alpha, method=solver, tol=tol, time_limit=5.0)
+            mixsolve.solve(some, alpha, method=solver, tol=tol, max_iter=3)
         seconds, solution = _fastest(
             lambda: mixsolve.solve(stored, alpha, method=solver, tol=tol, time_limit=time_limit)
         )
@@ -131,7 +132,7 @@ def _run_here(solver: str, path: str, alpha: float, tol: float, time_limit: floa
         )
     losses = np.ascontiguousarray(stored, dtype=np.float64)
     peer = PEERS[solver]
-    peer.run(np.ascontiguousarray(small, dtype=np.float64), alpha, tol, 5.0)
+    peer.run(np.ascontiguousarray(small, dtype=np.float64), alpha, tol, _WARM_UP)
     seconds, (weights, mass) = _fastest(lambda: peer.run(losses, alpha, tol, time_limit))
     value, gap = certify(losses, alpha, weights, mass)
     note = "time limit" if seconds >= time_limit else ""
