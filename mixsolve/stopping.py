@@ -82,6 +82,7 @@ class Stop:
         self.lower_bound = -np.inf
         self.weights: np.ndarray | None = None
         self.proof: np.ndarray | None = None
+        self._value_there = np.inf  # value and bound at `weights`
         self._bound_there = -np.inf
         self.history: list[Record] = []
         self._callback = callback
@@ -150,9 +151,10 @@ class Stop:
         bool
             True when the gap is within the tolerance or the callback asked to stop.
         """
-        tied = abs(value - self.value) <= ROUNDING * abs(value)
-        if lower_bound > self._bound_there if tied else value < self.value:
-            self.weights, self._bound_there = weights.copy(), lower_bound
+        tied = abs(value - self._value_there) <= ROUNDING * abs(value)
+        if lower_bound > self._bound_there if tied else value < self._value_there:
+            self.weights = weights.copy()
+            self._value_there, self._bound_there = float(value), float(lower_bound)
         self.value = min(self.value, float(value))
         if lower_bound > self.lower_bound:
             self.lower_bound = float(lower_bound)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from reference import as_rows, base_measure
 
+import mixsolve
 from mixsolve import tensor as tensors
 from mixsolve import threads, validation
 from mixsolve.engines.memory import MemoryEngine
@@ -572,3 +573,10 @@ def test_every_chunk_runs_once_and_errors_come_through(monkeypatch, count):
 
     with pytest.raises(ValueError, match="chunk 10"):
         threads.run_chunks(fail, 11)
+
+
+def test_a_masked_candidate_stays_out_when_alpha_is_next_to_overflow():
+    losses = np.array([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [5.0, 5.0]]])
+    mask = np.array([[True, True, True, False]])
+    solution = mixsolve.solve(losses, 1e307, candidate_mask=mask)
+    assert solution.value == pytest.approx(2.0 / 3.0)

@@ -201,3 +201,11 @@ def test_log(caplog, verbose, level):
     (line,) = caplog.records
     assert line.levelno == level
     assert line.getMessage().startswith("iteration 1: value 1, lower bound 0.5, gap 0.5")
+
+
+def test_ties_do_not_add_up_to_a_worse_point():
+    """Many decreases below rounding are a decrease: the weights may not be left behind."""
+    stop = Stop(0.0)
+    for k in range(2000):
+        stop.record(np.array([float(k)]), 1.0 - k * 3e-15, -float(k))
+    assert stop.weights[0] > 1990

@@ -112,9 +112,11 @@ def soft_response(
         threshold = top - cutoff * alpha[i]
         for r in range(first, last):
             share = prior[r] if measured else 1.0
+            if scores[r - first] == -np.inf:
+                scores[r - first] = 0.0  # masked
+                continue
             if scores[r - first] < threshold:
-                if scores[r - first] > -np.inf:
-                    deficit += share
+                deficit += share
                 scores[r - first] = 0.0
                 continue
             exponent = (scores[r - first] - top) / alpha[i]
@@ -167,9 +169,9 @@ def gibbs(
 ):
     """The Gibbs strategy p_ij exp(<lam, l_ij> / alpha_i), normalised within each sample.
 
-    Its counts[i] entries above `threshold` (which the best candidate always is) are written to
-    `candidates` and `probabilities`, both (R,), one sample after the other; they sum to 1. Returns
-    their number.
+    Its counts[i] entries above `threshold` (which the likeliest candidate always is) are written
+    to `candidates` and `probabilities`, both (R,), one sample after the other; they sum to 1.
+    Returns their number.
     """
     masked = allowed.size > 0
     measured = prior.size > 0
