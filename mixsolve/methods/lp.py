@@ -40,6 +40,7 @@ _SAMPLING_RADIUS = 1.0  # times n^-1/2: the same about the optimal weights of a 
 _TINY = float(np.finfo(np.float64).tiny)
 _TRUST = 3.0  # how many times the radius weights may move in one round
 _SMALL_TOLERANCE = 1e-10  # of a small game's spread
+_SMALL_MAX_ITER = 50  # beyond, the next round's rows help more than further iterations
 
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
@@ -113,11 +114,15 @@ class _Rounds:
             if self._stop.record(weights, response.value, lower_bound):
                 break
             missing = self._doubt.add(response)
-            if not missing and share == 1.0:
+            complete = not missing and share == 1.0
+            if complete and small is not None and small.converged:
                 break  # the small game was the whole one: what gap is left is rounding
             self._most_rows = max(self._most_rows, self._doubt.keys.size)
             game = self._doubt.game(response)
-            small = self._solve(game, small, response.value - lower_bound)
+            if complete:
+                small = self._ask_highs(game, small)
+            else:
+                small = self._solve(game, small, response.value - lower_bound)
             bound = float((small.dual @ game.rows).min())
             if bound > lower_bound:
                 # Rows are only dropped while the bound rises, so no round can come back.
@@ -132,24 +137,29 @@ class _Rounds:
         return weights if self._stop.weights is None else self._stop.weights
 
     def _solve(self, game: SmallGame, earlier: SmallSolution | None, gap: float) -> SmallSolution:
-        small = solve_small_game(
+        return solve_small_game(
             game.rows,
             game.offsets,
             game.weight,
             tol=_SMALL_TOLERANCE,
+            max_iter=_SMALL_MAX_ITER,
             start=earlier,
             start_gap=1.0 if earlier is None else gap / max(earlier.spread, _TINY),
         )
-        if small.converged:
-            return small
-        logger.debug("interior point: %s; HiGHS takes over", small.message)
+
+    def _ask_highs(self, game: SmallGame, unfinished: SmallSolution | None) -> SmallSolution:
+        """Where no row is missing and the gap is open, it was the interior point's fault."""
+        assert unfinished is not None
+        logger.debug("interior point: %s; HiGHS takes over", unfinished.message)
         self._fallbacks += 1
-        checked = highs.solve_rows(
+        found = highs.solve_rows(
             game.rows, game.offsets, game.weight, time_limit=self._stop.seconds_left
         )
-        if checked.weights is None or checked.dual is None:
-            return small
-        return replace(small, weights=checked.weights, dual=checked.dual)
+        if found.weights is None or found.dual is None:
+            dual = np.zeros(game.rows.shape[0])
+            dual[game.offsets[:-1]] = game.weight
+            return replace(unfinished, dual=dual, converged=True)
+        return replace(unfinished, weights=found.weights, dual=found.dual, converged=True)
 
     def attack(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Samples, candidates and masses that prove the best bound; None before there is one."""
