@@ -14,7 +14,7 @@ from mixsolve.engines.base import BestResponse, Engine, NearResponse
 _FIRST_SUBSAMPLE = 1000
 _GROWTH = 16
 _LARGEST_SUBSAMPLE = 8  # times smaller than the whole
-_MEMORY = 0.2  # of the tensor's, for the rows in doubt
+_MEMORY = 0.15  # of the tensor's, for the rows in doubt
 _BOOKKEEPING = 100  # bytes a row besides its losses, of which there are two copies for a while
 _MIN_LIMIT = 1 << 14
 
@@ -58,7 +58,7 @@ class Doubt:
         ``sample * n_rows + candidate`` of each row in doubt, ascending and distinct. A sample that
         has one has a positive weight.
     limit : int
-        Rows a near response may add: a fifth of the tensor's rows or memory, whichever is less.
+        Rows a near response may add: a part of the tensor's rows or memory, whichever is less.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -77,13 +77,13 @@ class Doubt:
         wanted = [response.near_samples * stride + response.near_candidates]
         missing = True
         if self._winners is not None:
-            doubted = np.unique(self.keys // stride)
+            doubted = _distinct(self.keys // stride)
             moved = np.flatnonzero(self._winners != response.candidates)
             winners = np.concatenate([doubted, moved])
             winning = winners * stride + response.candidates[winners]
             missing = not np.isin(winning, self.keys).all()
             wanted += [winning, moved * stride + self._winners[moved], self.keys]
-        keys = np.unique(np.concatenate(wanted))
+        keys = _distinct(np.sort(np.concatenate(wanted), kind="stable"))
         positive = self._engine.sample_weight[keys // stride] > 0
         self.keys = keys if positive.all() else keys[positive]
         self._winners = response.candidates
@@ -122,6 +122,13 @@ class Doubt:
             np.concatenate([[rest], weight]),
             1,
         )
+
+
+def _distinct(ascending: np.ndarray) -> np.ndarray:
+    """Each value once; what ``numpy.unique`` does, without hashing what is sorted already."""
+    kept = np.ones(ascending.size, dtype=bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=kept[1:])
+    return ascending[kept]
 
 
 def subsamples(engine: Engine) -> Iterator[np.ndarray]:

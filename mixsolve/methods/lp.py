@@ -167,7 +167,9 @@ class _Rounds:
             return None
         keys, dual, winners = self._proof
         samples = keys // self._engine.n_rows
-        others = np.setdiff1d(np.arange(self._engine.n_samples), samples)
+        decided = np.ones(self._engine.n_samples, dtype=bool)
+        decided[samples] = False
+        others = np.flatnonzero(decided)
         keys = np.concatenate([keys, others * self._engine.n_rows + winners[others]])
         mass = np.concatenate([dual, self._engine.sample_weight[others]])
         order = np.argsort(keys, kind="stable")
