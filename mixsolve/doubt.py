@@ -14,7 +14,7 @@ from mixsolve.engines.base import BestResponse, Engine, NearResponse
 _FIRST_SUBSAMPLE = 1000
 _GROWTH = 16
 _LARGEST_SUBSAMPLE = 8  # times smaller than the whole
-_MEMORY = 0.15  # of the tensor's, for the rows in doubt
+_MEMORY = 0.09  # of the tensor's, for the rows in doubt
 _BOOKKEEPING = 100  # bytes a row besides its losses, of which there are two copies for a while
 _MIN_LIMIT = 1 << 14
 

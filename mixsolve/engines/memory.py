@@ -12,6 +12,7 @@ from mixsolve.threads import chunk_bounds, run_chunks
 
 _GIBBS_THRESHOLD = 1e-12
 _SCAN_ENTRIES = 1 << 16
+_GATHER_ENTRIES = 1 << 17
 _NO_SLACK = np.empty(0)
 
 
@@ -318,4 +319,8 @@ class MemoryEngine:
         """See `Engine.expected_losses`."""
         samples = attack.samples
         mass = attack.probabilities * self.sample_weight[samples]
-        return mass @ self.gather(samples, attack.candidates)
+        losses = np.zeros(self.n_classifiers)
+        for first in range(0, samples.size, _GATHER_ENTRIES):
+            part = slice(first, first + _GATHER_ENTRIES)
+            losses += mass[part] @ self.gather(samples[part], attack.candidates[part])
+        return losses
