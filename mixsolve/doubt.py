@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixsolve import simplex
 from mixsolve.engines.base import BestResponse, Engine, NearResponse
 
 _FIRST_SUBSAMPLE = 1000
 _GROWTH = 16
 _LARGEST_SUBSAMPLE = 8  # times smaller than the whole
+_TRUST = 3.0  # how many times the radius weights may move in one round
+_TINY = float(np.finfo(np.float64).tiny)
 _MEMORY = 0.09  # of the tensor's, for the rows in doubt
 _BOOKKEEPING = 100  # bytes a row besides its losses, of which there are two copies for a while
 _MIN_LIMIT = 1 << 14
@@ -122,6 +125,34 @@ class Doubt:
             np.concatenate([[rest], weight]),
             1,
         )
+
+
+def trusted_step(
+    weights: np.ndarray, target: np.ndarray, radius: float
+) -> tuple[np.ndarray, float, float]:
+    """Go towards a small game's weights, but not far beyond where its rows were looked for.
+
+    Parameters
+    ----------
+    weights, target : ndarray of float64, shape (L,)
+        From and to, on the simplex.
+    radius : float
+        Within which rows in doubt were looked for, a coordinate; infinite where none is missing.
+
+    Returns
+    -------
+    weights : ndarray of float64, shape (L,)
+        Where to go.
+    share : float
+        Of the way; 1 for all of it.
+    radius : float
+        How far that is, a coordinate.
+    """
+    move = target - weights
+    distance = float(np.linalg.norm(move)) / np.sqrt(weights.size)
+    share = min(1.0, _TRUST * radius / max(distance, _TINY))
+    there = target if share == 1.0 else simplex.normalize(weights + share * move)
+    return there, share, share * distance
 
 
 def _distinct(ascending: np.ndarray) -> np.ndarray:

@@ -152,3 +152,8 @@ class Engine(Protocol):
     def expected_losses(self, attack: Attack) -> np.ndarray:
         """Loss of each classifier under an attack, float64 of shape (L,), from the raw tensor."""
         ...
+
+
+def count_passes(whole: Engine, part: Engine) -> None:
+    """Add to an engine's passes those over a smaller game made of it, as a share of its rows."""
+    whole.n_passes += part.n_passes * part.n_rows / whole.n_rows

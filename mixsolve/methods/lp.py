@@ -22,9 +22,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from mixsolve import highs, presolve, simplex
-from mixsolve.doubt import Doubt, SmallGame, subsamples
-from mixsolve.engines.base import Engine
+from mixsolve import highs, presolve
+from mixsolve.doubt import Doubt, SmallGame, subsamples, trusted_step
+from mixsolve.engines.base import Engine, count_passes
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.problem import Outcome, Problem
 from mixsolve.small_game import SmallSolution
@@ -38,7 +38,6 @@ _LEVEL_TOLERANCE = 1e-4  # of the spread: a subsample's weights need not be exac
 _FIRST_RADIUS = 0.1  # within which optimal weights are looked for at first, about uniform ones
 _SAMPLING_RADIUS = 1.0  # times n^-1/2: the same about the optimal weights of a subsample of n
 _TINY = float(np.finfo(np.float64).tiny)
-_TRUST = 3.0  # how many times the radius weights may move in one round
 _SMALL_TOLERANCE = 1e-10  # of a small game's spread
 _SMALL_MAX_ITER = 50  # beyond, the next round's rows help more than further iterations
 
@@ -61,10 +60,10 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             part = stop.part(_LEVEL_TOLERANCE * level.spread)
             weights = _Rounds(level, part).run(weights, radius)
             radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples * engine.n_classifiers)
-            engine.n_passes += level.n_passes * level.n_rows / engine.n_rows
+            count_passes(engine, level)
     weights = rounds.run(weights, radius)
     if engine is not problem.engine:
-        problem.engine.n_passes += engine.n_passes * engine.n_rows / problem.engine.n_rows
+        count_passes(problem.engine, engine)
     words.append(rounds.message())
     timings = {"presolve": presolved - began}
     played = rounds.attack()
@@ -129,11 +128,8 @@ class _Rounds:
                 lower_bound, dual = bound, small.dual[game.others :]
                 self._proof = (game.keys, dual, response.candidates)
                 self._doubt.keep(dual > 0.0)
-            move = small.weights - weights
-            distance = float(np.linalg.norm(move)) / np.sqrt(weights.size)
-            share = min(1.0, _TRUST * radius / max(distance, _TINY)) if missing else 1.0
-            weights = small.weights if share == 1.0 else simplex.normalize(weights + share * move)
-            radius = share * distance
+            reach = radius if missing else np.inf
+            weights, share, radius = trusted_step(weights, small.weights, reach)
         return weights if self._stop.weights is None else self._stop.weights
 
     def _solve(self, game: SmallGame, earlier: SmallSolution | None, gap: float) -> SmallSolution:

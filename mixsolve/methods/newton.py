@@ -23,21 +23,18 @@ References: Meunier et al., ICML 2021, section 4.1; Nocedal and Wright, Numerica
 2006, chapters 3 and 16.
 """
 
-import logging
 import time
 
 import numpy as np
 
 from mixsolve import presolve, simplex
-from mixsolve.doubt import Doubt, subsamples
-from mixsolve.engines.base import Engine, NearResponse, SoftResponse
+from mixsolve.doubt import Doubt, subsamples, trusted_step
+from mixsolve.engines.base import Engine, NearResponse, SoftResponse, count_passes
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.methods import lp
 from mixsolve.problem import Outcome, Problem
 from mixsolve.stopping import ROUNDING, Stop
 from mixsolve.tensor import LossTensor
-
-logger = logging.getLogger("mixsolve")
 
 DEFAULT_MAX_ITER = 200
 _NEARLY_EXACT = 5e-4  # of the spread: below this alpha the exact optimum is a good start
@@ -45,7 +42,6 @@ _CUTOFF = 60.0  # in units of alpha: 40 make a candidate vanish, 20 are left for
 _MAX_DOUBT = 0.2  # share of the rows up to which the small game pays
 _FAR = 1.0  # radius about weights that nothing is known of
 _SAMPLING_RADIUS = 1.0  # times n^-1/2: where the optimal weights of n samples are looked for
-_TRUST = 3.0  # how many times the radius weights may move in one round
 _LEVEL_TOLERANCE = 1e-5  # of the spread: a subsample's weights need not be exact
 _SMALL_TOLERANCE = 0.1  # of the tolerance, left to the small games
 _ARMIJO = 1e-4
@@ -80,11 +76,11 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         rounds = _Rounds(level, alpha[samples], stop.part(_LEVEL_TOLERANCE * level.spread))
         weights = rounds.run(weights, radius)
         radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples)
-        engine.n_passes += level.n_passes * level.n_rows / engine.n_rows
+        count_passes(engine, level)
     rounds = _Rounds(engine, alpha, stop)
     weights = rounds.run(weights, radius)
     if engine is not problem.engine:
-        problem.engine.n_passes += engine.n_passes * engine.n_rows / problem.engine.n_rows
+        count_passes(problem.engine, engine)
     words.append(rounds.message)
     timings = {"presolve": presolved - began}
     return Outcome(weights, proof=stop.proof, message="; ".join(words), timings=timings)
@@ -120,12 +116,8 @@ class _Rounds:
                 break
             missing = self._doubt.add(near)
             found = self._solve_small(near, weights)
-            move = found - weights
-            distance = float(np.linalg.norm(move)) / np.sqrt(weights.size)
-            allowed = _TRUST * max(radius, self._scale)
-            share = min(1.0, allowed / max(distance, _TINY)) if missing else 1.0
-            weights = found if share == 1.0 else simplex.normalize(weights + share * move)
-            radius = share * distance
+            reach = max(radius, self._scale) if missing else np.inf
+            weights, _, radius = trusted_step(weights, found, reach)
             soft = self._engine.soft_response(weights, self._alpha, hessian=False)
             if self._stop.record(weights, soft.value, _bound(soft, weights)):
                 break
