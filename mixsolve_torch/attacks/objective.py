@@ -39,6 +39,17 @@ class Score(NamedTuple):
         return Score(*(torch.where(mask, a, b) for a, b in zip(self, other, strict=True)))
 
 
+def keep_better(
+    best: Tensor, best_score: Score | None, point: Tensor, score: Score
+) -> tuple[Tensor, Score]:
+    """Return, image by image, the better of two attacks (B, C, H, W) and its score."""
+    if best_score is None:
+        return point, score
+    better = score.beats(best_score)
+    kept = torch.where(better[:, None, None, None], point, best)
+    return kept, score.where(better, best_score)
+
+
 class Objective:
     """The expected loss of a mixture whose modules are frozen (see `attacks.base.frozen`).
 

@@ -26,7 +26,7 @@ from mixsolve.arguments import as_count, as_real
 from mixsolve.errors import MixsolveError
 from mixsolve_torch.attacks.ball import project, steepest, uniform_in_ball
 from mixsolve_torch.attacks.base import Attack
-from mixsolve_torch.attacks.objective import Objective, Score
+from mixsolve_torch.attacks.objective import Objective, Score, keep_better
 from mixsolve_torch.losses import LossFunction, get_loss
 from mixsolve_torch.mixture import Mixture
 
@@ -154,14 +154,3 @@ class PGD(Attack):
             ahead = point + step * steepest(gradient, self.norm)
             point = project(ahead, center, self.norm, self.eps)
         return keep_better(best, best_score, point, objective.score(point, y))
-
-
-def keep_better(
-    best: Tensor, best_score: Score | None, point: Tensor, score: Score
-) -> tuple[Tensor, Score]:
-    """Return, image by image, the better of two attacks (B, C, H, W) and its score."""
-    if best_score is None:
-        return point, score
-    better = score.beats(best_score)
-    kept = torch.where(better[:, None, None, None], point, best)
-    return kept, score.where(better, best_score)
