@@ -15,3 +15,7 @@ class MissingDependencyError(MixsolveError, ImportError):
 
 class ConvergenceWarning(UserWarning):
     """A solve stopped before its certificate reached the tolerance asked for."""
+
+
+class GradientWarning(UserWarning):
+    """A classifier hides from gradients: what an attack found on it may not be its worst case."""

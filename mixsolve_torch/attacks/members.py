@@ -1,0 +1,250 @@
+"""The classifiers an attack asks: logits and gradients in the images, one network at a time.
+
+An attack on a mixture needs, of each classifier f_k of positive weight, its logits and the gradient
+of some function of them with respect to the images. The classifiers are run one after another, so
+that the memory of one network's graph is enough for a mixture of any size.
+
+What goes wrong on the way is counted on the device, nothing waits for it, and `Members.check` says
+it once at the end: logits that are not finite are refused; gradients that vanish or are not finite
+are the signs of gradient masking and give a warning that names the classifier.
+
+References
+----------
+Athalye, Carlini, Wagner. Obfuscated Gradients Give a False Sense of Security. ICML 2018.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mixsolve.errors import GradientWarning, MixsolveError
+from mixsolve_torch import checks
+from mixsolve_torch.losses import LOSSES
+from mixsolve_torch.mixture import Mixture, check_weights, run_member
+
+# A few images whose loss is flat are no sign of masking; a tenth of those still classified
+# correctly is more than networks without it show.
+VANISHED_SHARE = 0.1
+
+Function = Callable[[Tensor, Tensor], Tensor]
+
+
+class Slope(NamedTuple):
+    """One classifier at some images; nothing of it is under differentiation.
+
+    Attributes
+    ----------
+    logits : torch.Tensor of shape (B, classes)
+        The logits, in float32 or float64.
+    wrong : torch.Tensor of shape (B,), bool
+        Where the classifier errs; a tie for the top is an error.
+    values : torch.Tensor of shape (B,) or (Q, B)
+        The function whose gradient was asked for, or Q of them.
+    gradient : torch.Tensor of shape (B, C, H, W) or (Q, B, C, H, W)
+        Its gradient in the images; entries that are not finite are replaced by 0.
+    """
+
+    logits: Tensor
+    wrong: Tensor
+    values: Tensor
+    gradient: Tensor
+
+
+class Members:
+    """The classifiers of positive weight of a mixture that is frozen (see `attacks.base.frozen`).
+
+    They are numbered from 0 to n - 1 here, in the order of the mixture.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        The classifiers, and the weights unless others are given.
+    labels : torch.Tensor of shape (B,), int64
+        All labels that will be asked about, for the one check against the number of classes.
+    weights : array-like of shape (L,), optional
+        Weights to attack instead of the mixture's own.
+    autocast : bool, default False
+        Run the classifiers in bfloat16 where PyTorch's autocast deems it safe.
+    compile : bool, default False
+        Run the classifiers through `torch.compile`.
+
+    Attributes
+    ----------
+    indices : list of int
+        What number each member has in the mixture.
+    weights : list of float
+        Its weight, positive.
+    total : float
+        The expected 0/1 loss of an image on which all of them err: 1 up to the rounding of the sum.
+
+    Raises
+    ------
+    MixsolveError
+        Weights that are not probabilities.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        labels: Tensor,
+        weights: Any = None,
+        *,
+        autocast: bool = False,
+        compile: bool = False,
+    ) -> None:
+        chosen = check_weights(mixture.weights if weights is None else weights, len(mixture))
+        self.indices = [k for k, weight in enumerate(chosen.tolist()) if weight > 0]
+        self.weights = [float(chosen[k]) for k in self.indices]
+        self.total = sum(self.weights)
+        models = [mixture.models[k] for k in self.indices]
+        self._models: list[Any] = [torch.compile(m) for m in models] if compile else models
+        self._autocast = autocast
+        self._largest_label = int(labels.max())
+        self._asked = [0] * len(models)
+        # Of each member: calls with logits that are not finite; gradients on images that it
+        # classifies correctly; those of them that vanish; gradients that are not finite.
+        self._counts = torch.zeros(len(models), 4, dtype=torch.int64, device=labels.device)
+
+    def __len__(self) -> int:
+        """Return n, the number of classifiers with a positive weight."""
+        return len(self._models)
+
+    def logits(self, i: int, x: Tensor) -> Tensor:
+        """Return the logits (B, classes) of member i on images, without a graph."""
+        with torch.no_grad():
+            return self._run(i, x)
+
+    def wrong(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return a mask (n, B) of which member errs on which image."""
+        return torch.stack([_wrong(self.logits(i, x), y) for i in range(len(self))])
+
+    def expected(self, losses: Tensor) -> Tensor:
+        """Return ``sum_i weights_i losses_i`` (B,) in float64, for losses or masks (n, B).
+
+        The sum is taken in the order of the members, whatever the shape: equal losses have equal
+        sums to the last bit, and the sum of n ones is `total`.
+        """
+        value = torch.zeros(losses.shape[1:], dtype=torch.float64, device=losses.device)
+        for weight, own in zip(self.weights, losses, strict=True):
+            value = value + weight * own.to(torch.float64)
+        return value
+
+    def gradient(self, i: int, function: Function, x: Tensor, y: Tensor) -> Slope:
+        """Return the gradient in the images of a function of member i's logits.
+
+        Parameters
+        ----------
+        i : int
+            The member.
+        function : callable
+            ``function(logits, y)`` returns one value an image, (B,), or Q of them, (Q, B); the
+            forward pass is then shared by Q backward passes.
+        x : torch.Tensor of shape (B, C, H, W)
+            Images.
+        y : torch.Tensor of shape (B,), int64
+            True classes.
+
+        Returns
+        -------
+        Slope
+            Logits, where they err, values, and the gradient with respect to the images alone.
+
+        Raises
+        ------
+        MixsolveError
+            The function has no gradient in the images.
+        """
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            logits = self._run(i, point)
+            values = function(logits, y)
+            rows = values.unbind() if values.ndim == 2 else (values,)
+            parts = [
+                self._backward(i, row, point, keep=q < len(rows) - 1) for q, row in enumerate(rows)
+            ]
+        logits = logits.detach()
+        wrong = _wrong(logits, y)
+        # One reduction tells both kinds of trouble: NaN and infinity outlive a maximum.
+        largest = torch.stack([part.abs().amax(dim=(1, 2, 3)) for part in parts])
+        right = ~wrong
+        vanished = right & (largest == 0).all(dim=0)
+        broken = ~largest.isfinite().all(dim=0)
+        self._asked[i] += len(x)
+        self._counts[i, 1:] += torch.stack([right, vanished, broken]).sum(dim=1)
+        # The points stay numbers, so that a NaN met later is the classifier's own.
+        parts = [part.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for part in parts]
+        gradient = torch.stack(parts) if values.ndim == 2 else parts[0]
+        return Slope(logits, wrong, values.detach(), gradient)
+
+    def check(self) -> None:
+        """Say what went wrong so far; to be called once at the end, since it waits for the device.
+
+        Raises
+        ------
+        MixsolveError
+            Logits of a member that were not finite.
+
+        Warns
+        -----
+        GradientWarning
+            A member's gradient was not finite on some images, or exactly zero on a tenth or more of
+            those that it classifies correctly.
+        """
+        counts = self._counts.tolist()
+        for k, (diverged, _, _, _) in zip(self.indices, counts, strict=True):
+            if diverged:
+                raise MixsolveError(
+                    f"models[{k}] must have finite logits; got NaN or infinity under attack; "
+                    "look for overflow (half precision?) or a diverged classifier"
+                )
+        for k, asked, row in zip(self.indices, self._asked, counts, strict=True):
+            _, right, vanished, broken = row
+            if broken:
+                _warn(
+                    f"models[{k}] gives gradients with NaN or infinity on {broken / asked:.3g} of "
+                    "the images attacked; the attack took them as zero and may be weaker than it "
+                    "seems: look for a root or a division at zero, or overflow (half precision?)"
+                )
+            if vanished and vanished >= VANISHED_SHARE * right:
+                _warn(
+                    f"models[{k}] gives a gradient of exactly zero on {vanished / right:.3g} of "
+                    "the images that it classifies correctly: the attack sees no way out there, "
+                    "and its result flatters the mixture (gradient masking); try another loss "
+                    "(APGD with 'dlr' does not saturate), float64, smoother activations, or "
+                    "attacks that transfer from other classifiers"
+                )
+
+    def _run(self, i: int, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._autocast):
+            logits = run_member(self._models[i], self.indices[i], x)
+        checks.label_range("y", self._largest_label, logits.shape[1])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        self._counts[i, 0] += ~logits.detach().isfinite().all()
+        return logits
+
+    def _backward(self, i: int, values: Tensor, point: Tensor, keep: bool) -> Tensor:
+        own = None
+        if values.requires_grad:
+            (own,) = torch.autograd.grad(
+                values.sum(), point, allow_unused=True, retain_graph=keep or None
+            )
+        if own is None:
+            raise MixsolveError(
+                f"models[{self.indices[i]}] must have a gradient with respect to the images under "
+                "the loss attacked; got none; look for a loss or a classifier that rounds, "
+                "detaches or runs without gradients, or use UniformBall, which needs none"
+            )
+        return own
+
+
+def _wrong(logits: Tensor, y: Tensor) -> Tensor:
+    return LOSSES["zero-one"].function(logits, y).to(torch.bool)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, GradientWarning, stacklevel=4)
