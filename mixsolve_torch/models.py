@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,9 @@ class Normalize(nn.Module):
         Lengths that differ, or a standard deviation that is not positive.
     """
 
-    mean: Tensor
-    std: Tensor
+    if TYPE_CHECKING:  # TorchScript cannot read annotations that are kept as strings
+        mean: Tensor
+        std: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
