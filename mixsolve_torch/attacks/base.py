@@ -2,7 +2,8 @@
 
 An attack is a small object that holds its threat model (norm and radius) and its effort. Called
 on a mixture and a batch it returns K attacked copies of the batch, (K, B, C, H, W), each within
-the ball and the box. A subclass writes `names` and `generate` and nothing else.
+the ball and the box. A subclass writes `names` and `generate`; one that goes step by step also
+says which points it visits on the way, in `trajectory_names` and `trajectory`.
 
 Classifiers are attacked in eval mode, gradients are taken with respect to the images alone, and
 whatever was switched is switched back, also after an error. Random draws come from a
@@ -161,3 +162,18 @@ class Attack(abc.ABC):
 
         The mixture is frozen and the batch is checked and on its device.
         """
+
+    def trajectory_names(self, classifiers: int) -> list[str]:
+        """Return the names of what `trajectory` yields."""
+        return self.names(classifiers)
+
+    def trajectory(
+        self, mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """Yield every point the attack visits, one tensor (B, C, H, W) each.
+
+        An attack that goes step by step yields its start and the point of each step, of every
+        restart; what `generate` yields for the same draws is, image by image, one of them. Others
+        yield their candidates. The mixture is frozen and the batch is checked and on its device.
+        """
+        yield from self.generate(mixture, x, y, generator)

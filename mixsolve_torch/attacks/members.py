@@ -206,13 +206,13 @@ class Members:
             _, right, vanished, broken = row
             if broken:
                 _warn(
-                    f"models[{k}] gives gradients with NaN or infinity on {broken / asked:.3g} of "
+                    f"models[{k}] gives gradients with NaN or infinity on {broken / asked:.1%} of "
                     "the images attacked; the attack took them as zero and may be weaker than it "
                     "seems: look for a root or a division at zero, or overflow (half precision?)"
                 )
             if vanished and vanished >= VANISHED_SHARE * right:
                 _warn(
-                    f"models[{k}] gives a gradient of exactly zero on {vanished / right:.3g} of "
+                    f"models[{k}] gives a gradient of exactly zero on {vanished / right:.1%} of "
                     "the images that it classifies correctly: the attack sees no way out there, "
                     "and its result flatters the mixture (gradient masking); try another loss "
                     "(APGD with 'dlr' does not saturate), float64, smoother activations, or "

@@ -1,27 +1,46 @@
-"""What an attack ascends: the expected loss of a mixture, as a function of the images alone.
+"""What an attack ascends and what it is judged by, as functions of the images alone.
 
-    F(x') = sum_k lam_k loss(f_k(x'), y),      E(x') = sum_k lam_k 1[f_k errs on x']
+    E(x') = sum_k lam_k 1[f_k errs on x']                  the risk: what an attack is judged by
+    F(x') = sum_k lam_k loss(f_k(x'), y)                   the expected loss, which has a gradient
+    G(x') = -log sum_k lam_k p_k(y | x')                   cross-entropy of the mean probability
 
-E is the risk that counts; F is what has a gradient. Both come from the same forward pass. The
-classifiers are run one after another and their gradients added, so that the memory of one
-network's graph is enough for a mixture of any size, and nothing waits for the device.
+Value and gradient come from one forward and one backward pass of each classifier, one classifier
+after another. That holds for G too, whose gradient weighs classifier k by its share of the
+probability, lam_k p_k(y) / sum_l lam_l p_l(y): the shares are rescaled as the sum grows. Since E
+is an expectation over classifiers and not over their votes, F is the default, and G is for
+comparison with attacks on averaged probabilities.
+
+The difference of logits ratio of Croce and Hein does not saturate when logits grow:
+
+    dlr = -(z_y - max_{c != y} z_c) / (z_(1) - z_(3)),    z_(1) >= z_(2) >= z_(3) the largest logits
+
+It is constant where the true class ranks third.
+
+References
+----------
+Croce, Hein. Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
+Parameter-free Attacks. ICML 2020, section 4.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mixsolve.errors import MixsolveError
-from mixsolve_torch import checks
-from mixsolve_torch.losses import LOSSES, LossFunction, get_loss
-from mixsolve_torch.mixture import Mixture, check_weights, run_member
+from mixsolve_torch.attacks.members import Members
+from mixsolve_torch.losses import LOSSES, Loss, LossFunction, get_loss
+
+MEAN_PROBABILITY = "mean-probability"
+_FLAT = 1e-12  # the least spread of the three largest logits that dlr divides by
 
 
 class Score(NamedTuple):
-    """How good an attack is on each image: its expected 0/1 loss, then its expected loss.
+    """How good an attack is on each image: its expected 0/1 loss, then the loss it ascends.
 
     Both are float64 tensors of shape (B,). Scores are compared by the first, ties by the second.
     """
@@ -50,95 +69,130 @@ def keep_better(
     return kept, score.where(better, best_score)
 
 
-class Objective:
-    """The expected loss of a mixture whose modules are frozen (see `attacks.base.frozen`).
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the difference of logits ratio, at most 1 and positive where the classifier errs.
 
     Parameters
     ----------
-    mixture : Mixture
-        The classifiers, and the weights unless others are given.
-    loss : str or callable
-        A differentiable loss.
+    logits : torch.Tensor of shape (B, classes)
+        Finite scores of at least 3 classes.
     labels : torch.Tensor of shape (B,), int64
-        All labels that will be asked about, for the one check against the number of classes.
-    weights : array-like of shape (L,), optional
-        Weights to attack instead of the mixture's own.
+        True classes.
+
+    Returns
+    -------
+    torch.Tensor of shape (B,)
+        The loss, in the dtype of `logits`.
 
     Raises
     ------
     MixsolveError
-        A loss without a gradient, or weights that are not probabilities.
+        Fewer than 3 classes.
+    """
+    classes = logits.shape[-1]
+    if classes < 3:
+        raise MixsolveError(
+            f"loss 'dlr' needs at least 3 classes, got {classes}: it divides by the difference of "
+            "the first and the third largest logit, which lets no scale of the logits hide an "
+            "attack; use 'cross-entropy' or 'margin'"
+        )
+    top, ranked = logits.topk(3, dim=-1)
+    own = logits.gather(-1, labels[:, None]).squeeze(-1)
+    best_other = torch.where(ranked[:, 0] == labels, top[:, 1], top[:, 0])
+    return (best_other - own) / (top[:, 0] - top[:, 2]).clamp(min=_FLAT)
+
+
+DLR = Loss("dlr", dlr)
+
+
+def ascended_loss(loss: str | LossFunction) -> Loss:
+    """Return the loss of one classifier that an attack by this name or function ascends.
+
+    Raises
+    ------
+    MixsolveError
+        A name that is not known, or a loss without a gradient.
+    """
+    if loss in ("dlr", dlr):
+        return DLR
+    if loss == MEAN_PROBABILITY:
+        return Loss(MEAN_PROBABILITY, LOSSES["cross-entropy"].function)
+    if isinstance(loss, str) and loss not in LOSSES:
+        names = ", ".join(repr(n) for n, own in LOSSES.items() if own.differentiable)
+        raise MixsolveError(
+            f"loss must be one of {names}, {MEAN_PROBABILITY!r}, 'dlr' or a function; got {loss!r}"
+        )
+    chosen = get_loss(loss)
+    if not chosen.differentiable:
+        raise MixsolveError(
+            f"loss of an attack must have a gradient; got {chosen.name!r}; use "
+            "'cross-entropy' or 'margin': the best point is judged by the 0/1 loss anyway"
+        )
+    return chosen
+
+
+class Objective:
+    """The loss of a mixture that an attack ascends, and the score it is judged by.
+
+    Parameters
+    ----------
+    members : Members
+        The classifiers that are played and their weights.
+    loss : str or callable, default "cross-entropy"
+        "cross-entropy", "margin", "dlr" or a function: the expectation of that loss;
+        "mean-probability": the cross-entropy of the mean probability.
+
+    Raises
+    ------
+    MixsolveError
+        A loss that is not known or has no gradient.
     """
 
-    def __init__(
-        self, mixture: Mixture, loss: str | LossFunction, labels: Tensor, weights: Any = None
-    ) -> None:
-        self._loss = get_loss(loss)
-        if not self._loss.differentiable:
-            raise MixsolveError(
-                f"loss of an attack must have a gradient; got {self._loss.name!r}; use "
-                "'cross-entropy' or 'margin': the best point is judged by the 0/1 loss anyway"
-            )
-        if weights is None:
-            weights = mixture.weights
-        played = enumerate(check_weights(weights, len(mixture)).tolist())
-        self._members = [(k, mixture.models[k], weight) for k, weight in played if weight > 0]
-        intact = torch.ones((), dtype=torch.bool, device=labels.device)
-        self._finite_logits = [intact] * len(self._members)
-        self._finite_gradients = [intact] * len(self._members)
-        self._largest_label = int(labels.max())
+    def __init__(self, members: Members, loss: str | LossFunction = "cross-entropy") -> None:
+        self.members = members
+        self._loss = ascended_loss(loss)
+        self._of_mean = self._loss.name == MEAN_PROBABILITY
 
     def score(self, x: Tensor, y: Tensor) -> Score:
         """Return the score of images (B, C, H, W) with labels (B,)."""
+        return self.judge([self.members.logits(i, x) for i in range(len(self.members))], y)
+
+    def judge(self, logits: Sequence[Tensor], y: Tensor) -> Score:
+        """Return the score of images from the logits (B, classes) of every member on them."""
+        wrong = torch.stack([LOSSES["zero-one"].function(own, y) for own in logits])
         with torch.no_grad():
-            return self._run(x, y, None)
+            losses = torch.stack([self._loss.function(own, y) for own in logits])
+        return Score(self.members.expected(wrong), self._combine(losses))
 
     def score_and_gradient(self, x: Tensor, y: Tensor) -> tuple[Score, Tensor]:
-        """Return the score and the gradient (B, C, H, W) of the expected loss in the images."""
+        """Return the score and the gradient (B, C, H, W) of the loss in the images."""
         gradient = torch.zeros_like(x)
-        with torch.enable_grad():
-            return self._run(x, y, gradient), gradient
+        wrong: list[Tensor] = []
+        losses: list[Tensor] = []
+        reached = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
+        for i, weight in enumerate(self.members.weights):
+            slope = self.members.gradient(i, self._loss.function, x, y)
+            wrong.append(slope.wrong)
+            losses.append(slope.values)
+            if self._of_mean:
+                own = math.log(weight) - slope.values.to(torch.float64)
+                total = torch.logaddexp(reached, own)
+                gradient *= _per_image((reached - total).exp(), x)
+                gradient += slope.gradient * _per_image((own - total).exp(), x)
+                reached = total
+            else:
+                gradient.add_(slope.gradient, alpha=weight)
+        score = Score(self.members.expected(torch.stack(wrong)), self._combine(torch.stack(losses)))
+        return score, gradient
 
-    def _run(self, x: Tensor, y: Tensor, gradient: Tensor | None) -> Score:
-        errors = value = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        for i, (k, model, weight) in enumerate(self._members):
-            point = x.detach().requires_grad_(gradient is not None)
-            logits = run_member(model, k, point)
-            checks.label_range("y", self._largest_label, logits.shape[1])
-            losses = self._loss.function(logits, y)
-            if gradient is not None:
-                own = self._gradient(k, weight, losses, point)
-                self._finite_gradients[i] = self._finite_gradients[i] & own.isfinite().all()
-                # The points stay numbers, so that a NaN met later is the classifier's own.
-                gradient += own.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-            self._finite_logits[i] = self._finite_logits[i] & logits.detach().isfinite().all()
-            wrong = LOSSES["zero-one"].function(logits, y)
-            errors = errors + weight * wrong.to(torch.float64)
-            value = value + weight * losses.detach().to(torch.float64)
-        return Score(errors, value)
+    def _combine(self, losses: Tensor) -> Tensor:
+        if not self._of_mean:
+            return self.members.expected(losses)
+        reached = torch.full_like(losses[0], -torch.inf, dtype=torch.float64)
+        for weight, own in zip(self.members.weights, losses, strict=True):
+            reached = torch.logaddexp(reached, math.log(weight) - own.to(torch.float64))
+        return -reached
 
-    def _gradient(self, k: int, weight: float, losses: Tensor, point: Tensor) -> Tensor:
-        """Return the gradient of ``weight * losses`` in the images `point`."""
-        own = None
-        if losses.requires_grad:
-            (own,) = torch.autograd.grad(weight * losses.sum(), point, allow_unused=True)
-        if own is None:
-            raise MixsolveError(
-                f"loss {self._loss.name!r} of models[{k}] must have a gradient with respect to the "
-                "images; got none; look for a loss or a classifier that rounds, detaches or runs "
-                "without gradients, or use UniformBall, which needs none"
-            )
-        return own
 
-    def check_finite(self) -> None:
-        """Raise an error if a logit or gradient so far was not finite; to be called at the end."""
-        for i, (k, _, _) in enumerate(self._members):
-            for what, finite, mend in (
-                ("logits", self._finite_logits[i], "a diverged classifier"),
-                ("gradients", self._finite_gradients[i], "a root or a division at zero"),
-            ):
-                if not finite:
-                    raise MixsolveError(
-                        f"models[{k}] must have finite {what}; got NaN or infinity under attack; "
-                        f"look for overflow (half precision?) or {mend}"
-                    )
+def _per_image(values: Tensor, x: Tensor) -> Tensor:
+    return values.to(x.dtype)[:, None, None, None]

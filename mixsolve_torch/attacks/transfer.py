@@ -44,14 +44,31 @@ class TransferPGD(PGD):
 
     def names(self, classifiers: int) -> list[str]:
         """Return the names of the candidates of each classifier, in order."""
-        own = super().names(classifiers)
-        return [f"{name} on classifier {k + 1}" for k in range(classifiers) for name in own]
+        return _on_each(super().names(classifiers), classifiers)
+
+    def trajectory_names(self, classifiers: int) -> list[str]:
+        """Return the names of the points visited on each classifier, in order."""
+        return _on_each(super().trajectory_names(classifiers), classifiers)
 
     def generate(
         self, mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Iterator[Tensor]:
         """Yield the candidates, classifier by classifier."""
-        for alone in torch.eye(len(mixture), dtype=torch.float64):
-            # TransferPGD refuses weights of its own, so it is a plain PGD that carries them.
-            attack = PGD(**{**vars(self), "weights": alone})
+        for attack in self._alone(len(mixture)):
             yield from attack.generate(mixture, x, y, generator)
+
+    def trajectory(
+        self, mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """Yield the points visited, classifier by classifier."""
+        for attack in self._alone(len(mixture)):
+            yield from attack.trajectory(mixture, x, y, generator)
+
+    def _alone(self, classifiers: int) -> Iterator[PGD]:
+        for alone in torch.eye(classifiers, dtype=torch.float64):
+            # TransferPGD refuses weights of its own, so it is a plain PGD that carries them.
+            yield PGD(**{**vars(self), "weights": alone})
+
+
+def _on_each(names: list[str], classifiers: int) -> list[str]:
+    return [f"{name} on classifier {k + 1}" for k in range(classifiers) for name in names]
