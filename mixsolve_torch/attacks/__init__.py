@@ -1,8 +1,9 @@
 """Attacks on mixtures: each looks for images near the originals with a large expected loss."""
 
+from mixsolve_torch.attacks.apgd import APGD
 from mixsolve_torch.attacks.base import Attack, frozen
 from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.transfer import TransferPGD
 from mixsolve_torch.attacks.uniform import UniformBall
 
-__all__ = ["PGD", "Attack", "TransferPGD", "UniformBall", "frozen"]
+__all__ = ["APGD", "PGD", "Attack", "TransferPGD", "UniformBall", "frozen"]

@@ -48,7 +48,7 @@ class PGD(SearchAttack):
     step_size : float, optional
         Length of a step in `norm`; ``2.5 eps / steps`` by default.
     restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile, name
-        What all searches share, see `SearchAttack`.
+        What all searches share, see `GradientAttack` and `SearchAttack`.
 
     Raises
     ------

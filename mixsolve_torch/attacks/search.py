@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SearchAttack(Attack):
-    """Base class of the attacks that search the ball step by step.
+class GradientAttack(Attack):
+    """The options of the attacks that follow gradients of the classifiers.
 
     Parameters
     ----------
@@ -52,8 +52,6 @@ class SearchAttack(Attack):
         Start uniformly in the ball; otherwise at the image itself, which allows one restart only.
     weights : array-like of shape (L,), optional
         Attack this mixture of the same classifiers instead of the mixture's own weights.
-    keep_restarts : bool, default False
-        Return the best point of every restart as a candidate of its own, not only the best of all.
     images_per_pass : int, default 2048
         Images, counted once for each restart, in one forward pass. It changes the memory taken and
         not the draws; it is halved when a pass runs out of the device's memory.
@@ -77,12 +75,9 @@ class SearchAttack(Attack):
     restarts: int = 1
     random_start: bool = True
     weights: Any = None
-    keep_restarts: bool = False
     images_per_pass: int = 2048
     autocast: bool = False
     compile: bool = False
-
-    kind: ClassVar[str] = "search"
 
     def __post_init__(self) -> None:
         """Check the parameters."""
@@ -95,6 +90,24 @@ class SearchAttack(Attack):
                 f"restarts must be 1 without a random start; got {self.restarts}: "
                 "all of them would be the same"
             )
+
+
+@dataclass(frozen=True)
+class SearchAttack(GradientAttack):
+    """Base class of the attacks that search the ball step by step.
+
+    Parameters
+    ----------
+    norm, eps, steps, restarts, random_start, weights, images_per_pass, autocast, compile, name
+        The options of `GradientAttack`.
+    keep_restarts : bool, default False
+        Return the best point of every restart as a candidate of its own, not only the best of all.
+    """
+
+    _: KW_ONLY
+    keep_restarts: bool = False
+
+    kind: ClassVar[str] = "search"
 
     @abc.abstractmethod
     def visit(
@@ -139,10 +152,7 @@ class SearchAttack(Attack):
         self, mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Iterator[Tensor]:
         """Yield the best point, or that of each restart."""
-        objective, exact = self._objectives(mixture, y)
-        points, scores = self._search(objective, exact, self._starts(x, generator), x, y)
-        for members in {id(o.members): o.members for o in (objective, exact)}.values():
-            members.check()
+        points, scores = self.search(mixture, self.starts(x, generator), x, y)
         if self.keep_restarts:
             yield from points
             return
@@ -156,7 +166,7 @@ class SearchAttack(Attack):
     ) -> Iterator[Tensor]:
         """Yield all points visited, step by step and within a step restart by restart."""
         objective, _ = self._objectives(mixture, y)
-        start = self._starts(x, generator)
+        start = self.starts(x, generator)
         # All passes go forward together; only one network's graph on one pass exists at a time.
         passes = [
             self.visit(objective, start[rows], *_rows(x, y, rows))
@@ -166,26 +176,30 @@ class SearchAttack(Attack):
             yield from torch.cat([point for point, _ in visited]).split(len(x))
         objective.members.check()
 
-    def _objectives(self, mixture: Mixture, y: Tensor) -> tuple[Objective, Objective]:
-        """Return what the search ascends and what judges its result: two under autocast."""
-        options = {"compile": self.compile}
-        exact = Objective(Members(mixture, y, self.weights, **options), self.ascended())
-        if not self.autocast:
-            return exact, exact
-        fast = Members(mixture, y, self.weights, autocast=True, **options)
-        return Objective(fast, self.ascended()), exact
-
-    def _starts(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the starts of all restarts, one restart after another: (restarts B, C, H, W)."""
+    def starts(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the starts (restarts B, C, H, W) of a batch, one restart after another."""
         if not self.random_start:
             return x
         draws = [uniform_in_ball(x, self.norm, self.eps, generator) for _ in range(self.restarts)]
         return torch.cat(draws) if self.restarts > 1 else draws[0]
 
-    def _search(
-        self, objective: Objective, exact: Objective, start: Tensor, x: Tensor, y: Tensor
+    def search(
+        self, mixture: Mixture, start: Tensor, x: Tensor, y: Tensor
     ) -> tuple[list[Tensor], list[Score]]:
-        """Return the best point (B, C, H, W) of each restart, and its score."""
+        """Return the best point (B, C, H, W) of each restart, and its score.
+
+        Parameters
+        ----------
+        mixture : Mixture
+            Frozen.
+        start : torch.Tensor of shape (R B, C, H, W)
+            The starts of R searches for each image, in the order of `starts`.
+        x : torch.Tensor of shape (B, C, H, W)
+            The images at the centers of the balls.
+        y : torch.Tensor of shape (B,), int64
+            True classes.
+        """
+        objective, exact = self._objectives(mixture, y)
         points: list[Tensor] = []
         scores: list[Score] = []
         limit, waiting = self.images_per_pass, list(_passes(len(start), self.images_per_pass))
@@ -211,9 +225,20 @@ class SearchAttack(Attack):
                 slice(rows.start + part.start, rows.start + part.stop)
                 for part in _passes(len(start) - rows.start, limit)
             ]
+        for members in {id(o.members): o.members for o in (objective, exact)}.values():
+            members.check()
         best = torch.cat(points).split(len(x))
         judged = [torch.cat(part).split(len(x)) for part in zip(*scores, strict=True)]
         return list(best), [Score(*part) for part in zip(*judged, strict=True)]
+
+    def _objectives(self, mixture: Mixture, y: Tensor) -> tuple[Objective, Objective]:
+        """Return what the search ascends and what judges its result: two under autocast."""
+        options = {"compile": self.compile}
+        exact = Objective(Members(mixture, y, self.weights, **options), self.ascended())
+        if not self.autocast:
+            return exact, exact
+        fast = Members(mixture, y, self.weights, autocast=True, **options)
+        return Objective(fast, self.ascended()), exact
 
     def _best(
         self, objective: Objective, exact: Objective, start: Tensor, center: Tensor, y: Tensor

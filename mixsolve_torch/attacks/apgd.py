@@ -1,0 +1,162 @@
+"""Auto-PGD: gradient ascent with momentum that sets its own step size, image by image.
+
+    z_{t+1} = P( x_t + eta d_t ),
+    x_{t+1} = P( x_t + a (z_{t+1} - x_t) + (1 - a) (x_t - x_{t-1}) ),    a = 0.75 (1 in step one),
+
+with d_t the unit direction of steepest ascent and eta = 2 eps at first. At the checkpoints
+w_j = ceil(p_j T), p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06), an image's
+step is halved and its search goes on from the best point it has met, if since w_{j-1}
+
+    fewer than 0.75 of its steps raised the loss, or
+    neither its step was halved at w_{j-1} nor its largest loss has risen.
+
+Both use x_0 ... x_{w_j} alone, and the point of largest loss takes the place of x_{w_j}. For one
+classifier this is the published attack. For a mixture the loss is the expectation
+sum_k lam_k loss_k and "best point" has two meanings: restarts go by the loss, which is what is
+ascended; the result goes by the exact expected 0/1 loss first.
+
+References
+----------
+Croce, Hein. Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
+Parameter-free Attacks. ICML 2020, algorithm 1 and section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mixsolve_torch.attacks.ball import project, steepest
+from mixsolve_torch.attacks.objective import Objective, Score, ascended_loss
+from mixsolve_torch.attacks.search import SearchAttack
+from mixsolve_torch.losses import LossFunction
+
+MOMENTUM = 0.75
+RISING = 0.75  # the share of steps that must raise the loss
+_SHORT = {"cross-entropy": "CE", "dlr": "DLR"}
+
+
+@dataclass(frozen=True)
+class APGD(SearchAttack):
+    """Auto-PGD with random restarts: no step size to choose.
+
+    Parameters
+    ----------
+    norm : {"Linf", "L2"}
+        The norm of the ball, taken over one image.
+    eps : float
+        The radius, at least 0, in the unit of the images.
+    loss : str or callable, default "cross-entropy"
+        What is ascended, as for `PGD`. "dlr" needs at least 3 classes, and its gradient vanishes
+        where the true class ranks third: never rely on it alone.
+    steps : int, default 100
+        Steps of each restart.
+    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile, name
+        What all searches share, see `GradientAttack` and `SearchAttack`.
+
+    Raises
+    ------
+    MixsolveError
+        A parameter that is out of its range; "dlr" on classifiers of two classes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mixsolve_torch import Mixture
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    >>> x, y = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
+    >>> APGD("L2", 0.1, loss="dlr", steps=10)(Mixture([model]), x, y).shape
+    torch.Size([1, 5, 1, 2, 2])
+    """
+
+    _: KW_ONLY
+    loss: str | LossFunction = "cross-entropy"
+    steps: int = 100
+
+    kind: ClassVar[str] = "APGD"
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        super().__post_init__()
+        ascended_loss(self.loss)
+
+    def ascended(self) -> str | LossFunction:
+        """Return the loss whose expectation is ascended and that breaks ties."""
+        return self.loss
+
+    def label(self, kind: str) -> str:
+        """Return the attack's name, or one that also tells its loss."""
+        loss = ascended_loss(self.loss).name
+        return super().label(f"{kind}-{_SHORT.get(loss, loss)}")
+
+    def visit(
+        self, objective: Objective, start: Tensor, center: Tensor, y: Tensor
+    ) -> Iterator[tuple[Tensor, Score]]:
+        """Yield the points of the ascent and their scores."""
+        marks = checkpoints(self.steps)
+        point = before = top = start
+        score, gradient = objective.score_and_gradient(point, y)
+        yield point, score
+        value = top_value = last_top_value = score.value
+        top_gradient = gradient
+        step = torch.full_like(value, 2 * self.eps)
+        halved = torch.zeros_like(value, dtype=torch.bool)
+        risen = torch.zeros_like(value)
+        last_mark = 0
+        for t in range(1, self.steps + 1):
+            ahead = point + _per_image(step, point) * steepest(gradient, self.norm)
+            moved = project(ahead, center, self.norm, self.eps)
+            if t > 1:
+                mixed = point + MOMENTUM * (moved - point) + (1 - MOMENTUM) * (point - before)
+                moved = project(mixed, center, self.norm, self.eps)
+            before, point = point, moved
+            if t == self.steps:
+                yield point, objective.score(point, y)
+                return
+            score, gradient = objective.score_and_gradient(point, y)
+            yield point, score
+            risen = risen + (score.value > value)
+            value = score.value
+            better = value > top_value
+            top = torch.where(_mask(better), point, top)
+            top_gradient = torch.where(_mask(better), gradient, top_gradient)
+            top_value = torch.where(better, value, top_value)
+            if t in marks:
+                halve = risen < RISING * (t - last_mark)
+                halve |= ~halved & (top_value == last_top_value)
+                step = torch.where(halve, step / 2, step)
+                point = torch.where(_mask(halve), top, point)
+                gradient = torch.where(_mask(halve), top_gradient, gradient)
+                value = torch.where(halve, top_value, value)
+                halved, last_top_value, last_mark = halve, top_value, t
+                risen = torch.zeros_like(risen)
+
+
+def checkpoints(steps: int) -> list[int]:
+    """Return the steps after which the step size is looked at, at 0.22, 0.41, ... 0.99 of all.
+
+    Examples
+    --------
+    >>> checkpoints(100)
+    [22, 41, 57, 70, 80, 87, 93, 99]
+    """
+    # In hundredths, so that the shares are exact and none is rounded up a step too far.
+    share, length = 22, 22
+    marks = set()
+    while share < 100:
+        marks.add(-(-share * steps // 100))
+        length = max(length - 3, 6)
+        share += length
+    return sorted(marks)
+
+
+def _mask(chosen: Tensor) -> Tensor:
+    return chosen[:, None, None, None]
+
+
+def _per_image(values: Tensor, x: Tensor) -> Tensor:
+    return values.to(x.dtype)[:, None, None, None]
