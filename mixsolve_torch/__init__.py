@@ -18,7 +18,15 @@ except ModuleNotFoundError as error:
         "install it with: pip install 'mixsolve[torch]'"
     ) from error
 
-from mixsolve_torch.attacks import PGD, Attack, TransferPGD, UniformBall
+from mixsolve_torch.attacks import (
+    APGD,
+    PGD,
+    Attack,
+    Standard,
+    TransferPGD,
+    UniformBall,
+    resolve_attacks,
+)
 from mixsolve_torch.candidates import CandidateLosses, build_losses
 from mixsolve_torch.data import Digits, batches, digits
 from mixsolve_torch.losses import bounded_margin, cross_entropy, expected_loss, zero_one
@@ -27,12 +35,14 @@ from mixsolve_torch.models import Normalize, digits_cnn
 from mixsolve_torch.training import fit
 
 __all__ = [
+    "APGD",
     "PGD",
     "Attack",
     "CandidateLosses",
     "Digits",
     "Mixture",
     "Normalize",
+    "Standard",
     "TransferPGD",
     "UniformBall",
     "batches",
@@ -43,5 +53,6 @@ __all__ = [
     "digits_cnn",
     "expected_loss",
     "fit",
+    "resolve_attacks",
     "zero_one",
 ]

@@ -3,7 +3,19 @@
 from mixsolve_torch.attacks.apgd import APGD
 from mixsolve_torch.attacks.base import Attack, frozen
 from mixsolve_torch.attacks.pgd import PGD
+from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
+from mixsolve_torch.attacks.standard import Standard
 from mixsolve_torch.attacks.transfer import TransferPGD
 from mixsolve_torch.attacks.uniform import UniformBall
 
-__all__ = ["APGD", "PGD", "Attack", "TransferPGD", "UniformBall", "frozen"]
+__all__ = [
+    "APGD",
+    "ATTACKS",
+    "PGD",
+    "Attack",
+    "Standard",
+    "TransferPGD",
+    "UniformBall",
+    "frozen",
+    "resolve_attacks",
+]

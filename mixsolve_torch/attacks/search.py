@@ -168,11 +168,11 @@ class SearchAttack(GradientAttack):
         objective, _ = self._objectives(mixture, y)
         start = self.starts(x, generator)
         # All passes go forward together; only one network's graph on one pass exists at a time.
-        passes = [
+        together = [
             self.visit(objective, start[rows], *_rows(x, y, rows))
-            for rows in _passes(len(start), self.images_per_pass)
+            for rows in passes(len(start), self.images_per_pass)
         ]
-        for visited in zip(*passes, strict=True):
+        for visited in zip(*together, strict=True):
             yield from torch.cat([point for point, _ in visited]).split(len(x))
         objective.members.check()
 
@@ -202,7 +202,7 @@ class SearchAttack(GradientAttack):
         objective, exact = self._objectives(mixture, y)
         points: list[Tensor] = []
         scores: list[Score] = []
-        limit, waiting = self.images_per_pass, list(_passes(len(start), self.images_per_pass))
+        limit, waiting = self.images_per_pass, list(passes(len(start), self.images_per_pass))
         while waiting:
             rows = waiting.pop(0)
             try:
@@ -223,7 +223,7 @@ class SearchAttack(GradientAttack):
             )
             waiting = [
                 slice(rows.start + part.start, rows.start + part.stop)
-                for part in _passes(len(start) - rows.start, limit)
+                for part in passes(len(start) - rows.start, limit)
             ]
         for members in {id(o.members): o.members for o in (objective, exact)}.values():
             members.check()
@@ -255,7 +255,7 @@ class SearchAttack(GradientAttack):
         return kept, kept_score
 
 
-def _passes(rows: int, limit: int) -> Iterator[slice]:
+def passes(rows: int, limit: int) -> Iterator[slice]:
     """Yield slices of at most `limit` rows and of nearly the same length."""
     count = -(-rows // limit)
     for part in range(count):
