@@ -47,6 +47,12 @@ class SmallGame:
     others: int
 
 
+def row_limit(engine: Engine) -> int:
+    """Rows that may be in doubt: a part of the tensor's rows or memory, whichever is less."""
+    affordable = engine.n_bytes / (2 * 8 * engine.n_classifiers + _BOOKKEEPING)
+    return int(max(_MEMORY * min(engine.n_rows, affordable), _MIN_LIMIT))
+
+
 class Doubt:
     """Samples in doubt and their rows, gathered from one pass to the next.
 
@@ -61,15 +67,14 @@ class Doubt:
         ``sample * n_rows + candidate`` of each row in doubt, ascending and distinct. A sample that
         has one has a positive weight.
     limit : int
-        Rows a near response may add: a part of the tensor's rows or memory, whichever is less.
+        Rows a near response may add (see `row_limit`).
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._winners: np.ndarray | None = None
         self.keys = np.empty(0, dtype=np.int64)
-        affordable = engine.n_bytes / (2 * 8 * engine.n_classifiers + _BOOKKEEPING)
-        self.limit = int(max(_MEMORY * min(engine.n_rows, affordable), _MIN_LIMIT))
+        self.limit = row_limit(engine)
 
     def add(self, response: NearResponse) -> bool:
         """Take in near rows, and winners that were missing; say whether there were any of these.

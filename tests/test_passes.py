@@ -209,7 +209,12 @@ def test_soft_response(case, alpha):
         slip = (1e-12 + blur) * curvature
         np.testing.assert_allclose(response.hessian, hessian, rtol=1e-9, atol=slip)
         np.testing.assert_array_equal(response.hessian, response.hessian.T)
-        first_order = case.engine.soft_response(weights, alpha, hessian=False)
+        passes = case.engine.n_passes
+        assert case.engine.soft_response(weights, alpha) is response
+        assert case.engine.soft_response(weights, alpha, hessian=False).hessian is None
+        assert case.engine.n_passes == passes
+        first_order = case.engine.soft_response(weights, alpha.copy(), hessian=False)
+        assert case.engine.n_passes == passes + 1
         assert first_order.hessian is None
         assert first_order.value == response.value
         np.testing.assert_array_equal(first_order.gradient, response.gradient)

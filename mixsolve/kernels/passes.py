@@ -19,6 +19,9 @@ from numba import njit
 
 from mixsolve.kernels.linear_algebra import BLOCK, OPTIONS, STRIDE, add_outer
 
+LOWEST = -float(np.finfo(np.float64).max)  # above the score of a masked candidate
+NEGLIGIBLE = 1e-12  # share of a sample's mass that its covariance can do without
+
 
 @njit(**OPTIONS)
 def _score(rows, r, weights):
@@ -34,6 +37,31 @@ def _longest(offsets):
     for i in range(offsets.size - 1):
         longest = max(longest, offsets[i + 1] - offsets[i])
     return longest
+
+
+@njit(**OPTIONS)
+def _score_all(rows, first, last, allowed, weights, scores):
+    """Scores of a sample's rows, -inf where masked; the highest score and the first row with it."""
+    masked = allowed.size > 0
+    top = -np.inf
+    winner = first
+    for r in range(first, last):
+        score = -np.inf if masked and not allowed[r] else _score(rows, r, weights)
+        scores[r - first] = score
+        if score > top:
+            top = score
+            winner = r
+    return top, winner
+
+
+@njit(**OPTIONS)
+def _find_near(scores, threshold, near):
+    """The places of all scores from `threshold` on, and how many there are."""
+    found = 0
+    for j in range(near.size):
+        near[found] = j  # written always: which of the scores count cannot be foreseen
+        found += scores[j] >= threshold
+    return found
 
 
 @njit(**OPTIONS)
@@ -70,23 +98,22 @@ def soft_response(
 ):
     """sum_i w_i alpha_i log sum_j p_ij exp(<lam, l_ij> / alpha_i), its gradient and Hessian.
 
-    With q the softmax of sample i and d_j = l_ij - l_i,best:
-        gradient += w_i (l_i,best + E_q d),    hessian += w_i / alpha_i Cov_q d,
+    With q the softmax of sample i and lbar = l_i,best + E_q[l_ij - l_i,best]:
+        gradient += w_i lbar,    hessian += w_i / alpha_i E_q[(l_ij - lbar) (l_ij - lbar)'],
     in the upper triangle only; an empty `hessian` is left alone. Differences from the best row
     lose no digits where the candidates hardly differ, nor does the logarithm where alpha is large
     and the sum hardly below the measure's. Candidates more than `cutoff` alpha below the best are
-    skipped: exp(-cutoff) is below the rounding of the sum.
+    skipped: exp(-cutoff) is below the rounding of the sum. The Hessian, which only guides steps,
+    leaves out shares below `NEGLIGIBLE`; its outer products are added in blocks.
 
-    Means and covariances are updated row by row, E += s (d - E) and C += s (1 - s) (d - E)(d - E)'
-    with s the row's share of the mass so far; the outer products are added in blocks.
-
-    Memory walk: every row once for its score, the rows within the cutoff once more from cache.
+    Memory walk: every row once for its score, the rows within the cutoff twice more from cache.
     """
     n_classifiers = rows.shape[1]
     second_order = hessian.size > 0
     masked = allowed.size > 0
     measured = prior.size > 0
     scores = np.empty(_longest(offsets))
+    near = np.empty(scores.size, dtype=np.int64)
     mean = np.empty(n_classifiers)
     block = np.empty((hessian.shape[0], STRIDE))
     filled = 0
@@ -94,70 +121,59 @@ def soft_response(
     for i in range(offsets.size - 1):
         first = offsets[i] - offsets[0]
         last = offsets[i + 1] - offsets[0]
-        top = -np.inf
-        winner = first
-        measure = 0.0
-        for r in range(first, last):
-            if masked and not allowed[r]:
-                scores[r - first] = -np.inf
-                continue
-            measure += prior[r] if measured else 1.0
-            score = _score(rows, r, weights)
-            scores[r - first] = score
-            if score > top:
-                top = score
-                winner = r
+        top, winner = _score_all(rows, first, last, allowed, weights, scores)
+        threshold = max(top - cutoff * alpha[i], LOWEST)
+        n_near = _find_near(scores, threshold, near[: last - first])
+        skipped = float(last - first - n_near)
+        if masked or measured:
+            skipped = 0.0
+            for r in range(first, last):
+                if scores[r - first] < threshold and not (masked and not allowed[r]):
+                    skipped += prior[r] if measured else 1.0
+        measure = skipped
         total = 0.0
-        deficit = 0.0  # measure - total
-        threshold = top - cutoff * alpha[i]
-        for r in range(first, last):
-            share = prior[r] if measured else 1.0
-            if scores[r - first] == -np.inf:
-                scores[r - first] = 0.0  # masked
-                continue
-            if scores[r - first] < threshold:
-                deficit += share
-                scores[r - first] = 0.0
-                continue
-            exponent = (scores[r - first] - top) / alpha[i]
+        deficit = skipped  # measure - total
+        for c in range(n_near):
+            share = prior[first + near[c]] if measured else 1.0
+            exponent = (scores[near[c]] - top) / alpha[i]
             if exponent > -0.5:
                 less = share * math.expm1(exponent)
                 mass = share + less
             else:
                 mass = share * math.exp(exponent)
                 less = mass - share
+            measure += share
             total += mass
             deficit -= less
-            scores[r - first] = mass
+            scores[c] = mass
         if deficit < 0.5 * measure:
             logarithm = math.log1p(-deficit / measure)
         else:
             logarithm = math.log(total / measure)
         value += sample_weight[i] * (top + alpha[i] * logarithm)
         mean[:] = 0.0
-        so_far = scores[winner - first]
-        curvature = sample_weight[i] / (alpha[i] * total)
-        for r in range(first, last):
-            mass = scores[r - first]
-            if mass == 0.0 or r == winner:
-                continue
-            share = mass / (so_far + mass)
-            scale = math.sqrt(curvature * so_far * share)
-            so_far += mass
+        for c in range(n_near):
+            share = scores[c] / total
+            r = first + near[c]
             for k in range(n_classifiers):
-                difference = np.float64(rows[r, k])
-                difference -= rows[winner, k]
-                difference -= mean[k]
-                mean[k] += share * difference
-                if second_order:
-                    block[k, filled] = scale * difference
-            if second_order:
-                filled += 1
-                if filled == BLOCK:
-                    add_outer(block, filled, hessian)
-                    filled = 0
+                mean[k] += share * (np.float64(rows[r, k]) - np.float64(rows[winner, k]))
         for k in range(n_classifiers):
-            gradient[k] += sample_weight[i] * (rows[winner, k] + mean[k])
+            mean[k] += rows[winner, k]
+            gradient[k] += sample_weight[i] * mean[k]
+        if not second_order or n_near == 1:
+            continue
+        curvature = sample_weight[i] / (alpha[i] * total)
+        for c in range(n_near):
+            if scores[c] < NEGLIGIBLE * total:
+                continue
+            scale = math.sqrt(curvature * scores[c])
+            r = first + near[c]
+            for k in range(n_classifiers):
+                block[k, filled] = scale * (np.float64(rows[r, k]) - mean[k])
+            filled += 1
+            if filled == BLOCK:
+                add_outer(block, filled, hessian)
+                filled = 0
     if second_order:
         add_outer(block, filled, hessian)
     return value
@@ -165,42 +181,49 @@ def soft_response(
 
 @njit(**OPTIONS)
 def gibbs(
-    rows, offsets, allowed, prior, alpha, weights, threshold, counts, candidates, probabilities
+    rows,
+    offsets,
+    allowed,
+    prior,
+    alpha,
+    weights,
+    cutoff,
+    threshold,
+    counts,
+    candidates,
+    probabilities,
 ):
     """The Gibbs strategy p_ij exp(<lam, l_ij> / alpha_i), normalised within each sample.
 
     Its counts[i] entries above `threshold` (which the likeliest candidate always is) are written
     to `candidates` and `probabilities`, both (R,), one sample after the other; they sum to 1.
     Returns their number.
+
+    Memory walk: every row once, in order.
     """
-    masked = allowed.size > 0
     measured = prior.size > 0
-    masses = np.empty(_longest(offsets))
+    scores = np.empty(_longest(offsets))
+    near = np.empty(scores.size, dtype=np.int64)
     used = 0
     for i in range(offsets.size - 1):
         first = offsets[i] - offsets[0]
         last = offsets[i + 1] - offsets[0]
-        top = -np.inf
-        for r in range(first, last):
-            score = _score(rows, r, weights)
-            if masked and not allowed[r]:
-                score = -np.inf
-            masses[r - first] = score
-            top = max(top, score)
+        top, _ = _score_all(rows, first, last, allowed, weights, scores)
+        n_near = _find_near(scores, max(top - cutoff * alpha[i], LOWEST), near[: last - first])
         total = 0.0
-        for r in range(first, last):
-            mass = math.exp((masses[r - first] - top) / alpha[i])
+        for c in range(n_near):
+            mass = math.exp((scores[near[c]] - top) / alpha[i])
             if measured:
-                mass *= prior[r]
-            masses[r - first] = mass
+                mass *= prior[first + near[c]]
+            scores[c] = mass
             total += mass
         begin = used
         kept = 0.0
-        for r in range(first, last):
-            if masses[r - first] > threshold * total:
-                candidates[used] = r - first
-                probabilities[used] = masses[r - first]
-                kept += masses[r - first]
+        for c in range(n_near):
+            if scores[c] > threshold * total:
+                candidates[used] = near[c]
+                probabilities[used] = scores[c]
+                kept += scores[c]
                 used += 1
         for entry in range(begin, used):
             probabilities[entry] /= kept
@@ -237,7 +260,6 @@ def near_response(
     n_classifiers = rows.shape[1]
     step = radius * math.sqrt(n_classifiers)
     pure = slack.size == 0
-    masked = allowed.size > 0
     scores = np.empty(_longest(offsets))
     near = np.empty(_longest(offsets), dtype=np.int64)
     taken = np.empty(_longest(offsets), dtype=np.bool_)
@@ -248,16 +270,7 @@ def near_response(
     for i in range(offsets.size - 1):
         first = offsets[i] - offsets[0]
         last = offsets[i + 1] - offsets[0]
-        top = -np.inf
-        winner = first
-        for r in range(first, last):
-            score = _score(rows, r, weights)
-            if masked and not allowed[r]:
-                score = -np.inf
-            scores[r - first] = score
-            if score > top:
-                top = score
-                winner = r
+        top, winner = _score_all(rows, first, last, allowed, weights, scores)
         best[i] = winner - first
         value += sample_weight[i] * top
         for k in range(n_classifiers):

@@ -28,7 +28,7 @@ import time
 import numpy as np
 
 from mixsolve import presolve, simplex
-from mixsolve.doubt import Doubt, subsamples, trusted_step
+from mixsolve.doubt import Doubt, row_limit, subsamples, trusted_step
 from mixsolve.engines.base import Engine, NearResponse, SoftResponse, count_passes
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.methods import lp
@@ -42,7 +42,7 @@ _CUTOFF = 60.0  # in units of alpha: 40 make a candidate vanish, 20 are left for
 _MAX_DOUBT = 0.2  # share of the rows up to which the small game pays
 _FAR = 1.0  # radius about weights that nothing is known of
 _SAMPLING_RADIUS = 1.0  # times n^-1/2: where the optimal weights of n samples are looked for
-_LEVEL_TOLERANCE = 1e-5  # of the spread: a subsample's weights need not be exact
+_LEVEL_TOLERANCE = 3e-3  # of the spread, times n^-1/2: a subsample's weights err more than that
 _SMALL_TOLERANCE = 0.1  # of the tolerance, left to the small games
 _ARMIJO = 1e-4
 _CUT = 0.5  # share of a step below which it counts as cut back
@@ -58,13 +58,13 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     began = time.perf_counter()
     engine, alpha, words = problem.engine, problem.alpha, []
     assert alpha is not None
-    if problem.presolve and isinstance(engine, MemoryEngine):
+    if problem.presolve:
         reduction = presolve.reduce(engine, alpha)
         if reduction is not None and reduction.alpha is not None:
             engine, alpha = reduction.engine, reduction.alpha
             words.append(reduction.message)
     presolved = time.perf_counter()
-    weights, radius = start, _FAR
+    weights, radius, crowded = start, _FAR, False
     nearly_exact = float(alpha.max()) <= _NEARLY_EXACT * engine.spread
     for samples in [*([] if problem.warm else subsamples(engine)), None]:
         level = engine if samples is None else engine.subsample(samples)
@@ -73,12 +73,14 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             weights, radius = lp.optimal_weights(level, weights, exact), 0.0
         if samples is None:
             break
-        rounds = _Rounds(level, alpha[samples], stop.part(_LEVEL_TOLERANCE * level.spread))
-        weights = rounds.run(weights, radius)
+        tolerance = _LEVEL_TOLERANCE * level.spread / np.sqrt(level.n_samples)
+        rounds = _Rounds(level, alpha[samples], stop.part(tolerance))
+        weights = rounds.run(weights, radius, crowded)
         radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples)
+        crowded = rounds.crowd(weights, radius) > _Rounds.most(engine) / engine.n_rows
         count_passes(engine, level)
     rounds = _Rounds(engine, alpha, stop)
-    weights = rounds.run(weights, radius)
+    weights = rounds.run(weights, radius, crowded)
     if engine is not problem.engine:
         count_passes(problem.engine, engine)
     words.append(rounds.message)
@@ -94,8 +96,19 @@ class _Rounds:
         self._alpha = alpha
         self._stop = stop
         self._doubt = Doubt(engine)
-        self._limit = min(self._doubt.limit, int(_MAX_DOUBT * engine.n_rows))
+        self._limit = self.most(engine)
         self._scale = float(alpha.max()) / max(engine.spread, _TINY)
+
+    @staticmethod
+    def most(engine: Engine) -> int:
+        """Rows up to which the small game pays."""
+        return min(row_limit(engine), int(_MAX_DOUBT * engine.n_rows))
+
+    def crowd(self, weights: np.ndarray, radius: float) -> float:
+        """The share of rows that weigh in near some weights."""
+        each = radius / np.sqrt(weights.size)
+        near = self._engine.near_response(weights, each, 0, _CUTOFF * self._alpha)
+        return near.n_near / self._engine.n_rows
 
     @property
     def message(self) -> str:
@@ -103,9 +116,12 @@ class _Rounds:
         rows = self._doubt.keys.size or self._engine.n_rows
         return f"{self._stop.nit} iterations on {rows} of {self._engine.n_rows} rows"
 
-    def run(self, weights: np.ndarray, radius: float) -> np.ndarray:
-        """Rounds from `weights`, thought to be `radius` from the optimum, until `stop` says so."""
-        if radius == _FAR or _CUTOFF * self._scale >= 1.0:
+    def run(self, weights: np.ndarray, radius: float, crowded: bool) -> np.ndarray:
+        """Rounds from `weights`, thought to be `radius` from the optimum, until `stop` says so.
+
+        Where too many rows weigh in, which `crowded` foretells, Newton runs on all of them.
+        """
+        if crowded or radius == _FAR or _CUTOFF * self._scale >= 1.0:
             return descend(self._engine, self._alpha, weights, self._stop)
         radius /= np.sqrt(weights.size)
         for _ in self._stop.iterations(DEFAULT_MAX_ITER):
