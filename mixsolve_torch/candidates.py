@@ -13,7 +13,9 @@ Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence, Sized
+import os
+from collections.abc import Iterable, Sequence, Sized
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +32,18 @@ from mixsolve_torch.attacks.base import (
     frozen,
     prepare,
 )
+from mixsolve_torch.candidate_memory import MemoryStore
+from mixsolve_torch.candidate_store import DiskStore
 from mixsolve_torch.data import batches
-from mixsolve_torch.losses import LOSSES, Loss, LossFunction, get_loss
+from mixsolve_torch.fingerprint import describe
+from mixsolve_torch.losses import LossFunction, get_loss
 from mixsolve_torch.mixture import Mixture, check_weights
 from mixsolve_torch.progress import ProgressBar
+from mixsolve_torch.recorder import Recorder, Source, clean, source
 
 logger = logging.getLogger(__name__)
+
+_ENTRIES_AT_A_TIME = 1 << 22
 
 Data = tuple[Tensor, Tensor] | Iterable[Sequence[Tensor]]
 
@@ -47,9 +55,9 @@ class CandidateLosses:
     Attributes
     ----------
     values : torch.Tensor of shape (N, m, L)
-        ``values[i, j, k]``, the loss of classifier k on candidate j of image i, on the mixture's
-        device: uint8 for the 0/1 loss; float32 for the others, or float64 where the classifiers
-        compute in it. This is what `mixsolve.solve` takes.
+        ``values[i, j, k]``, the loss of classifier k on candidate j of image i: uint8 for the 0/1
+        loss; float32 for the others, or float64 where the classifiers compute in it. On the device
+        asked for, or mapped from a file. This is what `mixsolve.solve` takes.
     labels : torch.Tensor of shape (N,), int64
         The true classes.
     candidate_names : tuple of str
@@ -89,10 +97,10 @@ class CandidateLosses:
     def worst(self, weights: Any) -> Tensor:
         """Return the expected loss (N,), float64, of each image's worst candidate."""
         lam = check_weights(weights, self.values.shape[2]).to(self.values.device)
-        worst = self.values[:, 0].to(torch.float64) @ lam
-        for j in range(1, self.values.shape[1]):
-            worst = torch.maximum(worst, self.values[:, j].to(torch.float64) @ lam)
-        return worst
+        images = max(1, _ENTRIES_AT_A_TIME // max(1, self.values[0].numel()))
+        # In parts, since the float64 copy of small integers is eight times their size.
+        parts = [(part.to(torch.float64) @ lam).amax(dim=1) for part in self.values.split(images)]
+        return torch.cat(parts)
 
 
 def build_losses(
@@ -101,12 +109,26 @@ def build_losses(
     attacks: Attack | Sequence[Attack],
     loss: str | LossFunction = "zero-one",
     *,
+    keep: str = "final",
     batch_size: int = 256,
     generator: torch.Generator | None = None,
+    device: str | torch.device | None = None,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     keep_inputs: bool = False,
     progress: bool = False,
 ) -> CandidateLosses:
     """Attack every image with every attack and record the losses of all classifiers.
+
+    Where the accelerator's memory does not suffice, images are attacked in parts of half as many,
+    from then on, and a warning is logged.
+
+    With `out` the values go to a .npy file batch by batch. A call that was interrupted, however it
+    was, goes on where it stopped when it is repeated, and ends with the same file; one that had
+    finished returns the file at once. Data must come in the same order again. What the file is made
+    of is noted beside it (``.json``) and compared: a file begun with other classifiers, weights,
+    attacks, data or draws is refused. Attributes of a classifier other than its parameters, buffers
+    and printed form are not seen.
 
     Parameters
     ----------
@@ -119,13 +141,25 @@ def build_losses(
         Where the candidates come from. The clean image always is the first candidate.
     loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
         The loss recorded. It need not be the loss that the attacks ascend.
+    keep : {"final", "trajectory"}, default "final"
+        Whether the candidates are what the attacks found, or all points they went through.
     batch_size : int, default 256
-        Images attacked at a time when `data` is a pair of tensors. Random draws are made batch
-        by batch, so that they depend on it.
+        Images attacked at a time when `data` is a pair of tensors.
     generator : torch.Generator, optional
-        Source of all random draws; by default a new one seeded with 0.
+        Source of all random draws, by default a new one seeded with 0. One number is drawn from it;
+        that number, the batch and the attack give the draws, so that they do not depend on what
+        happened in other batches. A batch that memory splits has other draws for every part.
+    device : str or torch.device, optional
+        Where the values are kept in memory; by default the mixture's device.
+    out : str or path, optional
+        A .npy file to keep the values in instead. What comes back is mapped from it, and
+        `mixsolve solve` takes it.
+    overwrite : bool, default False
+        Whether a file `out` that this call did not make may be replaced, once the new one is
+        complete, and one that other settings began be begun anew. A finished one is made again.
     keep_inputs : bool, default False
-        Keep the attacked images as well, e.g. for pictures: N m times the size of an image.
+        Keep the attacked images as well, e.g. for pictures: N m times the size of an image, on the
+        mixture's device.
     progress : bool, default False
         Show a progress bar if the work takes more than two seconds and stderr is a terminal.
 
@@ -137,8 +171,9 @@ def build_losses(
     Raises
     ------
     MixsolveError
-        Images outside [0, 1], labels or logits that do not fit, logits that are not finite, or data
-        without a batch.
+        Images outside [0, 1], labels or logits that do not fit, logits that are not finite, data
+        without a batch; values that do not fit the device; a file in the way, or one that does not
+        belong to this call.
     MixsolveTypeError
         Something that is not a mixture, an attack, a generator, or data of images and labels.
 
@@ -156,56 +191,93 @@ def build_losses(
     """
     check_mixture(mixture)
     recorded = get_loss(loss)
-    chosen = _check_attacks(attacks)
+    chosen = check_attacks(attacks)
     generator = default_generator(generator)
-    names = candidate_names(chosen, len(mixture))
-    total, loader = _batches(data, as_count("batch_size", batch_size))
-    values: list[Tensor] = []
+    home = _check_device(device, mixture, out)
+    if keep not in ("final", "trajectory"):
+        raise MixsolveError(f"keep must be 'final' or 'trajectory'; got {keep!r}")
+    if out is not None and keep_inputs:
+        raise MixsolveError(
+            "keep_inputs must be False with out: images stay in memory and would be lost when the "
+            "run is interrupted; build the losses of fewer images in memory instead"
+        )
+    names = candidate_names(chosen, len(mixture), keep)
+    batch_size = as_count("batch_size", batch_size)
+    total, samples, loader = _batches(data, batch_size)
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    store: MemoryStore | DiskStore
+    if out is None:
+        store = MemoryStore(home, samples)
+    else:
+        settings = {
+            "candidates": list(names),
+            "attacks": describe(chosen),
+            "keep": keep,
+            "loss": recorded.name,
+            "loss function": describe(recorded.function),
+            "classifiers": describe(mixture.models),
+            "weights": mixture.weights.tolist(),
+            "batch_size": batch_size if samples is not None else None,
+            "generator": seed,
+        }
+        store = DiskStore(out, settings, (len(names), len(mixture)), overwrite)
     labels: list[Tensor] = []
-    inputs: list[Tensor] = []
+    inputs = MemoryStore(mixture.device, samples)
     steps = None if total is None else total * len(names)
-    with frozen(mixture), ProgressBar("Attacking", steps, enabled=progress) as bar:
+    with (
+        closing(store),
+        frozen(mixture),
+        ProgressBar("Attacking", steps, enabled=progress) as bar,
+    ):
+        sources = _sources(chosen, len(mixture), keep)
+        recorder = Recorder(mixture, sources, recorded, seed, generator.device, bar.advance)
+        recorder.together = store.together
         for number, batch in enumerate(loader):
             x, y = prepare(mixture, *_pair(batch, number))
-            rows: list[Tensor] = []
-            points: list[Tensor] = []
-            for candidate in _candidates(chosen, mixture, x, y, generator):
-                rows.append(_member_losses(mixture, candidate, y, recorded))
-                if keep_inputs:
-                    points.append(candidate)
-                bar.advance(1)
-            values.append(torch.stack(rows, dim=1))
             labels.append(y)
-            if keep_inputs:
-                inputs.append(torch.stack(points, dim=1))
-    if not values:
-        raise MixsolveError("data must hold at least one batch; got none")
+            if store.passes_over(x, y):
+                bar.advance(len(names))
+                continue
+            rows, points = recorder.record(number, x, y, keep_inputs=keep_inputs)
+            store.append(rows, recorder.together)
+            if points is not None:
+                inputs.append(points)
+        if not labels:
+            raise MixsolveError("data must hold at least one batch; got none")
+        values = store.finish()
     losses = CandidateLosses(
-        values=torch.cat(values),
-        labels=torch.cat(labels),
+        values=values,
+        labels=torch.cat(labels).to(values.device),
         candidate_names=names,
         loss=recorded.name,
-        inputs=torch.cat(inputs) if keep_inputs else None,
+        inputs=inputs.finish() if keep_inputs else None,
     )
     logger.info("built %s losses of shape %s", losses.loss, tuple(losses.values.shape))
     return losses
 
 
-def candidate_names(attacks: Sequence[Attack], classifiers: int) -> tuple[str, ...]:
+def candidate_names(
+    attacks: Sequence[Attack], classifiers: int, keep: str = "final"
+) -> tuple[str, ...]:
     """Return the names of all candidates, "clean" first; a repeated name gets a number."""
-    names = ["clean"]
-    for attack in attacks:
-        for name in attack.names(classifiers):
+    names: dict[str, None] = {}
+    for each in _sources(attacks, classifiers, keep):
+        for name in each.names:
             copies = 1
             unique = name
             while unique in names:
                 copies += 1
                 unique = f"{name} ({copies})"
-            names.append(unique)
+            names[unique] = None
     return tuple(names)
 
 
-def _check_attacks(attacks: Attack | Sequence[Attack]) -> list[Attack]:
+def _sources(attacks: Sequence[Attack], classifiers: int, keep: str) -> list[Source]:
+    return [clean(), *(source(attack, classifiers, keep) for attack in attacks)]
+
+
+def check_attacks(attacks: Attack | Sequence[Attack]) -> list[Attack]:
+    """Return attacks as a list, refusing anything else."""
     if isinstance(attacks, str) or not isinstance(attacks, Attack | Iterable):
         raise MixsolveTypeError(
             "attacks must be an Attack such as PGD('Linf', 8 / 255), or a sequence of them; "
@@ -221,20 +293,39 @@ def _check_attacks(attacks: Attack | Sequence[Attack]) -> list[Attack]:
     return chosen
 
 
-def _batches(data: Data, batch_size: int) -> tuple[int | None, Iterable[Sequence[Tensor]]]:
+def _check_device(
+    device: str | torch.device | None, mixture: Mixture, out: str | os.PathLike[str] | None
+) -> torch.device:
+    """Return where the values are kept, refusing a device where `out` says on disk."""
+    if device is None:
+        return mixture.device
+    if out is not None:
+        raise MixsolveError(f"device must be left out with out, which says on disk; got {device!r}")
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise MixsolveError(
+            f"device must be a device of PyTorch such as 'cpu' or 'cuda'; got {device!r}"
+        ) from error
+
+
+def _batches(
+    data: Data, batch_size: int
+) -> tuple[int | None, int | None, Iterable[Sequence[Tensor]]]:
+    """Return the number of batches and of samples, where they are known, and the batches."""
     if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor):
         x, y = _pair(data, 0)
         checks.labels("y", y, len(checks.images("x", x)))
-        return -(-len(x) // batch_size), batches(x, y, batch_size)
+        return -(-len(x) // batch_size), len(x), batches(x, y, batch_size)
     if not isinstance(data, Iterable):
         raise MixsolveTypeError(
             "data must be a pair of tensors (images, labels) or an iterable of such batches; "
             f"got {type(data).__name__}"
         )
     try:
-        return (len(data) if isinstance(data, Sized) else None), data
+        return (len(data) if isinstance(data, Sized) else None), None, data
     except TypeError:  # a DataLoader of an iterable dataset has a len() that refuses to answer
-        return None, data
+        return None, None, data
 
 
 def _pair(batch: Any, number: int) -> tuple[Tensor, Tensor]:
@@ -244,25 +335,3 @@ def _pair(batch: Any, number: int) -> tuple[Tensor, Tensor]:
             f"batch {number} is a {type(batch).__name__}; convert arrays with torch.as_tensor"
         )
     return batch[0], batch[1]
-
-
-def _candidates(
-    attacks: Sequence[Attack], mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator
-) -> Iterator[Tensor]:
-    yield x
-    for attack in attacks:
-        yield from attack.generate(mixture, x, y, generator)
-
-
-@torch.no_grad()
-def _member_losses(mixture: Mixture, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
-    """Return the losses (B, L) of all classifiers, in the smallest dtype that holds them."""
-    logits = mixture.member_logits(x)
-    checks.label_range("y", int(y.max()), logits.shape[-1])
-    checks.finite_logits(logits, range(len(mixture)))
-    losses = torch.stack([loss.function(member, y) for member in logits], dim=1)
-    if loss is LOSSES["zero-one"] or losses.dtype == torch.bool:
-        return losses.to(torch.uint8)
-    if losses.is_floating_point():
-        return losses.to(torch.promote_types(losses.dtype, torch.float32))
-    return losses

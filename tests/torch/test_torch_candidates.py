@@ -65,19 +65,43 @@ def test_values_by_an_explicit_loop(kind, mixture, batch):
     torch.testing.assert_close(losses.values.float(), expected, rtol=1e-4, atol=1e-5)
 
 
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 def test_candidates_are_those_of_the_attacks(mixture, batch):
-    losses = build_losses(
-        mixture, batch, ATTACKS, keep_inputs=True, generator=torch.Generator().manual_seed(5)
-    )
-    draws = torch.Generator().manual_seed(5)
-    alone = torch.cat([attack(mixture, *batch, draws) for attack in ATTACKS])
+    still = [
+        PGD("Linf", 0.2, steps=3, random_start=False),
+        TransferPGD("L2", 0.4, steps=3, random_start=False),
+    ]
+    losses = build_losses(mixture, batch, still, keep_inputs=True)
+    alone = torch.cat([attack(mixture, *batch) for attack in still])
     assert torch.equal(losses.inputs[:, 1:], alone.transpose(0, 1))
-    same = build_losses(
-        mixture, batch, ATTACKS, keep_inputs=True, generator=torch.Generator().manual_seed(5)
-    )
-    assert torch.equal(losses.inputs, same.inputs)
-    other = build_losses(mixture, batch, ATTACKS, keep_inputs=True)
-    assert not torch.equal(losses.inputs, other.inputs)
+
+
+def test_draws_depend_on_generator_batch_and_attack_alone(mixture, batch):
+    def built(attacks, seed=5, **options):
+        generator = seeded(seed)
+        losses = build_losses(
+            mixture, batch, attacks, keep_inputs=True, generator=generator, **options
+        )
+        return losses.inputs, generator.get_state()
+
+    twice = [UniformBall("L2", 0.4, draws=2), UniformBall("L2", 0.4, draws=2)]
+    inputs, state = built(twice)
+    again, same_state = built(twice)
+    assert torch.equal(inputs, again)
+    assert torch.equal(state, same_state)
+    assert not torch.equal(inputs, built(twice, seed=6)[0])
+    assert not torch.equal(inputs[:, 1:3], inputs[:, 3:])
+    # Another attack before it, of many draws or none, changes no draw of the second one.
+    other, other_state = built([PGD("Linf", 0.2, steps=1, restarts=3), twice[1]])
+    assert torch.equal(other[:, 2:], inputs[:, 3:])
+    assert torch.equal(other_state, state)
+    # Batches have draws of their own: equal images are attacked in different ways.
+    x = batch[0][:1].repeat(6, 1, 1, 1), batch[1][:1].repeat(6)
+    drawn = build_losses(mixture, x, twice[0], keep_inputs=True, batch_size=3).inputs
+    assert not torch.equal(drawn[:3], drawn[3:])
 
 
 def test_risks_are_expected_losses(mixture, batch):

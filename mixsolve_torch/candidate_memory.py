@@ -1,0 +1,95 @@
+"""Where the loss tensor is kept in memory while it is built: once, never twice.
+
+It is allocated whole where the number of samples is known, and grows in place where it is not:
+joining parts at the end would need room for the parts and for the whole.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixsolve.errors import MixsolveError
+
+
+class MemoryStore:
+    """Rows of a tensor in memory, batch after batch.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the tensor is to be.
+    samples : int or None
+        Rows in all. None if it is not known: rows then gather in host memory, where an array grows
+        without a copy, and move to the device at the end.
+    """
+
+    def __init__(self, device: torch.device, samples: int | None) -> None:
+        self._device = device
+        self._samples = samples
+        self._whole: Tensor | None = None
+        self._host = np.empty((0, 0), dtype=np.uint8)
+        self._like: Tensor | None = None
+        self._done = 0
+
+    @property
+    def together(self) -> None:
+        """Images attacked together by the run that is gone on with: there is none."""
+
+    def passes_over(self, x: Tensor, y: Tensor) -> bool:
+        """Return False: no batch has been done before."""
+        return False
+
+    def append(self, rows: Tensor, together: int | None = None) -> None:
+        """Add the rows of one batch, of the shape and dtype of all others."""
+        end = self._done + len(rows)
+        if self._like is None:
+            self._like = rows[:0].clone()
+            if self._samples is not None:
+                self._whole = _allocate((self._samples, *rows.shape[1:]), rows.dtype, self._device)
+        check_dtype(rows.dtype, self._like.dtype)
+        if self._whole is not None:
+            self._whole[self._done : end] = rows
+        else:
+            flat = rows.cpu().contiguous().reshape(len(rows), -1).view(torch.uint8).numpy()
+            if end > len(self._host):
+                # Little at a time: the system moves the pages of a large array, it copies none.
+                room = max(end, len(self._host) * 9 // 8)
+                self._host.resize((room, flat.shape[1]), refcheck=False)
+            self._host[self._done : end] = flat
+        self._done = end
+
+    def finish(self) -> Tensor:
+        """Return the tensor."""
+        if self._whole is not None:
+            return self._whole
+        assert self._like is not None
+        self._host.resize((self._done, self._host.shape[1]), refcheck=False)
+        shape = (self._done, *self._like.shape[1:])
+        host = torch.from_numpy(self._host).view(self._like.dtype).reshape(shape)
+        if self._device.type == "cpu":
+            return host
+        return _allocate(shape, host.dtype, self._device).copy_(host)
+
+    def close(self) -> None:
+        """Do nothing: there is no file."""
+
+
+def check_dtype(came: object, first: object) -> None:
+    """Refuse rows of another dtype than those before them."""
+    if came != first:
+        raise MixsolveError(
+            f"loss must return one dtype for all batches; got {first} before and {came} now"
+        )
+
+
+def _allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    try:
+        return torch.empty(shape, dtype=dtype, device=device)
+    except torch.cuda.OutOfMemoryError as error:
+        size = dtype.itemsize * int(np.prod(shape, dtype=object)) / 2**30
+        raise MixsolveError(
+            f"losses of shape {shape}, {dtype}, take {size:.3g} GiB, more than {device} has left; "
+            "keep them elsewhere with device='cpu', or on disk with out='losses.npy'"
+        ) from error

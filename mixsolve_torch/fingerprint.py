@@ -1,0 +1,107 @@
+"""What a call was given, in a form that a later call can be compared with.
+
+Work that was interrupted may be gone on with only if everything that its results depend on is the
+same: settings become plain JSON values, tensors and networks become digests, functions their names
+and code. Equal descriptions mean equal settings as far as they can be seen from outside: a
+classifier's Python attributes other than its parameters, buffers and printed form cannot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def digest(*parts: Tensor | str) -> str:
+    """Return a digest, 32 hexadecimal digits, of tensors (type, shape and entries) and texts.
+
+    Parameters
+    ----------
+    *parts : torch.Tensor or str
+        What is to be told apart, in this order.
+    """
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, str):
+            state.update(f"text {len(part)} {part}".encode())
+        else:
+            state.update(f"tensor {part.dtype} {tuple(part.shape)} ".encode())
+            flat = part.detach().cpu().contiguous().reshape(-1)
+            state.update(flat.view(torch.uint8).numpy().data)
+    return state.hexdigest()
+
+
+def describe(value: Any) -> Any:
+    """Return a description of settings that JSON can hold and that the next process would repeat.
+
+    Parameters
+    ----------
+    value : object
+        A number, text, tensor, array, function, network, attack, or a container of them.
+
+    Returns
+    -------
+    None, bool, int, float, str, list or dict
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    if isinstance(value, Tensor | np.ndarray):
+        tensor = torch.as_tensor(np.array(value)) if isinstance(value, np.ndarray) else value
+        return f"{tensor.dtype} {tuple(tensor.shape)} {digest(tensor)}"
+    if isinstance(value, Mapping):
+        return {str(key): describe(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(entry) for entry in value]
+    if isinstance(value, nn.Module):
+        return _network(value)
+    if isinstance(value, functools.partial):
+        return [describe(value.func), describe(value.args), describe(value.keywords)]
+    if callable(value) and hasattr(value, "__qualname__"):
+        return _function(value)
+    fields = _fields(value)
+    if fields is None:
+        return _plain(value)
+    return {"class": _function(type(value)), **describe(fields)}
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    if dataclasses.is_dataclass(value):
+        own = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return own | getattr(value, "__dict__", {})
+    return getattr(value, "__dict__", None)
+
+
+def _function(function: Any) -> str:
+    """Return the full name of a function or class, and a digest of its own code if it has any."""
+    name = f"{function.__module__}.{function.__qualname__}"
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return name
+    return f"{name} {digest(code.co_code.hex(), _plain(code.co_consts), _plain(code.co_names))}"
+
+
+def _network(network: nn.Module) -> str:
+    """Return a digest of a network: its printed form, parameters and buffers."""
+    parts: list[Tensor | str] = [_plain(network)]
+    state: Iterable[tuple[str, Any]] = network.state_dict().items()
+    for name, entry in state:
+        parts += [name, entry if isinstance(entry, Tensor) else _plain(describe(entry))]
+    return digest(*parts)
+
+
+def _plain(value: Any) -> str:
+    """Return the printed form without the addresses that differ from process to process."""
+    return _ADDRESS.sub("", repr(value))
