@@ -13,6 +13,11 @@ import numpy as np
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 
+# PyTorch's devices that hold a tensor which is solved there, and those without float64, in which
+# certificates are summed: tensors there are read by the host.
+_TORCH_DEVICES = ("cuda", "xpu")
+_NO_FLOAT64 = ("mps",)
+
 
 @dataclass(frozen=True)
 class ArraySource:
@@ -26,11 +31,15 @@ class ArraySource:
         Brings a slice of `data` into a NumPy array (a view where the memory allows it).
     restore : callable
         Turns a small float64 NumPy array into the caller's array type, on the caller's device.
+    engine : str or None
+        Module with an engine that runs where the array lies, better than bringing it here in
+        every pass; None where there is no such engine (see `mixsolve.engines`).
     """
 
     data: Any
     to_numpy: Callable[[Any], np.ndarray]
     restore: Callable[[np.ndarray], Any]
+    engine: str | None = None
 
     @property
     def is_numpy(self) -> bool:
@@ -50,17 +59,21 @@ def _from_torch(tensor: Any, torch: Any) -> ArraySource:
         )
     tensor = tensor.detach()
 
+    kind = tensor.device.type
+
     def restore(array: np.ndarray) -> Any:
-        return torch.from_numpy(array.copy()).to(tensor.device)
+        restored = torch.from_numpy(array.copy())
+        return (restored.float() if kind in _NO_FLOAT64 else restored).to(tensor.device)
 
     def to_numpy(part: Any) -> np.ndarray:
         if part.dtype == torch.bfloat16:
             part = part.float()
         return part.cpu().resolve_neg().resolve_conj().numpy()
 
-    if tensor.device.type == "cpu" and tensor.dtype != torch.bfloat16:
+    if kind == "cpu" and tensor.dtype != torch.bfloat16:
         return ArraySource(to_numpy(tensor), _same, restore)
-    return ArraySource(tensor, to_numpy, restore)
+    engine = "mixsolve_torch.engine" if kind in _TORCH_DEVICES else None
+    return ArraySource(tensor, to_numpy, restore, engine)
 
 
 def _from_jax(array: Any, jax: Any) -> ArraySource:

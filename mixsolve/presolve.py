@@ -6,14 +6,16 @@ only repeated ones are merged, their multiplicities becoming the base measure. S
 same candidates (and masses, and alpha) are one sample of the summed weight.
 
 Both are exact. Whether they pay is decided on a few samples: unless these shrink to a quarter,
-nothing is done.
+nothing is done. A tensor elsewhere is first condensed where it lies, if its engine can do that, to
+the distinct candidates of each sample.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mixsolve.engines.base import Condensing, Engine
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.tensor import LossTensor
 
@@ -97,13 +99,13 @@ class Reduction:
         return originals, self._kept.candidates[rows].astype(np.int64), mass[entries]
 
 
-def reduce(engine: MemoryEngine, alpha: np.ndarray | None) -> Reduction | None:
+def reduce(engine: Engine, alpha: np.ndarray | None) -> Reduction | None:
     """Shrink the game of an engine, if a few of its samples say that this pays.
 
     Parameters
     ----------
-    engine : MemoryEngine
-        The game.
+    engine : Engine
+        The game: in memory, or where it can be condensed.
     alpha : ndarray of float64, shape (N,), or None
         Regularisation of each sample; None for the exact problem.
 
@@ -112,12 +114,24 @@ def reduce(engine: MemoryEngine, alpha: np.ndarray | None) -> Reduction | None:
     Reduction or None
         None where nothing worth the effort was found.
     """
-    if not _pays(engine, alpha):
+    if not isinstance(engine, MemoryEngine | Condensing) or not _pays(engine, alpha):
         return None
-    kept = _keep(engine, alpha is None)
+    if isinstance(engine, MemoryEngine):
+        game, names = engine, None
+        kept = _keep(game, alpha is None, _WORTHWHILE)
+    else:
+        condensed = engine.distinct(int(_WORTHWHILE * engine.n_rows))
+        if condensed is None:
+            return None
+        game, names = condensed
+        kept = _keep(game, alpha is None, 1.0)
     if kept is None:
         return None
     groups, first = _merge(kept, alpha)
+    smaller = _smaller_engine(game, alpha, kept, groups, first)
+    if names is not None:
+        rows = np.repeat(game.tensor.offsets[:-1], np.diff(kept.offsets)) + kept.candidates
+        kept = replace(kept, candidates=names[rows])
     n_rows = kept.offsets[-1]
     message = (
         f"presolve kept {n_rows} of {engine.n_rows} candidates and merged {engine.n_samples} "
@@ -125,7 +139,7 @@ def reduce(engine: MemoryEngine, alpha: np.ndarray | None) -> Reduction | None:
     )
     logger.debug(message)
     return Reduction(
-        _smaller_engine(engine, alpha, kept, groups, first),
+        smaller,
         None if alpha is None else alpha[first],
         groups,
         message,
@@ -133,17 +147,19 @@ def reduce(engine: MemoryEngine, alpha: np.ndarray | None) -> Reduction | None:
     )
 
 
-def _pays(engine: MemoryEngine, alpha: np.ndarray | None) -> bool:
+def _pays(engine: Engine, alpha: np.ndarray | None) -> bool:
     per_sample = engine.n_rows / engine.n_samples
     n_trial = int(np.clip(_TRIAL_ROWS / per_sample, 1, max(1, engine.n_samples // 32)))
     chosen = np.linspace(0, engine.n_samples - 1, n_trial).astype(np.int64)
-    trial = engine.subsample(chosen)
-    kept = _keep(trial, alpha is None)
+    part = engine.subsample(chosen)
+    trial = part.in_memory() if isinstance(part, Condensing) else part
+    assert isinstance(trial, MemoryEngine)
+    kept = _keep(trial, alpha is None, _WORTHWHILE)
     return kept is not None and bool(kept.offsets[-1] <= _WORTHWHILE * trial.n_rows)
 
 
-def _keep(engine: MemoryEngine, dominance: bool) -> Kept | None:
-    """Rows kept of each sample; None when they are clearly too many to be worthwhile."""
+def _keep(engine: MemoryEngine, dominance: bool, share: float) -> Kept | None:
+    """Rows kept of each sample; None when they are clearly more than that share of all."""
     from mixsolve.kernels import presolve as kernels
 
     bits = engine.two_valued and engine.n_classifiers <= _MAX_BIT_CLASSIFIERS
@@ -156,7 +172,7 @@ def _keep(engine: MemoryEngine, dominance: bool) -> Kept | None:
     def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
         if failed:
             return
-        capacity = int(_WORTHWHILE * rows.shape[0]) + tensor.n_candidates
+        capacity = int(share * rows.shape[0]) + tensor.n_candidates
         candidates = np.empty(capacity, dtype=np.int32)
         mass = np.empty(capacity)
         codes = np.empty((capacity if bits else 0, n_words), dtype=np.uint64)

@@ -10,12 +10,11 @@ import numpy as np
 from mixsolve import validation
 from mixsolve.arguments import as_count, as_real
 from mixsolve.compilation import compile_timer
-from mixsolve.engines.memory import MemoryEngine
+from mixsolve.engines import Engine, open_losses
 from mixsolve.errors import ConvergenceWarning
 from mixsolve.problem import Constraints, Outcome, Problem
 from mixsolve.solution import Solution, Status
 from mixsolve.stopping import ROUNDING, State, Stop
-from mixsolve.tensor import as_loss_tensor
 
 
 def solve(
@@ -50,7 +49,8 @@ def solve(
         ``losses[i, j, k]`` is the loss of classifier k on attack candidate j of sample i: real or
         boolean, from NumPy (memory maps too), PyTorch, JAX, CuPy, Dask, DLPack, ``__array__`` or
         nested lists. Never modified; copied whole only below 16 MB, where its layout or type is
-        not one that the kernels read.
+        not one that the kernels read. A larger CUDA tensor is solved on its device. Also `Losses`,
+        which bring an engine of their own: ``mixsolve_torch.TorchLosses(tensor)``.
     alpha : float or array_like of shape (N,), default 0
         Entropic regularisation, in the unit of the losses: 0 for the exact problem, or positive.
     method : str, default "auto"
@@ -216,23 +216,22 @@ class _Options:
 
 
 class _Game:
-    """A checked loss tensor with its engine, which is made when a solve first needs it."""
+    """Checked losses with their engine, which is made when a solve first needs it."""
 
     def __init__(self, losses: Any, sample_weight: Any, mask: Any, prior: Any) -> None:
         self.began: float | None = time.perf_counter()
-        self.tensor, source = as_loss_tensor(losses)
-        self.restore = source.restore
+        self.losses = open_losses(losses)
         self._given = (sample_weight, mask, prior)
-        self._engine: MemoryEngine | None = None
+        self._engine: Engine | None = None
 
     @property
-    def engine(self) -> MemoryEngine:
+    def engine(self) -> Engine:
         if self._engine is None:
             sample_weight, mask, prior = self._given
-            weights = validation.check_sample_weight(sample_weight, self.tensor.n_samples)
-            allowed = validation.check_candidate_mask(mask, self.tensor)
-            measure = validation.check_candidate_prior(prior, self.tensor, allowed)
-            self._engine = MemoryEngine(self.tensor, weights, allowed, measure)
+            weights = validation.check_sample_weight(sample_weight, self.losses.n_samples)
+            allowed = validation.check_candidate_mask(mask, self.losses)
+            measure = validation.check_candidate_prior(prior, self.losses, allowed)
+            self._engine = self.losses.engine(weights, allowed, measure)
         return self._engine
 
 
@@ -241,12 +240,12 @@ def _solve(
 ) -> Solution:
     began = time.perf_counter() if game.began is None else game.began
     game.began = None  # a later solve of the same game has its own clock
-    alphas = validation.check_alpha(alpha, game.tensor.n_samples)
+    alphas = validation.check_alpha(alpha, game.losses.n_samples)
     constraints = options.constraints
     name, entry = validation.check_method(
         method, entropic=alphas is not None, constrained=constraints is not None
     )
-    start = validation.check_warm_start(warm_start, game.tensor.n_classifiers)
+    start = validation.check_warm_start(warm_start, game.losses.n_classifiers)
     engine = game.engine
     problem = Problem(engine, alphas, constraints, options.presolve, warm_start is not None)
     tolerance = max(options.tol * engine.spread, ROUNDING * engine.magnitude)
@@ -258,7 +257,7 @@ def _solve(
     with compile_timer() as compiling:
         outcome = entry.load()(problem, start, stop)
         minimized = time.perf_counter()
-        solution = _certify(problem, outcome, stop, name, game.restore)
+        solution = _certify(problem, outcome, stop, name, game.losses.restore)
     engine.n_passes = 0.0
     ended = time.perf_counter()
     solution.timings.update(

@@ -32,7 +32,51 @@ def kernel_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32 if narrow else np.float64)
 
 
-class LossTensor:
+class Shape:
+    """Samples, their candidates and the classifiers, wherever the losses are.
+
+    Parameters
+    ----------
+    offsets : ndarray of int64, shape (N + 1,)
+        First row of each sample, a row being one candidate.
+    n_classifiers : int
+        L.
+
+    Attributes
+    ----------
+    n_candidates : int
+        Length of the candidate axis (the longest, for a ragged tensor).
+    """
+
+    def __init__(self, offsets: np.ndarray, n_classifiers: int) -> None:
+        self.offsets = offsets
+        self.n_classifiers = n_classifiers
+        self.n_candidates = int(np.diff(offsets).max())
+
+    @property
+    def n_samples(self) -> int:
+        """N."""
+        return self.offsets.size - 1
+
+    @property
+    def n_rows(self) -> int:
+        """Candidates of all samples together."""
+        return int(self.offsets[-1])
+
+    @property
+    def n_entries(self) -> int:
+        """Losses of all candidates and classifiers together."""
+        return self.n_rows * self.n_classifiers
+
+    def row_indices(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All rows of some samples, and where each of these samples begins among them."""
+        lengths = np.diff(self.offsets)[samples]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        within = np.repeat(self.offsets[samples] - offsets[:-1], lengths)
+        return within + np.arange(offsets[-1]), offsets
+
+
+class LossTensor(Shape):
     """Losses of L classifiers on the candidates of N samples, readable in blocks of rows.
 
     Parameters
@@ -53,8 +97,6 @@ class LossTensor:
     ----------
     dtype : dtype
         Of the rows as the kernels see them: float64, float32 or uint8.
-    n_candidates : int
-        Length of the candidate axis (the longest, for a ragged tensor).
     """
 
     def __init__(
@@ -65,9 +107,7 @@ class LossTensor:
         read: Callable[[int, int], np.ndarray],
         rows: np.ndarray | None = None,
     ) -> None:
-        self.offsets = offsets
-        self.n_classifiers = n_classifiers
-        self.n_candidates = int(np.diff(offsets).max())
+        super().__init__(offsets, n_classifiers)
         self.dtype = kernel_dtype(dtype)
         self._read = read
         self._rows = rows
@@ -86,9 +126,9 @@ class LossTensor:
         """A tensor of three axes, wherever it lives."""
         n_samples, n_candidates, n_classifiers = map(int, source.data.shape)
         return cls(
-            np.arange(n_samples + 1, dtype=np.int64) * n_candidates,
+            even_offsets(n_samples, n_candidates),
             n_classifiers,
-            source.to_numpy(source.data[:1]).dtype,
+            source.to_numpy(source.data[:1, :1, :1]).dtype,
             lambda i, j: source.to_numpy(source.data[i:j]),
             _rows_in_place(source),
         )
@@ -105,19 +145,9 @@ class LossTensor:
         )
 
     @property
-    def n_samples(self) -> int:
-        """N."""
-        return self.offsets.size - 1
-
-    @property
-    def n_rows(self) -> int:
-        """Candidates of all samples together."""
-        return int(self.offsets[-1])
-
-    @property
-    def n_entries(self) -> int:
-        """Losses of all candidates and classifiers together."""
-        return self.n_rows * self.n_classifiers
+    def held(self) -> bool:
+        """Whether all rows lie in memory as the kernels read them, so that no pass copies any."""
+        return self._rows is not None
 
     def _arranged(self, first: int, last: int) -> np.ndarray:
         """Rows of the samples first:last as a C-contiguous array of the kernel's type."""
@@ -154,13 +184,6 @@ class LossTensor:
             parts.append(rows[wanted[here] - self.offsets[start]])
         return LossTensor.from_rows(np.concatenate(parts), offsets)
 
-    def row_indices(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All rows of some samples, and where each of these samples begins among them."""
-        lengths = np.diff(self.offsets)[samples]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        within = np.repeat(self.offsets[samples] - offsets[:-1], lengths)
-        return within + np.arange(offsets[-1]), offsets
-
     def take(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Chosen rows.
 
@@ -185,6 +208,11 @@ class LossTensor:
             chosen[done:upto] = rows[local]
             done = upto
         return chosen
+
+
+def even_offsets(n_samples: int, n_candidates: int) -> np.ndarray:
+    """First row of each of N samples with m candidates each, int64 of shape (N + 1,)."""
+    return np.arange(n_samples + 1, dtype=np.int64) * n_candidates
 
 
 def _rows_in_place(source: ArraySource) -> np.ndarray | None:
@@ -227,6 +255,23 @@ def as_loss_tensor(losses: Any) -> tuple[LossTensor, ArraySource]:
             "(samples, candidates, classifiers)"
         )
     source = array_source(losses)
+    check_axes(source)
+    return LossTensor.from_source(source), source
+
+
+def check_axes(source: ArraySource) -> None:
+    """Refuse an array that cannot be a loss tensor: not of real numbers, not of three axes.
+
+    Parameters
+    ----------
+    source : ArraySource
+        Of the `losses` argument.
+
+    Raises
+    ------
+    MixsolveError, MixsolveTypeError
+        What is wrong, and the mend.
+    """
     shape = tuple(source.data.shape)
     check_dtype(source.data.dtype, "losses")
     if len(shape) != 3:
@@ -240,7 +285,6 @@ def as_loss_tensor(losses: Any) -> tuple[LossTensor, ArraySource]:
                 f"losses has no {axis}: its shape is {shape}, and every axis needs at least one "
                 "entry"
             )
-    return LossTensor.from_source(source), source
 
 
 def _mend_axes(n_axes: int) -> str:

@@ -8,7 +8,7 @@ from mixsolve import interop, simplex
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.methods import ALIASES, METHODS, Method
 from mixsolve.solution import Solution
-from mixsolve.tensor import LossTensor
+from mixsolve.tensor import Shape
 
 _SIMPLEX_TOLERANCE = 1e-6
 
@@ -112,9 +112,9 @@ def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
     return scaled / scaled.sum()
 
 
-def _flat_table(table: Any, name: str, tensor: LossTensor) -> np.ndarray:
+def _flat_table(table: Any, name: str, shape: Shape) -> np.ndarray:
     """One number a row of the tensor, from an (N, m) array or a list of (m_i,) arrays."""
-    lengths = np.diff(tensor.offsets)
+    lengths = np.diff(shape.offsets)
     if isinstance(table, (list, tuple)) and len({np.shape(row) for row in table}) > 1:
         rows = [interop.to_numpy(row, f"{name}[{i}]") for i, row in enumerate(table)]
         shapes = [row.shape for row in rows]
@@ -123,11 +123,11 @@ def _flat_table(table: Any, name: str, tensor: LossTensor) -> np.ndarray:
         came = f"a list of {len(rows)} rows of other lengths"
     else:
         values = interop.to_numpy(table, name)
-        if values.shape == (tensor.n_samples, tensor.n_candidates) and values.size == tensor.n_rows:
+        if values.shape == (shape.n_samples, shape.n_candidates) and values.size == shape.n_rows:
             return np.ascontiguousarray(values).reshape(-1)
         came = f"shape {values.shape}"
     if lengths.min() == lengths.max():
-        expected = f"shape {(tensor.n_samples, tensor.n_candidates)}"
+        expected = f"shape {(shape.n_samples, shape.n_candidates)}"
     else:
         expected = "a list of one row per sample, as long as the sample has candidates"
     raise MixsolveError(
@@ -135,11 +135,11 @@ def _flat_table(table: Any, name: str, tensor: LossTensor) -> np.ndarray:
     )
 
 
-def check_candidate_mask(mask: Any, tensor: LossTensor) -> np.ndarray:
+def check_candidate_mask(mask: Any, shape: Shape) -> np.ndarray:
     """Allowed candidates as (n_rows,) uint8; empty for all."""
     if mask is None:
         return np.empty(0, dtype=np.uint8)
-    flat = _flat_table(mask, "candidate_mask", tensor)
+    flat = _flat_table(mask, "candidate_mask", shape)
     if flat.dtype != np.bool_:
         if not np.isin(flat, (0, 1)).all():
             raise MixsolveTypeError(
@@ -148,7 +148,7 @@ def check_candidate_mask(mask: Any, tensor: LossTensor) -> np.ndarray:
             )
         flat = flat.astype(np.bool_)
     allowed = flat.view(np.uint8)
-    left = np.add.reduceat(allowed, tensor.offsets[:-1], dtype=np.int64)
+    left = np.add.reduceat(allowed, shape.offsets[:-1], dtype=np.int64)
     if not left.all():
         raise MixsolveError(
             f"candidate_mask leaves sample {int(np.argmin(left))} without a candidate; unmask one "
@@ -157,21 +157,21 @@ def check_candidate_mask(mask: Any, tensor: LossTensor) -> np.ndarray:
     return np.empty(0, dtype=np.uint8) if allowed.all() else allowed
 
 
-def check_candidate_prior(prior: Any, tensor: LossTensor, allowed: np.ndarray) -> np.ndarray:
+def check_candidate_prior(prior: Any, shape: Shape, allowed: np.ndarray) -> np.ndarray:
     """Base measure as (n_rows,) float64, positive where allowed; empty for uniform."""
     if prior is None:
         return np.empty(0)
-    flat = np.asarray(_flat_table(prior, "candidate_prior", tensor), dtype=np.float64)
+    flat = np.asarray(_flat_table(prior, "candidate_prior", shape), dtype=np.float64)
     valid = np.isfinite(flat) & (flat > 0)
     if allowed.size:
         valid |= allowed == 0
         flat = np.where(allowed, flat, 0.0)  # whatever stood there
     if not valid.all():
         row = int(np.argmin(valid))
-        sample = int(np.searchsorted(tensor.offsets, row, side="right")) - 1
+        sample = int(np.searchsorted(shape.offsets, row, side="right")) - 1
         raise MixsolveError(
             "candidate_prior must be finite and > 0 wherever a candidate may be played, got "
-            f"{flat[row]} first at sample {sample}, candidate {row - int(tensor.offsets[sample])}; "
+            f"{flat[row]} first at sample {sample}, candidate {row - int(shape.offsets[sample])}; "
             "take a candidate away with candidate_mask"
         )
     return flat

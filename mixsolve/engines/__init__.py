@@ -1,1 +1,75 @@
-"""Engines: the only code that touches the tensor, one for each place it can live."""
+"""Engines: the only code that touches the tensor, one for each place it can live.
+
+`open_losses` finds the place. Losses that this process can read, and small ones from anywhere, are
+read by the memory engine. An array that `mixsolve.interop` knows to lie elsewhere names the module
+of the engine that runs there, which is imported only then; its ``open_source(source)`` returns
+`Losses`. Whoever has an engine of another kind passes `Losses` of their own to `mixsolve.solve`.
+"""
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from mixsolve.engines.base import Engine, Losses
+from mixsolve.engines.memory import MemoryEngine
+from mixsolve.interop import ArraySource
+from mixsolve.tensor import LossTensor, as_loss_tensor
+
+__all__ = ["Engine", "Losses", "MemoryLosses", "open_losses"]
+
+
+class MemoryLosses(Losses):
+    """Losses that this process reads, in place or block by block.
+
+    Parameters
+    ----------
+    tensor : LossTensor
+        Of the losses.
+    source : ArraySource
+        Makes the answer.
+    """
+
+    def __init__(self, tensor: LossTensor, source: ArraySource) -> None:
+        super().__init__(tensor.offsets, tensor.n_classifiers)
+        self._tensor = tensor
+        self._source = source
+
+    def engine(
+        self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray
+    ) -> MemoryEngine:
+        """See `Losses.engine`."""
+        return MemoryEngine(self._tensor, sample_weight, allowed, prior)
+
+    def restore(self, weights: np.ndarray) -> Any:
+        """See `Losses.restore`."""
+        return self._source.restore(weights)
+
+
+def open_losses(losses: Any) -> Losses:
+    """Check the `losses` argument of `mixsolve.solve` and find the engine for it.
+
+    A tensor on a device is solved there, unless it is so small (16 MB in a type the kernels read)
+    that the memory engine keeps a copy: bringing that much over once takes a few milliseconds,
+    about what two passes of a dozen launches on the device would.
+
+    Parameters
+    ----------
+    losses : Losses, array_like of shape (N, m, L), or list of N arrays of shape (m_i, L)
+        See `mixsolve.solve`.
+
+    Returns
+    -------
+    Losses
+
+    Raises
+    ------
+    MixsolveError, MixsolveTypeError
+        If the type, the number of axes or an axis' length cannot be a loss tensor.
+    """
+    if isinstance(losses, Losses):
+        return losses
+    tensor, source = as_loss_tensor(losses)
+    if source.engine is None or tensor.held:
+        return MemoryLosses(tensor, source)
+    return import_module(source.engine).open_source(source)

@@ -4,12 +4,17 @@ Methods are written against this protocol alone, so every method runs on every e
 an engine's parts (threads, blocks, devices, ranks) only L or L x L numbers need to travel.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from mixsolve.solution import Attack
+from mixsolve.tensor import Shape
+
+if TYPE_CHECKING:
+    from mixsolve.engines.memory import MemoryEngine
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,57 @@ class Engine(Protocol):
     def expected_losses(self, attack: Attack) -> np.ndarray:
         """Loss of each classifier under an attack, float64 of shape (L,), from the raw tensor."""
         ...
+
+
+@runtime_checkable
+class Condensing(Protocol):
+    """What else an engine elsewhere can do, so that presolve need not read its tensor."""
+
+    def in_memory(self) -> "MemoryEngine":
+        """The same game with its losses copied to this process; for games of few samples."""
+        ...
+
+    def distinct(self, limit: int) -> "tuple[MemoryEngine, np.ndarray] | None":
+        """The same game with each sample's repeated candidates merged, in this process.
+
+        Returns
+        -------
+        engine : MemoryEngine
+            Its base measure counts how often each candidate was there.
+        candidates : ndarray of int32, shape (n_rows,)
+            The first candidate of the original that each row of it stands for.
+
+        None where the engine cannot tell, or more than `limit` rows would be left.
+        """
+        ...
+
+
+class Losses(Shape, ABC):
+    """Losses in some place, checked, from which `mixsolve.solve` makes an engine there."""
+
+    @abstractmethod
+    def engine(self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray) -> Engine:
+        """Make the engine.
+
+        Parameters
+        ----------
+        sample_weight : ndarray of float64, shape (N,)
+            Non-negative, sum 1.
+        allowed : ndarray of uint8, shape (n_rows,) or (0,)
+            Candidates that may be played; empty for all.
+        prior : ndarray of float64, shape (n_rows,) or (0,)
+            Base measure up to a factor for each sample, 0 where a candidate may not be played;
+            empty for uniform.
+
+        Raises
+        ------
+        MixsolveError
+            If a candidate that may be played has a NaN or infinite loss.
+        """
+
+    @abstractmethod
+    def restore(self, weights: np.ndarray) -> Any:
+        """Weights, float64 of shape (L,), as the kind of array that the caller works with."""
 
 
 def count_passes(whole: Engine, part: Engine) -> None:

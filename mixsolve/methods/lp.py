@@ -25,7 +25,6 @@ import numpy as np
 from mixsolve import highs, presolve
 from mixsolve.doubt import Doubt, SmallGame, subsamples, trusted_step
 from mixsolve.engines.base import Engine, count_passes
-from mixsolve.engines.memory import MemoryEngine
 from mixsolve.problem import Outcome, Problem
 from mixsolve.small_game import SmallSolution
 from mixsolve.stopping import Stop
@@ -46,7 +45,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Solve the exact problem from `start`."""
     began = time.perf_counter()
     engine, lift, words = problem.engine, None, []
-    if problem.presolve and isinstance(engine, MemoryEngine):
+    if problem.presolve:
         reduction = presolve.reduce(engine, None)
         if reduction is not None:
             engine, lift = reduction.engine, reduction.lift

@@ -1,0 +1,130 @@
+"""The host's side of every engine: which candidates may be played, and with what base measure."""
+
+from dataclasses import replace
+from typing import NoReturn
+
+import numpy as np
+
+from mixsolve.engines.base import SoftResponse
+from mixsolve.errors import MixsolveError
+from mixsolve.solution import Attack
+from mixsolve.tensor import Shape
+
+
+class Rules:
+    """What a pass does not need the losses for.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of the losses.
+    sample_weight : ndarray of float64, shape (N,)
+        Non-negative, sum 1.
+    allowed : ndarray of uint8, shape (n_rows,) or (0,)
+        Candidates that may be played; empty for all.
+    prior : ndarray of float64, shape (n_rows,) or (0,)
+        Base measure up to a factor for each sample; empty for uniform.
+    """
+
+    def __init__(
+        self, shape: Shape, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray
+    ) -> None:
+        self.shape = shape
+        self.n_samples = shape.n_samples
+        self.n_classifiers = shape.n_classifiers
+        self.n_rows = shape.n_rows
+        self.n_passes = 0.0
+        self.sample_weight = sample_weight
+        self.allowed = allowed
+        self.prior = prior
+        self._last: tuple[np.ndarray, np.ndarray, SoftResponse] | None = None
+
+    def recall(self, weights: np.ndarray, alpha: np.ndarray, hessian: bool) -> SoftResponse | None:
+        """The last soft response, if it was asked for at these weights (and has a Hessian)."""
+        if self._last is None:
+            return None
+        known_weights, known_alpha, known = self._last
+        if known_alpha is not alpha or not np.array_equal(known_weights, weights):
+            return None
+        if not hessian:
+            return replace(known, hessian=None)
+        return None if known.hessian is None else known
+
+    def remember(
+        self, weights: np.ndarray, alpha: np.ndarray, response: SoftResponse
+    ) -> SoftResponse:
+        """Note a soft response for `recall`; give it back."""
+        self._last = weights.copy(), alpha, response
+        return response
+
+    def take_range(self, lowest: float, highest: float) -> None:
+        """Note the extremes of the finite losses that may be played.
+
+        Raises
+        ------
+        MixsolveError
+            If their difference overflows.
+        """
+        if not np.isfinite(highest - lowest):
+            raise MixsolveError(
+                f"losses range from {lowest} to {highest}, which overflows float64; divide them "
+                "by their largest absolute value"
+            )
+        self.lowest, self.highest = lowest, highest
+        self.spread = highest - lowest
+        self.magnitude = max(abs(lowest), abs(highest))
+
+    def refuse(self, loss: float, row: int, classifier: int) -> NoReturn:
+        """Raise the error for the first loss that is NaN or infinite."""
+        samples, candidates = self._locate(np.array([row]))
+        index = (int(samples[0]), int(candidates[0]), classifier)
+        raise MixsolveError(
+            f"losses must be finite, got {loss} first at index {index} "
+            "(sample, candidate, classifier); mend the loss there, or take the candidate "
+            "away with candidate_mask"
+        )
+
+    def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        samples = np.searchsorted(self.shape.offsets, rows, side="right") - 1
+        return samples, rows - self.shape.offsets[samples]
+
+    def restricted(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sample weights (of sum 1), allowed candidates and base measure of a few samples."""
+        rows, _ = self.shape.row_indices(samples)
+        weight = self.sample_weight[samples]
+        total = weight.sum()
+        return (
+            weight / total if total > 0 else np.full(samples.size, 1.0 / samples.size),
+            self.allowed[rows] if self.allowed.size else self.allowed,
+            self.prior[rows] if self.prior.size else self.prior,
+        )
+
+    def every_candidate(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `Engine.every_candidate`."""
+        rows = np.flatnonzero(self.allowed) if self.allowed.size else np.arange(self.n_rows)
+        return self._locate(rows)
+
+    def log_prior(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """See `Engine.log_prior`."""
+        offsets = self.shape.offsets
+        if not self.prior.size and not self.allowed.size:
+            return -np.log(np.diff(offsets)[samples])
+        measure = self.prior if self.prior.size else np.ones(self.n_rows)
+        if self.allowed.size:
+            measure = measure * self.allowed
+        totals = np.add.reduceat(measure, offsets[:-1])
+        return np.log(measure[offsets[samples] + candidates] / totals[samples])
+
+    def strategy(self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray) -> Attack:
+        """See `Engine.strategy`."""
+        totals = np.bincount(samples, weights=mass, minlength=self.n_samples)
+        first = np.flatnonzero(np.diff(samples, prepend=-1))
+        idle = first[totals[samples[first]] == 0]
+        mass = mass.copy()
+        mass[idle] = 1.0
+        totals[samples[idle]] = 1.0
+        kept = mass > 0
+        samples, candidates, mass = samples[kept], candidates[kept], mass[kept]
+        counts = np.bincount(samples, minlength=self.n_samples)
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        return Attack(indptr, candidates, mass / totals[samples], self.shape.n_candidates)
