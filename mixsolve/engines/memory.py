@@ -1,12 +1,11 @@
 """The engine for a tensor this process can read: NumPy blocks, Numba kernels, threads."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
-from mixsolve.errors import MixsolveError
+from mixsolve.engines.rules import Rules
 from mixsolve.solution import Attack
 from mixsolve.tensor import LossTensor
 from mixsolve.threads import chunk_bounds, run_chunks
@@ -16,7 +15,7 @@ _GATHER_ENTRIES = 1 << 17
 _NO_SLACK = np.empty(0)
 
 
-class MemoryEngine:
+class MemoryEngine(Rules):
     """Passes over a `LossTensor`, each sample range in its own chunk.
 
     Parameters
@@ -48,24 +47,15 @@ class MemoryEngine:
         allowed: np.ndarray,
         prior: np.ndarray,
     ) -> None:
+        super().__init__(tensor, sample_weight, allowed, prior)
         self.tensor = tensor
-        self.sample_weight = sample_weight
-        self.n_samples = tensor.n_samples
-        self.n_classifiers = tensor.n_classifiers
-        self.n_rows = tensor.n_rows
         self.n_bytes = tensor.n_entries * tensor.dtype.itemsize
-        self.n_passes = 0.0
-        self.allowed = allowed
-        self.prior = prior
         self._bounds = chunk_bounds(tensor.n_samples, tensor.n_entries)
-        self._last: tuple[np.ndarray, np.ndarray, SoftResponse] | None = None
         self._cutoff = 40.0
         if prior.size:
             played = prior[allowed.view(np.bool_)] if allowed.size else prior
             self._cutoff += float(np.log(played.max() / played.min()))
-        self.lowest, self.highest = self._scan()
-        self.spread = self.highest - self.lowest
-        self.magnitude = max(abs(self.lowest), abs(self.highest))
+        self.take_range(*self._scan())
 
     def each_block(self, work: Callable[[int, int, int, np.ndarray], None]) -> None:
         """One pass: ``work(chunk, start, stop, rows)`` on every block, chunks in threads."""
@@ -106,11 +96,6 @@ class MemoryEngine:
         low, high = float(lowest.min()), float(highest.max())
         if not np.isfinite(low) or not np.isfinite(high):
             self._refuse_non_finite()
-        if not np.isfinite(high - low):
-            raise MixsolveError(
-                f"losses range from {low} to {high}, which overflows float64; divide them by "
-                "their largest absolute value"
-            )
         return low, high
 
     def _refuse_non_finite(self) -> None:
@@ -121,13 +106,7 @@ class MemoryEngine:
                 bad &= self.allowed[self._row_range(start, stop), None].view(np.bool_)
             if bad.any():
                 row, classifier = np.argwhere(bad)[0]
-                sample = int(np.searchsorted(offsets, offsets[start] + row, side="right")) - 1
-                index = (sample, int(offsets[start] + row - offsets[sample]), int(classifier))
-                raise MixsolveError(
-                    f"losses must be finite, got {rows[row, classifier]} first at index {index} "
-                    "(sample, candidate, classifier); mend the loss there, or take the candidate "
-                    "away with candidate_mask"
-                )
+                self.refuse(rows[row, classifier], int(offsets[start] + row), int(classifier))
 
     def best_response(self, weights: np.ndarray) -> BestResponse:
         """See `Engine.best_response`."""
@@ -204,13 +183,9 @@ class MemoryEngine:
         """See `Engine.soft_response`; asked again for the last weights, it answers from memory."""
         from mixsolve.kernels import passes
 
-        if self._last is not None:
-            known_weights, known_alpha, known = self._last
-            same = known_alpha is alpha and np.array_equal(known_weights, weights)
-            if same and not hessian:
-                return replace(known, hessian=None)
-            if same and known.hessian is not None:
-                return known
+        known = self.recall(weights, alpha, hessian)
+        if known is not None:
+            return known
         values = np.zeros(self._bounds.size - 1)
         gradients = np.zeros((values.size, self.n_classifiers))
         side = self.n_classifiers if hessian else 0
@@ -238,8 +213,7 @@ class MemoryEngine:
             gradients.sum(axis=0),
             np.triu(upper) + np.triu(upper, 1).T if hessian else None,
         )
-        self._last = (weights.copy(), alpha, response)
-        return response
+        return self.remember(weights, alpha, response)
 
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
         """See `Engine.gibbs`."""
@@ -280,51 +254,9 @@ class MemoryEngine:
         self.n_passes += samples.size / self.n_rows
         return self.tensor.take(samples, candidates)
 
-    def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        samples = np.searchsorted(self.tensor.offsets, rows, side="right") - 1
-        return samples, rows - self.tensor.offsets[samples]
-
-    def every_candidate(self) -> tuple[np.ndarray, np.ndarray]:
-        """See `Engine.every_candidate`."""
-        rows = np.flatnonzero(self.allowed) if self.allowed.size else np.arange(self.n_rows)
-        return self._locate(rows)
-
     def subsample(self, samples: np.ndarray) -> "MemoryEngine":
         """See `Engine.subsample`."""
-        rows, _ = self.tensor.row_indices(samples)
-        weight = self.sample_weight[samples]
-        total = weight.sum()
-        return MemoryEngine(
-            self.tensor.subsample(samples),
-            weight / total if total > 0 else np.full(samples.size, 1.0 / samples.size),
-            self.allowed[rows] if self.allowed.size else self.allowed,
-            self.prior[rows] if self.prior.size else self.prior,
-        )
-
-    def log_prior(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """See `Engine.log_prior`."""
-        offsets = self.tensor.offsets
-        if not self.prior.size and not self.allowed.size:
-            return -np.log(np.diff(offsets)[samples])
-        measure = self.prior if self.prior.size else np.ones(self.n_rows)
-        if self.allowed.size:
-            measure = measure * self.allowed
-        totals = np.add.reduceat(measure, offsets[:-1])
-        return np.log(measure[offsets[samples] + candidates] / totals[samples])
-
-    def strategy(self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray) -> Attack:
-        """See `Engine.strategy`."""
-        totals = np.bincount(samples, weights=mass, minlength=self.n_samples)
-        first = np.flatnonzero(np.diff(samples, prepend=-1))
-        idle = first[totals[samples[first]] == 0]
-        mass = mass.copy()
-        mass[idle] = 1.0
-        totals[samples[idle]] = 1.0
-        kept = mass > 0
-        samples, candidates, mass = samples[kept], candidates[kept], mass[kept]
-        counts = np.bincount(samples, minlength=self.n_samples)
-        indptr = np.concatenate([[0], np.cumsum(counts)])
-        return Attack(indptr, candidates, mass / totals[samples], self.tensor.n_candidates)
+        return MemoryEngine(self.tensor.subsample(samples), *self.restricted(samples))
 
     def expected_losses(self, attack: Attack) -> np.ndarray:
         """See `Engine.expected_losses`."""

@@ -90,11 +90,14 @@ class Rules:
 
     def restricted(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Sample weights (of sum 1), allowed candidates and base measure of a few samples."""
-        rows, _ = self.shape.row_indices(samples)
         weight = self.sample_weight[samples]
         total = weight.sum()
+        weight = weight / total if total > 0 else np.full(samples.size, 1.0 / samples.size)
+        if not self.allowed.size and not self.prior.size:
+            return weight, self.allowed, self.prior
+        rows, _ = self.shape.row_indices(samples)
         return (
-            weight / total if total > 0 else np.full(samples.size, 1.0 / samples.size),
+            weight,
             self.allowed[rows] if self.allowed.size else self.allowed,
             self.prior[rows] if self.prior.size else self.prior,
         )
