@@ -1,11 +1,11 @@
-"""What several tests of attacks share: generated balls, a linear classifier, a set of attacks."""
+"""What several tests of attacks share: generated balls, small classifiers, a set of attacks."""
 
 import math
 
 import torch
 from hypothesis import strategies as st
 
-from mixsolve_torch import PGD, TransferPGD, UniformBall
+from mixsolve_torch import APGD, PGD, Standard, TransferPGD, UniformBall
 from mixsolve_torch.attacks.ball import image_norms
 
 NORMS = ["Linf", "L2"]
@@ -50,11 +50,47 @@ def two_class(weight, bias=0.0):
     return torch.nn.Sequential(torch.nn.Flatten(), layer)
 
 
-def attacks(norm="Linf", eps=0.1):
-    return [
-        PGD(norm, eps, steps=3, restarts=2),
-        PGD(norm, eps, steps=3, random_start=False),
-        PGD(norm, eps, steps=2, restarts=3, keep_restarts=True, loss="margin"),
-        TransferPGD(norm, eps, steps=3),
-        UniformBall(norm, eps, draws=4),
-    ]
+def linear_classifiers(count, pixels, classes=3, generator=None):
+    """Linear classifiers of images with so many entries, drawn from a generator."""
+    models = []
+    for _ in range(count):
+        layer = torch.nn.utils.skip_init(torch.nn.Linear, pixels, classes)
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn(classes, pixels, generator=generator))
+            layer.bias.copy_(torch.randn(classes, generator=generator))
+        models.append(torch.nn.Sequential(torch.nn.Flatten(), layer))
+    return models
+
+
+def curved(seed=0, hidden=16):
+    """A small nonlinear classifier of images (1, 3, 3) in four classes, in float64."""
+    draws = torch.Generator().manual_seed(seed)
+    layers = []
+    for rows, columns in ((hidden, 9), (4, hidden)):
+        layer = torch.nn.utils.skip_init(torch.nn.Linear, columns, rows, dtype=torch.float64)
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn(rows, columns, generator=draws))
+            layer.bias.copy_(torch.randn(rows, generator=draws))
+        layers += [layer, torch.nn.Tanh()]
+    return torch.nn.Sequential(torch.nn.Flatten(), *layers[:-1])
+
+
+def attacks(norm="Linf", eps=0.1, steps=3):
+    """Every attack, by a name for the test, with few steps."""
+    return {
+        "pgd": PGD(norm, eps, steps=steps, restarts=2),
+        "pgd still": PGD(norm, eps, steps=steps, random_start=False),
+        "pgd every restart": PGD(
+            norm, eps, steps=steps, restarts=3, keep_restarts=True, loss="margin"
+        ),
+        "pgd mean": PGD(norm, eps, steps=steps, loss="mean-probability"),
+        "apgd-ce": APGD(norm, eps, steps=steps + 4, restarts=2),
+        "apgd-dlr": APGD(norm, eps, steps=steps + 4, loss="dlr"),
+        "apgd bfloat16": APGD(norm, eps, steps=steps, autocast=True),
+        "transfer": TransferPGD(norm, eps, steps=steps),
+        "uniform": UniformBall(norm, eps, draws=4),
+        "standard": Standard(norm, eps, steps=steps),
+    }
+
+
+CASES = list(attacks())

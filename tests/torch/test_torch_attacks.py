@@ -1,12 +1,24 @@
 """Attacks: inside ball and box, at the worst case where it is known, the same for the same seed."""
 
+import dataclasses
+
 import pytest
 import torch
-from attack_cases import NORMS, assert_inside, attacks, balls, two_class
+from attack_cases import (
+    CASES,
+    NORMS,
+    assert_inside,
+    attacks,
+    balls,
+    curved,
+    linear_classifiers,
+    two_class,
+)
 from hypothesis import given
 
 from mixsolve.errors import MixsolveError
 from mixsolve_torch import PGD, Mixture, TransferPGD, expected_loss
+from mixsolve_torch.attacks import frozen
 from mixsolve_torch.attacks.ball import uniform_in_ball
 
 
@@ -68,26 +80,8 @@ def reference_pgd(model, x, y, norm, eps, steps, restarts, generator):
     return torch.cat([point for _, point in best])
 
 
-@pytest.fixture
-def curved():
-    """Return a maker of a small nonlinear classifier of images (1, 3, 3), in float64."""
-
-    def make(seed=0):
-        draws = torch.Generator().manual_seed(seed)
-        layers = []
-        for rows, columns in ((16, 9), (4, 16)):
-            layer = torch.nn.utils.skip_init(torch.nn.Linear, columns, rows, dtype=torch.float64)
-            with torch.no_grad():
-                layer.weight.copy_(torch.randn(rows, columns, generator=draws))
-                layer.bias.copy_(torch.randn(rows, generator=draws))
-            layers += [layer, torch.nn.Tanh()]
-        return torch.nn.Sequential(torch.nn.Flatten(), *layers[:-1])
-
-    return make
-
-
 @pytest.mark.parametrize("norm", NORMS)
-def test_pgd_on_one_classifier_is_pgd(norm, curved, batch):
+def test_pgd_on_one_classifier_is_pgd(norm, batch):
     x, y = batch[0].double(), batch[1]
     model = curved()
     expected = reference_pgd(model, x, y, norm, 0.2, 7, 3, torch.Generator().manual_seed(4))
@@ -163,7 +157,7 @@ def test_the_zero_one_losses_are_weighted_when_the_best_point_is_kept():
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_more_restarts_are_never_worse(norm, curved, batch):
+def test_more_restarts_are_never_worse(norm, batch):
     x, y = batch[0].double(), batch[1]
     mixture = Mixture([curved(seed) for seed in range(3)], [0.2, 0.3, 0.5])
     every = PGD(norm, 0.15, steps=4, restarts=4, keep_restarts=True)
@@ -182,15 +176,14 @@ def test_more_restarts_are_never_worse(norm, curved, batch):
     torch.testing.assert_close(alone, best, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("case", CASES)
 @given(ball=balls())
-def test_attacks_stay_inside(index, ball):
+def test_attacks_stay_inside(case, ball):
     center, norm, eps, seed = ball
     draws = torch.Generator().manual_seed(seed)
-    pixels = center[0].numel()
-    mixture = Mixture([two_class(torch.randn(pixels, generator=draws)) for _ in range(2)])
+    mixture = Mixture(linear_classifiers(2, center[0].numel(), generator=draws))
     y = torch.zeros(len(center), dtype=torch.int64)
-    attack = attacks(norm, eps)[index]
+    attack = attacks(norm, eps, steps=2)[case]
     candidates = attack(mixture, center, y, draws)
     assert candidates.shape == (len(attack.names(2)), *center.shape)
     assert not candidates.requires_grad
@@ -198,14 +191,58 @@ def test_attacks_stay_inside(index, ball):
         assert_inside(candidate, center, norm, eps)
 
 
-@pytest.mark.parametrize("index", range(5))
-def test_the_same_seed_gives_the_same_candidates(index, linear, batch):
-    attack, mixture = attacks("L2")[index], Mixture([linear(0), linear(1)])
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_seed_gives_the_same_candidates(case, linear, batch):
+    attack, mixture = attacks("L2")[case], Mixture([linear(0), linear(1)])
     first = attack(mixture, *batch, torch.Generator().manual_seed(3))
     assert torch.equal(first, attack(mixture, *batch, torch.Generator().manual_seed(3)))
     assert torch.equal(attack(mixture, *batch), attack(mixture, *batch))
-    if index in (0, 2, 4):
+    if case in ("pgd", "pgd every restart", "uniform"):
         assert not torch.equal(first, attack(mixture, *batch, torch.Generator().manual_seed(4)))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("uniform", "transfer")])
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_attack_is_weaker_than_the_images_it_starts_from(case, norm, batch):
+    x, y = batch[0].double(), batch[1]
+    mixture = Mixture([curved(seed) for seed in range(3)], [0.2, 0.3, 0.5])
+    attack = attacks(norm, 0.2)[case]
+    start = x
+    if attack.random_start and case != "standard":
+        start = uniform_in_ball(x, norm, 0.2, torch.Generator().manual_seed(0))
+    attacked = attack(mixture, x, y)[0]
+    assert (expected_loss(mixture, attacked, y) >= expected_loss(mixture, start, y)).all()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "uniform"])
+@pytest.mark.parametrize("per_pass", [1, 3, 10])
+def test_the_passes_change_nothing(case, per_pass, batch):
+    x, y = batch[0].double(), batch[1]
+    mixture = Mixture([curved(0), curved(1)], [0.4, 0.6])
+    attack = attacks("L2", 0.2)[case]
+    split = dataclasses.replace(attack, images_per_pass=per_pass)
+    expected = attack(mixture, x, y)
+    torch.testing.assert_close(split(mixture, x, y), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_trajectory_passes_through_the_attack(case, batch):
+    x, y = batch[0].double(), batch[1]
+    mixture = Mixture([curved(0), curved(1)], [0.4, 0.6])
+    attack = attacks("L2", 0.2)[case]
+    with frozen(mixture):
+        visited = list(attack.trajectory(mixture, x, y, torch.Generator().manual_seed(5)))
+    names = attack.trajectory_names(2)
+    assert len(visited) == len(names) == len(set(names))
+    for point in visited:
+        assert_inside(point, x, "L2", 0.2)
+    found = attack(mixture, x, y, torch.Generator().manual_seed(5))
+    for candidate in found:
+        near = torch.stack([(point - candidate).abs().amax(dim=(1, 2, 3)) for point in visited])
+        assert (near.amin(dim=0) < 1e-12).all()
+    if case.startswith(("pgd", "apgd")):
+        assert len(visited) == attack.restarts * (attack.steps + 1)
+        assert not torch.equal(visited[0], visited[-1])
 
 
 def test_transfer_attacks_each_classifier_whatever_its_weight(linear, batch):
