@@ -1,9 +1,17 @@
-"""Latency, growth and memory of the exact method, each measured in fresh processes."""
+"""Latency, growth, memory, and how often faster than a peer; each measured in fresh processes."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
+
+from mixsolve import games
+from mixsolve.bench import runner
+
+_PATIENCE = 60.0  # seconds for a peer
 
 _WARM = """
 import time, numpy as np, mixsolve
@@ -17,13 +25,33 @@ def fastest(work):
     return min(times)
 warm = fastest(lambda: mixsolve.solve(losses, warm_start=before, tol=1e-8))
 cold = fastest(lambda: mixsolve.solve(losses, tol=1e-8))
-soft = mixsolve.solve(losses, 0.01)
-entropic = fastest(lambda: mixsolve.solve(losses, 0.01, warm_start=soft, tol=1e-8))
 rows, offsets = losses.reshape(-1, 4), np.arange(1025) * 10
 began = time.perf_counter(); highs.solve_rows(rows, offsets, np.full(1024, 1 / 1024))
 peer = time.perf_counter() - began
 print(f"{warm * 1e3:.2f} ms warm, {cold * 1e3:.2f} ms cold; HiGHS {peer * 1e3:.0f} ms, "
-      f"{peer / warm:.0f} times; alpha 0.01 warm {entropic * 1e3:.2f} ms")
+      f"{peer / warm:.0f} times")
+"""
+
+_WARM_ENTROPIC = """
+import time, mixsolve
+from mixsolve import games
+from mixsolve.engines.memory import MemoryEngine
+losses = games.gamma_game(1024, 10, 4, seed=0).losses
+before = mixsolve.solve(losses, 0.01)
+inside = 0.0
+plain = MemoryEngine.each_block
+def timed(self, work):
+    global inside
+    began = time.perf_counter(); plain(self, work); inside += time.perf_counter() - began
+MemoryEngine.each_block = timed
+calls = []
+for _ in range(100):
+    inside = 0.0
+    began = time.perf_counter()
+    mixsolve.solve(losses, 0.01, warm_start=before, tol=1e-8)
+    calls.append((time.perf_counter() - began, inside))
+total, inside = min(calls)
+print(f"{total * 1e3:.2f} ms warm, {inside / total:.0%} of it inside the passes")
 """
 
 _FIRST = """
@@ -65,8 +93,8 @@ print(f"{peak / losses.nbytes:.1%} of a float32 tensor of {losses.nbytes / 1e6:.
 """
 
 
-def figures(folder: Path) -> dict[str, str]:
-    """Measure everything.
+def exact(folder: Path) -> dict[str, str]:
+    """Figures of the exact method.
 
     Parameters
     ----------
@@ -78,22 +106,56 @@ def figures(folder: Path) -> dict[str, str]:
     dict of str to str
         What was measured, in words, by name.
     """
-    game = str(folder / "gamma.npy")
-    _python(
-        "from mixsolve import games; import numpy as np; "
-        f"np.save({game!r}, games.gamma_game(2000, 20, 10, seed=0).losses)"
-    )
-    first = _FIRST.format(path=game)
+    game = _save(folder, games.gamma_game(2000, 20, 10, seed=0).losses)
+    first = _FIRST.format(path=str(game))
     cache = folder / "cache"
     cache.mkdir(exist_ok=True)
     return {
         "call on 1024 x 10 x 4": _python(_WARM),
         "first solve of gamma 2000x20x10, no cache": _python(first, NUMBA_CACHE_DIR=str(cache)),
         "the same, kernels cached": _python(first, NUMBA_CACHE_DIR=str(cache)),
-        "N from 10,000 to 1,000,000 at 20 x 10, exact": _python(_GROWTH.format(alpha=0.0)),
-        "N from 10,000 to 1,000,000 at 20 x 10, alpha 0.01": _python(_GROWTH.format(alpha=0.01)),
+        "N from 10,000 to 1,000,000 at 20 x 10": _python(_GROWTH.format(alpha=0.0)),
         "memory beyond the tensor": _python(_MEMORY),
     }
+
+
+def entropic(folder: Path) -> dict[str, str]:
+    """Figures of Newton's method on the entropic problem; see `exact`."""
+    clarabel = _save(folder, games.gamma_game(2000, 20, 10, seed=0).losses)
+    found = {
+        "gamma 2000x20x10, alpha 0.05, to 1e-8 M": _times("clarabel", clarabel, 0.05, 1e-8),
+    }
+    bits = _save(folder, games.paper2d(seed=0).losses)
+    found["paper2d 0/1, alpha 0.001, to 1e-6 M"] = _times("apg", bits, 0.001, 1e-6)
+    wide = _save(folder, games.gamma_game(10_000, 50, 30, seed=0).losses)
+    found["gamma 10000x50x30, alpha 0.01, to 1e-8 M"] = _times("fista", wide, 0.01, 1e-8)
+    long = _save(folder, games.gamma_game(10_000, 100, 10, seed=0).losses)
+    row = runner.run("newton", long, 0.01, 1e-8, _PATIENCE)
+    if row.seconds and row.pass_seconds:
+        passes = f"{row.seconds / row.pass_seconds:.1f} times one pass ({row.seconds * 1e3:.0f} ms)"
+        found["gamma 10000x100x10, alpha 0.01, to 1e-8 M"] = passes
+    found["call on 1024 x 10 x 4, alpha 0.01"] = _python(_WARM_ENTROPIC)
+    growth = _python(_GROWTH.format(alpha=0.01))
+    return found | {"N from 10,000 to 1,000,000 at 20 x 10, alpha 0.01": growth}
+
+
+FIGURES: dict[str, Callable[[Path], dict[str, str]]] = {"exact": exact, "entropic": entropic}
+
+
+def _save(folder: Path, losses: np.ndarray) -> Path:
+    path = folder / "game.npy"
+    np.save(path, losses)
+    return path
+
+
+def _times(peer: str, game: Path, alpha: float, tol: float) -> str:
+    """How often faster Newton's method is than a peer, in two processes side by side."""
+    own = runner.run("newton", game, alpha, tol, _PATIENCE)
+    other = runner.run(peer, game, alpha, tol, _PATIENCE)
+    if own.seconds is None or other.seconds is None:
+        return f"newton: {own.note or 'done'}; {peer}: {other.note or 'done'}"
+    ratio = f"{other.seconds / own.seconds:.3g} times faster than {peer}"
+    return f"{ratio} ({own.seconds * 1e3:.1f} ms against {other.seconds:.2f} s)"
 
 
 def _python(code: str, **environment: str) -> str:
@@ -113,5 +175,6 @@ if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory() as scratch:
-        for name, value in figures(Path(scratch)).items():
-            print(f"{name}: {value}")
+        for figures in FIGURES.values():
+            for name, value in figures(Path(scratch)).items():
+                print(f"{name}: {value}")
