@@ -1,6 +1,7 @@
 """The loss tensor: its values by an explicit loop, its names and dtype, and the game it makes."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +10,17 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import mixsolve
 from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch import PGD, Mixture, TransferPGD, UniformBall, build_losses, expected_loss
+from mixsolve_torch import (
+    PGD,
+    CandidateLosses,
+    Mixture,
+    TransferPGD,
+    UniformBall,
+    build_losses,
+    candidates,
+    expected_loss,
+)
+from mixsolve_torch.candidate_memory import MemoryStore
 from mixsolve_torch.candidates import candidate_names
 
 ATTACKS = [
@@ -149,6 +160,190 @@ def test_data_of_every_kind(mixture, batch):
     small = build_losses(mixture, batch, attack, batch_size=2)
     assert torch.equal(small.values, expected.values)
     assert small.inputs is None
+
+
+def test_a_tensor_that_grows_is_the_tensor(linear, mixture, generator):
+    x = torch.rand(40, 1, 3, 3, generator=generator, dtype=torch.bfloat16)
+    y = torch.arange(40) % 4
+    half = Mixture([linear(seed).bfloat16() for seed in range(2)])
+    attack = UniformBall("L2", 0.4, draws=2)
+    for loss in ("zero-one", "margin"):
+        known = build_losses(half, (x, y), attack, loss, batch_size=3, keep_inputs=True)
+        stream = zip(x.split(3), y.split(3), strict=True)
+        grown = build_losses(half, stream, attack, loss, keep_inputs=True, device="cpu")
+        for name in ("values", "labels", "inputs"):
+            ours, theirs = getattr(grown, name), getattr(known, name)
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs)
+    with pytest.raises(MixsolveError, match=r"device must be a device of PyTorch.*got 'nowhere'"):
+        build_losses(mixture, (x, y), attack, device="nowhere")
+
+
+def test_memory_holds_the_tensor_once(monkeypatch):
+    def joined(*arguments):
+        raise AssertionError("joining parts takes the tensor's memory twice")
+
+    monkeypatch.setattr(torch, "cat", joined)
+    monkeypatch.setattr(torch, "stack", joined)
+    rows = torch.arange(64, dtype=torch.uint8)[:, None, None].repeat(1, 100, 10)
+    known = MemoryStore(torch.device("cpu"), 64 * 100)
+    for _ in range(100):
+        known.append(rows)
+    expected = known.finish()
+    tracemalloc.start()
+    grown = MemoryStore(torch.device("cpu"), None)
+    for _ in range(100):
+        grown.append(rows)
+    values = grown.finish()
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert torch.equal(values, expected)
+    assert values.numel() <= held <= 1.01 * values.numel()
+    assert peak <= 1.2 * values.numel()
+
+
+class Hungry(torch.nn.Module):
+    """A classifier for which memory suffices up to so many images."""
+
+    def __init__(self, model, most):
+        super().__init__()
+        self.model, self.most, self.refused = model, most, []
+
+    def forward(self, x):
+        if len(x) > self.most:
+            self.refused.append(len(x))
+            raise torch.cuda.OutOfMemoryError("tried to allocate 9 GiB\nmore")
+        return self.model(x)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 6])
+def test_short_of_memory_images_are_attacked_in_parts(most, linear, mixture, batch, caplog):
+    x, y = batch
+    data = torch.cat([x, x.flip(0)]), torch.cat([y, y.flip(0)])
+    hungry = Hungry(linear(1), most)
+    poor = Mixture([linear(0), hungry, linear(2)], [0.5, 0.25, 0.25])
+    rich = Mixture([linear(0), linear(1), linear(2)], [0.5, 0.25, 0.25])
+    still = [
+        PGD("Linf", 0.2, steps=3, random_start=False),
+        TransferPGD("L2", 0.4, steps=2, random_start=False),
+    ]
+    expected = build_losses(rich, data, still, "margin", batch_size=7, keep_inputs=True)
+    with caplog.at_level("WARNING", logger="mixsolve_torch"):
+        losses = build_losses(poor, data, still, "margin", batch_size=7, keep_inputs=True)
+    torch.testing.assert_close(losses.values, expected.values, rtol=0, atol=1e-6)
+    torch.testing.assert_close(losses.inputs, expected.inputs, rtol=0, atol=1e-6)
+    assert hungry.refused == {1: [7, 3], 2: [7, 3], 3: [7], 6: [7]}[most]
+    assert caplog.messages[0] == (
+        "out of memory: the clean images on 7 images at a time; going on with 3 "
+        "(tried to allocate 9 GiB)"
+    )
+    assert len(caplog.records) == len(hungry.refused)
+    # Draws are repeatable too, and those of other batches are what they were.
+    drawn = [PGD("Linf", 0.2, steps=3), UniformBall("L2", 0.4, draws=3)]
+    once = build_losses(poor, data, drawn, "margin", batch_size=7)
+    assert torch.equal(once.values, build_losses(poor, data, drawn, "margin", batch_size=7).values)
+
+
+def test_a_shortage_during_an_attack_repeats_its_part_alone(linear, batch):
+    class Greedy(UniformBall):
+        """Needs more memory than there is for its second candidate, once it is underway."""
+
+        def generate(self, mixture, x, y, generator):
+            for j, points in enumerate(super().generate(mixture, x, y, generator)):
+                calls.append((len(x), j))
+                if j == 1 and len(x) > 4:
+                    raise torch.cuda.OutOfMemoryError("full")
+                yield points
+
+    calls = []
+    mixture = Mixture([linear(0), linear(1)])
+    first = UniformBall("L2", 0.4, draws=2)
+    attacks = [first, Greedy("L2", 0.4, draws=2), first]
+    losses = build_losses(mixture, batch, attacks, keep_inputs=True)
+    assert calls == [(7, 0), (7, 1), (3, 0), (3, 1), (3, 0), (3, 1), (1, 0), (1, 1)]
+    plain = build_losses(mixture, batch, [first, first, first], keep_inputs=True)
+    assert torch.equal(losses.inputs[:, :3], plain.inputs[:, :3])
+    # The first part begins with the draws of the whole; the other parts have draws of their own.
+    lengths = (losses.inputs - batch[0][:, None])[:, 3:5].flatten(2).norm(dim=2)
+    assert lengths.max() <= 0.4 + 1e-6
+    assert not torch.equal(losses.inputs[3:6, 3], plain.inputs[3:6, 3])
+
+
+def test_a_single_image_that_does_not_fit_is_an_error(linear, batch):
+    mixture = Mixture([Hungry(linear(0), 0)])
+    with pytest.raises(torch.cuda.OutOfMemoryError) as raised:
+        build_losses(mixture, batch, UniformBall("L2", 0.4, draws=1))
+    assert "raised by the clean images with one image at a time" in raised.value.__notes__
+    assert mixture.models[0].refused == [7, 3, 1]
+
+
+def test_a_tensor_too_large_for_the_device_says_what_to_do(mixture, batch, monkeypatch):
+    empty = torch.empty
+
+    def full(*shape, **options):
+        if shape == ((7, 2, 3),):
+            raise torch.cuda.OutOfMemoryError("full")
+        return empty(*shape, **options)
+
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(MixsolveError, match=r"\(7, 2, 3\), torch.uint8, take .*out='losses.npy'"):
+        build_losses(mixture, batch, UniformBall("L2", 0.4, draws=1))
+
+
+def test_trajectories_are_all_points_of_the_way(mixture, batch):
+    attacks = [PGD("Linf", 0.2, steps=3, restarts=2), UniformBall("L2", 0.4, draws=2)]
+    way = build_losses(mixture, batch, attacks, "margin", keep="trajectory", keep_inputs=True)
+    names = candidate_names(attacks, 3, "trajectory")
+    assert way.candidate_names == names
+    assert len(names) == way.values.shape[1] == way.inputs.shape[1]
+    assert len(names) > 1 + 2 * 3 + 2
+    final = build_losses(mixture, batch, attacks, "margin", keep_inputs=True)
+    assert torch.equal(way.inputs[:, -2:], final.inputs[:, -2:])
+    # The point that is kept in the end is one of those on the way.
+    same = (way.inputs[:, 1:-2] - final.inputs[:, 1:2]).abs().flatten(2).amax(dim=2)
+    assert (same.amin(dim=1) == 0).all()
+    assert way.adversarial_risk([0.5, 0.0, 0.5]) >= final.adversarial_risk([0.5, 0.0, 0.5])
+    with pytest.raises(MixsolveError, match="keep must be 'final' or 'trajectory'; got 'all'"):
+        build_losses(mixture, batch, attacks, keep="all")
+
+
+def test_an_attack_that_breaks_its_word_is_refused(linear, batch):
+    class Liar(UniformBall):
+        def generate(self, mixture, x, y, generator):
+            for points in super().generate(mixture, x, y, generator):
+                yield points[:, :, : self.rows]
+
+    mixture = Mixture([linear(0)])
+    for draws, rows, message in (
+        (1, 3, "must yield 2 tensors, one for each of its names; got 1"),
+        (3, 3, r"must yield 2 tensors .*; tensor 2 has shape \(7, 1, 3, 3\)"),
+        (2, 2, r"must .* of shape \(7, 1, 3, 3\), .*; tensor 0 has shape \(7, 1, 2, 3\)"),
+    ):
+        liar = Liar("L2", 0.4, draws=draws)
+        object.__setattr__(liar, "rows", rows)
+        object.__setattr__(liar, "names", lambda classifiers: ["one", "two"])
+        with pytest.raises(MixsolveError, match=f"Liar L2 0.4 {message}"):
+            build_losses(mixture, batch, liar)
+
+
+def test_losses_of_one_dtype(linear, batch):
+    x, y = batch
+
+    def fickle(logits, labels):
+        return labels.double() if len(labels) == 3 else labels.float()
+
+    for data in ((x, y), zip(x.split(4), y.split(4), strict=True)):
+        with pytest.raises(MixsolveError, match=r"one dtype for all batches; got torch\.float32"):
+            build_losses(Mixture([linear(0)]), data, [], fickle, batch_size=4)
+
+
+def test_worst_is_taken_in_parts(monkeypatch):
+    values = torch.rand(50, 6, 3, generator=seeded(0))
+    losses = CandidateLosses(values, torch.zeros(50), ("clean",) * 6, "margin")
+    lam = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    expected = (values.double() @ lam).amax(dim=1)
+    monkeypatch.setattr(candidates, "_ENTRIES_AT_A_TIME", 7 * 6 * 3)
+    torch.testing.assert_close(losses.worst([0.2, 0.3, 0.5]), expected, rtol=0, atol=1e-12)
 
 
 def test_only_the_clean_point(mixture, batch):
