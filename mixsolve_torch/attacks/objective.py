@@ -153,6 +153,10 @@ class Objective:
         self._loss = ascended_loss(loss)
         self._of_mean = self._loss.name == MEAN_PROBABILITY
 
+    def function(self, i: int) -> LossFunction:
+        """Return the loss of member i, a function of logits (B, classes) and labels (B,)."""
+        return self._loss.function
+
     def score(self, x: Tensor, y: Tensor) -> Score:
         """Return the score of images (B, C, H, W) with labels (B,)."""
         return self.judge([self.members.logits(i, x) for i in range(len(self.members))], y)
@@ -161,31 +165,36 @@ class Objective:
         """Return the score of images from the logits (B, classes) of every member on them."""
         wrong = torch.stack([LOSSES["zero-one"].function(own, y) for own in logits])
         with torch.no_grad():
-            losses = torch.stack([self._loss.function(own, y) for own in logits])
+            losses = torch.stack([self.function(i)(own, y) for i, own in enumerate(logits)])
         return Score(self.members.expected(wrong), self._combine(losses))
 
     def score_and_gradient(self, x: Tensor, y: Tensor) -> tuple[Score, Tensor]:
         """Return the score and the gradient (B, C, H, W) of the loss in the images."""
-        gradient = torch.zeros_like(x)
+        gradient: Tensor | None = None
         wrong: list[Tensor] = []
         losses: list[Tensor] = []
         reached = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
         for i, weight in enumerate(self.members.weights):
-            slope = self.members.gradient(i, self._loss.function, x, y)
+            slope = self.members.gradient(i, self.function(i), x, y)
             wrong.append(slope.wrong)
             losses.append(slope.values)
-            if self._of_mean:
-                own = math.log(weight) - slope.values.to(torch.float64)
-                total = torch.logaddexp(reached, own)
-                gradient *= _per_image((reached - total).exp(), x)
-                gradient += slope.gradient * _per_image((own - total).exp(), x)
-                reached = total
-            else:
-                gradient.add_(slope.gradient, alpha=weight)
-        score = Score(self.members.expected(torch.stack(wrong)), self._combine(torch.stack(losses)))
-        return score, gradient
+            if not self._of_mean:
+                gradient = (
+                    slope.gradient * weight
+                    if gradient is None
+                    else gradient.add_(slope.gradient, alpha=weight)
+                )
+                continue
+            own = math.log(weight) - slope.values.to(torch.float64)
+            total = torch.logaddexp(reached, own)
+            added = slope.gradient * _per_image((own - total).exp(), x)
+            if gradient is not None:
+                added += gradient * _per_image((reached - total).exp(), x)
+            gradient, reached = added, total
+        assert gradient is not None
+        return Score(self.members.expected(wrong), self._combine(losses)), gradient
 
-    def _combine(self, losses: Tensor) -> Tensor:
+    def _combine(self, losses: Sequence[Tensor]) -> Tensor:
         if not self._of_mean:
             return self.members.expected(losses)
         reached = torch.full_like(losses[0], -torch.inf, dtype=torch.float64)
