@@ -16,7 +16,7 @@ Athalye, Carlini, Wagner. Obfuscated Gradients Give a False Sense of Security. I
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +30,9 @@ from mixsolve_torch.mixture import Mixture, check_weights, run_member
 # A few images whose loss is flat are no sign of masking; a tenth of those still classified
 # correctly is more than networks without it show.
 VANISHED_SHARE = 0.1
+
+# Gradients of a member that are noted before they are counted: some kilobytes each.
+_UNCOUNTED = 64
 
 Function = Callable[[Tensor, Tensor], Tensor]
 
@@ -106,9 +109,13 @@ class Members:
         self._autocast = autocast
         self._largest_label = int(labels.max())
         self._asked = [0] * len(models)
-        # Of each member: calls with logits that are not finite; gradients on images that it
+        # Of each member: passes with logits that are not finite; gradients on images that it
         # classifies correctly; those of them that vanish; gradients that are not finite.
         self._counts = torch.zeros(len(models), 4, dtype=torch.int64, device=labels.device)
+        # What is still to be counted, so that a step need not: sums of logits, and where a member
+        # errs with the largest entry of its gradients.
+        self._sums: list[list[Tensor]] = [[] for _ in models]
+        self._slopes: list[list[tuple[Tensor, Tensor]]] = [[] for _ in models]
 
     def __len__(self) -> int:
         """Return n, the number of classifiers with a positive weight."""
@@ -123,15 +130,15 @@ class Members:
         """Return a mask (n, B) of which member errs on which image."""
         return torch.stack([_wrong(self.logits(i, x), y) for i in range(len(self))])
 
-    def expected(self, losses: Tensor) -> Tensor:
-        """Return ``sum_i weights_i losses_i`` (B,) in float64, for losses or masks (n, B).
+    def expected(self, losses: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return ``sum_i weights_i losses_i`` (B,) in float64, for n losses or masks (B,).
 
         The sum is taken in the order of the members, whatever the shape: equal losses have equal
         sums to the last bit, and the sum of n ones is `total`.
         """
-        value = torch.zeros(losses.shape[1:], dtype=torch.float64, device=losses.device)
+        value = torch.zeros_like(losses[0], dtype=torch.float64)
         for weight, own in zip(self.weights, losses, strict=True):
-            value = value + weight * own.to(torch.float64)
+            value = torch.add(value, own.to(torch.float64), alpha=weight)
         return value
 
     def gradient(self, i: int, function: Function, x: Tensor, y: Tensor) -> Slope:
@@ -170,12 +177,11 @@ class Members:
         logits = logits.detach()
         wrong = _wrong(logits, y)
         # One reduction tells both kinds of trouble: NaN and infinity outlive a maximum.
-        largest = torch.stack([part.abs().amax(dim=(1, 2, 3)) for part in parts])
-        right = ~wrong
-        vanished = right & (largest == 0).all(dim=0)
-        broken = ~largest.isfinite().all(dim=0)
+        largest = [part.abs().amax(dim=(1, 2, 3)) for part in parts]
+        self._slopes[i].append((wrong, torch.stack(largest) if values.ndim == 2 else largest[0]))
         self._asked[i] += len(x)
-        self._counts[i, 1:] += torch.stack([right, vanished, broken]).sum(dim=1)
+        if len(self._slopes[i]) == _UNCOUNTED:
+            self._count()
         # The points stay numbers, so that a NaN met later is the classifier's own.
         parts = [part.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for part in parts]
         gradient = torch.stack(parts) if values.ndim == 2 else parts[0]
@@ -195,6 +201,7 @@ class Members:
             A member's gradient was not finite on some images, or exactly zero on a tenth or more of
             those that it classifies correctly.
         """
+        self._count()
         counts = self._counts.tolist()
         for k, (diverged, _, _, _) in zip(self.indices, counts, strict=True):
             if diverged:
@@ -224,8 +231,23 @@ class Members:
             logits = run_member(self._models[i], self.indices[i], x)
         checks.label_range("y", self._largest_label, logits.shape[1])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        self._counts[i, 0] += ~logits.detach().isfinite().all()
+        # One NaN or infinity makes the sum one.
+        self._sums[i].append(logits.detach().sum())
         return logits
+
+    def _count(self) -> None:
+        """Count what was noted so far, without waiting for the device."""
+        for i, (sums, slopes) in enumerate(zip(self._sums, self._slopes, strict=True)):
+            if sums:
+                self._counts[i, 0] += (~torch.stack(sums).isfinite()).sum()
+            if slopes:
+                right = ~torch.cat([wrong for wrong, _ in slopes])
+                largest = torch.cat([own.reshape(-1, own.shape[-1]).T for _, own in slopes])
+                vanished = right & (largest == 0).all(dim=1)
+                broken = ~largest.isfinite().all(dim=1)
+                self._counts[i, 1:] += torch.stack([right, vanished, broken]).sum(dim=1)
+            sums.clear()
+            slopes.clear()
 
     def _backward(self, i: int, values: Tensor, point: Tensor, keep: bool) -> Tensor:
         own = None

@@ -163,9 +163,9 @@ class Objective:
 
     def judge(self, logits: Sequence[Tensor], y: Tensor) -> Score:
         """Return the score of images from the logits (B, classes) of every member on them."""
-        wrong = torch.stack([LOSSES["zero-one"].function(own, y) for own in logits])
+        wrong = [LOSSES["zero-one"].function(own, y) for own in logits]
         with torch.no_grad():
-            losses = torch.stack([self.function(i)(own, y) for i, own in enumerate(logits)])
+            losses = [self.function(i)(own, y) for i, own in enumerate(logits)]
         return Score(self.members.expected(wrong), self._combine(losses))
 
     def score_and_gradient(self, x: Tensor, y: Tensor) -> tuple[Score, Tensor]:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from mixsolve.arguments import as_real
@@ -92,6 +93,6 @@ class PGD(SearchAttack):
         for _ in range(self.steps):
             score, gradient = objective.score_and_gradient(point, y)
             yield point, score
-            ahead = point + step * steepest(gradient, self.norm)
+            ahead = torch.add(point, steepest(gradient, self.norm), alpha=step)
             point = project(ahead, center, self.norm, self.eps)
         yield point, objective.score(point, y)
