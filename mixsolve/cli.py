@@ -46,6 +46,11 @@ _COMMANDS = {
         module="mixsolve_torch.demo",
         install="mixsolve[torch,plot]",
     ),
+    "audit": _Command(
+        help="attack saved classifiers and say what randomising between them buys",
+        module="mixsolve_torch.audit",
+        install="mixsolve[torch,plot]",
+    ),
 }
 
 

@@ -13,7 +13,7 @@ Okabe, Ito. Color Universal Design. 2008.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "AccuracyBar",
     "Bar",
     "Example",
     "Variant",
+    "accuracy_bars",
     "mixture_picture",
     "require_matplotlib",
     "risk_bars",
@@ -38,6 +40,8 @@ __all__ = [
 
 _BLUE, _ORANGE, _GREEN, _INK, _PALE = "#0072B2", "#E69F00", "#009E73", "#333333", "#BBBBBB"
 _COLOURS = {"single": _BLUE, "uniform": _ORANGE, "optimal": _GREEN}
+_GIVEN = "#CC79A7"
+_MARKS = "D^vs<>*"
 _DPI = 150
 
 
@@ -60,6 +64,34 @@ class Bar:
     name: str
     risk: float
     standard: float | None = None
+    kind: str = "single"
+
+
+@dataclass(frozen=True)
+class AccuracyBar:
+    """One row of `accuracy_bars`; accuracies from 0 to 1.
+
+    Attributes
+    ----------
+    name : str
+        What the bar is called.
+    worst : float
+        The accuracy against the worst of all candidates, the length of the bar.
+    interval : pair of float, optional
+        Its uncertainty.
+    clean : float, optional
+        The accuracy on clean data.
+    attacks : mapping of str to float
+        Accuracies under attacks, by what the legend calls them; the same in every bar.
+    kind : {"single", "uniform", "given", "optimal"}
+        A single classifier, a mixture that was not optimised, or one that was.
+    """
+
+    name: str
+    worst: float
+    interval: tuple[float, float] | None = None
+    clean: float | None = None
+    attacks: Mapping[str, float] = field(default_factory=dict)
     kind: str = "single"
 
 
@@ -151,6 +183,99 @@ def risk_bars(
     _plain(axes)
     if measured or lower_bound is not None:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def accuracy_bars(
+    bars: Sequence[AccuracyBar],
+    *,
+    reference: tuple[str, float] | None = None,
+    level: float = 0.95,
+    title: str = "Accuracy under attack",
+) -> Figure:
+    """Draw worst-case accuracies as bars, those on clean data and under single attacks as marks.
+
+    Parameters
+    ----------
+    bars : sequence of AccuracyBar
+        From top to bottom.
+    reference : pair of str and float, optional
+        The name and the accuracy of what the others are to be compared with; drawn as a line.
+    level : float, default 0.95
+        Coverage of the intervals.
+    title : str, default "Accuracy under attack"
+        Written above.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    MixsolveError
+        No bar, or a bar of an unknown kind.
+    """
+    if not bars:
+        raise MixsolveError("bars must hold at least one AccuracyBar; got none")
+    colours = _COLOURS | {"given": _GIVEN}
+    for bar in bars:
+        if bar.kind not in colours:
+            known = ", ".join(repr(kind) for kind in colours)
+            raise MixsolveError(
+                f"kind of bar {bar.name!r} must be one of {known}; got {bar.kind!r}"
+            )
+    figure = _figure(8.6, 1.9 + 0.62 * len(bars))
+    axes = figure.add_subplot()
+    rows = np.arange(len(bars))
+    worst = [100 * bar.worst for bar in bars]
+    axes.barh(rows, worst, height=0.5, color=[colours[bar.kind] for bar in bars])
+    for row, bar in enumerate(bars):
+        text = f"{100 * bar.worst:.1f} %"
+        if bar.interval is not None:
+            low, high = (100 * end for end in bar.interval)
+            axes.errorbar(
+                (low + high) / 2, row, xerr=(high - low) / 2, color=_INK, capsize=4, linewidth=1.4
+            )
+            text += f"  [{low:.1f}, {high:.1f}]"
+        axes.text(1.02, row, text, va="center", color=_INK, transform=axes.get_yaxis_transform())
+    marked: dict[str, list[tuple[float, float]]] = {}
+    for row, bar in enumerate(bars):
+        if bar.clean is not None:
+            marked.setdefault("clean images", []).append((100 * bar.clean, row))
+        for name, value in bar.attacks.items():
+            marked.setdefault(name, []).append((100 * value, row - 0.36))
+    for i, (name, places) in enumerate(marked.items()):
+        axes.plot(
+            *zip(*places, strict=True),
+            linestyle="none",
+            marker="o" if name == "clean images" else _MARKS[i % len(_MARKS)],
+            markersize=6,
+            markerfacecolor="white",
+            markeredgecolor=_INK,
+            label=name,
+        )
+    if reference is not None:
+        name, value = reference
+        axes.axvline(
+            100 * value,
+            color=_INK,
+            linestyle="--",
+            linewidth=1.2,
+            label=f"worst case of {name}",
+        )
+    axes.set_yticks(rows, [bar.name for bar in bars])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel(
+        "accuracy, % (higher is better); "
+        f"bars: worst case of all attacks, with {100 * level:g} % intervals"
+    )
+    axes.set_title(title, loc="left", fontweight="bold")
+    _plain(axes)
+    if marked or reference is not None:
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -29,6 +29,10 @@ from mixsolve_torch.attacks import (
 )
 from mixsolve_torch.candidates import CandidateLosses, build_losses
 from mixsolve_torch.data import Digits, batches, digits
+from mixsolve_torch.datasets import LabelledImages, load_data, to_unit
+from mixsolve_torch.evaluation import evaluate
+from mixsolve_torch.evaluation_report import Evaluation
+from mixsolve_torch.loading import load_model
 from mixsolve_torch.losses import bounded_margin, cross_entropy, expected_loss, zero_one
 from mixsolve_torch.mixture import Mixture
 from mixsolve_torch.models import Normalize, digits_cnn
@@ -40,6 +44,8 @@ __all__ = [
     "Attack",
     "CandidateLosses",
     "Digits",
+    "Evaluation",
+    "LabelledImages",
     "Mixture",
     "Normalize",
     "Standard",
@@ -51,8 +57,12 @@ __all__ = [
     "cross_entropy",
     "digits",
     "digits_cnn",
+    "evaluate",
     "expected_loss",
     "fit",
+    "load_data",
+    "load_model",
     "resolve_attacks",
+    "to_unit",
     "zero_one",
 ]

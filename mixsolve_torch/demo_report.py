@@ -17,6 +17,7 @@ from mixsolve import plotting
 from mixsolve.commands.report import save as save_solution
 from mixsolve.solution import Solution
 from mixsolve_torch.candidates import CandidateLosses
+from mixsolve_torch.verdict import what_randomising_buys
 
 _EXAMPLES = 3
 _VARIANTS = 3
@@ -158,20 +159,9 @@ class Report:
         """Say what randomising buys, how sure that is, and what fresh attacks make of it."""
         single, optimal = self.best_single, self.optimal
         gain = self.losses.worst(single.weights) - self.losses.worst(optimal.weights)
-        points = 100 * float(gain.mean())
         error = 100 * float(gain.std()) / math.sqrt(len(gain)) if len(gain) > 1 else math.inf
         images, candidates, _ = self.losses.values.shape
-        if points < 0.005:
-            bought = (
-                f"Randomising buys nothing here: {single.name}, at {100 * single.risk:.2f} %, is "
-                "as good as any mixture."
-            )
-        else:
-            bought = (
-                f"Randomising buys {points:.2f} points: from {100 * single.risk:.2f} % with the "
-                f"best single classifier ({single.name}) down to {100 * optimal.risk:.2f} % with "
-                "the optimal mixture."
-            )
+        bought = what_randomising_buys(single.name, single.risk, optimal.risk)
         sure = (
             f"How sure: against these {candidates} candidates for each of these {images} images it "
             f"is proven that no mixture gets below {100 * self.solution.risk_lower_bound:.2f} %. "

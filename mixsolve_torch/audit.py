@@ -1,0 +1,342 @@
+"""`mixsolve audit`: whether to randomise saved classifiers, and how much that buys.
+
+Saved classifiers are loaded, attacked alone and mixed, and mixed as well as can be; a table, a
+verdict in words, a picture and files to go on with come out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+import mixsolve
+from mixsolve import plotting
+from mixsolve.arguments import as_count, as_real
+from mixsolve.commands.report import save as save_solution
+from mixsolve.errors import MixsolveError
+from mixsolve_torch.attacks.ball import NORMS
+from mixsolve_torch.attacks.base import frozen
+from mixsolve_torch.attacks.registry import ATTACKS
+from mixsolve_torch.datasets import LabelledImages, load_data, to_unit
+from mixsolve_torch.evaluation import evaluate
+from mixsolve_torch.evaluation_report import Evaluation, write_text
+from mixsolve_torch.loading import load_model
+from mixsolve_torch.mixture import Mixture, run_member
+
+FILES = ("audit.json", "audit.png", "solution.npz")
+_UNFINISHED = "unfinished"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `mixsolve audit`.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the subcommand.
+    """
+    parser.epilog = (
+        "A MODEL is a TorchScript archive (torch.jit.save), a program (torch.export.save), or "
+        "module:function=FILE: function() builds the network, FILE holds its state dict. Models "
+        "take images in [0, 1] and return logits. Pickled models are refused: loading one runs the "
+        "code in it. An audit that was interrupted goes on when it is called again. "
+        "Exit code: 0 when the optimal mixture holds against the last attacks on it, 1 when more "
+        "rounds are needed, 2 for wrong input."
+    )
+    parser.add_argument("--models", nargs="+", required=True, metavar="MODEL", help="classifiers")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DATA",
+        help="digits, cifar10, cifar100, or a .npz file with images and labels",
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where CIFAR lies")
+    parser.add_argument("--download", action="store_true", help="download CIFAR if it is missing")
+    parser.add_argument("--split", choices=("test", "train"), default="test", help="(test)")
+    parser.add_argument("--limit", type=int, metavar="N", help="attack the first N images only")
+    parser.add_argument("--eps", required=True, help="radius of the attacks, e.g. 8/255 or 0.5")
+    parser.add_argument("--norm", choices=NORMS, default="Linf", help="its norm (Linf)")
+    parser.add_argument(
+        "--attacks",
+        default="standard",
+        metavar="A,B,...",
+        help=f"from {', '.join(ATTACKS)} (standard)",
+    )
+    parser.add_argument("--steps", type=int, help="steps of each attack (its own default)")
+    parser.add_argument("--restarts", type=int, help="restarts of each attack (its own default)")
+    parser.add_argument("--rounds", type=int, default=4, help="attacks on optimal mixtures (4)")
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="fit the weights on every other image and report on the rest",
+    )
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="of the models, for the table")
+    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="(256)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (0)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1, say (cpu)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("mixsolve-audit"),
+        metavar="DIR",
+        help=f"where {', '.join(FILES)} go (mixsolve-audit)",
+    )
+    parser.add_argument(
+        "--overwrite", "--replace", action="store_true", help="overwrite these files in DIR"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the audit, print what came out, write the files.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Parsed arguments of `add_arguments`.
+
+    Returns
+    -------
+    int
+        0 if the optimal mixture holds against the last attacks on it, 1 if more rounds are needed.
+
+    Raises
+    ------
+    MixsolveError
+        Wrong arguments, models or data that cannot be used, or files in the way.
+    """
+    started = time.perf_counter()
+    eps = parse_radius(args.eps, args.norm)
+    names = list(args.names or short_names(args.models))
+    check_out(args.out, args.overwrite)
+    plotting.require_matplotlib()
+    device = _device(args.device)
+    data = load_data(
+        args.data,
+        data_dir=args.data_dir,
+        download=args.download,
+        split=args.split,
+        limit=args.limit,
+    )
+    models = [load_model(spec, device) for spec in args.models]
+    for name, model in zip(args.models, models, strict=True):
+        _probe(name, model, data, device)
+    parts = args.out / f"{_UNFINISHED}-{_key(args)}"
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MixsolveError(f"--out {args.out} cannot be used: {error}") from error
+    with _log_to_stderr(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        report = evaluate(
+            Mixture(models),
+            (data.images, data.labels),
+            args.attacks,
+            norm=args.norm,
+            eps=eps,
+            steps=args.steps,
+            restarts=args.restarts,
+            names=names,
+            held_out=args.held_out,
+            rounds=args.rounds,
+            batch_size=as_count("--batch-size", args.batch_size),
+            seed=as_count("--seed", args.seed, 0),
+            out=parts,
+            progress=True,
+        )
+    remarks = list(dict.fromkeys(str(warning.message) for warning in caught))
+    seconds = time.perf_counter() - started
+    _write(report, args, dict(zip(names, args.models, strict=True)), remarks, seconds)
+    shutil.rmtree(parts, ignore_errors=True)
+    console = Console()
+    console.print(report.table())
+    for text in (*report.sentences(), *(f"Warning: {remark}" for remark in remarks)):
+        console.print(f"\n{text}", markup=False, highlight=False)
+    console.print(
+        f"\nWrote {', '.join(FILES)} to {args.out} in {seconds:.0f} s.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0 if report.settled else 1
+
+
+def parse_radius(text: str, norm: str) -> float:
+    """Return a radius written as a number or a fraction.
+
+    Parameters
+    ----------
+    text : str
+        Such as "0.5" or "8/255".
+    norm : {"Linf", "L2"}
+        The norm that the radius is for.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    MixsolveError
+        Something else, or a radius that is negative, or in "Linf" larger than the whole box.
+
+    Examples
+    --------
+    >>> parse_radius("8/255", "Linf") == 8 / 255
+    True
+    """
+    above, slash, below = text.partition("/")
+    try:
+        eps = float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError):
+        raise MixsolveError(
+            f"--eps must be a number or a fraction such as 8/255; got {text!r}"
+        ) from None
+    eps = as_real("--eps", eps, at_least=0)
+    if norm == "Linf" and eps > 1:
+        raise MixsolveError(
+            "--eps is in the unit of images in [0, 1], where no Linf radius exceeds 1; "
+            f"got {text}; in units of bytes write {text}/255"
+        )
+    return eps
+
+
+def short_names(models: Sequence[str]) -> list[str]:
+    """Return a name for each model: its file's, with a number where that is not the only one.
+
+    Examples
+    --------
+    >>> short_names(["a/net.pt", "b/net.pt", "zoo:make=weights.pt"])
+    ['net', 'net (2)', 'weights']
+    """
+    names: list[str] = []
+    for spec in models:
+        stem = Path(spec.rpartition("=")[2]).stem
+        number, name = 1, stem
+        while name in names:
+            number += 1
+            name = f"{stem} ({number})"
+        names.append(name)
+    return names
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Refuse, before the work, a directory that could not be written to after it.
+
+    Parameters
+    ----------
+    out : path
+        Where the files are to go; it may be missing.
+    overwrite : bool
+        Whether files there may be overwritten.
+
+    Raises
+    ------
+    MixsolveError
+        If it is a file, or holds one of the audit's files without `overwrite`.
+    """
+    if out.exists() and not out.is_dir():
+        raise MixsolveError(f"--out {out} is a file: give the name of a directory")
+    present = [name for name in FILES if (out / name).exists()]
+    if present and not overwrite:
+        raise MixsolveError(
+            f"--out {out} already holds {', '.join(present)}: give --overwrite to overwrite"
+        )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise MixsolveError(f"--device {name} cannot be used: {first}; try cpu") from error
+    return device
+
+
+@torch.no_grad()
+def _probe(name: str, model: nn.Module, data: LabelledImages, device: torch.device) -> None:
+    """Refuse a model that cannot classify these images, before it is attacked for an hour."""
+    x = to_unit(data.images[:2]).to(device)
+    try:
+        with frozen(model), torch.no_grad():
+            logits = run_member(model, 0, x)
+    except MixsolveError as error:
+        raise MixsolveError(f"{name}: {str(error).replace('models[0]', 'the model')}") from error
+    except Exception as error:
+        # Whatever a stranger's network raises on images it was not made for.
+        first = str(error).strip().partition("\n")[0]
+        raise MixsolveError(
+            f"{name} cannot classify images of shape {tuple(x.shape[1:])}: "
+            f"{type(error).__name__}: {first}"
+        ) from error
+    if logits.shape[1] < data.classes:
+        raise MixsolveError(
+            f"{name} returns {logits.shape[1]} logits and the data have {data.classes} classes"
+        )
+
+
+def _key(args: argparse.Namespace) -> str:
+    """Return a digest of everything the work depends on, so that only the same work is resumed."""
+    digest = hashlib.sha256()
+    for spec in args.models:
+        path = Path(spec) if Path(spec).exists() else Path(spec.rpartition("=")[2])
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    left_out = ("out", "overwrite", "download", "data_dir", "names", "command", "device")
+    told = {key: value for key, value in vars(args).items() if key not in left_out}
+    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:12]
+
+
+def _write(
+    report: Evaluation,
+    args: argparse.Namespace,
+    models: dict[str, str],
+    remarks: list[str],
+    seconds: float,
+) -> None:
+    """Write the files, the one that says that all is done last."""
+    report.plot(args.out / "audit.png")
+    save_solution(report.solution, args.out / "solution.npz", args.overwrite)
+    content: dict[str, Any] = {
+        "mixsolve": mixsolve.__version__,
+        "torch": torch.__version__,
+        "models": models,
+        "data": args.data,
+        "split": args.split,
+        "attack_names": args.attacks,
+        "steps": args.steps,
+        "restarts": args.restarts,
+        **report.as_dict(),
+        "warnings": remarks,
+        "seconds": round(seconds, 1),
+    }
+    write_text(args.out / "audit.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Say on stderr who is being attacked."""
+    logger = logging.getLogger("mixsolve_torch.evaluation")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

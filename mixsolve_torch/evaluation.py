@@ -1,0 +1,352 @@
+"""How robust classifiers are, alone and mixed, and how sure that is.
+
+Every player is a random classifier: f_k alone, the uniform mixture, the mixture as it was given,
+the optimal mixture. Each is attacked on its own weights. With J_i all candidates found for anybody
+on image i, the clean image among them,
+
+    accuracy of weights lam  =  1 - mean_i max_{j in J_i} sum_k lam_k 1[f_k errs on x_ij],
+
+the expected 0/1 loss, exact. To count the candidates of all players for each can only lower its
+accuracy, and spares none of them a weakness that was found elsewhere.
+
+The optimal mixture minimises the risk against the candidates found so far, is then attacked itself,
+and is found again with what that brought, until the attacks on it gain next to nothing.
+
+References
+----------
+Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021, section 5.
+Dbouk, Shanbhag. Adversarial Vulnerability of Randomized Ensembles. ICML 2022.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import mixsolve
+from mixsolve.arguments import as_count, as_real
+from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve_torch import checks
+from mixsolve_torch.attacks.base import Attack, check_mixture, frozen
+from mixsolve_torch.attacks.registry import resolve_attacks
+from mixsolve_torch.attacks.standard import Standard
+from mixsolve_torch.candidates import Data, build_losses
+from mixsolve_torch.datasets import to_unit
+from mixsolve_torch.evaluation_report import Evaluation, Player, Settings
+from mixsolve_torch.in_turn import InTurn
+from mixsolve_torch.mixture import Mixture
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    mixture: Mixture,
+    data: Data,
+    attacks: str | Attack | Sequence[str | Attack] = "standard",
+    *,
+    norm: str | None = None,
+    eps: float | None = None,
+    steps: int | None = None,
+    restarts: int | None = None,
+    names: Sequence[str] | None = None,
+    held_out: bool = False,
+    spare: bool = True,
+    rounds: int = 4,
+    tol: float = 0.002,
+    resamples: int = 1000,
+    level: float = 0.95,
+    batch_size: int = 256,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure each classifier, the uniform, the given and the optimal mixture under attack.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        The classifiers, and weights to measure if they are neither uniform nor of one classifier.
+    data : pair of torch.Tensor, or iterable of pairs
+        Images (N, C, H, W), floating in [0, 1] or uint8, and labels (N,), or batches of them.
+    attacks : str, Attack or sequence of them, default "standard"
+        Names as `resolve_attacks` knows them, or attacks of one's own. The parts of "standard" are
+        reported one by one.
+    norm : {"Linf", "L2"}, optional
+        The norm of the attacker's ball; names need it.
+    eps : float, optional
+        Its radius in the unit of images in [0, 1]; names need it.
+    steps, restarts : int, optional
+        Effort of the named attacks; their own defaults where left out.
+    names : sequence of str of length L, optional
+        How the classifiers are called; "classifier 1" and so on by default.
+    held_out : bool, default False
+        Fit the weights, and choose the best single classifier, on every other image and report on
+        the rest. By default both happen on all images, which flatters the gain.
+    spare : bool, default True
+        Attack in turn: an attack leaves out the images on which those before it (and the clean
+        image) brought the player's expected accuracy to 0. The accuracy reported for an attack is
+        then that after it and all before it. Otherwise each attack meets every image and is
+        reported alone. The worst case is the same up to the attacks' random draws.
+    rounds : int, default 4
+        How often, at most, the optimal mixture is found and attacked.
+    tol : float, default 0.002
+        It is not found again when the attack raised its risk by no more than this.
+    resamples : int, default 1000
+        Bootstrap resamples of the images.
+    level : float, default 0.95
+        Coverage that the intervals aim at.
+    batch_size : int, default 256
+        Images attacked at a time.
+    seed : int, default 0
+        Of all attacks and of the bootstrap. Global generators are neither read nor seeded.
+    out : str or path, optional
+        An existing directory for the finished parts of the work: called again with the same
+        arguments after an interruption, the evaluation goes on from them.
+    progress : bool, default False
+        Show a progress bar if the work takes more than two seconds and stderr is a terminal.
+
+    Returns
+    -------
+    Evaluation
+        Accuracies with intervals, the game's certificate, a table, JSON, a plot and sentences.
+
+    Raises
+    ------
+    MixsolveError
+        Wrong data or arguments, or a suite without `norm` or `eps`.
+    MixsolveTypeError
+        Something that is not a mixture, an attack, or data of images and labels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mixsolve_torch import PGD, Mixture
+    >>> models = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)) for _ in range(2)]
+    >>> data = torch.rand(20, 1, 2, 2), torch.arange(20) % 3
+    >>> report = evaluate(Mixture(models), data, PGD("Linf", 0.1, steps=3))
+    >>> [player.name for player in report.players]
+    ['classifier 1', 'classifier 2', 'uniform mixture', 'optimal mixture']
+    """
+    check_mixture(mixture)
+    x, y = _whole(data)
+    classifiers = _names(names, len(mixture))
+    suite = _resolve(attacks, norm, eps, steps, restarts, _classes(mixture, x))
+    rounds, resamples = as_count("rounds", rounds), as_count("resamples", resamples)
+    tol = as_real("tol", tol, at_least=0)
+    level = as_real("level", level, above=0, below=1)
+    seed = as_count("seed", seed, 0)
+    if held_out and len(x) < 2:
+        raise MixsolveError("held_out needs 2 images or more: some to fit on, some to report on")
+    fitted = slice(0, None, 2) if held_out else slice(None)
+    reported = slice(1, None, 2) if held_out else slice(None)
+    options = {"batch_size": batch_size, "progress": progress}
+    arena = _Arena(mixture, (x, y), InTurn(suite, spare=spare), seed, out, options)
+    for player in _given(mixture, classifiers):
+        arena.meet(player)
+    best = _best(arena, fitted, "single")
+    optimal, raised = best, 0.0
+    if len(mixture) > 1:
+        raised = _find_optimal(arena, fitted, rounds, tol)
+        optimal = _best(arena, fitted, "optimal")
+    values = arena.values()
+    return Evaluation.of(
+        values[reported],
+        players=[p for p in arena.players if p.kind != "optimal" or p is optimal],
+        groups=_groups(suite, len(mixture)),
+        best=best,
+        optimal=optimal,
+        solution=mixsolve.solve(values[fitted]),
+        raised=raised,
+        settings=Settings(
+            norm=suite[0].norm,
+            eps=suite[0].eps,
+            in_turn=spare,
+            tol=tol,
+            held_out=held_out,
+            resamples=resamples,
+            level=level,
+            seed=seed,
+        ),
+    )
+
+
+class _Arena:
+    """Where players meet the attacks; it keeps all candidates found for anybody."""
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        data: tuple[Tensor, Tensor],
+        attack: InTurn,
+        seed: int,
+        out: str | os.PathLike[str] | None,
+        options: dict[str, Any],
+    ) -> None:
+        self.players: list[Player] = []
+        self._columns: list[np.ndarray] = []
+        self._mixture = mixture
+        self._data = data
+        self._attack = attack
+        self._seed = seed
+        self._out = out
+        self._options = options
+
+    def meet(self, player: Player) -> None:
+        """Attack a player and keep the losses of all classifiers on what is found."""
+        number = len(self.players)
+        out = None if self._out is None else Path(self._out) / f"player-{number + 1}.npy"
+        found = build_losses(
+            Mixture(self._mixture.models, player.weights),
+            self._data,
+            self._attack,
+            # Each player has draws of its own: to leave one out changes nobody else's.
+            generator=torch.Generator().manual_seed(1000 * self._seed + number),
+            out=out,
+            **self._options,
+        ).values
+        losses = found.cpu().numpy() if isinstance(found, Tensor) else np.asarray(found)
+        if not self._columns:
+            self._columns.append(losses[:, :1])
+        columns = sum(part.shape[1] for part in self._columns)
+        self.players.append(replace(player, columns=slice(columns, columns + losses.shape[1] - 1)))
+        self._columns.append(losses[:, 1:])
+        logger.info("attacked %s", player.name)
+
+    def values(self) -> np.ndarray:
+        """Return the losses (N, m, L) on all candidates, the clean image first."""
+        return np.concatenate(self._columns, axis=1)
+
+
+def _find_optimal(arena: _Arena, fitted: slice, rounds: int, tol: float) -> float:
+    """Find the optimal mixture and attack it, and again as long as that teaches something.
+
+    Returns how much the last attacks raised its risk.
+    """
+    raised = 0.0
+    for number in range(1, rounds + 1):
+        known = arena.values()[fitted]
+        weights = np.asarray(mixsolve.solve(known).weights)
+        arena.meet(Player("optimal mixture", "optimal", weights))
+        raised = _risk(arena.values()[fitted], weights) - _risk(known, weights)
+        logger.info("round %d: the attacks raised its risk by %.2f points", number, 100 * raised)
+        if raised <= tol:
+            break
+    return raised
+
+
+def _risk(values: np.ndarray, weights: np.ndarray) -> float:
+    return float((values @ weights).max(axis=1).mean())
+
+
+def _best(arena: _Arena, fitted: slice, kind: str) -> Player:
+    """Return the player of this kind with the lowest risk against everything found so far."""
+    values = arena.values()[fitted]
+    own = [player for player in arena.players if player.kind == kind]
+    return min(own, key=lambda player: _risk(values, player.weights))
+
+
+def _given(mixture: Mixture, names: Sequence[str]) -> list[Player]:
+    """Return the players whose weights are known from the start."""
+    count = len(mixture)
+    rows = zip(names, np.eye(count), strict=True)
+    players = [Player(name, "single", weights) for name, weights in rows]
+    if count > 1:
+        uniform = np.full(count, 1 / count)
+        players.append(Player("uniform mixture", "uniform", uniform))
+        own = mixture.weights.cpu().numpy()
+        if own.max() < 1 and not np.allclose(own, uniform, rtol=0, atol=1e-9):
+            players.append(Player("given mixture", "given", own))
+    return players
+
+
+def _groups(suite: Sequence[Attack], classifiers: int) -> dict[str, slice]:
+    """Return each attack's title and its place among a player's candidates."""
+    groups: dict[str, slice] = {}
+    first = 0
+    for attack in suite:
+        kind = getattr(attack, "kind", type(attack).__name__)
+        title = attack.label(kind).removesuffix(f" {attack.norm} {attack.eps:g}")
+        number, unique = 1, title
+        while unique in groups:
+            number += 1
+            unique = f"{title} ({number})"
+        last = first + len(attack.names(classifiers))
+        groups[unique] = slice(first, last)
+        first = last
+    return groups
+
+
+def _resolve(
+    attacks: str | Attack | Sequence[str | Attack],
+    norm: str | None,
+    eps: float | None,
+    steps: int | None,
+    restarts: int | None,
+    classes: int,
+) -> list[Attack]:
+    """Return the attacks one by one, all of one norm and radius, the parts of a suite apart."""
+    suite = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
+    if not isinstance(attacks, str):
+        told = {"norm": norm, "eps": eps, "steps": steps, "restarts": restarts}
+        surplus = [name for name, value in told.items() if value is not None]
+        if surplus and suite == ([attacks] if isinstance(attacks, Attack) else list(attacks)):
+            raise MixsolveError(
+                f"{', '.join(surplus)} must be left out where attacks are objects, which have "
+                "their own"
+            )
+    if len({(attack.norm, attack.eps) for attack in suite}) > 1:
+        threats = ", ".join(sorted({f"{attack.norm} {attack.eps:g}" for attack in suite}))
+        raise MixsolveError(
+            f"attacks must share one norm and radius, which the accuracies are for; got {threats}"
+        )
+    return [
+        part
+        for attack in suite
+        for part in (attack.parts(classes) if isinstance(attack, Standard) else [attack])
+    ]
+
+
+@torch.no_grad()
+def _classes(mixture: Mixture, x: Tensor) -> int:
+    with frozen(mixture):
+        return mixture.member_logits(x[:1].to(mixture.device), [0]).shape[-1]
+
+
+def _names(names: Sequence[str] | None, count: int) -> list[str]:
+    if names is None:
+        return [f"classifier {k + 1}" for k in range(count)]
+    if isinstance(names, str) or len(names) != count or len(set(names)) != count:
+        raise MixsolveError(
+            f"names must be {count} different names, one a classifier; got {names!r}"
+        )
+    return [str(name) for name in names]
+
+
+def _whole(data: Data) -> tuple[Tensor, Tensor]:
+    """Return all images, floating in [0, 1], and all labels."""
+    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor):
+        parts: list[Any] = [data]
+    elif isinstance(data, Iterable) and not isinstance(data, Tensor):
+        parts = list(data)
+    else:
+        parts = [data]
+    for part in parts:
+        pair = isinstance(part, tuple | list) and len(part) == 2
+        if not pair or not all(isinstance(entry, Tensor) for entry in part):
+            raise MixsolveTypeError(
+                "data must be a pair of tensors (images, labels) or an iterable of such batches; "
+                f"got {type(part).__name__}"
+            )
+    if not parts:
+        raise MixsolveError("data must hold at least one batch; got none")
+    x = torch.cat([checks.images("data[0]", to_unit(images)) for images, _ in parts])
+    labels = torch.cat([labels for _, labels in parts])
+    return x, checks.labels("data[1]", labels, len(x))

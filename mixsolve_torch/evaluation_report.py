@@ -1,0 +1,444 @@
+"""What an evaluation found: accuracies with intervals, as a table, JSON, a plot and sentences."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from mixsolve import plotting
+from mixsolve.errors import MixsolveError
+from mixsolve.solution import Solution
+from mixsolve_torch.bootstrap import Estimate, bootstrap
+from mixsolve_torch.verdict import what_randomising_buys
+
+
+@dataclass(frozen=True)
+class Player:
+    """A random classifier that was attacked.
+
+    Attributes
+    ----------
+    name : str
+        What it is called.
+    kind : {"single", "uniform", "given", "optimal"}
+        A classifier alone, or which mixture.
+    weights : ndarray of shape (L,)
+        The probabilities of the classifiers.
+    columns : slice
+        Where its candidates are among all.
+    """
+
+    name: str
+    kind: str
+    weights: np.ndarray
+    columns: slice = field(default_factory=lambda: slice(0, 0))
+
+
+@dataclass(frozen=True)
+class Row:
+    """Accuracies of one player, from 0 to 1.
+
+    Attributes
+    ----------
+    name, kind, weights
+        Those of the player.
+    clean : Estimate
+        On the images as they are.
+    attacks : tuple of Estimate
+        Under each attack on this player.
+    worst : Estimate
+        Against all candidates found for any player.
+    """
+
+    name: str
+    kind: str
+    weights: tuple[float, ...]
+    clean: Estimate
+    attacks: tuple[Estimate, ...]
+    worst: Estimate
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the accuracies were measured.
+
+    Attributes
+    ----------
+    norm, eps
+        The attacker's ball.
+    in_turn : bool
+        Whether the accuracy under an attack is that after all attacks before it, too.
+    tol : float
+        How much the last attacks on the optimal mixture may have raised its risk.
+    held_out : bool
+        Whether weights were fitted on other images than those reported on.
+    resamples, level, seed
+        Of the bootstrap; the seed is that of the attacks, too.
+    """
+
+    norm: str
+    eps: float
+    in_turn: bool
+    tol: float
+    held_out: bool
+    resamples: int
+    level: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome of `evaluate`.
+
+    Attributes
+    ----------
+    rows : tuple of Row
+        One a player: the L classifiers, then the mixtures.
+    attack_names : tuple of str
+        The attacks, in the order of ``Row.attacks``.
+    best_single, optimal : Row
+        The best classifier alone and the optimal mixture, both chosen on the images fitted on.
+    gain : Estimate
+        What randomising buys: the optimal mixture's worst-case accuracy less the best single
+        classifier's, with an interval of the paired difference.
+    solution : Solution
+        Of the game of all candidates found, on the images fitted on. Its weights differ from those
+        of the optimal mixture by what the last attacks on that one brought.
+    raised : float
+        How much the last attacks on the optimal mixture raised its risk on the images fitted on.
+    settings : Settings
+        How all this was measured.
+    losses : ndarray of shape (N, m, L), uint8
+        The 0/1 losses on the images reported on, the clean image first: a game to solve.
+    """
+
+    rows: tuple[Row, ...]
+    attack_names: tuple[str, ...]
+    best_single: Row
+    optimal: Row
+    gain: Estimate
+    solution: Solution
+    raised: float
+    settings: Settings
+    losses: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        losses: np.ndarray,
+        *,
+        players: Sequence[Player],
+        groups: Mapping[str, slice],
+        best: Player,
+        optimal: Player,
+        solution: Solution,
+        raised: float,
+        settings: Settings,
+    ) -> Evaluation:
+        """Measure all players on the losses.
+
+        Parameters
+        ----------
+        losses : ndarray of shape (N, m, L)
+            On the images to report on.
+        players : sequence of Player
+            In the order of the rows.
+        groups : mapping of str to slice
+            The attacks, and which of a player's candidates are theirs.
+        best, optimal : Player
+            Whose difference is the gain; both are among `players`.
+        solution : Solution
+            Of the game of all candidates.
+        raised : float
+            What the last attacks on the optimal mixture added to its risk.
+        settings : Settings
+            How all this was measured.
+
+        Returns
+        -------
+        Evaluation
+        """
+        accuracies: list[np.ndarray] = []
+        for player in players:
+            accuracies += _accuracies(losses, player, groups.values(), settings.in_turn)
+        width = 2 + len(groups)
+        worst = {id(p): accuracies[width * i + width - 1] for i, p in enumerate(players)}
+        accuracies.append(worst[id(optimal)] - worst[id(best)])
+        estimates = bootstrap(
+            np.stack(accuracies, axis=1),
+            resamples=settings.resamples,
+            level=settings.level,
+            seed=settings.seed,
+        )
+        rows = {}
+        for i, player in enumerate(players):
+            clean, *attacks, last = estimates[width * i : width * (i + 1)]
+            weights = tuple(player.weights.tolist())
+            rows[id(player)] = Row(player.name, player.kind, weights, clean, tuple(attacks), last)
+        return cls(
+            rows=tuple(rows.values()),
+            attack_names=tuple(groups),
+            best_single=rows[id(best)],
+            optimal=rows[id(optimal)],
+            gain=estimates[-1],
+            solution=solution,
+            raised=raised,
+            settings=settings,
+            losses=losses,
+        )
+
+    @property
+    def players(self) -> tuple[Row, ...]:
+        """The rows, by another name."""
+        return self.rows
+
+    @property
+    def bound(self) -> float:
+        """Proven: no mixture of these classifiers is more accurate against the candidates found.
+
+        It holds for the images fitted on.
+        """
+        return 1 - self.solution.risk_lower_bound
+
+    @property
+    def settled(self) -> bool:
+        """Whether the solution is certified and the last attacks gained no more than `tol`."""
+        return self.solution.success and self.raised <= self.settings.tol
+
+    @property
+    def threat(self) -> str:
+        """The attacker in words."""
+        return f"{self.settings.norm} attacks of radius {radius(self.settings.eps)}"
+
+    def table(self) -> Table:
+        """Lay the accuracies out, in percent; rich prints it."""
+        images, candidates, _ = self.losses.shape
+        table = Table(
+            title=f"Accuracy, %, under {self.threat} on {images} images",
+            title_style="bold",
+            caption=self._caption(candidates),
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1),
+            pad_edge=False,
+            collapse_padding=True,
+        )
+        table.add_column("")
+        then = "then " if self.settings.in_turn else ""
+        heads = [
+            "clean",
+            *(f"{then if i else ''}{name}" for i, name in enumerate(self.attack_names)),
+        ]
+        for head in heads:
+            table.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
+        table.add_column("worst case\n[interval]", justify="right", no_wrap=True)
+        table.add_column("weights, %", justify="right", no_wrap=True)
+        last = [row.name for row in self.rows if row.kind == "single"][-1]
+        for row in self.rows:
+            table.add_row(
+                row.name,
+                *(f"{100 * value.value:.1f}" for value in (row.clean, *row.attacks)),
+                row.worst.percent(),
+                "" if row.kind == "single" else " ".join(f"{100 * w:.1f}" for w in row.weights),
+                style="bold" if row in (self.best_single, self.optimal) else None,
+                end_section=row.name == last,
+            )
+        return table
+
+    def _caption(self, candidates: int) -> str:
+        share = f"{100 * self.settings.level:g} %"
+        attack = (
+            "Attacks run one after another on each player: the accuracy is that after each."
+            if self.settings.in_turn
+            else "Each attack runs alone on each player."
+        )
+        fit = (
+            "Optimal weights were fitted on as many other images."
+            if self.settings.held_out
+            else "Optimal weights were fitted on these images, which flatters them."
+        )
+        return (
+            f"{attack}\nWorst case: the worst of all {candidates} candidates found for any player, "
+            f"with {share}\nbootstrap intervals over images: they do not cover stronger attacks.\n"
+            f"{fit}"
+        )
+
+    def sentences(self) -> list[str]:
+        """Say what randomising buys, how sure that is, and what it rests on."""
+        if len(self.best_single.weights) == 1:
+            return ["There is one classifier: nothing to randomise between."]
+        images, candidates, _ = self.losses.shape
+        single, optimal, gain = self.best_single, self.optimal, self.gain
+        bought = what_randomising_buys(
+            single.name, single.worst.value, optimal.worst.value, measure="accuracy"
+        )
+        interval = (
+            f"the {100 * self.settings.level:g} % interval of the gain over draws of {images} such "
+            f"images is {100 * gain.low:.2f} to {100 * gain.high:.2f} points"
+        )
+        if gain.low > 0:
+            sure = f"The gain is more than the luck of the images: {interval}."
+        elif gain.value > 0:
+            sure = f"These images cannot tell this gain from none: {interval}."
+        else:
+            sure = f"It does not pay to randomise here, play {single.name} alone: {interval}."
+        if not self.settings.held_out:
+            sure += (
+                " Weights and best classifier were chosen on the images they are measured on, "
+                "which flatters the mixture; to hold out images for the measurement avoids that."
+            )
+        uniform = next(row for row in self.rows if row.kind == "uniform")
+        on = "the images fitted on" if self.settings.held_out else "these images"
+        rests = (
+            f"Against the {candidates} candidates found for each image no mixture of these "
+            f"classifiers has more than {100 * self.bound:.2f} % on {on}: that is proven. Stronger "
+            "attacks can only lower the figures, and may lower one more than another. The uniform "
+            f"mixture, which needs no fitting, has {100 * uniform.worst.value:.2f} %."
+        )
+        sentences = [bought, sure, rests]
+        if max(optimal.weights) > 1 - 1e-9:
+            alone = self.rows[int(np.argmax(optimal.weights))].name
+            sentences.insert(1, f"The optimal mixture is no mixture: it always plays {alone}.")
+        if not self.settled:
+            sentences.append(
+                "Better weights may exist: the last attacks on the optimal mixture still raised "
+                f"its risk by {100 * self.raised:.2f} points, which its figures count; allow more "
+                "rounds."
+            )
+        return sentences
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the losses, in the types of JSON."""
+        images, candidates, _ = self.losses.shape
+        return {
+            **asdict(self.settings),
+            "images": images,
+            "candidates": candidates,
+            "attacks": list(self.attack_names),
+            "players": [
+                {
+                    "name": row.name,
+                    "kind": row.kind,
+                    "weights": list(row.weights),
+                    "clean": asdict(row.clean),
+                    "attacks": {
+                        name: asdict(value)
+                        for name, value in zip(self.attack_names, row.attacks, strict=True)
+                    },
+                    "worst": asdict(row.worst),
+                }
+                for row in self.rows
+            ],
+            "best_single": self.best_single.name,
+            "gain": asdict(self.gain),
+            "bound": self.bound,
+            "raised": self.raised,
+            "settled": self.settled,
+            "sentences": self.sentences(),
+        }
+
+    @property
+    def json(self) -> str:
+        """Everything but the losses as a JSON object."""
+        return json.dumps(self.as_dict(), indent=2, allow_nan=False)
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write `json` to a file, aside and renamed; a file there is replaced.
+
+        Parameters
+        ----------
+        path : str or path
+            Where to.
+
+        Raises
+        ------
+        MixsolveError
+            It cannot be written there.
+        """
+        write_text(Path(path), self.json + "\n")
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw worst-case accuracies as bars with intervals, all others as marks on them.
+
+        Parameters
+        ----------
+        path : str or path, optional
+            Where to write the picture; the ending says the format.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        MissingDependencyError
+            matplotlib is not installed.
+        MixsolveError
+            The picture cannot be written there.
+        """
+        after = "after" if self.settings.in_turn else "under"
+        names = [f"{after} {name}" for name in self.attack_names]
+        figure = plotting.accuracy_bars(
+            [
+                plotting.AccuracyBar(
+                    row.name,
+                    row.worst.value,
+                    interval=(row.worst.low, row.worst.high),
+                    clean=row.clean.value,
+                    attacks={
+                        name: value.value for name, value in zip(names, row.attacks, strict=True)
+                    },
+                    kind=row.kind,
+                )
+                for row in self.rows
+            ],
+            reference=(self.best_single.name, self.best_single.worst.value),
+            level=self.settings.level,
+            title=f"Accuracy of {len(self.losses)} images under {self.threat}",
+        )
+        if path is not None:
+            plotting.save(figure, path)
+        return figure
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file aside and rename it, so that no half-written one is ever left."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            aside.write_text(text, encoding="utf-8")
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise MixsolveError(f"{path} could not be written: {error}") from error
+
+
+def radius(eps: float) -> str:
+    """Return a radius as people write it: in 255ths where that is exact, as a decimal otherwise.
+
+    Examples
+    --------
+    >>> radius(8 / 255), radius(0.5)
+    ('8/255', '0.5')
+    """
+    steps = round(255 * eps)
+    return f"{steps}/255" if 0 < steps < 255 and eps == steps / 255 else f"{eps:g}"
+
+
+def _accuracies(losses: np.ndarray, player: Player, groups: Any, in_turn: bool) -> list[np.ndarray]:
+    """Return the accuracies (N,) of a player: clean, under each attack, in the worst case."""
+    risks = losses @ player.weights
+    clean, own = risks[:, 0], risks[:, player.columns]
+    found = [clean]
+    for group in groups:
+        before = found[-1] if in_turn else clean
+        found.append(np.maximum(before, own[:, group].max(axis=1)))
+    return [1 - risk for risk in (*found, risks.max(axis=1))]

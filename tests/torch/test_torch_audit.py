@@ -1,0 +1,224 @@
+"""`mixsolve audit` from saved models to the verdict, on a small scale, and all it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import mixsolve
+from mixsolve.cli import main
+from mixsolve.errors import MixsolveError
+from mixsolve_torch import audit, digits_cnn, evaluate, load_data, load_model
+from mixsolve_torch.audit import FILES, parse_radius, short_names
+from mixsolve_torch.mixture import Mixture
+
+pytest.importorskip("matplotlib")
+# Newer versions of PyTorch deprecate TorchScript, which people have models in.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Three small networks, saved in the three forms."""
+    folder = tmp_path_factory.mktemp("models")
+    script, program, weights = (digits_cnn(seed=k).eval() for k in range(3))
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.jit.save(torch.jit.trace(script, x), folder / "script.pt")
+    batch = torch.export.Dim("batch", min=1)
+    exported = torch.export.export(program, (x,), dynamic_shapes=({0: batch},))
+    torch.export.save(exported, folder / "program.pt2")
+    torch.save(weights.state_dict(), folder / "weights.pt")
+    return [
+        str(folder / "script.pt"),
+        str(folder / "program.pt2"),
+        f"mixsolve_torch:digits_cnn={folder / 'weights.pt'}",
+    ]
+
+
+def command(models, out, *more, eps="8/255"):
+    effort = ["--steps", "3", "--limit", "40", "--eps", eps]
+    return ["audit", "--models", *models, "--data", "digits", *effort, "--out", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def finished(models, tmp_path_factory):
+    out = tmp_path_factory.mktemp("audit") / "new" / "folder"
+    code = main(command(models, out))
+    return code, out
+
+
+def test_it_writes_its_files_and_leaves_nothing_else(finished):
+    code, out = finished
+    assert code == 0
+    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    assert (out / "audit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figures_are_those_of_evaluate(finished, models):
+    _, out = finished
+    content = json.loads((out / "audit.json").read_text())
+    data = load_data("digits", limit=40)
+    mixture = Mixture([load_model(spec) for spec in models])
+    report = evaluate(
+        mixture,
+        data[:2],
+        norm="Linf",
+        eps=8 / 255,
+        steps=3,
+        names=["script", "program", "weights"],
+    )
+    told = json.loads(report.json)
+    assert {key: content[key] for key in told} == told
+    assert content["models"] == dict(zip(["script", "program", "weights"], models, strict=True))
+    assert content["eps"] == 8 / 255
+    assert content["seconds"] > 0
+    saved = np.load(out / "solution.npz")
+    assert saved["risk"] == pytest.approx(report.solution.risk)
+    assert mixsolve.solve(report.losses).risk == pytest.approx(float(saved["risk"]), abs=1e-6)
+
+
+def test_the_command_prints_table_and_verdict(models, tmp_path, capsys):
+    code = main(command(models[:2], tmp_path, "--attacks", "pgd,uniform", "--held-out"))
+    printed = capsys.readouterr()
+    assert code == 0
+    for words in ("script", "program", "uniform mixture", "Randomising buys", "that is proven"):
+        assert words in printed.out
+    assert "radius 8/255 on 20 images" in printed.out
+    assert "attacked optimal mixture" in printed.err
+
+
+def test_an_interrupted_audit_goes_on(models, tmp_path, monkeypatch):
+    def stop(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    arguments = command(models[:2], tmp_path, "--attacks", "pgd")
+    monkeypatch.setattr(audit, "_write", stop)
+    assert main(arguments) == 130
+    (parts,) = tmp_path.iterdir()
+    done = {path: path.stat().st_mtime_ns for path in parts.glob("*.npy")}
+    assert len(done) >= 4
+    monkeypatch.undo()
+    seen = {}
+    write = audit._write
+
+    def look(*arguments):
+        seen.update({path: path.stat().st_mtime_ns for path in parts.glob("*.npy")})
+        write(*arguments)
+
+    monkeypatch.setattr(audit, "_write", look)
+    assert main(arguments) == 0
+    assert seen == done
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+def test_an_optimal_mixture_that_does_not_settle_exits_with_one(models, tmp_path, monkeypatch):
+    monkeypatch.setattr("mixsolve_torch.evaluation_report.Evaluation.settled", False)
+    assert main(command(models[:1], tmp_path, "--attacks", "uniform")) == 1
+    assert not json.loads((tmp_path / "audit.json").read_text())["settled"]
+
+
+def test_files_of_one_s_own_and_warnings_of_attacks(tmp_path, capsys):
+    class Rounded(torch.nn.Module):
+        def forward(self, x):
+            score = 4 * (x.flatten(1).mean(dim=1, keepdim=True) - 0.5)
+            return torch.cat([-score, score], dim=1).clamp(-1e-9, 1e-9)
+
+    images = np.random.default_rng(0).random((6, 4, 4)).astype(np.float32)
+    labels = (images.mean(axis=(1, 2)) > 0.5).astype(int)
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    traced = torch.jit.trace(Rounded(), torch.from_numpy(images[:, None]))
+    torch.jit.save(traced, tmp_path / "a.pt")
+    out = tmp_path / "out"
+    files = ["--models", str(tmp_path / "a.pt"), "--data", str(tmp_path / "data.npz")]
+    options = ["--eps", "0.01", "--steps", "2", "--attacks", "pgd", "--out", str(out)]
+    assert main(["audit", *files, *options]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing to randomise between" in printed
+    assert "Warning: models[0] gives a gradient of exactly zero" in printed
+    (warning,) = json.loads((out / "audit.json").read_text())["warnings"]
+    assert "gradient masking" in warning
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_is_overwritten_unasked(models, tmp_path, capsys, name):
+    (tmp_path / name).write_text("precious")
+    assert main(command(models[:1], tmp_path)) == 2
+    assert f"already holds {name}: give --overwrite" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_files_are_overwritten_when_asked(models, tmp_path):
+    (tmp_path / "audit.json").write_text("of an earlier run")
+    (tmp_path / "notes.txt").write_text("precious")
+    assert main(command(models[:1], tmp_path, "--attacks", "uniform", "--overwrite")) == 0
+    assert json.loads((tmp_path / "audit.json").read_text())["images"] == 40
+    assert (tmp_path / "notes.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("text", "norm", "expected"),
+    [("8/255", "Linf", 8 / 255), ("0.5", "L2", 0.5), ("1e-2", "Linf", 0.01), ("3", "L2", 3.0)],
+)
+def test_radii_may_be_fractions(text, norm, expected):
+    assert parse_radius(text, norm) == expected
+
+
+@pytest.mark.parametrize("text", ["8", "8/0", "a", "1/2/3", "-1", "nan", "inf", "", "8/"])
+def test_wrong_radii_are_refused(text):
+    with pytest.raises(MixsolveError, match="--eps"):
+        parse_radius(text, "Linf")
+
+
+def test_models_of_one_name_are_told_apart():
+    assert short_names(["a/net.pt", "b/net.pt", "m:f=c/net.pt", "d.pt2"]) == [
+        "net",
+        "net (2)",
+        "net (3)",
+        "d",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--eps", "8"], "in units of bytes write 8/255"),
+        (["--models", "none.pt"], "the model none.pt does not exist"),
+        (["--data", "mnist"], "data must be 'digits', 'cifar10', 'cifar100' or a .npz file"),
+        (["--data", "cifar10"], "data_dir (--data-dir) must name the directory"),
+        (["--attacks", "deepfool"], "got 'deepfool'"),
+        (["--device", "abacus"], "--device abacus cannot be used"),
+        (["--limit", "0"], "limit must be an integer >= 1"),
+        (["--batch-size", "0"], "--batch-size must be an integer >= 1"),
+        (["--names", "a", "b"], "names must be 1 different names"),
+    ],
+)
+def test_wrong_input_is_one_line(models, tmp_path, capsys, more, message):
+    pytest.importorskip("torchvision")
+    assert main(command(models[:1], tmp_path / "out", *more)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert not list(tmp_path.glob("out/*.json"))
+
+
+def test_models_that_do_not_fit_the_images_are_named(tmp_path, capsys):
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(devices=[]):
+        coloured = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+        few = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+    torch.jit.save(torch.jit.trace(coloured, x), tmp_path / "coloured.pt")
+    torch.jit.save(torch.jit.trace(few, x[:, :1]), tmp_path / "few.pt")
+    torch.save(few, tmp_path / "pickled.pt")
+    for name, message in (
+        ("coloured", "coloured.pt cannot classify images of shape (1, 8, 8): RuntimeError"),
+        ("few", "few.pt returns 4 logits and the data have 10 classes"),
+        ("pickled", "to load one is to run the code it names"),
+    ):
+        assert main(command([str(tmp_path / f"{name}.pt")], tmp_path / "out")) == 2
+        assert message in capsys.readouterr().err

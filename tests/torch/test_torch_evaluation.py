@@ -1,0 +1,364 @@
+"""Evaluations: games worked out by hand, the rules of the worst case, intervals, and the report."""
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import mixsolve
+from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve_torch import PGD, Attack, Mixture, UniformBall, digits_cnn, evaluate, load_data
+from mixsolve_torch.bootstrap import bootstrap
+from mixsolve_torch.evaluation_report import radius
+from mixsolve_torch.in_turn import InTurn
+
+
+class Watch(torch.nn.Module):
+    """Classifier k errs on an image of label 0 where pixel k is above one half."""
+
+    def __init__(self, k):
+        super().__init__()
+        self.k = k
+
+    def forward(self, x):
+        pixel = x.flatten(1)[:, self.k]
+        return torch.stack([0.5 - pixel, pixel - 0.5], dim=1)
+
+
+@dataclass(frozen=True)
+class Light(Attack):
+    """Lights up the given pixels; what it was called on is written down."""
+
+    pixels: tuple = (0,)
+    when: str = "always"
+    calls: list = field(default_factory=list, compare=False)
+
+    def names(self, classifiers):
+        return [self.label("light")]
+
+    def generate(self, mixture, x, y, generator):
+        self.calls.append(len(x))
+        played = "alone" if len(mixture.support()) == 1 else "mixed"
+        point = x.clone()
+        if self.when in ("always", played):
+            point.flatten(1)[:, list(self.pixels)] = 1.0
+        yield point
+
+
+def light(*pixels, when="always", name=None):
+    return Light("Linf", 1.0, pixels=pixels, when=when, name=name or f"light {pixels}")
+
+
+def dark(count, pixels=2):
+    """Images that no classifier gets wrong."""
+    return torch.zeros(count, 1, 1, pixels), torch.zeros(count, dtype=torch.int64)
+
+
+def watchers(count=2, weights=None):
+    return Mixture([Watch(k) for k in range(count)], weights)
+
+
+def worst(report):
+    return {row.name: row.worst.value for row in report.players}
+
+
+def test_matching_pennies_is_solved_and_measured():
+    report = evaluate(watchers(), dark(6), [light(0), light(1)])
+    assert worst(report) == {
+        "classifier 1": 0.0,
+        "classifier 2": 0.0,
+        "uniform mixture": 0.5,
+        "optimal mixture": 0.5,
+    }
+    assert report.optimal.weights == pytest.approx([0.5, 0.5])
+    assert report.gain.value == pytest.approx(0.5)
+    assert report.bound == pytest.approx(0.5)
+    assert report.settled
+    for row in report.players:
+        assert row.clean.value == 1.0
+    assert any("Randomising buys 50.00 points" in text for text in report.sentences())
+
+
+def test_what_was_found_for_one_counts_for_all():
+    """An attack that fools both but is found on single classifiers alone still hits the mixture."""
+    report = evaluate(watchers(), dark(4), light(0, 1, when="alone"))
+    uniform = next(row for row in report.players if row.kind == "uniform")
+    assert uniform.attacks[0].value == 1.0
+    assert uniform.worst.value == 0.0
+    assert any("It does not pay to randomise here" in text for text in report.sentences())
+
+
+def test_the_optimal_mixture_is_attacked_on_its_own_weights():
+    """What only mixtures suffer from is found on the optimal one, too."""
+    report = evaluate(watchers(3), dark(4, 3), [light(0, 1, 2, when="mixed")])
+    assert report.optimal.worst.value == 0.0
+    assert report.raised == 0.0
+    assert report.solution.risk == 1.0
+
+
+def test_weights_are_found_again_until_attacks_gain_nothing():
+    """Each weight draws its own attack: the first optimal mixture is beaten, a later one is not."""
+
+    @dataclass(frozen=True)
+    class Heaviest(Attack):
+        def names(self, classifiers):
+            return ["heaviest"]
+
+        def generate(self, mixture, x, y, generator):
+            point = x.clone()
+            point.flatten(1)[:, int(mixture.weights.argmax())] = 1.0
+            yield point
+
+    report = evaluate(watchers(3), dark(4, 3), Heaviest("Linf", 1.0))
+    assert report.settled
+    assert report.optimal.worst.value == pytest.approx(2 / 3)
+
+
+def test_an_optimal_mixture_that_attacks_still_beat_is_not_settled():
+    """Alone {1, 2} or {3} are fooled: the optimum gives 3 one half. On that one all are fooled."""
+
+    @dataclass(frozen=True)
+    class Spiteful(Attack):
+        def names(self, classifiers):
+            return ["spiteful"]
+
+        def generate(self, mixture, x, y, generator):
+            weights = mixture.weights.tolist()
+            point = x.clone()
+            if max(weights) == 1.0:
+                point.flatten(1)[:, [2] if weights[2] else [0, 1]] = 1.0
+            elif weights[2] > 0.4:
+                point.fill_(1.0)
+            yield point
+
+    short = evaluate(watchers(3), dark(4, 3), Spiteful("Linf", 1.0), rounds=1)
+    assert short.raised == pytest.approx(0.5)
+    assert not short.settled
+    assert short.optimal.worst.value == 0.0
+    assert "Better weights may exist" in short.sentences()[-1]
+    longer = evaluate(watchers(3), dark(4, 3), Spiteful("Linf", 1.0))
+    assert longer.settled
+    assert longer.bound == pytest.approx(0.0)
+
+
+def test_given_weights_are_a_player_of_their_own():
+    kinds = [row.kind for row in evaluate(watchers(), dark(3), light(0)).players]
+    assert kinds == ["single", "single", "uniform", "optimal"]
+    report = evaluate(watchers(weights=[0.25, 0.75]), dark(3), light(0))
+    given = next(row for row in report.players if row.kind == "given")
+    assert given.worst.value == pytest.approx(0.75)
+    kinds = [row.kind for row in evaluate(watchers(weights=[1, 0]), dark(3), light(0)).players]
+    assert kinds == ["single", "single", "uniform", "optimal"]
+
+
+def test_one_classifier_has_nothing_to_mix():
+    report = evaluate(watchers(1), dark(3, 1), light(0))
+    assert [row.kind for row in report.players] == ["single"]
+    assert (report.gain.value, report.settled) == (0.0, True)
+    assert report.sentences() == ["There is one classifier: nothing to randomise between."]
+    assert report.table().row_count == 1
+
+
+def test_weights_fitted_on_one_half_are_measured_on_the_other():
+    x, y = dark(8)
+    x[::2, ..., 1] = 1.0  # classifier 2 errs on the images fitted on
+    x[1::2, ..., 0] = 1.0  # classifier 1 errs on those reported on
+    report = evaluate(watchers(), (x, y), light(0, when="never"), held_out=True)
+    assert len(report.losses) == 4
+    assert report.optimal.weights == pytest.approx([1.0, 0.0])
+    assert report.best_single.name == "classifier 1"
+    assert worst(report)["classifier 2"] == 1.0
+    assert report.optimal.worst.value == 0.0
+    assert report.gain.value == 0.0
+    assert report.bound == pytest.approx(1.0)
+    assert "flatters" not in " ".join(report.sentences())
+    on_all = evaluate(watchers(), (x, y), light(0, when="never"))
+    assert len(on_all.losses) == 8
+    assert "flatters" in " ".join(on_all.sentences())
+
+
+def test_lost_images_are_spared_and_nothing_else_changes():
+    data = dark(6)
+    data[0][:2, ..., 0] = 1.0
+    first, second = light(0), light(1)
+    in_turn = evaluate(watchers(), data, [first, second])
+    # Classifier 1: two images are lost clean and four to the first attack, the second gets none.
+    # Classifier 2, uniform and optimal: no image is lost for all that play before the second.
+    assert first.calls == [4, 6, 6, 6]
+    assert second.calls == [6, 6, 6]
+    both = [light(0), light(1)]
+    alone = evaluate(watchers(), data, both, spare=False)
+    assert [attack.calls for attack in both] == [[6] * 4, [6] * 4]
+    assert worst(in_turn) == worst(alone)
+    assert in_turn.solution.risk == pytest.approx(alone.solution.risk)
+    one, two = in_turn.players[0].attacks
+    assert (one.value, two.value) == (0.0, 0.0)
+    one, two = alone.players[0].attacks
+    assert (one.value, two.value) == (0.0, pytest.approx(4 / 6))
+
+
+def test_an_image_is_spared_only_when_all_that_play_err():
+    mixture = watchers(2, [0.999, 0.001])
+    attack, later = light(0), light(1)
+    found = InTurn([attack, later])(mixture, *dark(3))
+    assert later.calls == [3]
+    assert found.shape == (2, 3, 1, 1, 2)
+    only = Mixture(mixture.models, [1.0, 0.0])
+    found = InTurn([attack, later])(only, *dark(3))
+    assert later.calls == [3]
+    assert torch.equal(found[1], found[0])
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return Mixture([digits_cnn(seed=k, width=2) for k in range(3)], [0.6, 0.4, 0.0])
+
+
+@pytest.fixture(scope="module")
+def measured(networks):
+    data = load_data("digits", limit=30)
+    return evaluate(networks, data[:2], "standard", norm="L2", eps=0.3, steps=3, level=0.9)
+
+
+def test_every_row_can_be_told_from_the_losses(measured):
+    losses = measured.losses.astype(float)
+    assert losses.shape[0] == 30
+    for row in measured.players:
+        risks = losses @ np.array(row.weights)
+        assert row.clean.value == pytest.approx(1 - risks[:, 0].mean())
+        assert row.worst.value == pytest.approx(1 - risks.max(axis=1).mean())
+        falling = [row.clean.value, *(a.value for a in row.attacks), row.worst.value]
+        assert falling == sorted(falling, reverse=True)
+        for estimate in (row.clean, *row.attacks, row.worst):
+            assert estimate.low <= estimate.value <= estimate.high
+    assert measured.bound >= measured.optimal.worst.value - 1e-9
+    assert measured.bound == pytest.approx(1 - mixsolve.solve(losses).risk)
+    assert measured.attack_names[:2] == ("APGD-CE", "APGD-DLR")
+
+
+def test_the_gain_has_a_paired_interval(measured):
+    losses = measured.losses.astype(float)
+    single, optimal = (
+        1 - (losses @ np.array(row.weights)).max(axis=1)
+        for row in (measured.best_single, measured.optimal)
+    )
+    (expected,) = bootstrap((optimal - single)[:, None], resamples=1000, level=0.9, seed=0)
+    assert measured.gain.value == pytest.approx(expected.value)
+    assert measured.gain.low == pytest.approx(expected.low)
+    assert measured.gain.high == pytest.approx(expected.high)
+
+
+def test_equal_seeds_give_equal_reports_and_bytes_are_as_good_as_floats(networks):
+    data = load_data("digits", limit=8)
+    options = {"attacks": [PGD("Linf", 0.1, steps=2)], "batch_size": 3}
+    images = (data.images * 255).round().to(torch.uint8)
+    first = evaluate(networks, (images, data.labels), **options, seed=1)
+    floats = images.float() / 255
+    batches = [(floats[:5], data.labels[:5]), (floats[5:], data.labels[5:])]
+    assert evaluate(networks, batches, **options, seed=1).json == first.json
+    assert evaluate(networks, batches, **options, seed=2).json != first.json
+
+
+def test_an_interrupted_evaluation_goes_on(networks, tmp_path):
+    data = load_data("digits", limit=8)[:2]
+    attack = PGD("Linf", 0.1, steps=2)
+    whole = evaluate(networks, data, attack, out=tmp_path)
+    done = len(list(tmp_path.glob("player-*.npy")))
+    assert done >= len(whole.players)
+    (tmp_path / f"player-{done}.npy").unlink()
+    modified = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("player-*.npy")}
+    assert evaluate(networks, data, attack, out=tmp_path).json == whole.json
+    for name, time in modified.items():
+        assert (tmp_path / name).stat().st_mtime_ns == time
+
+
+def test_bootstrap_intervals_have_the_width_they_should():
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.random(400) < 0.3, np.ones(400), rng.random(400)], axis=1).astype(float)
+    estimates = bootstrap(values, resamples=4000, level=0.95, seed=1)
+    for estimate, column in zip(estimates, values.T, strict=True):
+        assert estimate.value == pytest.approx(column.mean())
+        half = 1.96 * column.std() / 20
+        assert estimate.low == pytest.approx(estimate.value - half, abs=0.15 * half + 1e-12)
+        assert estimate.high == pytest.approx(estimate.value + half, abs=0.15 * half + 1e-12)
+    again = bootstrap(values, resamples=4000, level=0.95, seed=1)
+    assert again == estimates
+    (narrow,) = bootstrap(values[:, :1], resamples=4000, level=0.5, seed=1)
+    assert narrow.high - narrow.low < 0.5 * (estimates[0].high - estimates[0].low)
+
+
+def test_bootstrap_is_the_same_in_blocks(monkeypatch):
+    values = np.random.default_rng(0).random((50, 2))
+    whole = bootstrap(values, resamples=100, level=0.9, seed=0)
+    monkeypatch.setattr("mixsolve_torch.bootstrap._COUNTS", 50 * 7)
+    for a, b in zip(bootstrap(values, resamples=100, level=0.9, seed=0), whole, strict=True):
+        assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high))
+
+
+def test_the_report_can_be_read_printed_and_drawn(measured, tmp_path):
+    content = json.loads(measured.json)
+    assert [player["name"] for player in content["players"]] == [r.name for r in measured.players]
+    assert content["gain"]["value"] == measured.gain.value
+    assert content["images"] == 30
+    measured.to_json(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text()) == content
+    console = Console(width=140)
+    with console.capture() as capture:
+        console.print(measured.table())
+    for words in ("uniform mixture", "then", "APGD-DLR", "90 %", "flatters", "given mixture"):
+        assert words in capture.get()
+    pytest.importorskip("matplotlib")
+    figure = measured.plot(tmp_path / "report.png")
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == [row.name for row in measured.players]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.png"]
+    with pytest.raises(MixsolveError, match="could not be written"):
+        measured.to_json(tmp_path / "none" / "report.json")
+
+
+def test_radii_are_written_as_people_do():
+    assert [radius(eps) for eps in (8 / 255, 0.5, 0.1, 1.0, 0.0)] == [
+        "8/255",
+        "0.5",
+        "0.1",
+        "1",
+        "0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"attacks": "standard"}, MixsolveError, "needs norm and eps"),
+        ({"attacks": "deepfool", "norm": "L2", "eps": 1}, MixsolveError, "got 'deepfool'"),
+        ({"attacks": PGD("L2", 1.0), "eps": 1.0}, MixsolveError, "eps must be left out"),
+        ({"attacks": []}, MixsolveError, "at least one attack"),
+        ({"attacks": 3}, MixsolveTypeError, "must be names or attacks"),
+        (
+            {"attacks": [PGD("L2", 1.0), UniformBall("L2", 0.5)]},
+            MixsolveError,
+            r"share one norm and radius, .* got L2 0\.5, L2 1",
+        ),
+        ({"names": ["a", "a"]}, MixsolveError, "2 different names"),
+        ({"names": "ab"}, MixsolveError, "2 different names"),
+        ({"level": 1.0}, MixsolveError, "level must be a finite number > 0 and < 1"),
+        ({"rounds": 0}, MixsolveError, "rounds must be an integer >= 1"),
+        ({"resamples": 0}, MixsolveError, "resamples must be an integer >= 1"),
+        ({"tol": -1.0}, MixsolveError, "tol must be"),
+        ({"data": dark(1), "held_out": True}, MixsolveError, "held_out needs 2 images"),
+        ({"data": []}, MixsolveError, "at least one batch"),
+        ({"data": 3}, MixsolveTypeError, "pair of tensors .* got int"),
+        ({"data": torch.zeros(2, 1, 1, 2)}, MixsolveTypeError, "pair of tensors .* got Tensor"),
+        ({"data": (dark(2)[0] + 2, dark(2)[1])}, MixsolveError, r"must lie in \[0, 1\]"),
+        ({"data": (dark(2)[0], dark(3)[1])}, MixsolveError, r"must have shape \(2,\)"),
+        ({"mixture": Watch(0)}, MixsolveTypeError, "mixture must be a Mixture"),
+    ],
+)
+def test_wrong_arguments_are_named(options, error, message):
+    arguments = {"mixture": watchers(), "data": dark(2), "attacks": light(0)} | options
+    with pytest.raises(error, match=message):
+        evaluate(**arguments)
