@@ -16,6 +16,7 @@ PyTorch. Serialization semantics, ``torch.load`` with ``weights_only=True``.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -136,21 +137,8 @@ def _build(module: str, function: str, path: Path, device: torch.device | str) -
         )
     where = f"{module}:{function}"
     # The weights it draws are replaced: the caller's random numbers need not pay for them.
-    with _current_directory_importable(), torch.random.fork_rng(devices=[]):
-        try:
-            make = getattr(importlib.import_module(module), function)
-        except ImportError as error:
-            raise MixsolveError(f"{where}: the module cannot be imported: {error}") from error
-        except AttributeError:
-            raise MixsolveError(f"{where}: the module has no function {function!r}") from None
-        try:
-            model = make()
-        except TypeError as error:
-            raise MixsolveError(
-                f"{where} must build the network when called without arguments: {error}"
-            ) from error
-    if not isinstance(model, nn.Module):
-        raise MixsolveError(f"{where} must return a torch.nn.Module; got {type(model).__name__}")
+    with torch.random.fork_rng(devices=[]):
+        model = call_builder(module, function)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -159,6 +147,50 @@ def _build(module: str, function: str, path: Path, device: torch.device | str) -
             f"{' '.join(str(error).split())}"
         ) from error
     return model.to(device).eval()
+
+
+def call_builder(
+    module: str, function: str, arguments: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """Return the network that a function of an importable module builds.
+
+    Parameters
+    ----------
+    module, function : str
+        Where it is; the current directory counts.
+    arguments : mapping, optional
+        Keyword arguments; those that the function does not name are kept from it.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    MixsolveError
+        A function that is not there, cannot be called so, or builds something else.
+    """
+    where = f"{module}:{function}"
+    with _current_directory_importable():
+        try:
+            make = getattr(importlib.import_module(module), function)
+        except ImportError as error:
+            raise MixsolveError(f"{where}: the module cannot be imported: {error}") from error
+        except AttributeError:
+            raise MixsolveError(f"{where}: the module has no function {function!r}") from None
+        try:
+            taken = inspect.signature(make).parameters
+            given = {name: value for name, value in (arguments or {}).items() if name in taken}
+            model = make(**given)
+        except TypeError as error:
+            told = ", ".join(f"{name}=..." for name in arguments or {})
+            how = f"with {told}, or some of them" if told else "without arguments"
+            raise MixsolveError(
+                f"{where} must build the network when called {how}: {error}"
+            ) from error
+    if not isinstance(model, nn.Module):
+        raise MixsolveError(f"{where} must return a torch.nn.Module; got {type(model).__name__}")
+    return model
 
 
 @contextmanager
