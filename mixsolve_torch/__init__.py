@@ -30,6 +30,7 @@ from mixsolve_torch.attacks import (
 from mixsolve_torch.candidates import CandidateLosses, build_losses
 from mixsolve_torch.data import Digits, batches, digits
 from mixsolve_torch.datasets import LabelledImages, load_data, to_unit
+from mixsolve_torch.engine import TorchLosses
 from mixsolve_torch.evaluation import evaluate
 from mixsolve_torch.evaluation_report import Evaluation
 from mixsolve_torch.loading import load_model
@@ -49,6 +50,7 @@ __all__ = [
     "Mixture",
     "Normalize",
     "Standard",
+    "TorchLosses",
     "TransferPGD",
     "UniformBall",
     "batches",

@@ -1,0 +1,408 @@
+"""The engine for a loss tensor on a device: every pass runs there, in chunks, summed in float64.
+
+What comes back to the host from a pass over an (N, m, L) tensor, N m L numbers, is
+
+- `soft_response`: 1 + L + L^2 numbers, one transfer;
+- `best_response`: 1 + L numbers; the N best candidates stay on the device until somebody asks for
+  them (Algorithm 1, whose answer they are; the certificate, once);
+- `near_response`: besides, the rows in doubt, which make the small game that "lp" and "newton"
+  solve in the host's memory: a few percent of the rows at most, as `limit` says;
+- `gather`, `gibbs`: what was asked for, as the final strategy is part of the answer;
+- `in_memory`, `distinct`: what presolve looks at, about 4096 rows, and if these say that it pays,
+  each sample's distinct sets of classifiers fooled.
+
+Besides the tensor the device holds sample weights, alpha, a mask and a base measure if there are
+any, and a few float64 copies of one chunk. "interior-point" and "cvxpy" ask for every row.
+"""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixsolve.arguments import as_count
+from mixsolve.engines.base import BestResponse, Losses, NearResponse, SoftResponse
+from mixsolve.engines.memory import MemoryEngine
+from mixsolve.engines.rules import Rules
+from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.interop import ArraySource, array_source
+from mixsolve.solution import Attack
+from mixsolve.tensor import LossTensor, Shape, check_axes, even_offsets
+from mixsolve_torch import engine_passes as passes
+
+_HOST_CHUNK = 1 << 18  # losses at once: what a cache holds
+_DEVICE_CHUNK = 1 << 24  # enough to keep a GPU busy; 128 MB as float64
+_MAX_BITS = 52  # an integer that float64 holds
+_GIBBS_THRESHOLD = 1e-12
+_PART_ROWS = 1 << 20  # of chosen rows, on the device at once
+
+
+class TorchLosses(Losses):
+    """A loss tensor that `mixsolve.solve` leaves where it is and solves there.
+
+    A CUDA tensor above 16 MB is taken so without asking. Wrapped in this class, so is a tensor of
+    any size on any device that has float64.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor of shape (samples, candidates, classifiers)
+        Dense, of any real or boolean type. Never modified, never copied or converted whole.
+    chunk : int, optional
+        How many losses are looked at at once, in whole samples: temporary memory is about 30 bytes
+        for each. By default 2^24 on a GPU, 2^18 on the CPU.
+
+    Raises
+    ------
+    MixsolveError
+        If an axis is missing or empty, or the device has no float64.
+    MixsolveTypeError
+        If it is no dense tensor of real numbers.
+
+    Examples
+    --------
+    >>> import mixsolve
+    >>> import torch
+    >>> losses = torch.eye(3, device="cpu").expand(5, 3, 3)
+    >>> mixsolve.solve(TorchLosses(losses)).weights
+    tensor([0.3333, 0.3333, 0.3333], dtype=torch.float64)
+    """
+
+    def __init__(self, tensor: Tensor, chunk: int | None = None) -> None:
+        if not isinstance(tensor, Tensor):
+            raise MixsolveTypeError(
+                f"losses must be a torch.Tensor, got {type(tensor).__name__}; give it to "
+                "mixsolve.solve as it is, which reads any array"
+            )
+        self._source = array_source(tensor)
+        check_axes(self._source)
+        _check_float64(tensor.device)
+        if chunk is None:
+            chunk = _HOST_CHUNK if tensor.device.type == "cpu" else _DEVICE_CHUNK
+        self._chunk = as_count("chunk", chunk)
+        self._tensor = tensor.detach()
+        n_samples, n_candidates, n_classifiers = tensor.shape
+        super().__init__(even_offsets(n_samples, n_candidates), n_classifiers)
+
+    def engine(
+        self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray
+    ) -> "TorchEngine":
+        """See `mixsolve.engines.Losses.engine`."""
+        return TorchEngine(self._tensor, sample_weight, allowed, prior, self._chunk)
+
+    def restore(self, weights: np.ndarray) -> Any:
+        """See `mixsolve.engines.Losses.restore`."""
+        return self._source.restore(weights)
+
+
+def open_source(source: ArraySource) -> TorchLosses:
+    """What `mixsolve.engines.open_losses` asks of the module that an array names."""
+    return TorchLosses(source.data)
+
+
+def _check_float64(device: torch.device) -> None:
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (RuntimeError, TypeError) as error:
+        raise MixsolveError(
+            f"losses on device {str(device)!r} cannot be solved there: it has no float64, in which "
+            "certificates are summed; give the tensor to mixsolve.solve as it is, and the host "
+            "reads it"
+        ) from error
+
+
+class TorchEngine(Rules):
+    """Passes over a tensor on its own device, chunk by chunk. See `mixsolve.engines.Engine`.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor of shape (N, m, L)
+        Without a gradient.
+    sample_weight, allowed, prior : ndarray
+        See `mixsolve.engines.Losses.engine`.
+    chunk : int
+        Losses looked at at once; a sample is always looked at whole.
+
+    Raises
+    ------
+    MixsolveError
+        If a candidate that may be played has a NaN or infinite loss.
+    """
+
+    def __init__(
+        self,
+        tensor: Tensor,
+        sample_weight: np.ndarray,
+        allowed: np.ndarray,
+        prior: np.ndarray,
+        chunk: int,
+    ) -> None:
+        n_samples, n_candidates, n_classifiers = tensor.shape
+        shape = Shape(even_offsets(n_samples, n_candidates), n_classifiers)
+        super().__init__(shape, sample_weight, allowed, prior)
+        self.n_bytes = tensor.numel() * tensor.element_size()
+        self._tensor = tensor
+        self._chunk = chunk
+        self._weight = self._send(sample_weight)
+        table = (n_samples, n_candidates)
+        self._allowed = self._send(allowed.view(np.bool_)).view(table) if allowed.size else None
+        self._prior = self._send(prior).view(table) if prior.size else None
+        self._sent: tuple[np.ndarray, Tensor] | None = None
+        self.take_range(*self._scan())
+        self._rounding = 2 * n_classifiers * float(np.finfo(np.float64).eps) * self.magnitude
+
+    def _send(self, values: np.ndarray) -> Tensor:
+        """A copy on the device."""
+        return torch.tensor(values, device=self._tensor.device)
+
+    def _send_once(self, values: np.ndarray) -> Tensor:
+        """The same for an array of N that comes again and again, as alpha does."""
+        if self._sent is None or self._sent[0] is not values:
+            self._sent = values, self._send(values)
+        return self._sent[1]
+
+    def _parts(self) -> Iterator[slice]:
+        """One pass: samples of each chunk."""
+        step = max(1, self._chunk // (self.shape.n_candidates * self.n_classifiers))
+        for start in range(0, self.n_samples, step):
+            yield slice(start, min(start + step, self.n_samples))
+        self.n_passes += 1
+
+    def _rows(self, part: slice) -> Tensor:
+        """Losses of some samples as float64, 0 where masked; perhaps the tensor's own memory."""
+        rows = self._tensor[part].to(torch.float64)
+        if self._allowed is None:
+            return rows
+        return rows.masked_fill(~self._allowed[part, :, None], 0.0)
+
+    def _scores(self, part: slice, rows: Tensor, weights: Tensor) -> Tensor:
+        scores = rows @ weights
+        return scores if self._allowed is None else self._hide(scores, part)
+
+    def _hide(self, scores: Tensor, part: slice) -> Tensor:
+        assert self._allowed is not None
+        return scores.masked_fill_(~self._allowed[part], -torch.inf)
+
+    def _measure(self, part: slice) -> Tensor | None:
+        if self._prior is not None:
+            return self._prior[part]
+        return None if self._allowed is None else self._allowed[part].to(torch.float64)
+
+    def _scan(self) -> tuple[float, float]:
+        extremes = []
+        for part in self._parts():
+            rows = self._tensor[part].to(torch.float64)
+            if self._allowed is not None:
+                rows = rows[self._allowed[part]]
+            extremes.append(torch.stack(rows.aminmax()))
+        lowest, highest = torch.stack(extremes).unbind(1)
+        low, high = _receive(torch.stack([lowest.min(), highest.max()])).tolist()
+        if not np.isfinite([low, high]).all():
+            self._refuse_non_finite()
+        return low, high
+
+    def _refuse_non_finite(self) -> None:
+        for part in self._parts():
+            bad = ~self._rows(part).isfinite()
+            if bad.any():
+                sample, candidate, classifier = (int(axis[0]) for axis in bad.nonzero().T)
+                loss = float(self._tensor[part][sample, candidate, classifier])
+                row = (part.start + sample) * self.shape.n_candidates + candidate
+                self.refuse(loss, row, classifier)
+
+    def best_response(self, weights: np.ndarray) -> BestResponse:
+        """See `mixsolve.engines.Engine.best_response`."""
+        sums, found = _Sum(), []
+        lam = self._send(weights)
+        for part in self._parts():
+            rows = self._rows(part)
+            best = passes.winners(rows, self._scores(part, rows, lam), self._rounding)
+            sums.add(passes.exact_sums(best, self._weight[part]))
+            found.append(best.candidates.to(self._index_dtype))
+        total = sums.receive()
+        return _TorchBestResponse(total, found)
+
+    @property
+    def _index_dtype(self) -> torch.dtype:
+        """The narrowest that holds a candidate: what stays on the device, and may travel."""
+        return torch.int16 if self.shape.n_candidates <= 1 << 15 else torch.int32
+
+    def near_response(
+        self, weights: np.ndarray, radius: float, limit: int, slack: np.ndarray | None = None
+    ) -> NearResponse:
+        """See `mixsolve.engines.Engine.near_response`."""
+        sums, found, near, n_near = _Sum(), [], [], 0
+        lam = self._send(weights)
+        room = None if slack is None else self._send(slack)
+        reach = self.spread * float(np.sqrt(self.n_classifiers))
+        for part in self._parts():
+            rows = self._rows(part)
+            scores = self._scores(part, rows, lam)
+            best = passes.winners(rows, scores, self._rounding)
+            sums.add(passes.exact_sums(best, self._weight[part]))
+            found.append(best.candidates.to(self._index_dtype))
+            samples, candidates = passes.near_entries(
+                rows, scores, best, radius, reach, None if room is None else room[part]
+            )
+            n_near += samples.shape[0]
+            kept = limit * scores.numel() // self.n_rows
+            near.append(torch.stack([samples[:kept] + part.start, candidates[:kept]]))
+        entries = _receive(torch.cat(near, dim=1))
+        return _TorchNearResponse(sums.receive(), found, entries, n_near)
+
+    def soft_response(
+        self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
+    ) -> SoftResponse:
+        """See `mixsolve.engines.Engine.soft_response`; the last one asked for is remembered."""
+        known = self.recall(weights, alpha, hessian)
+        if known is not None:
+            return known
+        sums = _Sum()
+        lam, alphas = self._send(weights), self._send_once(alpha)
+        for part in self._parts():
+            rows = self._rows(part)
+            own = rows.data_ptr() == self._tensor[part].data_ptr()
+            sums.add(
+                passes.soft_sums(
+                    rows,
+                    self._scores(part, rows, lam),
+                    self._weight[part],
+                    alphas[part],
+                    self._measure(part),
+                    None if own else rows,
+                    hessian,
+                )
+            )
+        total = sums.receive()
+        n = self.n_classifiers
+        square = total[1 + n :].reshape(n, n) if hessian else None
+        response = SoftResponse(
+            float(total[0]),
+            total[1 : 1 + n],
+            None if square is None else 0.5 * (square + square.T),
+        )
+        return self.remember(weights, alpha, response)
+
+    def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
+        """See `mixsolve.engines.Engine.gibbs`."""
+        lam, alphas = self._send(weights), self._send_once(alpha)
+        parts = []
+        for part in self._parts():
+            scores = self._scores(part, self._rows(part), lam)
+            counts, candidates, probabilities = passes.gibbs_entries(
+                scores, alphas[part], self._measure(part), _GIBBS_THRESHOLD
+            )
+            candidates = candidates.to(self._index_dtype)
+            parts.append((_receive(counts), _receive(candidates), _receive(probabilities)))
+        lengths, places, shares = map(np.concatenate, zip(*parts, strict=True))
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        return Attack(indptr, places.astype(np.int64), shares, self.shape.n_candidates)
+
+    def _chosen(
+        self, samples: np.ndarray, candidates: np.ndarray
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Chosen rows as float64 on the device, some at a time."""
+        for first in range(0, samples.size, _PART_ROWS):
+            part = slice(first, first + _PART_ROWS)
+            where = self._send(samples[part]), self._send(candidates[part])
+            yield part, self._tensor[where].to(torch.float64)
+        self.n_passes += samples.size / self.n_rows
+
+    def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """See `mixsolve.engines.Engine.gather`."""
+        chosen = np.empty((samples.size, self.n_classifiers))
+        for part, rows in self._chosen(samples, candidates):
+            chosen[part] = _receive(rows)
+        return chosen
+
+    def expected_losses(self, attack: Attack) -> np.ndarray:
+        """See `mixsolve.engines.Engine.expected_losses`."""
+        samples, sums = attack.samples, _Sum()
+        mass = attack.probabilities * self.sample_weight[samples]
+        for part, rows in self._chosen(samples, attack.candidates):
+            sums.add(self._send(mass[part]) @ rows)
+        return sums.receive()
+
+    def subsample(self, samples: np.ndarray) -> "TorchEngine":
+        """See `mixsolve.engines.Engine.subsample`."""
+        return TorchEngine(
+            self._tensor[self._send(samples)], *self.restricted(samples), self._chunk
+        )
+
+    def in_memory(self) -> MemoryEngine:
+        """See `mixsolve.engines.base.Condensing.in_memory`."""
+        tensor = LossTensor.from_source(array_source(self._tensor))
+        return MemoryEngine(tensor, self.sample_weight, self.allowed, self.prior)
+
+    def distinct(self, limit: int) -> tuple[MemoryEngine, np.ndarray] | None:
+        """See `mixsolve.engines.base.Condensing.distinct`; for two-valued losses, L <= 52."""
+        if self.n_classifiers > _MAX_BITS or self.prior.size:
+            return None
+        parts: list[tuple[np.ndarray, ...]] = []
+        left = limit
+        for part in self._parts():
+            allowed = None if self._allowed is None else self._allowed[part]
+            found = passes.distinct_sets(self._rows(part), allowed, self.lowest, self.highest)
+            if found is None:
+                return None
+            left -= found[1].shape[0]
+            if left < 0:
+                return None
+            counts, candidates, codes, mass = map(_receive, found)
+            bits = codes[:, None] >> np.arange(self.n_classifiers) & 1
+            rows = np.where(bits, self.highest, self.lowest).astype(self._two_valued_dtype)
+            parts.append((counts, candidates.astype(np.int32), rows, mass.astype(np.float64)))
+        counts, candidates, rows, mass = map(np.concatenate, zip(*parts, strict=True))
+        tensor = LossTensor.from_rows(rows, np.concatenate([[0], np.cumsum(counts)]))
+        nothing = np.empty(0, dtype=np.uint8)
+        return MemoryEngine(tensor, self.sample_weight, nothing, mass), candidates
+
+    @property
+    def _two_valued_dtype(self) -> type[np.generic]:
+        bits = {self.lowest, self.highest} <= {0.0, 1.0}
+        return np.uint8 if bits else np.float64
+
+
+class _Sum:
+    """A sum of tensors that stays on the device until it is received."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+
+    def add(self, term: Tensor) -> None:
+        self._total = term if self._total is None else self._total.add_(term)
+
+    def receive(self) -> np.ndarray:
+        assert self._total is not None
+        return _receive(self._total)
+
+
+def _receive(tensor: Tensor) -> np.ndarray:
+    """Bring numbers to the host: the one place where any cross."""
+    return tensor.cpu().numpy()
+
+
+class _OnDevice:
+    """Best candidates that cross to the host when they are first asked for."""
+
+    _found: list[Tensor]
+
+    @cached_property
+    def candidates(self) -> np.ndarray:
+        return _receive(torch.cat(self._found)).astype(np.int64)
+
+
+class _TorchBestResponse(_OnDevice, BestResponse):
+    def __init__(self, sums: np.ndarray, found: list[Tensor]) -> None:
+        # The dataclass is frozen, and its own __init__ would want the candidates now.
+        vars(self).update(value=float(sums[0]), gradient=sums[1:], _found=found)
+
+
+class _TorchNearResponse(_OnDevice, NearResponse):
+    def __init__(
+        self, sums: np.ndarray, found: list[Tensor], entries: np.ndarray, n_near: int
+    ) -> None:
+        vars(self).update(value=float(sums[0]), gradient=sums[1:], _found=found)
+        vars(self).update(near_samples=entries[0], near_candidates=entries[1], n_near=n_near)
