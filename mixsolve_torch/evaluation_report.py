@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from mixsolve import plotting
 from mixsolve.errors import MixsolveError
 from mixsolve.solution import Solution
+from mixsolve_torch import evaluation_view
 from mixsolve_torch.bootstrap import Estimate, bootstrap
-from mixsolve_torch.verdict import what_randomising_buys
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Evaluation:
 
     Attributes
     ----------
-    rows : tuple of Row
+    players : tuple of Row
         One a player: the L classifiers, then the mixtures.
     attack_names : tuple of str
         The attacks, in the order of ``Row.attacks``.
@@ -120,7 +119,7 @@ class Evaluation:
         The 0/1 losses on the images reported on, the clean image first: a game to solve.
     """
 
-    rows: tuple[Row, ...]
+    players: tuple[Row, ...]
     attack_names: tuple[str, ...]
     best_single: Row
     optimal: Row
@@ -184,7 +183,7 @@ class Evaluation:
             weights = tuple(player.weights.tolist())
             rows[id(player)] = Row(player.name, player.kind, weights, clean, tuple(attacks), last)
         return cls(
-            rows=tuple(rows.values()),
+            players=tuple(rows.values()),
             attack_names=tuple(groups),
             best_single=rows[id(best)],
             optimal=rows[id(optimal)],
@@ -194,11 +193,6 @@ class Evaluation:
             settings=settings,
             losses=losses,
         )
-
-    @property
-    def players(self) -> tuple[Row, ...]:
-        """The rows, by another name."""
-        return self.rows
 
     @property
     def bound(self) -> float:
@@ -216,103 +210,39 @@ class Evaluation:
     @property
     def threat(self) -> str:
         """The attacker in words."""
-        return f"{self.settings.norm} attacks of radius {radius(self.settings.eps)}"
+        return f"{self.settings.norm} attacks of radius {evaluation_view.radius(self.settings.eps)}"
 
     def table(self) -> Table:
         """Lay the accuracies out, in percent; rich prints it."""
-        images, candidates, _ = self.losses.shape
-        table = Table(
-            title=f"Accuracy, %, under {self.threat} on {images} images",
-            title_style="bold",
-            caption=self._caption(candidates),
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1),
-            pad_edge=False,
-            collapse_padding=True,
-        )
-        table.add_column("")
-        then = "then " if self.settings.in_turn else ""
-        heads = [
-            "clean",
-            *(f"{then if i else ''}{name}" for i, name in enumerate(self.attack_names)),
-        ]
-        for head in heads:
-            table.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
-        table.add_column("worst case\n[interval]", justify="right", no_wrap=True)
-        table.add_column("weights, %", justify="right", no_wrap=True)
-        last = [row.name for row in self.rows if row.kind == "single"][-1]
-        for row in self.rows:
-            table.add_row(
-                row.name,
-                *(f"{100 * value.value:.1f}" for value in (row.clean, *row.attacks)),
-                row.worst.percent(),
-                "" if row.kind == "single" else " ".join(f"{100 * w:.1f}" for w in row.weights),
-                style="bold" if row in (self.best_single, self.optimal) else None,
-                end_section=row.name == last,
-            )
-        return table
-
-    def _caption(self, candidates: int) -> str:
-        share = f"{100 * self.settings.level:g} %"
-        attack = (
-            "Attacks run one after another on each player: the accuracy is that after each."
-            if self.settings.in_turn
-            else "Each attack runs alone on each player."
-        )
-        fit = (
-            "Optimal weights were fitted on as many other images."
-            if self.settings.held_out
-            else "Optimal weights were fitted on these images, which flatters them."
-        )
-        return (
-            f"{attack}\nWorst case: the worst of all {candidates} candidates found for any player, "
-            f"with {share}\nbootstrap intervals over images: they do not cover stronger attacks.\n"
-            f"{fit}"
-        )
+        return evaluation_view.table(self)
 
     def sentences(self) -> list[str]:
         """Say what randomising buys, how sure that is, and what it rests on."""
-        if len(self.best_single.weights) == 1:
-            return ["There is one classifier: nothing to randomise between."]
-        images, candidates, _ = self.losses.shape
-        single, optimal, gain = self.best_single, self.optimal, self.gain
-        bought = what_randomising_buys(
-            single.name, single.worst.value, optimal.worst.value, measure="accuracy"
-        )
-        interval = (
-            f"the {100 * self.settings.level:g} % interval of the gain over draws of {images} such "
-            f"images is {100 * gain.low:.2f} to {100 * gain.high:.2f} points"
-        )
-        if gain.low > 0:
-            sure = f"The gain is more than the luck of the images: {interval}."
-        elif gain.value > 0:
-            sure = f"These images cannot tell this gain from none: {interval}."
-        else:
-            sure = f"It does not pay to randomise here, play {single.name} alone: {interval}."
-        if not self.settings.held_out:
-            sure += (
-                " Weights and best classifier were chosen on the images they are measured on, "
-                "which flatters the mixture; to hold out images for the measurement avoids that."
-            )
-        uniform = next(row for row in self.rows if row.kind == "uniform")
-        on = "the images fitted on" if self.settings.held_out else "these images"
-        rests = (
-            f"Against the {candidates} candidates found for each image no mixture of these "
-            f"classifiers has more than {100 * self.bound:.2f} % on {on}: that is proven. Stronger "
-            "attacks can only lower the figures, and may lower one more than another. The uniform "
-            f"mixture, which needs no fitting, has {100 * uniform.worst.value:.2f} %."
-        )
-        sentences = [bought, sure, rests]
-        if max(optimal.weights) > 1 - 1e-9:
-            alone = self.rows[int(np.argmax(optimal.weights))].name
-            sentences.insert(1, f"The optimal mixture is no mixture: it always plays {alone}.")
-        if not self.settled:
-            sentences.append(
-                "Better weights may exist: the last attacks on the optimal mixture still raised "
-                f"its risk by {100 * self.raised:.2f} points, which its figures count; allow more "
-                "rounds."
-            )
-        return sentences
+        return evaluation_view.sentences(self)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw worst-case accuracies as bars with intervals, all others as marks on them.
+
+        Parameters
+        ----------
+        path : str or path, optional
+            Where to write the picture; the ending says the format.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        MissingDependencyError
+            matplotlib is not installed.
+        MixsolveError
+            The picture cannot be written there.
+        """
+        figure = evaluation_view.figure(self)
+        if path is not None:
+            plotting.save(figure, path)
+        return figure
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the losses, in the types of JSON."""
@@ -334,7 +264,7 @@ class Evaluation:
                     },
                     "worst": asdict(row.worst),
                 }
-                for row in self.rows
+                for row in self.players
             ],
             "best_single": self.best_single.name,
             "gain": asdict(self.gain),
@@ -364,49 +294,6 @@ class Evaluation:
         """
         write_text(Path(path), self.json + "\n")
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """Draw worst-case accuracies as bars with intervals, all others as marks on them.
-
-        Parameters
-        ----------
-        path : str or path, optional
-            Where to write the picture; the ending says the format.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-
-        Raises
-        ------
-        MissingDependencyError
-            matplotlib is not installed.
-        MixsolveError
-            The picture cannot be written there.
-        """
-        after = "after" if self.settings.in_turn else "under"
-        names = [f"{after} {name}" for name in self.attack_names]
-        figure = plotting.accuracy_bars(
-            [
-                plotting.AccuracyBar(
-                    row.name,
-                    row.worst.value,
-                    interval=(row.worst.low, row.worst.high),
-                    clean=row.clean.value,
-                    attacks={
-                        name: value.value for name, value in zip(names, row.attacks, strict=True)
-                    },
-                    kind=row.kind,
-                )
-                for row in self.rows
-            ],
-            reference=(self.best_single.name, self.best_single.worst.value),
-            level=self.settings.level,
-            title=f"Accuracy of {len(self.losses)} images under {self.threat}",
-        )
-        if path is not None:
-            plotting.save(figure, path)
-        return figure
-
 
 def write_text(path: Path, text: str) -> None:
     """Write a file aside and rename it, so that no half-written one is ever left."""
@@ -419,18 +306,6 @@ def write_text(path: Path, text: str) -> None:
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise MixsolveError(f"{path} could not be written: {error}") from error
-
-
-def radius(eps: float) -> str:
-    """Return a radius as people write it: in 255ths where that is exact, as a decimal otherwise.
-
-    Examples
-    --------
-    >>> radius(8 / 255), radius(0.5)
-    ('8/255', '0.5')
-    """
-    steps = round(255 * eps)
-    return f"{steps}/255" if 0 < steps < 255 and eps == steps / 255 else f"{eps:g}"
 
 
 def _accuracies(losses: np.ndarray, player: Player, groups: Any, in_turn: bool) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ import mixsolve
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import PGD, Attack, Mixture, UniformBall, digits_cnn, evaluate, load_data
 from mixsolve_torch.bootstrap import bootstrap
-from mixsolve_torch.evaluation_report import radius
+from mixsolve_torch.evaluation_view import radius
 from mixsolve_torch.in_turn import InTurn
 
 
