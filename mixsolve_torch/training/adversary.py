@@ -1,0 +1,169 @@
+"""The attack that classifiers are trained on: projected gradient ascent on the whole mixture.
+
+    AT:      max_x'  sum_k lam_k loss(f_k(x'), y)
+    TRADES:  max_x'  sum_k lam_k KL( p_k(x) || p_k(x') )
+
+x' in the ball around x, T steps from a uniform start, and the last point is trained on (evaluation
+keeps the best one). The divergence vanishes at x with its gradient, which a start elsewhere avoids.
+
+Whatever is the same for all batches is made once, and nothing here waits for the device: what went
+wrong in the classifiers is said by `check`, once an epoch.
+
+References
+----------
+Madry, Makelov, Schmidt, Tsipras, Vladu. Towards Deep Learning Models Resistant to Adversarial
+Attacks. ICLR 2018.
+Zhang, Yu, Jiao, Xing, El Ghaoui, Jordan. Theoretically Principled Trade-off between Robustness and
+Accuracy. ICML 2019.
+Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021, section 5.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mixsolve_torch.attacks import PGD, frozen
+from mixsolve_torch.attacks.members import Members
+from mixsolve_torch.attacks.objective import Objective
+from mixsolve_torch.losses import LossFunction
+from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.training.config import AttackConfig
+
+
+class ExpectedDivergence(Objective):
+    """``sum_k lam_k KL(p_k(x) || p_k(x'))``, the objective of an attack on TRADES.
+
+    Parameters
+    ----------
+    members : Members
+        The classifiers that are played and their weights.
+    clean : torch.Tensor of shape (B, C, H, W)
+        The images x.
+    """
+
+    def __init__(self, members: Members, clean: Tensor) -> None:
+        super().__init__(members)
+        self._clean = [members.logits(i, clean).log_softmax(dim=1) for i in range(len(members))]
+
+    def function(self, i: int) -> LossFunction:
+        """Return the divergence of member i from its own predictions on the clean images."""
+
+        def diverged(logits: Tensor, labels: Tensor) -> Tensor:
+            return divergence(self._clean[i], logits.log_softmax(dim=1))
+
+        return diverged
+
+
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return KL(p || q) (B,) of log-probabilities (B, classes), with a gradient in both."""
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1)
+
+
+class Adversary:
+    """Attacks batches as they come.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        The classifiers, whose modules may train and change between calls.
+    config : AttackConfig
+        Ball, steps and loss.
+    trades : bool
+        Ascend the expected divergence instead of the expected loss.
+    largest_label : int
+        Of all that will come.
+    autocast : bool
+        Run the classifiers in bfloat16.
+    weights : torch.Tensor of shape (L,), optional
+        Attack this mixture instead of the one of the mixture's own weights.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        config: AttackConfig,
+        *,
+        trades: bool,
+        largest_label: int,
+        autocast: bool = False,
+        weights: Tensor | None = None,
+    ) -> None:
+        self._mixture = mixture
+        self._weights = weights
+        self._attack = PGD(
+            config.norm,
+            config.radius,
+            steps=config.steps,
+            step_size=config.step,
+            loss=config.loss,
+        )
+        self._batch_statistics = config.batch_norm == "train"
+        self._trades = trades
+        self._labels = torch.tensor([largest_label], device=mixture.device)
+        self._autocast = autocast
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take the mixture's present weights; to be called when they have changed."""
+        self._members = Members(self._mixture, self._labels, self._weights, autocast=self._autocast)
+
+    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Attack a batch that is known to be one.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (B, C, H, W)
+            Images in [0, 1], on the mixture's device.
+        y : torch.Tensor of shape (B,), int64
+            True classes.
+        generator : torch.Generator
+            Source of the start.
+
+        Returns
+        -------
+        attacked : torch.Tensor of shape (B, C, H, W)
+            The last point.
+        errors : torch.Tensor of shape (B,), float64
+            The expected 0/1 loss of the mixture there, as the classifiers were run in the attack.
+        """
+        with frozen(self._mixture), self._statistics():
+            objective = (
+                ExpectedDivergence(self._members, x)
+                if self._trades
+                else Objective(self._members, self._attack.loss)
+            )
+            start = self._attack.starts(x, generator)
+            for attacked, score in self._attack.visit(objective, start, x, y):  # noqa: B007
+                pass
+        return attacked, score.errors
+
+    def check(self) -> None:
+        """Refuse logits that were not finite and warn of gradients that vanished, since the last.
+
+        Raises
+        ------
+        MixsolveError
+            A classifier diverged.
+        """
+        self._members.check()
+
+    @contextmanager
+    def _statistics(self) -> Iterator[None]:
+        """Let batch norms use the batch's own statistics and keep their running ones, if asked."""
+        if not self._batch_statistics:
+            yield
+            return
+        norms = [part for part in self._mixture.modules() if isinstance(part, _BatchNorm)]
+        tracked = [part.track_running_stats for part in norms]
+        try:
+            for part in norms:
+                part.training, part.track_running_stats = True, False
+            yield
+        finally:
+            for part, tracks in zip(norms, tracked, strict=True):
+                part.training, part.track_running_stats = False, tracks

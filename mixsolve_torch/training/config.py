@@ -1,0 +1,345 @@
+"""What a training run is: typed sections, read from a TOML file and from the command line.
+
+The article fixes the data sets, ResNet-18, eps = 8/255, PGD with 10 steps, batches of 1024 and 200
+epochs per model. It leaves open the learning rate and its schedule, T_theta, T_lambda, the
+candidates that the weights are updated on and how: those defaults are this project's choices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from mixsolve.arguments import as_count, as_real
+from mixsolve.errors import MixsolveError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The images.
+
+    Parameters
+    ----------
+    name : str
+        "digits", "cifar10", "cifar100", or a .npz file of images and labels.
+    dir : str, optional
+        Where torchvision's data sets lie.
+    download : bool
+        Fetch a data set that is not there.
+    limit : int, optional
+        Training images to use, from the first on; all of them by default.
+    validation : float
+        Share of the training images held out to select the best epoch on, in (0, 1).
+    crop : int
+        Pixels of zero padding that random crops move in; 0 for none.
+    flip : bool
+        Mirror half of the images.
+    """
+
+    name: str = "digits"
+    dir: str | None = None
+    download: bool = False
+    limit: int | None = None
+    validation: float = 0.1
+    crop: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The classifiers of the mixture.
+
+    Parameters
+    ----------
+    architecture : str
+        "digits-cnn", "resnet18", "wide-resnet-28-10", or a module:function of your own.
+    count : int
+        L, how many there are. With 1, training is that of Madry et al. or TRADES.
+    ema : float
+        Decay of a moving average of the parameters, which is then what is evaluated and kept; 0
+        for none.
+    """
+
+    architecture: str = "digits-cnn"
+    count: int = 2
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss each classifier is trained on.
+
+    Parameters
+    ----------
+    name : {"at", "trades"}
+        "at": cross-entropy on attacked images, the attack ascends its expectation over the mixture.
+        "trades": cross-entropy on clean images and beta times the divergence between predictions
+        on clean and attacked ones, the attack ascends the expected divergence over the mixture.
+    beta : float
+        Of TRADES.
+    """
+
+    name: Literal["at", "trades"] = "at"
+    beta: float = 6.0
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """The attack on the whole mixture that classifiers are trained on.
+
+    Parameters
+    ----------
+    norm : {"Linf", "L2"}
+        The norm of the ball.
+    eps : str or float
+        Its radius in the unit of images in [0, 1]; a fraction such as "8/255" will do.
+    steps : int
+        Steps of PGD.
+    step_size : str or float, optional
+        Length of a step; 2.5 eps / steps by default.
+    loss : {"cross-entropy", "margin"}
+        What the attack ascends under "at". "margin" ascends the expected bounded margin, which is
+        nearer to the share of classifiers fooled.
+    batch_norm : {"eval", "train"}
+        Statistics that batch norms use during the attack: their running ones, or those of the
+        attacked batch. The running ones are not touched by attacks either way.
+    """
+
+    norm: Literal["Linf", "L2"] = "Linf"
+    eps: str | float = "8/255"
+    steps: int = 10
+    step_size: str | float | None = None
+    loss: Literal["cross-entropy", "margin"] = "cross-entropy"
+    batch_norm: Literal["eval", "train"] = "eval"
+
+    @property
+    def radius(self) -> float:
+        """The radius as a number."""
+        return _number("attack.eps", self.eps)
+
+    @property
+    def step(self) -> float:
+        """The length of a step as a number."""
+        if self.step_size is None:
+            return 2.5 * self.radius / self.steps
+        return _number("attack.step_size", self.step_size)
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """How the weights of the mixture are updated.
+
+    Parameters
+    ----------
+    update : {"oracle", "entropic", "lp", "none"}
+        The solver of the game on a batch; "none" keeps the weights uniform.
+    t_theta : int
+        T_theta: one step in T_theta L + 1 updates the weights.
+    t_lambda : int
+        T_lambda: iterations of the oracle method; the others solve the game of the batch.
+    loss : {"zero-one", "cross-entropy"}
+        The loss of that game.
+    alpha : float
+        Regularisation of "entropic", in the unit of the loss.
+    momentum : float
+        What is kept of the old weights, in [0, 1): a single batch is noisy.
+    """
+
+    update: Literal["oracle", "entropic", "lp", "none"] = "oracle"
+    t_theta: int = 10
+    t_lambda: int = 50
+    loss: Literal["zero-one", "cross-entropy"] = "zero-one"
+    alpha: float = 0.01
+    momentum: float = 0.9
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Stochastic gradient descent.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the data per model: there are L times as many.
+    batch_size : int
+        Images of a step, over all devices together.
+    learning_rate : float
+        At its peak.
+    schedule : {"step", "cyclic", "constant"}
+        "step" divides the learning rate by 10 at 50 % and at 75 % of all steps.
+    momentum : float
+        Of the descent.
+    weight_decay : float
+        Factor of the squared norm of the parameters.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    schedule: Literal["step", "cyclic", "constant"] = "step"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured along the way and at the end.
+
+    Parameters
+    ----------
+    select : {"validation", "test"}
+        Where the most robust epoch is looked for. The article looks on the test set, which
+        flatters the result.
+    every : int
+        Epochs per model between two measurements.
+    steps : int
+        Steps of the PGD attack that robustness is measured with along the way.
+    images : int, optional
+        Images measured along the way; all by default.
+    final : str
+        Attacks at the end, a name as `resolve_attacks` knows it; "none" for no final evaluation.
+    final_steps, final_restarts : int
+        Their effort.
+    final_images : int, optional
+        Test images attacked at the end; all by default.
+    """
+
+    select: Literal["validation", "test"] = "validation"
+    every: int = 1
+    steps: int = 20
+    images: int | None = None
+    final: str = "standard"
+    final_steps: int = 100
+    final_restarts: int = 5
+    final_images: int | None = None
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and how it runs.
+
+    Parameters
+    ----------
+    out : str
+        Folder of checkpoints, metrics and pictures.
+    seed : int
+        Of everything that is drawn.
+    device : str
+        "auto" for the accelerator if there is one, or a device as PyTorch names it.
+    autocast : bool
+        Run networks in bfloat16 where PyTorch's autocast deems it safe.
+    channels_last : bool
+        Keep images and networks in the memory format that suits convolutions on accelerators.
+    compile : bool
+        Run networks through `torch.compile`.
+    save_every : int
+        Steps between two checkpoints besides those after each epoch; 0 for none.
+    tensorboard : bool
+        Write event files too, if TensorBoard is installed.
+    """
+
+    out: str = "runs/mixture"
+    seed: int = 0
+    device: str = "auto"
+    autocast: bool = False
+    channels_last: bool = False
+    compile: bool = False
+    save_every: int = 0
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run of Algorithm 2.
+
+    Parameters
+    ----------
+    data : DataConfig
+        The images.
+    model : ModelConfig
+        The classifiers.
+    loss : LossConfig
+        What they are trained on.
+    attack : AttackConfig
+        The attack during training; its ball is that of all evaluations.
+    weights : WeightsConfig
+        How the mixture is updated.
+    optimizer : OptimizerConfig
+        The descent.
+    evaluation : EvaluationConfig
+        What is measured.
+    run : RunConfig
+        Where and how it runs.
+
+    Raises
+    ------
+    MixsolveError
+        A value that is out of its range; the message names it as the configuration file does.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        as_real("data.validation", self.data.validation, above=0, below=1)
+        as_count("data.crop", self.data.crop, 0)
+        as_count("model.count", self.model.count)
+        as_real("model.ema", self.model.ema, at_least=0, below=1)
+        as_real("loss.beta", self.loss.beta, at_least=0)
+        as_count("attack.steps", self.attack.steps)
+        as_real("attack.eps", self.attack.radius, at_least=0)
+        as_real("attack.step_size", self.attack.step, at_least=0)
+        as_count("weights.t_theta", self.weights.t_theta)
+        as_count("weights.t_lambda", self.weights.t_lambda)
+        as_real("weights.alpha", self.weights.alpha, above=0)
+        as_real("weights.momentum", self.weights.momentum, at_least=0, below=1)
+        as_count("optimizer.epochs", self.optimizer.epochs)
+        as_count("optimizer.batch_size", self.optimizer.batch_size)
+        as_real("optimizer.learning_rate", self.optimizer.learning_rate, above=0)
+        as_real("optimizer.momentum", self.optimizer.momentum, at_least=0, below=1)
+        as_real("optimizer.weight_decay", self.optimizer.weight_decay, at_least=0)
+        as_count("evaluation.every", self.evaluation.every)
+        as_count("evaluation.steps", self.evaluation.steps)
+        as_count("evaluation.final_steps", self.evaluation.final_steps)
+        as_count("evaluation.final_restarts", self.evaluation.final_restarts)
+        for name, limit in (
+            ("data.limit", self.data.limit),
+            ("evaluation.images", self.evaluation.images),
+            ("evaluation.final_images", self.evaluation.final_images),
+        ):
+            if limit is not None:
+                as_count(name, limit)
+        as_count("run.seed", self.run.seed, 0)
+        as_count("run.save_every", self.run.save_every, 0)
+        for section in dataclasses.fields(self):
+            _check_choices(section.name, getattr(self, section.name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sections as plain dictionaries."""
+        return dataclasses.asdict(self)
+
+
+def _check_choices(section: str, values: Any) -> None:
+    for name, hint in get_type_hints(type(values)).items():
+        value = getattr(values, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            words = ", ".join(repr(word) for word in get_args(hint))
+            raise MixsolveError(f"{section}.{name} must be one of {words}; got {value!r}")
+
+
+def _number(name: str, value: str | float) -> float:
+    try:
+        return float(Fraction(value)) if isinstance(value, str) else float(value)
+    except (ValueError, ZeroDivisionError) as error:
+        raise MixsolveError(
+            f"{name} must be a number or a fraction such as '8/255'; got {value!r}"
+        ) from error

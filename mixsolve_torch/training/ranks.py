@@ -1,0 +1,122 @@
+"""The processes of a run: one alone, or several that torchrun started, each with its own device.
+
+All ranks draw the same order of the images and the same classifiers, so that they make the same
+steps; each attacks its own part of every batch, gradients are averaged by DistributedDataParallel,
+and the losses that weights are found from are gathered, so that every rank finds the same weights.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mixsolve.errors import MixsolveError
+
+
+class Ranks:
+    """One process among those of the run: this one.
+
+    Parameters
+    ----------
+    device : str
+        "auto", or a device as PyTorch names it; several ranks take one accelerator each.
+
+    Attributes
+    ----------
+    rank, size : int
+        Number of this process, and how many there are.
+    device : torch.device
+        Where it computes.
+
+    Raises
+    ------
+    MixsolveError
+        A device that is not there.
+    """
+
+    def __init__(self, device: str = "auto") -> None:
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.device = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+        self._begun = False
+
+    def __enter__(self) -> Ranks:
+        """Meet the other processes."""
+        if self.size > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            self._begun = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave them."""
+        if self._begun:
+            dist.destroy_process_group()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def part(self, indices: Tensor) -> Tensor:
+        """Return this rank's part of a batch: every size-th image, from its own number on."""
+        return indices[self.rank :: self.size]
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Return the rows of all ranks, one rank after another; ranks may have unequal shares."""
+        if self.size == 1:
+            return values
+        counts = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(self.size)]
+        dist.all_gather(counts, torch.tensor([len(values)], device=values.device))
+        longest = max(int(count) for count in counts)
+        padded = values.new_zeros((longest, *values.shape[1:]))
+        padded[: len(values)] = values
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean over ranks of a tensor of the same shape on all."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+    def collect(self, value: Any) -> list[Any]:
+        """Return a picklable value of every rank, on the CPU, rank by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Wait for all other processes."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def _device(name: str, local: int) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", local)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise MixsolveError(
+            f"run.device must be 'auto' or a device that PyTorch can use here; got {name!r}: "
+            f"{error}"
+        ) from error
+    return device

@@ -1,0 +1,265 @@
+"""Algorithm 2: its steps against plain readings of the article and of adversarial training."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+import mixsolve
+from mixsolve_torch.attacks.members import Members
+from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.training.adversary import Adversary, ExpectedDivergence, divergence
+from mixsolve_torch.training.algorithm import Algorithm2
+from mixsolve_torch.training.config import (
+    AttackConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainConfig,
+    WeightsConfig,
+)
+from mixsolve_torch.training.images import ImageSet
+from mixsolve_torch.training.ranks import Ranks
+
+EPS = 0.1
+
+
+def network(seed, classes=3):
+    draws = torch.Generator().manual_seed(seed)
+    hidden = torch.nn.utils.skip_init(torch.nn.Linear, 9, 8)
+    out = torch.nn.utils.skip_init(torch.nn.Linear, 8, classes)
+    with torch.no_grad():
+        for parameter in (*hidden.parameters(), *out.parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=draws) / 2)
+    return torch.nn.Sequential(torch.nn.Flatten(), hidden, torch.nn.Tanh(), out)
+
+
+def images(count=40):
+    draws = torch.Generator().manual_seed(7)
+    return ImageSet(torch.rand(count, 1, 3, 3, generator=draws), torch.arange(count) % 3)
+
+
+def settings(count=1, loss="at", epochs=2, **sections):
+    options = {
+        "model": ModelConfig(architecture="none:none", count=count),
+        "loss": LossConfig(name=loss, beta=2.0),
+        "attack": AttackConfig(eps=EPS, steps=3),
+        "optimizer": OptimizerConfig(epochs=epochs, batch_size=10, weight_decay=1e-3),
+        "weights": WeightsConfig(t_theta=2, t_lambda=20, momentum=0.75),
+    }
+    return TrainConfig(**(options | sections))
+
+
+def algorithm(config, models=None):
+    models = models or [network(seed) for seed in range(config.model.count)]
+    return Algorithm2(config, models, images(), Ranks("cpu"))
+
+
+def parameters(module):
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def madry(config, model, data, steps, trades):
+    """Adversarial training or TRADES of one network, written out."""
+    shared = torch.Generator().manual_seed(config.run.seed)
+    own = torch.Generator().manual_seed((config.run.seed << 16) + 1)
+    velocity = [torch.zeros_like(p) for p in model.parameters()]
+    x_all, y_all = data.batch(torch.arange(len(data)))
+    per_pass = len(data) // 10
+    for t in range(steps):
+        if t % per_pass == 0:
+            order = torch.randperm(len(data), generator=shared)
+        chosen = order[10 * (t % per_pass) : 10 * (t % per_pass) + 10]
+        torch.randint(1, (), generator=shared)
+        x, y = x_all[chosen], y_all[chosen]
+        noise = EPS * (2 * torch.rand(x.shape, generator=own) - 1)
+        moved = (x + noise).clamp(0, 1)
+        clean = model(x).log_softmax(1).detach()
+        for _ in range(3):
+            moved.requires_grad_()
+            if trades:
+                log_q = model(moved).log_softmax(1)
+                ascended = functional.kl_div(log_q, clean, log_target=True, reduction="sum")
+            else:
+                ascended = functional.cross_entropy(model(moved), y, reduction="sum")
+            (slope,) = torch.autograd.grad(ascended, moved)
+            ahead = moved.detach() + 2.5 * EPS / 3 * slope.sign()
+            moved = torch.minimum(torch.maximum(ahead, x - EPS), x + EPS).clamp(0, 1)
+        if trades:
+            log_p = model(x).log_softmax(1)
+            log_q = model(moved).log_softmax(1)
+            apart = functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+            loss = functional.cross_entropy(model(x), y) + 2.0 * apart
+        else:
+            loss = functional.cross_entropy(model(moved), y)
+        slopes = torch.autograd.grad(loss, list(model.parameters()))
+        progress = t / steps
+        rate = 0.1 * (1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01)
+        with torch.no_grad():
+            for parameter, slope, speed in zip(model.parameters(), slopes, velocity, strict=True):
+                speed.mul_(0.9).add_(slope + 1e-3 * parameter)
+                parameter.sub_(rate * speed)
+
+
+@pytest.mark.parametrize("loss", ["at", "trades"])
+def test_one_model_is_adversarial_training(loss):
+    config = settings(loss=loss)
+    trained = network(0)
+    run = algorithm(config, [trained])
+    plain = copy.deepcopy(network(0))
+    start = parameters(plain)
+    madry(config, plain, images(), run.steps, loss == "trades")
+    while not run.done:
+        run.step()
+    assert run.t == run.steps == 8
+    torch.testing.assert_close(parameters(trained), parameters(plain), rtol=1e-4, atol=1e-5)
+    assert (parameters(trained) - start).abs().max() > 0.01
+
+
+def test_one_step_in_so_many_updates_the_weights_and_the_others_one_model():
+    config = settings(count=3, epochs=2)
+    run = algorithm(config)
+    assert run.steps == 3 * 2 * 4
+    before = [parameters(m) for m in run.mixture.models], run.mixture.weights.clone()
+    drawn = set()
+    for t in range(1, run.steps + 1):
+        run.step()
+        after = [parameters(m) for m in run.mixture.models], run.mixture.weights.clone()
+        moved = [not torch.equal(a, b) for a, b in zip(before[0], after[0], strict=True)]
+        if t % (2 * 3 + 1) == 0:
+            assert not any(moved)
+            assert not torch.equal(before[1], after[1])
+            assert float(after[1].sum()) == pytest.approx(1.0, abs=1e-12)
+        else:
+            assert sum(moved) == 1
+            drawn.add(moved.index(True))
+            assert torch.equal(before[1], after[1])
+        before = after
+    assert drawn == {0, 1, 2}
+
+
+@pytest.mark.parametrize("update", ["oracle", "entropic", "lp"])
+@pytest.mark.parametrize("loss", ["zero-one", "cross-entropy"])
+def test_weights_move_towards_the_solution_of_the_batch(update, loss, monkeypatch):
+    weights = WeightsConfig(update=update, t_theta=1, t_lambda=20, loss=loss, momentum=0.75)
+    run = algorithm(settings(count=2, weights=weights))
+    run.mixture.set_weights([0.3, 0.7])
+    games = []
+    solve = mixsolve.solve
+    monkeypatch.setattr(mixsolve, "solve", lambda *a, **k: games.append((a, k)) or solve(*a, **k))
+    for _ in range(3):
+        run.step()
+    ((losses, alpha), options) = games[0]
+    assert losses.shape == (10, 4, 2)
+    assert losses.dtype == (np.uint8 if loss == "zero-one" else np.float32)
+    assert alpha == (0.01 if update == "entropic" else 0.0)
+    np.testing.assert_array_equal(options["warm_start"], [0.3, 0.7])
+    assert options["max_iter"] == (20 if update == "oracle" else None)
+    options["max_iter"] = 20 if update == "oracle" else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mixsolve.ConvergenceWarning)
+        found = solve(losses, alpha, **options).weights
+    expected = 0.75 * np.array([0.3, 0.7]) + 0.25 * found
+    np.testing.assert_allclose(run.mixture.weights.numpy(), expected, atol=1e-9)
+
+
+def test_weights_stay_uniform_where_they_are_not_to_be_updated():
+    run = algorithm(settings(count=2, weights=WeightsConfig(update="none", t_theta=1)))
+    for _ in range(6):
+        run.step()
+    assert run.mixture.weights.tolist() == [0.5, 0.5]
+
+
+def test_divergence_is_expected_over_the_mixture():
+    mixture = Mixture([network(0), network(1)], [0.25, 0.75])
+    x, y = images(6).batch(torch.arange(6))
+    moved = (x + 0.05).clamp(0, 1)
+    objective = ExpectedDivergence(Members(mixture, y), x)
+    score, gradient = objective.score_and_gradient(moved, y)
+    point = moved.clone().requires_grad_()
+    total = torch.zeros(6)
+    for weight, model in zip([0.25, 0.75], mixture.models, strict=True):
+        p, q = model(x).softmax(1), model(point).softmax(1)
+        total = total + weight * (p * (p / q).log()).sum(1)
+    (slope,) = torch.autograd.grad(total.sum(), point)
+    torch.testing.assert_close(score.value, total.detach().double(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradient, slope, rtol=1e-4, atol=1e-6)
+    assert float(objective.score(x, y).value.abs().max()) < 1e-7
+
+
+def test_divergence_matches_pytorch():
+    log_p, log_q = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    expected = functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
+    torch.testing.assert_close(divergence(log_p, log_q), expected)
+
+
+class Normed(torch.nn.Module):
+    """A batch norm before a linear layer; remembers whether it normalised by the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(1)
+        self.body = network(3)
+        self.modes = []
+
+    def forward(self, x):
+        self.modes.append(self.norm.training)
+        return self.body(self.norm(x))
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_batch_norms_during_attacks(mode):
+    model = Normed()
+    before = copy.deepcopy(model.norm.state_dict())
+    mixture = Mixture([model])
+    x, y = images(12).batch(torch.arange(12))
+    config = AttackConfig(eps=EPS, steps=2, batch_norm=mode)
+    Adversary(mixture, config, trades=False, largest_label=2)(
+        x, y, torch.Generator().manual_seed(0)
+    )
+    assert set(model.modes) == {mode == "train"}
+    for name, value in model.norm.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert model.norm.training
+    assert model.norm.track_running_stats
+
+
+def test_a_moving_average_is_what_is_evaluated():
+    config = settings(model=ModelConfig(architecture="none:none", count=1, ema=0.5))
+    run = algorithm(config)
+    average = parameters(run.mixture.models[0])
+    for step in range(4):
+        run.step()
+        own = parameters(run.mixture.models[0])
+        average = own if step == 0 else 0.5 * average + 0.5 * own
+    torch.testing.assert_close(parameters(run.evaluated.models[0]), average)
+    assert not torch.equal(average, own)
+
+
+def test_going_on_from_a_state_repeats_every_bit():
+    config = settings(count=2, run=RunConfig(seed=3), model=ModelConfig("none:none", 2, ema=0.9))
+    whole = algorithm(config)
+    for _ in range(7):
+        whole.step()
+    state = copy.deepcopy(whole.state())
+    again = algorithm(config, [network(9), network(10)])
+    again.load_state(state)
+    while not whole.done:
+        whole.step()
+        again.step()
+    assert again.done
+    for one, other in zip(whole.mixture.models, again.mixture.models, strict=True):
+        assert torch.equal(parameters(one), parameters(other))
+    assert torch.equal(whole.mixture.weights, again.mixture.weights)
+    assert whole.summary() == again.summary()
+
+
+def test_steps_leave_the_global_generator_alone():
+    run = algorithm(settings(count=2))
+    before = torch.get_rng_state()
+    run.step()
+    assert torch.equal(before, torch.get_rng_state())
