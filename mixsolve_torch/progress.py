@@ -59,6 +59,12 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done)
 
+    def describe(self, description: str) -> None:
+        """Write something else before the bar."""
+        self._description = description
+        if self._bar is not None:
+            self._bar.update(self._task, description=description)
+
     def __enter__(self) -> ProgressBar:
         """Start the clock."""
         self._started = time.monotonic()
