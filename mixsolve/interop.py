@@ -13,9 +13,9 @@ import numpy as np
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 
-# PyTorch's devices that hold a tensor which is solved there, and those without float64, in which
-# certificates are summed: tensors there are read by the host.
-_TORCH_DEVICES = ("cuda", "xpu")
+# PyTorch's devices whose tensors are solved there, and those without float64, in which certificates
+# are summed. Tensors on all others are read by the host.
+_SOLVED_THERE = ("cuda",)
 _NO_FLOAT64 = ("mps",)
 
 
@@ -72,7 +72,7 @@ def _from_torch(tensor: Any, torch: Any) -> ArraySource:
 
     if kind == "cpu" and tensor.dtype != torch.bfloat16:
         return ArraySource(to_numpy(tensor), _same, restore)
-    engine = "mixsolve_torch.engine" if kind in _TORCH_DEVICES else None
+    engine = "mixsolve_torch.engine" if kind in _SOLVED_THERE else None
     return ArraySource(tensor, to_numpy, restore, engine)
 
 

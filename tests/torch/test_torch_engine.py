@@ -34,7 +34,7 @@ from test_passes import (  # noqa: F401
 
 import mixsolve
 from mixsolve import MixsolveError, MixsolveTypeError, games, presolve, validation
-from mixsolve_torch import TorchLosses
+from mixsolve_torch import TorchLosses, engine_passes
 from mixsolve_torch import engine as torch_engine
 
 KINDS = [
@@ -444,13 +444,13 @@ def test_lp_brings_the_rows_in_doubt_and_no_more(travelled):
 
 def test_temporary_memory_is_bounded_by_the_chunk(monkeypatch):
     largest = []
-    original = torch_engine.passes.soft_sums
+    original = engine_passes.soft_sums
 
     def watched(rows, *args):
         largest.append(rows.numel())
         return original(rows, *args)
 
-    monkeypatch.setattr(torch_engine.passes, "soft_sums", watched)
+    monkeypatch.setattr(engine_passes, "soft_sums", watched)
     tensor = torch.rand(1000, 7, 3, generator=torch.Generator().manual_seed(0))
     mixsolve.solve(TorchLosses(tensor, chunk=500), 0.1, method="apg")
     assert max(largest) <= 500
@@ -497,4 +497,4 @@ def test_a_large_cuda_tensor_is_solved_on_its_device(monkeypatch):
     expected = mixsolve.solve(losses)
     assert abs(found.value - expected.value) <= found.gap + expected.gap + 1e-12
     peak = torch.cuda.max_memory_allocated() - before - tensor.nbytes
-    assert peak < 60 * torch_engine._DEVICE_CHUNK
+    assert peak < 80 * torch_engine._DEVICE_CHUNK
