@@ -328,6 +328,19 @@ def _batches(
         return None, None, data
 
 
+def gather(data: Data) -> tuple[Tensor, Tensor]:
+    """Return all images (N, C, H, W) and labels (N,) of some data, read once."""
+    _, samples, loader = _batches(data, 1)
+    if samples is not None:
+        return _pair(data, 0)
+    pairs = [_pair(batch, number) for number, batch in enumerate(loader)]
+    if not pairs:
+        raise MixsolveError("data must hold at least one batch; got none")
+    images = [checks.images("x", x) for x, _ in pairs]
+    labels = [checks.labels("y", y, len(x)) for x, y in pairs]
+    return torch.cat(images), torch.cat(labels)
+
+
 def _pair(batch: Any, number: int) -> tuple[Tensor, Tensor]:
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise MixsolveTypeError(

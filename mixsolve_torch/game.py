@@ -1,0 +1,362 @@
+"""The adversarial examples game with the attacker's moves made as they are needed.
+
+    lam_t = argmin_lam  mean_i max_{j in J_i} sum_k lam_k loss(f_k(x_ij), y_i)       a solve
+    J_i  <- J_i + { the strongest attack found on image i against lam_t }            an attack
+
+J_i are the candidates found so far. The first line is the whole game with fewer moves for the
+attacker, so that its value is not above the game's; the risk of lam_t under the attacks of the
+second line is not below the value if the attacks are the best there are. It is the double oracle
+method with a heuristic oracle on the attacker's side: what ends it is not a proof but independent
+attacks that find next to nothing.
+
+References
+----------
+McMahan, Gordon, Blum. Planning in the Presence of Cost Functions Controlled by an Adversary.
+ICML 2003 (double oracle).
+Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021, section 4.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import mixsolve
+from mixsolve.arguments import as_count, as_real
+from mixsolve.errors import ConvergenceWarning, MixsolveTypeError
+from mixsolve.solution import Solution
+from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
+from mixsolve_torch.attacks.registry import resolve_attacks
+from mixsolve_torch.candidates import CandidateLosses, Data, build_losses, gather
+from mixsolve_torch.losses import LossFunction
+from mixsolve_torch.mixture import Mixture
+
+logger = logging.getLogger(__name__)
+
+_ROUNDING = 1e-12  # expected losses that differ by less are equal
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of the game: weights, and what attacks made of them.
+
+    Attributes
+    ----------
+    number : int
+        Counted from 1; 0 is the mixture as it was given.
+    weights : torch.Tensor of shape (L,), float64
+        The weights that were attacked.
+    value : float
+        Their risk against the candidates before the attacks.
+    risk : float
+        Their risk against those and the ones that the attacks of the round found.
+    attacks : int
+        How often the attacks were run, each time with other draws.
+    candidates : int
+        Columns of the tensor after the round.
+    seconds : float
+        What the round took.
+    """
+
+    number: int
+    weights: Tensor
+    value: float
+    risk: float
+    attacks: int
+    candidates: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class GameSolution:
+    """Weights, and how far apart what they promise and what attacks make of them are.
+
+    Attributes
+    ----------
+    weights : torch.Tensor of shape (L,), float64
+        Probability of each classifier: those that the last attacks could not hurt, or, if the game
+        did not converge, those of the lowest `risk` among all that were attacked.
+    value : float
+        Lower end: the risk of the last solution's weights against the candidates it was found from.
+        With alpha = 0 no weights do better, up to ``solution.gap``, whatever else is attacked; with
+        alpha > 0 that holds for ``solution.risk_lower_bound``.
+    risk : float
+        Upper end, as far as the attacks can tell: the risk of `weights` against all candidates of
+        all rounds, those of the last attacks on these weights among them.
+    history : tuple of Round
+        The rounds.
+    losses : CandidateLosses
+        The tensor of all candidates: the clean images, then one column for each run of the attacks
+        that hurt an image. Where it did not hurt image i, row i repeats the clean image.
+    found : torch.Tensor of shape (N, m), bool
+        Where a candidate is not such a repetition: the `candidate_mask` for alpha > 0.
+    solution : Solution
+        The last solve, with its certificate. Its weights are `weights` if the game converged.
+    converged : bool
+        Whether ``risk - value <= tol`` after the number of fresh runs asked for.
+    message : str
+        How the game ended, in words.
+    """
+
+    weights: Tensor
+    value: float
+    risk: float
+    history: tuple[Round, ...] = field(repr=False)
+    losses: CandidateLosses = field(repr=False)
+    found: Tensor = field(repr=False)
+    solution: Solution = field(repr=False)
+    converged: bool
+    message: str
+
+
+def solve_game(
+    mixture: Mixture,
+    data: Data,
+    attacks: str | Attack | Sequence[str | Attack] = "standard",
+    alpha: Any = 0.0,
+    *,
+    norm: str | None = None,
+    eps: float | None = None,
+    steps: int | None = None,
+    restarts: int | None = None,
+    loss: str | LossFunction = "zero-one",
+    tol: float = 2e-3,
+    max_rounds: int = 30,
+    confirmations: int = 2,
+    batch_size: int = 256,
+    generator: torch.Generator | None = None,
+    device: str | torch.device | None = None,
+    callback: Callable[[Round], object] | None = None,
+    progress: bool = False,
+) -> GameSolution:
+    """Find weights that attacks made on them cannot hurt by more than a tolerance.
+
+    Rounds of `mixsolve.solve` on the candidates found so far and attacks on the mixture it found
+    follow each other. Each run of the attacks has other draws, and adds one column of candidates:
+    for each image the strongest, where it raises the risk of that image; an image on which every
+    classifier that is played errs already is left out. A round ends the game if
+    `confirmations` runs together raise the risk by no more than `tol`. Later runs find less on
+    average, since what was found before counts, so that one more can be trusted to stay within
+    `tol`, too.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        The classifiers, and the weights to begin with. It is left as it is.
+    data : pair of torch.Tensor, or iterable of pairs
+        Images (N, C, H, W) in [0, 1] and labels (N,), or batches of them. An iterable is read once,
+        and its images stay in memory.
+    attacks : str, Attack or sequence of them, default "standard"
+        Attacks, or names as `resolve_attacks` knows them.
+    alpha : float or array_like of shape (N,), default 0
+        Entropic regularisation of the weights, as `mixsolve.solve` takes it. Value, risk and
+        convergence are those of the exact risk, whatever alpha.
+    norm : {"Linf", "L2"}, optional
+        The norm of the attacker's ball; names need it.
+    eps : float, optional
+        Its radius; names need it.
+    steps, restarts : int, optional
+        Effort of the attacks that are given by name; their own defaults if left out.
+    loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
+        The loss of the game. Attacks choose their best points by the 0/1 loss.
+    tol : float, default 2e-3
+        How much attacks may raise the risk in the end, in the unit of the loss.
+    max_rounds : int, default 30
+        Rounds after the attack on the mixture as it was given.
+    confirmations : int, default 2
+        Runs of the attacks, each with other draws, in a round that ends the game.
+    batch_size : int, default 256
+        Images attacked at a time when `data` is a pair of tensors.
+    generator : torch.Generator, optional
+        Source of all random draws, by default a new one seeded with 0; each run takes one number.
+    device : str or torch.device, optional
+        Where the tensor is kept and solved; by default the mixture's device.
+    callback : callable, optional
+        Called with each `Round`; a true answer stops the game.
+    progress : bool, default False
+        Show a progress bar for each run of the attacks that takes more than two seconds.
+
+    Returns
+    -------
+    GameSolution
+        Weights, lower and upper end of their risk, the rounds, the tensor and its solution.
+
+    Raises
+    ------
+    MixsolveError
+        Wrong data or arguments; see `build_losses`, `resolve_attacks` and `mixsolve.solve`.
+    MixsolveTypeError
+        Something that is not a mixture, an attack, a generator, or data of images and labels.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The rounds were used up, or the callback stopped the game.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mixsolve_torch import Mixture, PGD
+    >>> models = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)) for _ in range(2)]
+    >>> data = torch.rand(20, 1, 2, 2), torch.arange(20) % 3
+    >>> game = solve_game(Mixture(models), data, PGD("L2", 0.1, steps=5))
+    >>> game.converged, game.value <= game.risk <= game.value + 2e-3
+    (True, True)
+    """
+    check_mixture(mixture)
+    tol = as_real("tol", tol, at_least=0)
+    max_rounds = as_count("max_rounds", max_rounds)
+    confirmations = as_count("confirmations", confirmations)
+    if callback is not None and not callable(callback):
+        raise MixsolveTypeError(
+            f"callback must be a function of a Round; got {type(callback).__name__}"
+        )
+    generator = default_generator(generator)
+    chosen = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
+    x, y = gather(data)
+
+    def attack(weights: Tensor, suite: Sequence[Attack], rows: Tensor) -> CandidateLosses:
+        return build_losses(
+            Mixture(mixture.models, weights).to(mixture.device),
+            (x[rows.to(x.device)], y[rows.to(y.device)]),
+            suite,
+            loss,
+            batch_size=batch_size,
+            generator=generator,
+            device=device,
+            progress=progress,
+        )
+
+    board = _Board(attack(mixture.weights, [], torch.arange(len(y))))
+    solution = board.solve(alpha, None)  # an alpha that cannot be is refused before the attacks
+    history: list[Round] = []
+    converged = stopped = False
+    while not (converged or stopped) and len(history) <= max_rounds:
+        start, number = time.perf_counter(), len(history)
+        if number:
+            solution = board.solve(alpha, solution)
+        weights = solution.weights if number else mixture.weights.to(board.losses.values.device)
+        value = risk = board.risk(weights)
+        runs = 0
+        while runs < (confirmations if number else 1) and risk - value <= tol:
+            runs += 1
+            rows = board.open(weights)
+            if len(rows):
+                fresh = attack(weights, chosen, rows)
+                board.add(f"round {number}, run {runs}", fresh, weights, rows)
+            risk = board.risk(weights)
+        seconds = time.perf_counter() - start
+        history.append(Round(number, weights, value, risk, runs, board.width, seconds))
+        logger.info(
+            "round %d: value %.5f, risk %.5f after %d attacks, %d candidates, %.1f s",
+            *(number, value, risk, runs, board.width, seconds),
+        )
+        converged = number > 0 and risk - value <= tol
+        stopped = callback is not None and bool(callback(history[-1]))
+    return _ended(board, solution, history, converged, stopped, tol, confirmations)
+
+
+class _Board:
+    """The candidates that were found, and the game they make."""
+
+    def __init__(self, losses: CandidateLosses) -> None:
+        self.losses = losses
+        self.found = torch.ones_like(losses.labels, dtype=torch.bool)[:, None]
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.losses.candidate_names)
+
+    def risk(self, weights: Tensor) -> float:
+        """Return the risk of weights against all candidates."""
+        return self.losses.adversarial_risk(weights)
+
+    def solve(self, alpha: Any, before: Solution | None) -> Solution:
+        """Solve the game of all candidates; repetitions would count where alpha > 0."""
+        values = self.losses.values
+        return mixsolve.solve(values, alpha, candidate_mask=self.found, warm_start=before)
+
+    def open(self, weights: Tensor) -> Tensor:
+        """Return the images whose risk can rise still: a 0/1 loss has an end."""
+        worst = self.losses.worst(weights)
+        most = 1.0 if self.losses.loss == "zero-one" else torch.inf
+        return (worst < most - _ROUNDING).nonzero().squeeze(1)
+
+    def add(self, name: str, fresh: CandidateLosses, weights: Tensor, rows: Tensor) -> None:
+        """Add the strongest new candidate of each image among `rows` whose risk it raises."""
+        best, score = _strongest(fresh.values, weights)
+        raised = score > self.losses.worst(weights)[rows] + _ROUNDING
+        if raised.any():
+            column, found = self.losses.values[:, 0].clone(), torch.zeros_like(self.found[:, :1])
+            column[rows[raised]] = best[raised]
+            found[rows[raised]] = True
+            self.found = torch.cat([self.found, found], dim=1)
+            self.losses = replace(
+                self.losses,
+                values=torch.cat([self.losses.values, column[:, None]], dim=1),
+                candidate_names=(*self.losses.candidate_names, name),
+            )
+
+
+def _strongest(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each image's losses (N, L) under the candidate of the largest expected loss, and that.
+
+    Of equally strong candidates the one of the largest sum of losses is taken: it will be the
+    strongest for more weights.
+    """
+    lam = weights.to(values.device)
+    best = values[:, 0]
+    score, total = (best.to(torch.float64) @ w for w in (lam, torch.ones_like(lam)))
+    for j in range(1, values.shape[1]):
+        column = values[:, j]
+        own, own_total = (column.to(torch.float64) @ w for w in (lam, torch.ones_like(lam)))
+        level = own >= score - _ROUNDING
+        better = (own > score + _ROUNDING) | (level & (own_total > total))
+        best = torch.where(better[:, None], column, best)
+        score, total = torch.where(better, own, score), torch.where(better, own_total, total)
+    return best, score
+
+
+def _ended(
+    board: _Board,
+    solution: Solution,
+    history: Sequence[Round],
+    converged: bool,
+    stopped: bool,
+    tol: float,
+    confirmations: int,
+) -> GameSolution:
+    last = history[-1]
+    gain = f"the last attacks raised the risk by {last.risk - last.value:.3g}"
+    if converged:
+        weights = last.weights
+        message = f"{gain}, within tol={tol:g}, in {last.attacks} runs of round {last.number}"
+    else:
+        weights = min((each.weights for each in history), key=board.risk)
+        cause = "the callback stopped the game" if stopped else "the rounds were used up"
+        message = (
+            f"{cause} after round {last.number}: {gain}, and it takes {confirmations} runs within "
+            f"tol={tol:g} to end the game; the weights of the lowest risk so far are returned; "
+            "allow more with max_rounds, or a larger tol"
+        )
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+    risk = board.risk(weights)
+    return GameSolution(
+        weights=weights,
+        value=min(solution.risk, risk),
+        risk=risk,
+        history=tuple(history),
+        losses=board.losses,
+        found=board.found,
+        solution=solution,
+        converged=converged,
+        message=message,
+    )
