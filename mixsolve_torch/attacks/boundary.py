@@ -1,0 +1,113 @@
+"""The nearest decision boundary of a classifier, to first order.
+
+Classifier f errs where it prefers another class: where the gap f_c - f_y of some rival c != y is at
+least 0. To first order at x', with the norm ||.|| of the ball and its dual norm ||.||_*,
+
+    distance to the boundary of rival c:    -(f_c - f_y)(x') / ||grad (f_c - f_y)(x')||_*,
+
+negative where the classifier errs already; it is reached along the steepest ascent of the gap. The
+nearest of the rivals is the one that counts, as in DeepFool. A backward pass is needed for each
+rival, so that only those with the largest logits are tried.
+
+References
+----------
+Moosavi-Dezfooli, Fawzi, Frossard. DeepFool: a simple and accurate method to fool deep neural
+networks. CVPR 2016.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mixsolve_torch.attacks.ball import image_norms
+from mixsolve_torch.attacks.members import Function, Members
+
+
+class Boundary(NamedTuple):
+    """The boundary of one classifier that is nearest to each image.
+
+    Attributes
+    ----------
+    logits : torch.Tensor of shape (B, classes)
+        The classifier's logits.
+    wrong : torch.Tensor of shape (B,), bool
+        Where it errs already.
+    gap : torch.Tensor of shape (B,)
+        Logit of the nearest rival minus that of the true class, in the images' dtype.
+    gradient : torch.Tensor of shape (B, C, H, W)
+        The gradient of the gap in the images.
+    distance : torch.Tensor of shape (B,)
+        Signed distance to the boundary in the norm of the ball: negative where the classifier errs,
+        infinite where the gradient vanishes.
+    """
+
+    logits: Tensor
+    wrong: Tensor
+    gap: Tensor
+    gradient: Tensor
+    distance: Tensor
+
+
+def dual_norms(gradient: Tensor, norm: str) -> Tensor:
+    """Return the dual norm of each image's gradient (B, C, H, W): its growth per unit of `norm`."""
+    if norm == "Linf":
+        return gradient.flatten(1).abs().sum(dim=1)
+    return image_norms(gradient, norm)
+
+
+def signed_distance(gap: Tensor, slope: Tensor) -> Tensor:
+    """Return how far a gap (B,) is below 0 for the rate `slope` (B,) at which it can grow."""
+    tiny = torch.finfo(slope.dtype).tiny
+    never = torch.where(gap < 0, torch.inf, -torch.inf).to(gap.dtype)
+    return torch.where(slope > tiny, -gap / slope.clamp(min=tiny), never)
+
+
+def nearest_boundary(
+    members: Members, i: int, x: Tensor, y: Tensor, norm: str, rivals: int
+) -> Boundary:
+    """Return the boundary of member i that is nearest to each image.
+
+    Parameters
+    ----------
+    members : Members
+        The classifiers.
+    i : int
+        Which of them; it is run once, with one backward pass for each rival.
+    x : torch.Tensor of shape (B, C, H, W)
+        Images.
+    y : torch.Tensor of shape (B,), int64
+        True classes.
+    norm : {"Linf", "L2"}
+        The norm that distances are taken in.
+    rivals : int
+        How many of the other classes are tried, those of the largest logits.
+
+    Returns
+    -------
+    Boundary
+    """
+    slope = members.gradient(i, _gaps(rivals), x, y)
+    gaps = slope.values.to(x.dtype)
+    distances = torch.stack(
+        [
+            signed_distance(gap, dual_norms(gradient, norm))
+            for gap, gradient in zip(gaps, slope.gradient, strict=True)
+        ]
+    )
+    distance, nearest = distances.min(dim=0)
+    rows = torch.arange(len(x), device=x.device)
+    return Boundary(
+        slope.logits, slope.wrong, gaps[nearest, rows], slope.gradient[nearest, rows], distance
+    )
+
+
+def _gaps(rivals: int) -> Function:
+    def gaps(logits: Tensor, y: Tensor) -> Tensor:
+        own = logits.gather(1, y[:, None])
+        others = logits.scatter(1, y[:, None], -torch.inf)
+        return (others.topk(min(rivals, logits.shape[1] - 1), dim=1).values - own).T
+
+    return gaps
