@@ -37,9 +37,9 @@ def extremes(values: np.ndarray) -> tuple[float, float]:
     """
     if values.size == 0:
         return np.inf, -np.inf
-    kind = np.dtype(_BITS[values.dtype.char])
-    signed = kind.kind == "i"
-    shift, turn = kind.type(8 * kind.itemsize - 1), kind.type(np.iinfo(kind).max if signed else 0)
-    keys = _key_range(values.view(kind), shift, turn)
+    bits = values.view(_BITS[values.dtype.char])
+    largest = np.iinfo(bits.dtype).max if bits.dtype.kind == "i" else 0
+    shift, turn = bits.dtype.type(8 * bits.itemsize - 1), bits.dtype.type(largest)
+    keys = _key_range(bits, shift, turn)
     low, high = (keys ^ ((keys >> shift) & turn)).view(values.dtype)
     return float(low), float(high)
