@@ -235,9 +235,16 @@ def accuracy_bars(
         text = f"{100 * bar.worst:.1f} %"
         if bar.interval is not None:
             low, high = (100 * end for end in bar.interval)
-            axes.errorbar(
-                (low + high) / 2, row, xerr=(high - low) / 2, color=_INK, capsize=4, linewidth=1.4
-            )
+            for colour, width in (("white", 3.2), (_INK, 1.4)):  # legible on the bar and beside it
+                axes.errorbar(
+                    (low + high) / 2,
+                    row,
+                    xerr=(high - low) / 2,
+                    color=colour,
+                    linewidth=width,
+                    capsize=4,
+                    capthick=width,
+                )
             text += f"  [{low:.1f}, {high:.1f}]"
         axes.text(1.02, row, text, va="center", color=_INK, transform=axes.get_yaxis_transform())
     marked: dict[str, list[tuple[float, float]]] = {}

@@ -138,12 +138,14 @@ def figure(report: Evaluation) -> Any:
 
 
 def radius(eps: float) -> str:
-    """Return a radius as people write it: in 255ths where that is exact, as a decimal otherwise.
+    """Return a radius as people write it: a short decimal where that is exact, else in 255ths.
 
     Examples
     --------
-    >>> radius(8 / 255), radius(0.5)
-    ('8/255', '0.5')
+    >>> radius(0.5), radius(8 / 255)
+    ('0.5', '8/255')
     """
+    decimal = f"{eps:g}"
     steps = round(255 * eps)
-    return f"{steps}/255" if 0 < steps < 255 and eps == steps / 255 else f"{eps:g}"
+    exact = float(decimal) == eps or not 0 < steps < 255 or steps / 255 != eps
+    return decimal if exact else f"{steps}/255"

@@ -27,6 +27,33 @@ def test_bars_are_as_long_as_the_risks():
     assert "%" in axes.get_xlabel()
 
 
+def test_accuracies_are_drawn_with_intervals_marks_and_a_reference():
+    attacks = {"after A": 0.7, "after B": 0.5}
+    bars = [
+        plotting.AccuracyBar("alone", 0.5, (0.4, 0.62), 0.9, attacks),
+        plotting.AccuracyBar("given", 0.25, clean=0.8, attacks=attacks, kind="given"),
+    ]
+    figure = plotting.accuracy_bars(bars, reference=("alone", 0.5), level=0.9)
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([50, 25])
+    assert texts(axes) == ["50.0 %  [40.0, 62.0]", "25.0 %"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["alone", "given"]
+    assert "90 % intervals" in axes.get_xlabel()
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["clean images", "after A", "after B", "worst case of alone"]
+    marks = {line.get_label(): line.get_xdata() for line in axes.lines}
+    assert list(marks["clean images"]) == pytest.approx([90, 80])
+    assert list(marks["after B"]) == pytest.approx([50, 50])
+
+
+def test_accuracies_refuse_what_cannot_be_drawn():
+    with pytest.raises(MixsolveError, match="at least one AccuracyBar"):
+        plotting.accuracy_bars([])
+    with pytest.raises(MixsolveError, match="kind of bar 'x' must be one of 'single'"):
+        plotting.accuracy_bars([plotting.AccuracyBar("x", 0.5, kind="vote")])
+
+
 def test_bars_of_no_risk_can_be_drawn(tmp_path):
     plotting.save(plotting.risk_bars([plotting.Bar("perfect", 0.0)]), tmp_path / "bars.png")
 

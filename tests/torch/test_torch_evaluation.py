@@ -200,6 +200,13 @@ def test_lost_images_are_spared_and_nothing_else_changes():
     assert (one.value, two.value) == (0.0, pytest.approx(4 / 6))
 
 
+def test_in_turn_an_attack_is_reported_after_those_before_it():
+    suite = [light(0), light(0, when="never", name="idle")]
+    for spare, last in ((True, 0.5), (False, 1.0)):
+        uniform = evaluate(watchers(), dark(4), suite, spare=spare).players[2]
+        assert [estimate.value for estimate in uniform.attacks] == [0.5, last]
+
+
 def test_an_image_is_spared_only_when_all_that_play_err():
     mixture = watchers(2, [0.999, 0.001])
     attack, later = light(0), light(1)
@@ -321,13 +328,9 @@ def test_the_report_can_be_read_printed_and_drawn(measured, tmp_path):
 
 
 def test_radii_are_written_as_people_do():
-    assert [radius(eps) for eps in (8 / 255, 0.5, 0.1, 1.0, 0.0)] == [
-        "8/255",
-        "0.5",
-        "0.1",
-        "1",
-        "0",
-    ]
+    written = {8 / 255: "8/255", 0.2: "0.2", 0.5: "0.5", 1 / 3: "85/255", 0.1234567: "0.123457"}
+    assert {eps: radius(eps) for eps in written} == written
+    assert [radius(eps) for eps in (0.0, 1.0, 3.0)] == ["0", "1", "3"]
 
 
 @pytest.mark.parametrize(
