@@ -33,6 +33,7 @@ from mixsolve_torch.datasets import LabelledImages, load_data, to_unit
 from mixsolve_torch.engine import TorchLosses
 from mixsolve_torch.evaluation import evaluate
 from mixsolve_torch.evaluation_report import Evaluation
+from mixsolve_torch.game import GameRound, GameSolution, solve_game
 from mixsolve_torch.loading import load_model
 from mixsolve_torch.losses import bounded_margin, cross_entropy, expected_loss, zero_one
 from mixsolve_torch.mixture import Mixture
@@ -46,6 +47,8 @@ __all__ = [
     "CandidateLosses",
     "Digits",
     "Evaluation",
+    "GameRound",
+    "GameSolution",
     "LabelledImages",
     "Mixture",
     "Normalize",
@@ -65,6 +68,7 @@ __all__ = [
     "load_data",
     "load_model",
     "resolve_attacks",
+    "solve_game",
     "to_unit",
     "zero_one",
 ]

@@ -44,7 +44,7 @@ _ROUNDING = 1e-12  # expected losses that differ by less are equal
 
 
 @dataclass(frozen=True)
-class Round:
+class GameRound:
     """One round of the game: weights, and what attacks made of them.
 
     Attributes
@@ -90,7 +90,7 @@ class GameSolution:
     risk : float
         Upper end, as far as the attacks can tell: the risk of `weights` against all candidates of
         all rounds, those of the last attacks on these weights among them.
-    history : tuple of Round
+    history : tuple of GameRound
         The rounds.
     losses : CandidateLosses
         The tensor of all candidates: the clean images, then one column for each run of the attacks
@@ -108,7 +108,7 @@ class GameSolution:
     weights: Tensor
     value: float
     risk: float
-    history: tuple[Round, ...] = field(repr=False)
+    history: tuple[GameRound, ...] = field(repr=False)
     losses: CandidateLosses = field(repr=False)
     found: Tensor = field(repr=False)
     solution: Solution = field(repr=False)
@@ -132,8 +132,9 @@ def solve_game(
     confirmations: int = 2,
     batch_size: int = 256,
     generator: torch.Generator | None = None,
+    start: CandidateLosses | None = None,
     device: str | torch.device | None = None,
-    callback: Callable[[Round], object] | None = None,
+    callback: Callable[[GameRound], object] | None = None,
     progress: bool = False,
 ) -> GameSolution:
     """Find weights that attacks made on them cannot hurt by more than a tolerance.
@@ -176,10 +177,13 @@ def solve_game(
         Images attacked at a time when `data` is a pair of tensors.
     generator : torch.Generator, optional
         Source of all random draws, by default a new one seeded with 0; each run takes one number.
+    start : CandidateLosses, optional
+        Candidates to begin with, on `device`: those of the same images under the same classifiers,
+        the clean image first. By default the clean images alone.
     device : str or torch.device, optional
         Where the tensor is kept and solved; by default the mixture's device.
     callback : callable, optional
-        Called with each `Round`; a true answer stops the game.
+        Called with each `GameRound`; a true answer stops the game.
     progress : bool, default False
         Show a progress bar for each run of the attacks that takes more than two seconds.
 
@@ -216,7 +220,7 @@ def solve_game(
     confirmations = as_count("confirmations", confirmations)
     if callback is not None and not callable(callback):
         raise MixsolveTypeError(
-            f"callback must be a function of a Round; got {type(callback).__name__}"
+            f"callback must be a function of a GameRound; got {type(callback).__name__}"
         )
     generator = default_generator(generator)
     chosen = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
@@ -234,12 +238,12 @@ def solve_game(
             progress=progress,
         )
 
-    board = _Board(attack(mixture.weights, [], torch.arange(len(y))))
+    board = _Board(attack(mixture.weights, [], torch.arange(len(y))) if start is None else start)
     solution = board.solve(alpha, None)  # an alpha that cannot be is refused before the attacks
-    history: list[Round] = []
+    history: list[GameRound] = []
     converged = stopped = False
     while not (converged or stopped) and len(history) <= max_rounds:
-        start, number = time.perf_counter(), len(history)
+        began, number = time.perf_counter(), len(history)
         if number:
             solution = board.solve(alpha, solution)
         weights = solution.weights if number else mixture.weights.to(board.losses.values.device)
@@ -252,8 +256,8 @@ def solve_game(
                 fresh = attack(weights, chosen, rows)
                 board.add(f"round {number}, run {runs}", fresh, weights, rows)
             risk = board.risk(weights)
-        seconds = time.perf_counter() - start
-        history.append(Round(number, weights, value, risk, runs, board.width, seconds))
+        seconds = time.perf_counter() - began
+        history.append(GameRound(number, weights, value, risk, runs, board.width, seconds))
         logger.info(
             "round %d: value %.5f, risk %.5f after %d attacks, %d candidates, %.1f s",
             *(number, value, risk, runs, board.width, seconds),
@@ -268,7 +272,8 @@ class _Board:
 
     def __init__(self, losses: CandidateLosses) -> None:
         self.losses = losses
-        self.found = torch.ones_like(losses.labels, dtype=torch.bool)[:, None]
+        values = losses.values
+        self.found = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
 
     @property
     def width(self) -> int:
@@ -328,7 +333,7 @@ def _strongest(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 def _ended(
     board: _Board,
     solution: Solution,
-    history: Sequence[Round],
+    history: Sequence[GameRound],
     converged: bool,
     stopped: bool,
     tol: float,
