@@ -25,11 +25,15 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class _Command:
-    """One subcommand: the line shown in the list, its module, and what its module needs."""
+    """One subcommand: the line shown in the list, its module, and what its module needs.
+
+    A module that has too many settings for a list here reads them itself, in ``main(argv)``.
+    """
 
     help: str
     module: str
     install: str = "mixsolve"
+    reads_itself: bool = False
 
 
 _COMMANDS = {
@@ -40,6 +44,12 @@ _COMMANDS = {
     "bench": _Command(
         help="time every method and every installed peer on a loss tensor",
         module="mixsolve.commands.bench",
+    ),
+    "train": _Command(
+        help="train a mixture by Algorithm 2, from a TOML file of settings",
+        module="mixsolve_torch.training.command",
+        install="mixsolve[torch,train,plot]",
+        reads_itself=True,
     ),
     "demo": _Command(
         help="train small networks, attack them and mix them, from data to certificate",
@@ -72,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((word for word in argv if not word.startswith("-")), None)
     try:
         module = _load(name) if name in _COMMANDS else None
+        if name is not None and module is not None and _COMMANDS[name].reads_itself:
+            return module.main(argv[argv.index(name) + 1 :])
         args = _parser(name, module).parse_args(argv)
         if module is None:
             _parser(None, None).print_help(sys.stderr)

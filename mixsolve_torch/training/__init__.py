@@ -1,5 +1,30 @@
-"""Training of classifiers: one network at a time, and mixtures of them."""
+"""Training of classifiers: one network at a time, and mixtures of them by Algorithm 2."""
 
+from mixsolve_torch.training.config import (
+    AttackConfig,
+    DataConfig,
+    EvaluationConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainConfig,
+    WeightsConfig,
+)
+from mixsolve_torch.training.loop import Training, train
 from mixsolve_torch.training.single import fit
 
-__all__ = ["fit"]
+__all__ = [
+    "AttackConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "TrainConfig",
+    "Training",
+    "WeightsConfig",
+    "fit",
+    "train",
+]

@@ -100,8 +100,8 @@ class Algorithm2:
         ]
         self._forwards = [self._forward(model) for model in models]
         self._adversary = self._attacker()
-        alone = torch.eye(len(models), dtype=torch.float64) if self._plays else []
-        self._alone = [self._attacker(weights) for weights in alone]
+        alone = torch.eye(len(models), dtype=torch.float64)
+        self._alone = [self._attacker(weights) for weights in alone] if self._plays else []
         zero = torch.zeros((), dtype=torch.float64, device=ranks.device)
         self._totals = {"loss": zero, "errors": zero.clone(), "steps": zero.clone()}
 

@@ -1,0 +1,258 @@
+"""Whole training runs: what they write, resume after a kill, refuse, and do on two ranks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixsolve import cli
+from mixsolve.errors import MixsolveError
+from mixsolve_torch.training import (
+    AttackConfig,
+    DataConfig,
+    EvaluationConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainConfig,
+    WeightsConfig,
+    checkpoint,
+    train,
+)
+
+
+def tiny(folder, **sections):
+    options = {
+        "data": DataConfig(limit=120),
+        "model": ModelConfig(architecture="digits-cnn", count=2),
+        "attack": AttackConfig(eps=0.1, steps=2),
+        "weights": WeightsConfig(t_theta=1, t_lambda=5),
+        "optimizer": OptimizerConfig(epochs=2, batch_size=32, learning_rate=0.05),
+        "evaluation": EvaluationConfig(steps=2, images=20, final="none"),
+        "run": RunConfig(out=str(folder), tensorboard=False),
+    }
+    return TrainConfig(**(options | sections))
+
+
+def toml(config):
+    lines = []
+    for section, values in config.to_dict().items():
+        lines.append(f"[{section}]")
+        lines += [f"{name} = {json.dumps(v)}" for name, v in values.items() if v is not None]
+    return "\n".join(lines)
+
+
+def parameters(folder, name="last.pt"):
+    state = checkpoint.load(Path(folder) / name)
+    models = state["algorithm"]["models"] if name == "last.pt" else state["models"]
+    return [value for model in models for value in model.values()]
+
+
+def assert_same_run(one, other):
+    for name in ("last.pt", "best.pt"):
+        pairs = zip(parameters(one, name), parameters(other, name), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    records = [
+        [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+        for folder in (one, other)
+    ]
+    for a, b in zip(*records, strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+
+
+SIGNALLED = """
+import os, signal, sys
+from mixsolve import cli
+from mixsolve_torch.training.algorithm import Algorithm2
+step = Algorithm2._train
+def signalled(self, *arguments):
+    if self.t == int(sys.argv[1]):
+        os.kill(os.getpid(), int(sys.argv[2]))
+    step(self, *arguments)
+Algorithm2._train = signalled
+sys.exit(cli.main(["train", "--config", sys.argv[3]]))
+"""
+
+
+def signalled(config, folder, step, number):
+    """Run the command line in a process that sends itself a signal in the middle of a step."""
+    file = folder / "run.toml"
+    file.write_text(toml(config))
+    return subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(step), str(int(number)), str(file)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    return train(tiny(folder)), folder
+
+
+def test_a_run_leaves_metrics_checkpoints_and_pictures(whole):
+    training, folder = whole
+    assert {"best.pt", "last.pt", "metrics.jsonl", "history.png"} <= set(os.listdir(folder))
+    assert [record["epoch"] for record in training.records] == [1, 2]
+    robust = [record["robust"]["mixture"] for record in training.records]
+    assert training.best == training.records[robust.index(max(robust))]
+    for record in training.records:
+        assert record["split"] == "validation"
+        assert len(record["robust"]["models"]) == len(record["weights"]) == 2
+        assert 0 <= record["robust"]["mixture"] <= record["clean"]["mixture"] <= 1
+    kept = checkpoint.load(folder / "best.pt")
+    assert kept["record"] == training.best
+    assert torch.equal(kept["weights"], training.mixture.weights)
+    saved = kept["models"][0]["1.weight"]
+    assert torch.equal(saved, training.mixture.models[0].state_dict()["1.weight"])
+    assert training.evaluation is None
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path):
+    folder = tmp_path / "run"
+    config = tiny(folder, run=RunConfig(out=str(folder), tensorboard=False, save_every=2))
+    done = signalled(config, tmp_path, 5, signal.SIGKILL)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert checkpoint.load(folder / "last.pt")["algorithm"]["t"] == 4
+    train(config, resume=True)
+    assert_same_run(folder, whole[1])
+
+
+def test_ctrl_c_saves_and_the_run_goes_on(whole, tmp_path):
+    folder = tmp_path / "run"
+    done = signalled(tiny(folder), tmp_path, 5, signal.SIGINT)
+    assert done.returncode == 130, done.stderr
+    assert "--resume" in done.stdout
+    assert checkpoint.load(folder / "last.pt")["algorithm"]["t"] == 5
+    train(tiny(folder), resume=True)
+    assert_same_run(folder, whole[1])
+
+
+def test_a_run_in_the_way_is_refused(whole):
+    _, folder = whole
+    before = (folder / "last.pt").read_bytes()
+    with pytest.raises(MixsolveError, match="holds a run"):
+        train(tiny(folder))
+    other = tiny(folder, attack=AttackConfig(eps=0.2, steps=2))
+    with pytest.raises(MixsolveError, match=r"attack\.eps was 0\.1, is 0\.2"):
+        train(other, resume=True)
+    assert (folder / "last.pt").read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(tmp_path):
+    healthy = tiny(tmp_path / "run", optimizer=OptimizerConfig(epochs=3, batch_size=32))
+    train(replace(healthy, optimizer=OptimizerConfig(epochs=1, batch_size=32)))
+    state = checkpoint.load(tmp_path / "run" / "last.pt")
+    state["config"] = healthy.to_dict()
+    state["algorithm"]["models"][0]["1.weight"].fill_(float("nan"))
+    checkpoint.save(state, tmp_path / "run" / "last.pt")
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    with pytest.raises(MixsolveError, match=r"became nan in epoch 2; lower optimizer\.learning"):
+        train(healthy, resume=True)
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+    assert checkpoint.load(tmp_path / "run" / "best.pt")["record"]["epoch"] == 1
+
+
+def test_selection_on_the_test_set_says_so(tmp_path):
+    config = tiny(
+        tmp_path / "run",
+        evaluation=EvaluationConfig(steps=1, images=20, final="none", select="test"),
+        optimizer=OptimizerConfig(epochs=1, batch_size=64),
+    )
+    assert train(config).best["split"] == "test"
+
+
+@pytest.mark.parametrize("loss", ["at", "trades"])
+def test_the_command_line_changes_settings_and_reports(tmp_path, capsys, loss):
+    file = tmp_path / "run.toml"
+    config = tiny(
+        tmp_path / "run",
+        loss=LossConfig(loss),
+        evaluation=EvaluationConfig(
+            steps=1, images=10, final_steps=2, final_restarts=1, final_images=10
+        ),
+    )
+    file.write_text(toml(config))
+    code = cli.main(["train", "--config", str(file), "--optimizer.epochs", "1"])
+    printed = capsys.readouterr().out
+    assert code == 0
+    assert "held-out images" in printed
+    assert "optimal mixture" in printed
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["config"]["optimizer"]["epochs"] == 1
+    assert {"evaluation.json", "evaluation.png"} <= set(os.listdir(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[optimiser]\nepochs = 3\n", "optimiser"),
+        ("[optimizer]\nepoch = 3\n", "epoch"),
+        ("[optimizer]\nepochs = 'many'\n", "epochs"),
+        ("[loss]\nname = 'mse'\n", "loss.name"),
+        ("[attack]\neps = '8/x'\n", "attack.eps"),
+        ("[data]\nname = 'nothing.npz'\n", "nothing.npz"),
+        ("[model]\narchitecture = 'resnet7'\n", "resnet7"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path, capsys, text, words):
+    file = tmp_path / "run.toml"
+    file.write_text(text + f"[run]\nout = {json.dumps(str(tmp_path / 'run'))}\n")
+    assert cli.main(["train", "--config", str(file)]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_ranks_make_the_same_steps_and_end_with_the_same_weights(tmp_path):
+    folder = tmp_path / "run"
+    config = tiny(folder, optimizer=OptimizerConfig(epochs=1, batch_size=32, learning_rate=0.05))
+    file = tmp_path / "run.toml"
+    file.write_text(toml(config))
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        "import os, sys, torch\n"
+        "from mixsolve_torch.training import loop, algorithm, train\n"
+        "from mixsolve_torch.training.command import read\n"
+        "class Kept(algorithm.Algorithm2):\n"
+        "    def __init__(self, *a):\n"
+        "        super().__init__(*a)\n"
+        "        Kept.last = self\n"
+        "loop.Algorithm2 = Kept\n"
+        "train(read(['--config', sys.argv[1]])[0])\n"
+        "state = [p for m in Kept.last.mixture.models for p in m.state_dict().values()]\n"
+        "torch.save([Kept.last.mixture.weights, *state], sys.argv[2] + os.environ['RANK'])\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            str(script),
+            str(file),
+            str(tmp_path / "rank"),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    states = [torch.load(tmp_path / f"rank{rank}") for rank in (0, 1)]
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+    weights = states[0][0].tolist()
+    assert weights != [0.5, 0.5]
+    assert checkpoint.load(folder / "last.pt")["algorithm"]["weights"].tolist() == weights
