@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:
 
 from mixsolve_torch.attacks import (
     APGD,
+    ARC,
     PGD,
     Attack,
     Standard,
@@ -42,6 +43,7 @@ from mixsolve_torch.training import fit
 
 __all__ = [
     "APGD",
+    "ARC",
     "PGD",
     "Attack",
     "CandidateLosses",

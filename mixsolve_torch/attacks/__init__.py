@@ -1,6 +1,7 @@
 """Attacks on mixtures: each looks for images near the originals with a large expected loss."""
 
 from mixsolve_torch.attacks.apgd import APGD
+from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.base import Attack, frozen
 from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
@@ -10,6 +11,7 @@ from mixsolve_torch.attacks.uniform import UniformBall
 
 __all__ = [
     "APGD",
+    "ARC",
     "ATTACKS",
     "PGD",
     "Attack",

@@ -8,6 +8,7 @@ from typing import Any
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.apgd import APGD
+from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.standard import Standard
@@ -24,6 +25,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "pgd": PGD,
     "apgd-ce": partial(APGD, loss="cross-entropy"),
     "apgd-dlr": partial(APGD, loss="dlr"),
+    "arc": ARC,
     "transfer": TransferPGD,
     "uniform": _uniform,
 }
@@ -42,8 +44,8 @@ def resolve_attacks(
     Parameters
     ----------
     attacks : str, Attack, or iterable of them
-        "standard", "pgd", "apgd-ce", "apgd-dlr", "transfer", "uniform", several of them separated
-        by commas, or attacks.
+        Names of `ATTACKS`: "standard", "pgd", "apgd-ce", "apgd-dlr", "arc", "transfer", "uniform";
+        one string may hold several, separated by commas. Or attacks themselves.
     norm : {"Linf", "L2"}, optional
         The norm of the ball; needed by names.
     eps : float, optional

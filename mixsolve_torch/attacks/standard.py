@@ -1,6 +1,6 @@
 """The standard attack: one attack after another on the images that still resist, the best kept.
 
-    APGD on the cross-entropy, APGD on the difference of logits ratio
+    APGD on the cross-entropy, APGD on the difference of logits ratio, ARC
 
 in this order, each from the same starts. An image is dropped only when its expected accuracy is 0:
 as long as one classifier of the mixture is right, the next attack may fool it too. The strongest
@@ -11,6 +11,7 @@ References
 ----------
 Croce, Hein. Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
 Parameter-free Attacks. ICML 2020.
+Dbouk, Shanbhag. Adversarial Vulnerability of Randomized Ensembles. ICML 2022.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from mixsolve_torch.attacks.apgd import APGD
+from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective, Score, keep_better
 from mixsolve_torch.attacks.search import GradientAttack, SearchAttack, passes
@@ -45,7 +47,7 @@ class Standard(GradientAttack):
     eps : float
         The radius, at least 0, in the unit of the images.
     steps : int, default 100
-        Steps of each restart of each attack.
+        Steps of each restart of APGD. ARC, whose steps turn to every classifier, takes a fifth.
     restarts, random_start, weights, images_per_pass, autocast, compile, name
         What all gradient attacks share, see `GradientAttack`.
 
@@ -83,6 +85,7 @@ class Standard(GradientAttack):
             attacks.append(APGD(**options, loss="dlr"))
         else:
             logger.info("standard: APGD-DLR is left out, since it needs at least 3 classes")
+        attacks.append(ARC(**{**options, "steps": max(1, self.steps // 5)}))
         return attacks
 
     def generate(

@@ -10,6 +10,7 @@ from attack_cases import NORMS, curved, two_class
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import (
     APGD,
+    ARC,
     PGD,
     Mixture,
     Standard,
@@ -102,7 +103,7 @@ def test_weights_of_the_attack_replace_those_of_the_mixture(batch):
 
 def test_attacks_by_name():
     kinds = {"standard": Standard, "pgd": PGD, "apgd-ce": APGD, "apgd-dlr": APGD}
-    kinds |= {"transfer": TransferPGD, "uniform": UniformBall}
+    kinds |= {"arc": ARC, "transfer": TransferPGD, "uniform": UniformBall}
     for name, kind in kinds.items():
         (attack,) = resolve_attacks(name, "L2", 0.25, steps=7, restarts=3)
         assert type(attack) is kind
