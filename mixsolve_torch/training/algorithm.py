@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import mixsolve
 from mixsolve.errors import ConvergenceWarning, MixsolveError
@@ -37,6 +36,7 @@ from mixsolve_torch.attacks import frozen
 from mixsolve_torch.losses import LOSSES
 from mixsolve_torch.mixture import Mixture
 from mixsolve_torch.training.adversary import Adversary, divergence
+from mixsolve_torch.training.averaging import MovingAverage
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.images import ImageSet
 from mixsolve_torch.training.ranks import Ranks
@@ -95,8 +95,7 @@ class Algorithm2:
         self._own.manual_seed((config.run.seed << 16) + ranks.rank + 1)
         self._optimizers = [self._optimizer(model) for model in models]
         self._averages = [
-            AveragedModel(m, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema), use_buffers=True)
-            for m in (models if config.model.ema else [])
+            MovingAverage(model, config.model.ema) for model in (models if config.model.ema else [])
         ]
         self._forwards = [self._forward(model) for model in models]
         self._adversary = self._attacker()
@@ -198,7 +197,7 @@ class Algorithm2:
         loss.backward()
         optimizer.step()
         if self._averages:
-            self._averages[k].update_parameters(self.mixture.models[k])
+            self._averages[k].update(self.mixture.models[k])
         self._totals["loss"] += loss.detach()
         self._totals["errors"] += errors.mean()
         self._totals["steps"] += 1

@@ -235,7 +235,8 @@ def test_a_moving_average_is_what_is_evaluated():
     for step in range(4):
         run.step()
         own = parameters(run.mixture.models[0])
-        average = own if step == 0 else 0.5 * average + 0.5 * own
+        decay = min(0.5, (step + 1) / (10 + step))
+        average = decay * average + (1 - decay) * own
     torch.testing.assert_close(parameters(run.evaluated.models[0]), average)
     assert not torch.equal(average, own)
 
