@@ -26,6 +26,7 @@ from mixsolve_torch.training import (
     checkpoint,
     train,
 )
+from mixsolve_torch.training.command import read
 
 
 def tiny(folder, **sections):
@@ -256,3 +257,21 @@ def test_two_ranks_make_the_same_steps_and_end_with_the_same_weights(tmp_path):
     weights = states[0][0].tolist()
     assert weights != [0.5, 0.5]
     assert checkpoint.load(folder / "last.pt")["algorithm"]["weights"].tolist() == weights
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_config_is_what_its_name_says(file):
+    config, resume = read(["--config", str(file)])
+    data, loss, count = file.stem.split("-")
+    assert not resume
+    assert (config.data.name, config.loss.name, f"l{config.model.count}") == (data, loss, count)
+    assert config.run.out == f"runs/{file.stem}"
+    if data != "digits":
+        assert config.optimizer.epochs == 200
+        assert config.optimizer.batch_size == 1024
+        assert config.attack.radius == pytest.approx(8 / 255)
+        assert (config.attack.steps, config.evaluation.steps) == (10, 20)
+        assert (config.evaluation.final_steps, config.evaluation.final_restarts) == (100, 5)
