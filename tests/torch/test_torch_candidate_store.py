@@ -160,6 +160,30 @@ def test_a_crash_at_any_write_loses_one_batch_at_most(
     assert crash_at >= 6
 
 
+def test_a_run_that_ran_short_of_memory_goes_on_in_the_same_parts(mixture, data, tmp_path):
+    class Short(UniformBall):
+        def generate(self, mixture, x, y, generator):
+            if shortages:
+                raise shortages.pop()
+            yield from super().generate(mixture, x, y, generator)
+
+    attack = Short("L2", 0.4, draws=3)
+    for name, crash_at in (("whole", None), ("parts", 2)):
+        folder = tmp_path / name
+        folder.mkdir()
+        shortages = [torch.cuda.OutOfMemoryError("full")]
+        if crash_at:
+            with pytest.raises(Crash):
+                build_losses(
+                    mixture, stream(data, 4, 2), attack, "margin", out=folder / "losses.npy"
+                )
+        build_losses(mixture, stream(data, 4), attack, "margin", out=folder / "losses.npy")
+        assert not shortages
+    assert files(tmp_path / "whole") == files(tmp_path / "parts")
+    whole = build_losses(mixture, stream(data, 4), attack, "margin").values
+    assert not np.array_equal(np.load(tmp_path / "whole" / "losses.npy"), whole)
+
+
 KILLED = """
 import os, signal, sys, torch
 from mixsolve_torch import PGD, Mixture, UniformBall, build_losses
