@@ -74,8 +74,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--norm", choices=("Linf", "L2"), default="Linf")
     parser.add_argument("--eps", type=float, default=0.2, help="radius (0.2)")
-    parser.add_argument("--steps", type=int, default=100, help="steps of each attack (100)")
-    parser.add_argument("--images", type=int, default=539, help="held-out images (539, all)")
+    parser.add_argument("--steps", type=int, help="steps of each attack (its own default)")
+    parser.add_argument("--images", type=int, default=300, help="held-out images (300)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -99,7 +99,8 @@ def main() -> int:
     }
     orders = check_orders(accuracies)
     header = (
-        f"Accuracy in %, {args.norm} attacks of radius {args.eps:g}, {args.steps} steps, "
+        f"Accuracy in %, {args.norm} attacks of radius {args.eps:g}, "
+        f"{f'{args.steps} steps' if args.steps else 'each with its own number of steps'}, "
         f"{len(data.labels)} held-out digits, seed {args.seed}"
     )
     _print(header, cells, orders)

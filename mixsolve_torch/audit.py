@@ -77,7 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=int, help="steps of each attack (its own default)")
     parser.add_argument("--restarts", type=int, help="restarts of each attack (its own default)")
-    parser.add_argument("--rounds", type=int, default=4, help="attacks on optimal mixtures (4)")
+    parser.add_argument(
+        "--rounds", type=int, default=30, help="rounds of the game for the optimal mixture (30)"
+    )
     parser.add_argument(
         "--held-out",
         action="store_true",

@@ -9,8 +9,8 @@ on image i, the clean image among them,
 the expected 0/1 loss, exact. To count the candidates of all players for each can only lower its
 accuracy, and spares none of them a weakness that was found elsewhere.
 
-The optimal mixture minimises the risk against the candidates found so far, is then attacked itself,
-and is found again with what that brought, until the attacks on it gain next to nothing.
+The optimal mixture is that of `solve_game`, which begins with the candidates found for the others
+and ends when attacks on the mixture gain next to nothing. It is then attacked as the others are.
 
 References
 ----------
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,14 +34,14 @@ from torch import Tensor
 
 import mixsolve
 from mixsolve.arguments import as_count, as_real
-from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch import checks
+from mixsolve.errors import ConvergenceWarning, MixsolveError
 from mixsolve_torch.attacks.base import Attack, check_mixture, frozen
 from mixsolve_torch.attacks.registry import resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
-from mixsolve_torch.candidates import Data, build_losses
+from mixsolve_torch.candidates import CandidateLosses, Data, build_losses, gather
 from mixsolve_torch.datasets import to_unit
 from mixsolve_torch.evaluation_report import Evaluation, Player, Settings
+from mixsolve_torch.game import GameSolution, solve_game
 from mixsolve_torch.in_turn import InTurn
 from mixsolve_torch.mixture import Mixture
 
@@ -59,7 +60,7 @@ def evaluate(
     names: Sequence[str] | None = None,
     held_out: bool = False,
     spare: bool = True,
-    rounds: int = 4,
+    rounds: int = 30,
     tol: float = 0.002,
     resamples: int = 1000,
     level: float = 0.95,
@@ -95,10 +96,10 @@ def evaluate(
         image) brought the player's expected accuracy to 0. The accuracy reported for an attack is
         then that after it and all before it. Otherwise each attack meets every image and is
         reported alone. The worst case is the same up to the attacks' random draws.
-    rounds : int, default 4
-        How often, at most, the optimal mixture is found and attacked.
+    rounds : int, default 30
+        How often, at most, `solve_game` solves and attacks to find the optimal mixture.
     tol : float, default 0.002
-        It is not found again when the attack raised its risk by no more than this.
+        How much attacks may raise its risk in the end.
     resamples : int, default 1000
         Bootstrap resamples of the images.
     level : float, default 0.95
@@ -109,7 +110,8 @@ def evaluate(
         Of all attacks and of the bootstrap. Global generators are neither read nor seeded.
     out : str or path, optional
         An existing directory for the finished parts of the work: called again with the same
-        arguments after an interruption, the evaluation goes on from them.
+        arguments after an interruption, the evaluation goes on from them. The game for the optimal
+        mixture is played again, as it was.
     progress : bool, default False
         Show a progress bar if the work takes more than two seconds and stderr is a terminal.
 
@@ -147,24 +149,30 @@ def evaluate(
         raise MixsolveError("held_out needs 2 images or more: some to fit on, some to report on")
     fitted = slice(0, None, 2) if held_out else slice(None)
     reported = slice(1, None, 2) if held_out else slice(None)
-    options = {"batch_size": batch_size, "progress": progress}
-    arena = _Arena(mixture, (x, y), InTurn(suite, spare=spare), seed, out, options)
+    arena = _Arena(mixture, (x, y), InTurn(suite, spare=spare), seed, out, batch_size, progress)
     for player in _given(mixture, classifiers):
         arena.meet(player)
-    best = _best(arena, fitted, "single")
-    optimal, raised = best, 0.0
+    optimal: Player | None = None
+    extra, value, settled = np.empty((len(x[fitted]), 0, len(mixture)), np.uint8), 0.0, True
     if len(mixture) > 1:
-        raised = _find_optimal(arena, fitted, rounds, tol)
-        optimal = _best(arena, fitted, "optimal")
-    values = arena.values()
+        game = arena.play(fitted, rounds, tol)
+        optimal = Player("optimal mixture", "optimal", game.weights.cpu().numpy())
+        extra = _array(game.losses.values)[:, arena.width :]
+        value, settled = game.value, game.converged
+        optimal = arena.meet(optimal)
+    seen = np.concatenate([arena.values()[fitted], extra], axis=1)
+    singles = arena.players[: len(mixture)]
+    best = min(singles, key=lambda player: _risk(seen, player.weights))
+    solution = mixsolve.solve(seen)
     return Evaluation.of(
-        values[reported],
-        players=[p for p in arena.players if p.kind != "optimal" or p is optimal],
+        arena.values()[reported] if held_out else seen,
+        players=arena.players,
         groups=_groups(suite, len(mixture)),
         best=best,
-        optimal=optimal,
-        solution=mixsolve.solve(values[fitted]),
-        raised=raised,
+        optimal=optimal or best,
+        solution=solution,
+        raised=_risk(seen, optimal.weights) - value if optimal else 0.0,
+        settled=settled and solution.success,
         settings=Settings(
             norm=suite[0].norm,
             eps=suite[0].eps,
@@ -188,7 +196,8 @@ class _Arena:
         attack: InTurn,
         seed: int,
         out: str | os.PathLike[str] | None,
-        options: dict[str, Any],
+        batch_size: int,
+        progress: bool,
     ) -> None:
         self.players: list[Player] = []
         self._columns: list[np.ndarray] = []
@@ -197,60 +206,72 @@ class _Arena:
         self._attack = attack
         self._seed = seed
         self._out = out
-        self._options = options
+        self._batch_size = batch_size
+        self._progress = progress
 
-    def meet(self, player: Player) -> None:
-        """Attack a player and keep the losses of all classifiers on what is found."""
-        number = len(self.players)
-        out = None if self._out is None else Path(self._out) / f"player-{number + 1}.npy"
-        found = build_losses(
-            Mixture(self._mixture.models, player.weights),
-            self._data,
-            self._attack,
-            # Each player has draws of its own: to leave one out changes nobody else's.
-            generator=torch.Generator().manual_seed(1000 * self._seed + number),
-            out=out,
-            **self._options,
-        ).values
-        losses = found.cpu().numpy() if isinstance(found, Tensor) else np.asarray(found)
-        if not self._columns:
-            self._columns.append(losses[:, :1])
-        columns = sum(part.shape[1] for part in self._columns)
-        self.players.append(replace(player, columns=slice(columns, columns + losses.shape[1] - 1)))
-        self._columns.append(losses[:, 1:])
-        logger.info("attacked %s", player.name)
+    @property
+    def width(self) -> int:
+        """Number of candidates."""
+        return sum(part.shape[1] for part in self._columns)
 
     def values(self) -> np.ndarray:
         """Return the losses (N, m, L) on all candidates, the clean image first."""
         return np.concatenate(self._columns, axis=1)
 
+    def meet(self, player: Player) -> Player:
+        """Attack a player, keep the losses of all classifiers, and say which columns are its."""
+        number = len(self.players)
+        found = build_losses(
+            Mixture(self._mixture.models, player.weights).to(self._mixture.device),
+            self._data,
+            self._attack,
+            batch_size=self._batch_size,
+            generator=self._draws(number),
+            out=None if self._out is None else Path(self._out) / f"player-{number + 1}.npy",
+            progress=self._progress,
+        )
+        losses = _array(found.values)
+        if not self._columns:
+            self._columns.append(losses[:, :1])
+        first = self.width
+        self._columns.append(losses[:, 1:])
+        self.players.append(replace(player, columns=slice(first, self.width)))
+        logger.info("attacked %s", player.name)
+        return self.players[-1]
 
-def _find_optimal(arena: _Arena, fitted: slice, rounds: int, tol: float) -> float:
-    """Find the optimal mixture and attack it, and again as long as that teaches something.
+    def play(self, fitted: slice, rounds: int, tol: float) -> GameSolution:
+        """Find the optimal mixture: begin with all that was found for the players so far."""
+        x, y = (part[fitted] for part in self._data)
+        known = torch.from_numpy(self.values()[fitted]).to(self._mixture.device)
+        names = tuple(f"candidate {j}" for j in range(self.width))
+        with warnings.catch_warnings():
+            # The report says it.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            game = solve_game(
+                Mixture(self._mixture.models).to(self._mixture.device),
+                (x, y),
+                self._attack,
+                tol=tol,
+                max_rounds=rounds,
+                batch_size=self._batch_size,
+                generator=self._draws(len(self.players)),
+                start=CandidateLosses(known, y, names, "zero-one"),
+                progress=self._progress,
+            )
+        logger.info("found the optimal mixture: %s", game.message)
+        return game
 
-    Returns how much the last attacks raised its risk.
-    """
-    raised = 0.0
-    for number in range(1, rounds + 1):
-        known = arena.values()[fitted]
-        weights = np.asarray(mixsolve.solve(known).weights)
-        arena.meet(Player("optimal mixture", "optimal", weights))
-        raised = _risk(arena.values()[fitted], weights) - _risk(known, weights)
-        logger.info("round %d: the attacks raised its risk by %.2f points", number, 100 * raised)
-        if raised <= tol:
-            break
-    return raised
+    def _draws(self, number: int) -> torch.Generator:
+        """Return draws of its own for each player: to leave one out changes nobody else's."""
+        return torch.Generator().manual_seed(1000 * self._seed + number)
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def _risk(values: np.ndarray, weights: np.ndarray) -> float:
     return float((values @ weights).max(axis=1).mean())
-
-
-def _best(arena: _Arena, fitted: slice, kind: str) -> Player:
-    """Return the player of this kind with the lowest risk against everything found so far."""
-    values = arena.values()[fitted]
-    own = [player for player in arena.players if player.kind == kind]
-    return min(own, key=lambda player: _risk(values, player.weights))
 
 
 def _given(mixture: Mixture, names: Sequence[str]) -> list[Player]:
@@ -333,20 +354,14 @@ def _names(names: Sequence[str] | None, count: int) -> list[str]:
 def _whole(data: Data) -> tuple[Tensor, Tensor]:
     """Return all images, floating in [0, 1], and all labels."""
     if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor):
-        parts: list[Any] = [data]
-    elif isinstance(data, Iterable) and not isinstance(data, Tensor):
-        parts = list(data)
-    else:
-        parts = [data]
-    for part in parts:
-        pair = isinstance(part, tuple | list) and len(part) == 2
-        if not pair or not all(isinstance(entry, Tensor) for entry in part):
-            raise MixsolveTypeError(
-                "data must be a pair of tensors (images, labels) or an iterable of such batches; "
-                f"got {type(part).__name__}"
-            )
-    if not parts:
-        raise MixsolveError("data must hold at least one batch; got none")
-    x = torch.cat([checks.images("data[0]", to_unit(images)) for images, _ in parts])
-    labels = torch.cat([labels for _, labels in parts])
-    return x, checks.labels("data[1]", labels, len(x))
+        return gather((to_unit(data[0]), data[1]))
+    if isinstance(data, Iterable) and not isinstance(data, Tensor):
+        data = [_floating(batch) for batch in data]
+    return gather(data)
+
+
+def _floating(batch: Any) -> Any:
+    """Return a batch with its images in [0, 1]; what is no batch is left to be refused."""
+    if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[0], Tensor):
+        return to_unit(batch[0]), batch[1]
+    return batch

@@ -112,7 +112,10 @@ class Evaluation:
         Of the game of all candidates found, on the images fitted on. Its weights differ from those
         of the optimal mixture by what the last attacks on that one brought.
     raised : float
-        How much the last attacks on the optimal mixture raised its risk on the images fitted on.
+        The optimal mixture's risk on the images fitted on, less the value that `solve_game` gave:
+        how much the last attacks on it raised its risk.
+    settled : bool
+        Whether the game converged and its solution is certified.
     settings : Settings
         How all this was measured.
     losses : ndarray of shape (N, m, L), uint8
@@ -126,6 +129,7 @@ class Evaluation:
     gain: Estimate
     solution: Solution
     raised: float
+    settled: bool
     settings: Settings
     losses: np.ndarray
 
@@ -140,6 +144,7 @@ class Evaluation:
         optimal: Player,
         solution: Solution,
         raised: float,
+        settled: bool,
         settings: Settings,
     ) -> Evaluation:
         """Measure all players on the losses.
@@ -158,6 +163,8 @@ class Evaluation:
             Of the game of all candidates.
         raised : float
             What the last attacks on the optimal mixture added to its risk.
+        settled : bool
+            Whether the game converged.
         settings : Settings
             How all this was measured.
 
@@ -190,6 +197,7 @@ class Evaluation:
             gain=estimates[-1],
             solution=solution,
             raised=raised,
+            settled=settled,
             settings=settings,
             losses=losses,
         )
@@ -201,11 +209,6 @@ class Evaluation:
         It holds for the images fitted on.
         """
         return 1 - self.solution.risk_lower_bound
-
-    @property
-    def settled(self) -> bool:
-        """Whether the solution is certified and the last attacks gained no more than `tol`."""
-        return self.solution.success and self.raised <= self.settings.tol
 
     @property
     def threat(self) -> str:

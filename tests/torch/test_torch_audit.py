@@ -1,6 +1,7 @@
 """`mixsolve audit` from saved models to the verdict, on a small scale, and all it refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,7 +117,10 @@ def test_an_interrupted_audit_goes_on(models, tmp_path, monkeypatch):
 
 
 def test_an_optimal_mixture_that_does_not_settle_exits_with_one(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("mixsolve_torch.evaluation_report.Evaluation.settled", False)
+    def unsettled(*arguments, **options):
+        return replace(evaluate(*arguments, **options), settled=False)
+
+    monkeypatch.setattr(audit, "evaluate", unsettled)
     assert main(command(models[:1], tmp_path, "--attacks", "uniform")) == 1
     assert not json.loads((tmp_path / "audit.json").read_text())["settled"]
 
