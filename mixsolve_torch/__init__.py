@@ -38,7 +38,13 @@ from mixsolve_torch.game import GameRound, GameSolution, solve_game
 from mixsolve_torch.loading import load_model
 from mixsolve_torch.losses import bounded_margin, cross_entropy, expected_loss, zero_one
 from mixsolve_torch.mixture import Mixture
-from mixsolve_torch.models import Normalize, digits_cnn
+from mixsolve_torch.models import (
+    Normalize,
+    build_model,
+    digits_cnn,
+    resnet18,
+    wide_resnet28_10,
+)
 from mixsolve_torch.training import fit
 
 __all__ = [
@@ -61,6 +67,7 @@ __all__ = [
     "batches",
     "bounded_margin",
     "build_losses",
+    "build_model",
     "cross_entropy",
     "digits",
     "digits_cnn",
@@ -69,8 +76,10 @@ __all__ = [
     "fit",
     "load_data",
     "load_model",
+    "resnet18",
     "resolve_attacks",
     "solve_game",
     "to_unit",
+    "wide_resnet28_10",
     "zero_one",
 ]
