@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,6 @@ from torch import Tensor
 
 from mixsolve.arguments import as_count
 from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch import checks
 from mixsolve_torch.attacks.base import (
     Attack,
     check_mixture,
@@ -32,9 +31,9 @@ from mixsolve_torch.attacks.base import (
     frozen,
     prepare,
 )
+from mixsolve_torch.batching import Data, in_batches, pair
 from mixsolve_torch.candidate_memory import MemoryStore
 from mixsolve_torch.candidate_store import DiskStore
-from mixsolve_torch.data import batches
 from mixsolve_torch.fingerprint import describe
 from mixsolve_torch.losses import LossFunction, get_loss
 from mixsolve_torch.mixture import Mixture, check_weights
@@ -44,8 +43,6 @@ from mixsolve_torch.recorder import Recorder, Source, clean, source
 logger = logging.getLogger(__name__)
 
 _ENTRIES_AT_A_TIME = 1 << 22
-
-Data = tuple[Tensor, Tensor] | Iterable[Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,7 @@ def build_losses(
         )
     names = candidate_names(chosen, len(mixture), keep)
     batch_size = as_count("batch_size", batch_size)
-    total, samples, loader = _batches(data, batch_size)
+    total, samples, loader = in_batches(data, batch_size)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     store: MemoryStore | DiskStore
     if out is None:
@@ -233,7 +230,7 @@ def build_losses(
         recorder = Recorder(mixture, sources, recorded, seed, generator.device, bar.advance)
         recorder.together = store.together
         for number, batch in enumerate(loader):
-            x, y = prepare(mixture, *_pair(batch, number))
+            x, y = prepare(mixture, *pair(batch, number))
             labels.append(y)
             if store.passes_over(x, y):
                 bar.advance(len(names))
@@ -307,44 +304,3 @@ def _check_device(
         raise MixsolveError(
             f"device must be a device of PyTorch such as 'cpu' or 'cuda'; got {device!r}"
         ) from error
-
-
-def _batches(
-    data: Data, batch_size: int
-) -> tuple[int | None, int | None, Iterable[Sequence[Tensor]]]:
-    """Return the number of batches and of samples, where they are known, and the batches."""
-    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor):
-        x, y = _pair(data, 0)
-        checks.labels("y", y, len(checks.images("x", x)))
-        return -(-len(x) // batch_size), len(x), batches(x, y, batch_size)
-    if not isinstance(data, Iterable):
-        raise MixsolveTypeError(
-            "data must be a pair of tensors (images, labels) or an iterable of such batches; "
-            f"got {type(data).__name__}"
-        )
-    try:
-        return (len(data) if isinstance(data, Sized) else None), None, data
-    except TypeError:  # a DataLoader of an iterable dataset has a len() that refuses to answer
-        return None, None, data
-
-
-def gather(data: Data) -> tuple[Tensor, Tensor]:
-    """Return all images (N, C, H, W) and labels (N,) of some data, read once."""
-    _, samples, loader = _batches(data, 1)
-    if samples is not None:
-        return _pair(data, 0)
-    pairs = [_pair(batch, number) for number, batch in enumerate(loader)]
-    if not pairs:
-        raise MixsolveError("data must hold at least one batch; got none")
-    images = [checks.images("x", x) for x, _ in pairs]
-    labels = [checks.labels("y", y, len(x)) for x, y in pairs]
-    return torch.cat(images), torch.cat(labels)
-
-
-def _pair(batch: Any, number: int) -> tuple[Tensor, Tensor]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise MixsolveTypeError(
-            "data must be a pair of tensors (images, labels) or give such pairs; "
-            f"batch {number} is a {type(batch).__name__}; convert arrays with torch.as_tensor"
-        )
-    return batch[0], batch[1]

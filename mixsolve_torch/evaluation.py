@@ -38,7 +38,8 @@ from mixsolve.errors import ConvergenceWarning, MixsolveError
 from mixsolve_torch.attacks.base import Attack, check_mixture, frozen
 from mixsolve_torch.attacks.registry import resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
-from mixsolve_torch.candidates import CandidateLosses, Data, build_losses, gather
+from mixsolve_torch.batching import Data, gather
+from mixsolve_torch.candidates import CandidateLosses, build_losses
 from mixsolve_torch.datasets import to_unit
 from mixsolve_torch.evaluation_report import Evaluation, Player, Settings
 from mixsolve_torch.game import GameSolution, solve_game

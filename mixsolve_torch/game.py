@@ -34,7 +34,8 @@ from mixsolve.errors import ConvergenceWarning, MixsolveTypeError
 from mixsolve.solution import Solution
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.registry import resolve_attacks
-from mixsolve_torch.candidates import CandidateLosses, Data, build_losses, gather
+from mixsolve_torch.batching import Data, gather
+from mixsolve_torch.candidates import CandidateLosses, build_losses
 from mixsolve_torch.losses import LossFunction
 from mixsolve_torch.mixture import Mixture
 
