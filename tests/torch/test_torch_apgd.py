@@ -135,6 +135,30 @@ def test_apgd_on_a_mixture_ascends_the_expected_loss(norm, batch):
         torch.testing.assert_close(got, torch.cat(points), rtol=0, atol=1e-8)
 
 
+def test_a_step_is_halved_where_the_largest_loss_stays():
+    class Vortex(torch.nn.Module):
+        """Its loss grows with the angle around the center and falls back after every turn."""
+
+        def forward(self, x):
+            across, along = (x.flatten(1) - 0.5).T
+            angle = torch.atan2(across, along)[:, None]
+            return torch.cat([torch.zeros_like(angle), angle], dim=1)
+
+    x, y, eps, steps = torch.full((8, 1, 1, 2), 0.5).double(), torch.zeros(8).long(), 0.3, 100
+    model = Vortex()
+    starts = uniform_in_ball(x, "L2", eps, torch.Generator().manual_seed(1))
+    visited = trajectory(APGD("L2", eps, steps=steps), Mixture([model]), x, y, 1)
+    halvings = []
+    for i in range(len(x)):
+        own = cross_entropy_of([model], [1.0], y[i : i + 1])
+        points, halved = published_apgd(own, starts[i : i + 1], x[i : i + 1], "L2", eps, steps)
+        halvings.append(halved)
+        got = torch.cat([point[i : i + 1] for point in visited])
+        torch.testing.assert_close(got, torch.cat(points), rtol=0, atol=1e-8)
+    # Five steps of six raise the loss, turn after turn; the largest loss is what does not rise.
+    assert max(halvings) > 1
+
+
 def test_the_best_point_goes_by_the_expected_zero_one_loss(batch):
     x, y = batch[0].double(), batch[1]
     mixture = Mixture([curved(seed) for seed in (6, 7, 8)], [0.2, 0.3, 0.5])
