@@ -48,6 +48,8 @@ from mixsolve_torch.mixture import Mixture
 
 logger = logging.getLogger(__name__)
 
+_GAME = 9999  # the number of the game's draws, above those of all players
+
 
 def evaluate(
     mixture: Mixture,
@@ -255,7 +257,7 @@ class _Arena:
                 tol=tol,
                 max_rounds=rounds,
                 batch_size=self._batch_size,
-                generator=self._draws(len(self.players)),
+                generator=self._draws(_GAME),
                 start=CandidateLosses(known, y, names, "zero-one"),
                 progress=self._progress,
             )
@@ -263,8 +265,8 @@ class _Arena:
         return game
 
     def _draws(self, number: int) -> torch.Generator:
-        """Return draws of its own for each player: to leave one out changes nobody else's."""
-        return torch.Generator().manual_seed(1000 * self._seed + number)
+        """Return draws of its own for each player, and for the game: nobody meets them twice."""
+        return torch.Generator().manual_seed((_GAME + 1) * self._seed + number)
 
 
 def _array(values: Any) -> np.ndarray:

@@ -35,12 +35,14 @@ class Light(Attack):
     pixels: tuple = (0,)
     when: str = "always"
     calls: list = field(default_factory=list, compare=False)
+    seeds: list = field(default_factory=list, compare=False)
 
     def names(self, classifiers):
         return [self.label("light")]
 
     def generate(self, mixture, x, y, generator):
         self.calls.append(len(x))
+        self.seeds.append(generator.initial_seed())
         played = "alone" if len(mixture.support()) == 1 else "mixed"
         point = x.clone()
         if self.when in ("always", played):
@@ -142,6 +144,14 @@ def test_an_optimal_mixture_that_attacks_still_beat_is_not_settled():
     longer = evaluate(watchers(3), dark(4, 3), Spiteful("Linf", 1.0))
     assert longer.settled
     assert longer.bound == pytest.approx(0.0)
+
+
+def test_every_run_of_the_attacks_has_draws_of_its_own():
+    attack = light(0)
+    evaluate(watchers(), dark(3), attack)
+    evaluate(watchers(), dark(3), attack, seed=1)
+    assert len(attack.seeds) >= 10
+    assert len(set(attack.seeds)) == len(attack.seeds)
 
 
 def test_given_weights_are_a_player_of_their_own():
