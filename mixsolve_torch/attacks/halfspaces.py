@@ -8,7 +8,8 @@ the ball and the box. The point where they do that is nearest to an origin o is 
 
 where the multipliers c ascend along t_k - <n_k, x(c)> by accelerated projected gradients with
 adaptive restarts. If the half-spaces do not meet in C the multipliers grow without bound and some
-constraint stays violated: what counts is the point that was reached and not the convergence.
+constraint stays violated: what counts is the point that was reached and not the convergence. So it
+does no harm that the return to an L2 ball next to a wall of the box is not the exact projection.
 
 No network is run here: images and sets are one batch, and an iteration costs a product with the
 normals and their transpose.

@@ -75,8 +75,8 @@ class Subset(SearchAttack):
         The radius, at least 0, in the unit of the images.
     steps : int, default 20
         Steps of the climb of each restart.
-    arc_steps : int, default 20
-        Steps of ARC before it; 0 climbs from the start itself.
+    arc_steps : int, optional
+        Steps of ARC before it, as many as `steps` by default; 0 climbs from the start itself.
     orders : int, default 4
         Orders of the classifiers that are tried in each step.
     rivals : int, default 3
@@ -100,7 +100,7 @@ class Subset(SearchAttack):
     """
 
     _: KW_ONLY
-    arc_steps: int = 20
+    arc_steps: int | None = None
     orders: int = 4
     rivals: int = 3
 
@@ -109,27 +109,32 @@ class Subset(SearchAttack):
     def __post_init__(self) -> None:
         """Check the parameters."""
         super().__post_init__()
-        as_count("arc_steps", self.arc_steps, minimum=0)
+        if self.arc_steps is not None:
+            as_count("arc_steps", self.arc_steps, minimum=0)
         as_count("orders", self.orders)
         as_count("rivals", self.rivals)
 
+    @property
+    def _arc_steps(self) -> int:
+        return self.steps if self.arc_steps is None else self.arc_steps
+
     def visits(self) -> int:
         """Return how many points `visit` yields."""
-        return 1 + self.arc_steps + self.steps
+        return 1 + self._arc_steps + self.steps
 
     def visit(
         self, objective: Objective, start: Tensor, center: Tensor, y: Tensor
     ) -> Iterator[tuple[Tensor, Score]]:
         """Yield the points of ARC and of the climb, and their scores."""
         point, score = start, None
-        if self.arc_steps:
-            arc = ARC(self.norm, self.eps, steps=self.arc_steps, rivals=self.rivals)
+        if self._arc_steps:
+            arc = ARC(self.norm, self.eps, steps=self._arc_steps, rivals=self.rivals)
             for visited, judged in arc.visit(objective, start, center, y):
                 yield visited, judged
                 point, score = keep_better(point, score, visited, judged)
         members = objective.members
         best, best_score, model, wrong = self._look(objective, point, center, y)
-        if not self.arc_steps:
+        if not self._arc_steps:
             yield best, best_score
         best_model, best_wrong = model, wrong
         stalled = torch.zeros_like(y)

@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+from attack_cases import NORMS, assert_inside, curved, two_class
+from scipy.optimize import minimize
+
+from mixsolve.errors import GradientWarning, MixsolveError
+from mixsolve_torch import Mixture, expected_loss
+from mixsolve_torch.attacks import frozen
+from mixsolve_torch.attacks.arc import ARC
+from mixsolve_torch.attacks.halfspaces import half_spaces
+from mixsolve_torch.attacks.members import Members
+from mixsolve_torch.attacks.objective import Objective
+from mixsolve_torch.attacks.subset import Subset
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_never_worse_than_arc_from_the_same_starts_on_any_image(norm, generator):
+    mixture = Mixture([curved(k) for k in range(4)], weights=[0.1, 0.4, 0.3, 0.2])
+    x = torch.rand(80, 1, 3, 3, generator=generator, dtype=torch.float64)
+    y = torch.randint(3, (80,), generator=generator)
+    eps = 0.1 if norm == "Linf" else 0.3
+    arc = ARC(norm, eps, steps=2, restarts=2)(mixture, x, y)[0]
+    subset = Subset(norm, eps, steps=4, arc_steps=2, restarts=2)(mixture, x, y)[0]
+    arc_risk, risk = expected_loss(mixture, arc, y), expected_loss(mixture, subset, y)
+    assert (risk >= arc_risk).all()
+    assert risk.mean() > arc_risk.mean()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_several_light_classifiers_outweigh_the_heaviest(norm):
+    # Beyond 0.6 the heaviest errs; below 0.4 the two others, which weigh more together.
+    up = torch.tensor([1.0, 0.0])
+    heavy = two_class(-up, 0.6)
+    light = [two_class(up, -0.4), two_class(up, -0.41)]
+    mixture = Mixture([heavy, *light], weights=[0.4, 0.3, 0.3])
+    x, y = torch.full((5, 1, 1, 2), 0.5), torch.ones(5, dtype=torch.int64)
+    attacked = Subset(norm, 0.15, steps=2, arc_steps=0)(mixture, x, y)[0]
+    torch.testing.assert_close(expected_loss(mixture, attacked, y), torch.full((5,), 0.6).double())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("walls", [False, True])
+def test_half_spaces_meet_the_ball_where_a_solver_says_so(norm, walls):
+    rng = np.random.default_rng(2)
+    d, n, images = 5, 3, 40
+    eps = 0.3 if norm == "L2" else 0.15
+    center = rng.random((images, d)) if walls else 0.4 + 0.2 * rng.random((images, d))
+    normals = rng.standard_normal((n, images, d))
+    normals /= np.linalg.norm(normals, axis=2, keepdims=True)
+    distances = rng.uniform(-0.05, 0.25, (n, images))
+
+    deepest = np.empty(images)
+    for i in range(images):
+        box = np.clip(center[i] - eps, 0, 1), np.clip(center[i] + eps, 0, 1)
+        bounds = [(0, 1)] * d if norm == "L2" else list(zip(*box, strict=True))
+        limits = [
+            {"type": "ineq", "fun": lambda v, i=i: normals[:, i] @ (v[:d] - center[i])
+             - distances[:, i] - v[d]}
+        ]  # fmt: skip
+        if norm == "L2":
+            limits.append(
+                {"type": "ineq", "fun": lambda v, i=i: eps**2 - ((v[:d] - center[i]) ** 2).sum()}
+            )
+        solved = minimize(
+            lambda v: -v[d], np.append(center[i], -0.5), bounds=[*bounds, (None, None)],
+            constraints=limits, options={"ftol": 1e-12, "maxiter": 300},
+        )  # fmt: skip
+        deepest[i] = -solved.fun
+    x = torch.as_tensor(center)[:, None, None, :]
+    model = half_spaces(
+        x,
+        torch.as_tensor(-distances),
+        torch.as_tensor(normals)[:, :, None, None, :],
+        torch.ones(n, images).double(),
+    )
+    sets = torch.ones(1, n, images, dtype=torch.bool)
+    zeros = torch.zeros(1, n, images, dtype=torch.float64)
+    points, _ = model.meet(sets, zeros, zeros, x[None], x, norm, eps, 200)
+    assert_inside(points[0].float(), x.float(), norm, eps)
+    slack = model.slack(points)[0].amin(dim=0).numpy()
+    assert (slack <= deepest + 1e-6).all()
+    clear = np.abs(deepest) > 0.01
+    found, there = (slack > -1e-4)[clear], (deepest > 0)[clear]
+    # Next to a wall the return to an L2 ball is not the exact projection.
+    assert (there & ~found).sum() <= (1 if walls and norm == "L2" else 0)
+    assert not (found & ~there).any()
+    assert 5 < (deepest[clear] > 0).sum() < clear.sum() - 5
+
+
+def test_arc_takes_as_many_steps_as_the_climb_by_default():
+    assert Subset("L2", 0.1, steps=7).visits() == 15
+    assert Subset("L2", 0.1, steps=7, arc_steps=2).visits() == 10
+
+
+def test_the_climb_yields_as_many_points_as_it_says(generator):
+    mixture = Mixture([curved(k) for k in range(2)])
+    x = torch.rand(3, 1, 3, 3, generator=generator, dtype=torch.float64)
+    y = torch.tensor([0, 1, 2])
+    for arc_steps, steps in ((0, 3), (2, 1)):
+        attack = Subset("L2", 0.2, steps=steps, arc_steps=arc_steps)
+        with frozen(mixture):
+            visited = list(attack.visit(Objective(Members(mixture, y)), x, x, y))
+        assert len(visited) == attack.visits() == 1 + steps + arc_steps
+        assert torch.equal(visited[0][0], x)
+        for point, score in visited:
+            torch.testing.assert_close(score.errors, expected_loss(mixture, point, y))
+
+
+def test_passes_do_not_change_the_result(generator):
+    mixture = Mixture([curved(k) for k in range(3)])
+    x = torch.rand(11, 1, 3, 3, generator=generator, dtype=torch.float64)
+    y = torch.randint(3, (11,), generator=generator)
+    options = {"steps": 3, "arc_steps": 1, "restarts": 2}
+    whole = Subset("L2", 0.3, **options)(mixture, x, y)
+    parts = Subset("L2", 0.3, images_per_pass=3, **options)(mixture, x, y)
+    torch.testing.assert_close(whole, parts)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_constant_classifiers_are_said_and_stop_nothing(norm):
+    x, y = torch.full((3, 1, 2, 2), 0.5), torch.ones(3, dtype=torch.int64)
+    right, wrong = two_class(torch.zeros(4), 1.0), two_class(torch.zeros(4), -1.0)
+    mixture = Mixture([right, wrong, two_class(torch.ones(4), -1.9)], weights=[0.2, 0.3, 0.5])
+    with pytest.warns(GradientWarning, match=r"models\[0\]"):
+        attacked = Subset(norm, 0.2, steps=2, arc_steps=0)(mixture, x, y)[0]
+    torch.testing.assert_close(expected_loss(mixture, attacked, y), torch.full((3,), 0.8).double())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"arc_steps": -1}, "arc_steps must be an integer >= 0"),
+        ({"orders": 0}, "orders must be an integer >= 1"),
+        ({"rivals": 0}, "rivals must be an integer >= 1"),
+    ],
+)
+def test_wrong_options_are_named(options, words):
+    with pytest.raises(MixsolveError, match=words):
+        Subset("L2", 0.5, **options)
