@@ -6,6 +6,7 @@ from mixsolve_torch.attacks.base import Attack, frozen
 from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
+from mixsolve_torch.attacks.subset import Subset
 from mixsolve_torch.attacks.transfer import TransferPGD
 from mixsolve_torch.attacks.uniform import UniformBall
 
@@ -16,6 +17,7 @@ __all__ = [
     "PGD",
     "Attack",
     "Standard",
+    "Subset",
     "TransferPGD",
     "UniformBall",
     "frozen",

@@ -12,6 +12,7 @@ from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.standard import Standard
+from mixsolve_torch.attacks.subset import Subset
 from mixsolve_torch.attacks.transfer import TransferPGD
 from mixsolve_torch.attacks.uniform import UniformBall
 
@@ -26,6 +27,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "apgd-ce": partial(APGD, loss="cross-entropy"),
     "apgd-dlr": partial(APGD, loss="dlr"),
     "arc": ARC,
+    "subset": Subset,
     "transfer": TransferPGD,
     "uniform": _uniform,
 }
@@ -44,8 +46,8 @@ def resolve_attacks(
     Parameters
     ----------
     attacks : str, Attack, or iterable of them
-        Names of `ATTACKS`: "standard", "pgd", "apgd-ce", "apgd-dlr", "arc", "transfer", "uniform";
-        one string may hold several, separated by commas. Or attacks themselves.
+        Names of `ATTACKS`: "standard", "pgd", "apgd-ce", "apgd-dlr", "arc", "subset", "transfer",
+        "uniform"; one string may hold several, separated by commas. Or attacks themselves.
     norm : {"Linf", "L2"}, optional
         The norm of the ball; needed by names.
     eps : float, optional

@@ -1,6 +1,7 @@
 """The standard attack: one attack after another on the images that still resist, the best kept.
 
-    APGD on the cross-entropy, APGD on the difference of logits ratio, ARC
+    APGD on the cross-entropy, APGD on the difference of logits ratio, ARC and from its best point
+    the climb of `Subset`
 
 in this order, each from the same starts. An image is dropped only when its expected accuracy is 0:
 as long as one classifier of the mixture is right, the next attack may fool it too. The strongest
@@ -12,6 +13,8 @@ References
 Croce, Hein. Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
 Parameter-free Attacks. ICML 2020.
 Dbouk, Shanbhag. Adversarial Vulnerability of Randomized Ensembles. ICML 2022.
+Gnecco Heredia, Pydi, Meunier, Negrevergne, Chevaleyre. On the Role of Randomization in
+Adversarially Robust Classification. NeurIPS 2023.
 """
 
 from __future__ import annotations
@@ -24,10 +27,10 @@ import torch
 from torch import Tensor
 
 from mixsolve_torch.attacks.apgd import APGD
-from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective, Score, keep_better
 from mixsolve_torch.attacks.search import GradientAttack, SearchAttack, passes
+from mixsolve_torch.attacks.subset import Subset
 from mixsolve_torch.mixture import Mixture
 
 logger = logging.getLogger(__name__)
@@ -47,7 +50,8 @@ class Standard(GradientAttack):
     eps : float
         The radius, at least 0, in the unit of the images.
     steps : int, default 100
-        Steps of each restart of APGD. ARC, whose steps turn to every classifier, takes a fifth.
+        Steps of each restart of APGD. ARC and the climb, whose steps turn to every classifier, take
+        a fifth each.
     restarts, random_start, weights, images_per_pass, autocast, compile, name
         What all gradient attacks share, see `GradientAttack`.
 
@@ -85,7 +89,8 @@ class Standard(GradientAttack):
             attacks.append(APGD(**options, loss="dlr"))
         else:
             logger.info("standard: APGD-DLR is left out, since it needs at least 3 classes")
-        attacks.append(ARC(**{**options, "steps": max(1, self.steps // 5)}))
+        # It begins with ARC.
+        attacks.append(Subset(**{**options, "steps": max(1, self.steps // 5)}))
         return attacks
 
     def generate(

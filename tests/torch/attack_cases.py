@@ -5,7 +5,7 @@ import math
 import torch
 from hypothesis import strategies as st
 
-from mixsolve_torch import APGD, ARC, PGD, Standard, TransferPGD, UniformBall
+from mixsolve_torch import APGD, ARC, PGD, Standard, Subset, TransferPGD, UniformBall
 from mixsolve_torch.attacks.ball import image_norms
 
 NORMS = ["Linf", "L2"]
@@ -88,6 +88,7 @@ def attacks(norm="Linf", eps=0.1, steps=3):
         "apgd-dlr": APGD(norm, eps, steps=steps + 4, loss="dlr"),
         "apgd bfloat16": APGD(norm, eps, steps=steps, autocast=True),
         "arc": ARC(norm, eps, steps=steps, restarts=2),
+        "subset": Subset(norm, eps, steps=steps),
         "transfer": TransferPGD(norm, eps, steps=steps),
         "uniform": UniformBall(norm, eps, draws=4),
         "standard": Standard(norm, eps, steps=steps),

@@ -14,6 +14,7 @@ from mixsolve_torch import (
     PGD,
     Mixture,
     Standard,
+    Subset,
     TransferPGD,
     UniformBall,
     expected_loss,
@@ -103,7 +104,12 @@ def test_weights_of_the_attack_replace_those_of_the_mixture(batch):
 
 def test_attacks_by_name():
     kinds = {"standard": Standard, "pgd": PGD, "apgd-ce": APGD, "apgd-dlr": APGD}
-    kinds |= {"arc": ARC, "transfer": TransferPGD, "uniform": UniformBall}
+    kinds |= {
+        "arc": ARC,
+        "subset": Subset,
+        "transfer": TransferPGD,
+        "uniform": UniformBall,
+    }
     for name, kind in kinds.items():
         (attack,) = resolve_attacks(name, "L2", 0.25, steps=7, restarts=3)
         assert type(attack) is kind
