@@ -1,0 +1,216 @@
+"""Algorithm 2 on the digits with 1, 2 and 3 networks: what more networks bring, and what it costs.
+
+    python -m benchmarks.training_digits
+
+Every run of `configs/digits-*.toml` for several seeds, at equal epochs per network, each in a
+process of its own. What counts is the accuracy of the mixture kept (the most robust epoch on
+held-out images, with the weights it had) under the `standard` attacks on test images. Runs that
+are finished are not made again: an interrupted study goes on where it was. `variant:SETTING=VALUE`
+arguments add runs of two networks with that setting changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import mixsolve
+from benchmarks.solvers import RESULTS
+from mixsolve import plotting
+
+ROOT = Path(__file__).parents[1]
+LOSSES, COUNTS = ("at", "trades"), (1, 2, 3)
+_VARIED = "at", 2  # the runs that variants change
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the runs of one line of the table have in common."""
+
+    loss: str
+    count: int
+    changed: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """How the line is called."""
+        words = f"{self.loss.upper()}, L = {self.count}"
+        return ", ".join([words, *self.changed])
+
+    def folder(self, out: Path, seed: int) -> Path:
+        """Where the run of a seed lies."""
+        words = [f"{self.loss}-l{self.count}", *self.changed, f"seed{seed}"]
+        return out / "-".join(words).replace("=", "-")
+
+
+def main() -> int:
+    """Make the runs that are missing and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--runs", type=Path, default=Path("runs/digits-study"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--variant", action="append", default=[], metavar="SECTION.NAME=VALUE[,..]")
+    args = parser.parse_args()
+    kinds = [Kind(loss, count) for loss in LOSSES for count in COUNTS]
+    kinds += [Kind(*_VARIED, changed=tuple(words.split(","))) for words in args.variant]
+    jobs = [(kind, seed) for seed in range(args.seeds) for kind in kinds]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda job: _run(job[0].folder(args.runs, job[1]), *job), jobs))
+    rows = {kind.name: _row(kind, args) for kind in kinds}
+    Console().print(_table(rows))
+    _write(rows, kinds, args)
+    return 0
+
+
+def _run(folder: Path, kind: Kind, seed: int) -> None:
+    if (folder / "evaluation.json").exists():
+        return
+    config = ROOT / "configs" / f"digits-{kind.loss}-l{kind.count}.toml"
+    command = [sys.executable, "-m", "mixsolve.cli", "train", "--config", str(config), "--resume"]
+    settings = {"run.out": str(folder), "run.seed": str(seed), "run.tensorboard": "false"}
+    settings |= dict(words.split("=", 1) for words in kind.changed)
+    for name, value in settings.items():
+        command += [f"--{name}", value]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MIXSOLVE_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"{folder.name}: {done.stderr.strip().splitlines()[-1]}")
+
+
+def _row(kind: Kind, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One entry a seed: accuracies of the kept mixture and of its networks."""
+    entries = []
+    for seed in range(args.seeds):
+        folder = kind.folder(args.runs, seed)
+        report = json.loads((folder / "evaluation.json").read_text())
+        records = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+        kept = max(records, key=lambda record: record["robust"]["mixture"])
+        players = {player["kind"]: player for player in report["players"]}
+        own = players.get("given") or players.get("uniform") or players["single"]
+        singles = [p["worst"]["value"] for p in report["players"] if p["kind"] == "single"]
+        optimal = players.get("optimal", own)
+        entries.append(
+            {
+                "seed": seed,
+                "clean": own["clean"]["value"],
+                "pgd20": kept["robust"]["mixture"],
+                "standard": own["worst"]["value"],
+                "best single": max(singles),
+                "optimal": optimal["worst"]["value"],
+                "weights": own["weights"],
+                "optimal weights": optimal["weights"],
+                "seconds": records[-1]["seconds"],
+            }
+        )
+    return entries
+
+
+_COLUMNS = {
+    "clean": "clean",
+    "standard": "standard attacks",
+    "best single": "best network alone",
+    "optimal": "optimal weights",
+    "pgd20": "PGD-20, held out",
+}
+
+
+def _spread(values: list[float]) -> str:
+    values = [100 * value for value in values]
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def _cells(entries: list[dict[str, Any]]) -> list[str]:
+    cells = [_spread([entry[name] for entry in entries]) for name in _COLUMNS]
+    weights = "; ".join(
+        " ".join(f"{100 * weight:.0f}" for weight in entry["weights"]) for entry in entries
+    )
+    return [*cells, weights, f"{statistics.mean(e['seconds'] for e in entries):.0f}"]
+
+
+def _heads() -> list[str]:
+    return ["", *_COLUMNS.values(), "weights, %, by seed", "training, s"]
+
+
+def _table(rows: dict[str, list[dict[str, Any]]]) -> Table:
+    table = Table(title="Accuracy, %: mean and standard deviation over seeds")
+    for head in _heads():
+        table.add_column(head)
+    for name, entries in rows.items():
+        table.add_row(name, *_cells(entries))
+    return table
+
+
+def _write(rows: dict[str, list[dict[str, Any]]], kinds: list[Kind], args: Any) -> None:
+    heads = _heads()
+    lines = [
+        "# Algorithm 2 on the digits",
+        "",
+        f"Written by `python -m benchmarks.training_digits` on {time.strftime('%Y-%m-%d')}, "
+        f"mixsolve {mixsolve.__version__}: accuracy in percent, mean and standard deviation over "
+        f"{args.seeds} seeds, of the mixture kept by its accuracy on held-out images, with the "
+        "weights it had. `standard attacks` are those of `mixsolve_torch.Standard` (100 steps, 5 "
+        "restarts) on 200 test images; `best network alone` and `optimal weights` are chosen on "
+        "these images, which flatters them.",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "|" + "---|" * len(heads),
+        *("| " + " | ".join([name, *_cells(entries)]) + " |" for name, entries in rows.items()),
+        "",
+        "![accuracy under attack](training-digits.png)",
+        "",
+    ]
+    report = args.out / "training-digits.md"
+    notes = report.with_name("training-digits-notes.md")
+    if notes.exists():
+        lines += [notes.read_text()]
+    for path, text in (
+        (report, "\n".join(lines)),
+        (report.with_suffix(".json"), json.dumps(rows, indent=1)),
+    ):
+        aside = path.with_name(path.name + ".part")
+        aside.write_text(text)
+        os.replace(aside, path)
+    _plot(rows, report.with_suffix(".png"))
+
+
+def _plot(rows: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Accuracy under attack of each kind of run: one mark a seed, a line at their mean."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 1.2 + 0.45 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    series = (("standard", "kept weights", "o", "#0072B2", -0.12),)
+    series += (("best single", "best network alone", "D", "#E69F00", 0.12),)
+    for place, (_, entries) in enumerate(rows.items()):
+        for key, label, mark, colour, shift in series:
+            values = [100 * entry[key] for entry in entries]
+            heights = [place + shift] * len(values)
+            named = {"label": label} if place == 0 else {}
+            axes.plot(values, heights, mark, color=colour, alpha=0.7, markersize=6, **named)
+            mean = statistics.mean(values)
+            axes.plot([mean, mean], [place + shift - 0.1, place + shift + 0.1], color=colour)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.set_xlabel("accuracy under the standard attacks, % (a mark a seed, a line at their mean)")
+    axes.grid(axis="x", color="#DDDDDD")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=2, frameon=False)
+    plotting.save(figure, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
