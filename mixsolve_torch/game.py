@@ -22,13 +22,12 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import mixsolve
 from mixsolve.arguments import as_count, as_real
 from mixsolve.errors import ConvergenceWarning, MixsolveTypeError
 from mixsolve.solution import Solution
@@ -36,12 +35,11 @@ from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.registry import resolve_attacks
 from mixsolve_torch.batching import Data, gather
 from mixsolve_torch.candidates import CandidateLosses, build_losses
+from mixsolve_torch.game_board import Board, check_start
 from mixsolve_torch.losses import LossFunction
 from mixsolve_torch.mixture import Mixture
 
 logger = logging.getLogger(__name__)
-
-_ROUNDING = 1e-12  # expected losses that differ by less are equal
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,8 @@ class GameSolution:
     history : tuple of GameRound
         The rounds.
     losses : CandidateLosses
-        The tensor of all candidates: the clean images, then one column for each run of the attacks
-        that hurt an image. Where it did not hurt image i, row i repeats the clean image.
+        The tensor of all candidates: those to begin with, then one column for each run of the
+        attacks that hurt an image. Where it did not hurt image i, row i repeats the clean image.
     found : torch.Tensor of shape (N, m), bool
         Where a candidate is not such a repetition: the `candidate_mask` for alpha > 0.
     solution : Solution
@@ -179,8 +177,8 @@ def solve_game(
     generator : torch.Generator, optional
         Source of all random draws, by default a new one seeded with 0; each run takes one number.
     start : CandidateLosses, optional
-        Candidates to begin with, on `device`: those of the same images under the same classifiers,
-        the clean image first. By default the clean images alone.
+        Candidates to begin with: those of the same images under the same classifiers, the clean
+        image first. By default the clean images alone.
     device : str or torch.device, optional
         Where the tensor is kept and solved; by default the mixture's device.
     callback : callable, optional
@@ -239,7 +237,8 @@ def solve_game(
             progress=progress,
         )
 
-    board = _Board(attack(mixture.weights, [], torch.arange(len(y))) if start is None else start)
+    clean = attack(mixture.weights, [], torch.arange(len(y)))
+    board = Board(clean if start is None else check_start(start, clean))
     solution = board.solve(alpha, None)  # an alpha that cannot be is refused before the attacks
     history: list[GameRound] = []
     converged = stopped = False
@@ -268,71 +267,8 @@ def solve_game(
     return _ended(board, solution, history, converged, stopped, tol, confirmations)
 
 
-class _Board:
-    """The candidates that were found, and the game they make."""
-
-    def __init__(self, losses: CandidateLosses) -> None:
-        self.losses = losses
-        values = losses.values
-        self.found = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return len(self.losses.candidate_names)
-
-    def risk(self, weights: Tensor) -> float:
-        """Return the risk of weights against all candidates."""
-        return self.losses.adversarial_risk(weights)
-
-    def solve(self, alpha: Any, before: Solution | None) -> Solution:
-        """Solve the game of all candidates; repetitions would count where alpha > 0."""
-        values = self.losses.values
-        return mixsolve.solve(values, alpha, candidate_mask=self.found, warm_start=before)
-
-    def open(self, weights: Tensor) -> Tensor:
-        """Return the images whose risk can rise still: a 0/1 loss has an end."""
-        worst = self.losses.worst(weights)
-        most = 1.0 if self.losses.loss == "zero-one" else torch.inf
-        return (worst < most - _ROUNDING).nonzero().squeeze(1)
-
-    def add(self, name: str, fresh: CandidateLosses, weights: Tensor, rows: Tensor) -> None:
-        """Add the strongest new candidate of each image among `rows` whose risk it raises."""
-        best, score = _strongest(fresh.values, weights)
-        raised = score > self.losses.worst(weights)[rows] + _ROUNDING
-        if raised.any():
-            column, found = self.losses.values[:, 0].clone(), torch.zeros_like(self.found[:, :1])
-            column[rows[raised]] = best[raised]
-            found[rows[raised]] = True
-            self.found = torch.cat([self.found, found], dim=1)
-            self.losses = replace(
-                self.losses,
-                values=torch.cat([self.losses.values, column[:, None]], dim=1),
-                candidate_names=(*self.losses.candidate_names, name),
-            )
-
-
-def _strongest(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each image's losses (N, L) under the candidate of the largest expected loss, and that.
-
-    Of equally strong candidates the one of the largest sum of losses is taken: it will be the
-    strongest for more weights.
-    """
-    lam = weights.to(values.device)
-    best = values[:, 0]
-    score, total = (best.to(torch.float64) @ w for w in (lam, torch.ones_like(lam)))
-    for j in range(1, values.shape[1]):
-        column = values[:, j]
-        own, own_total = (column.to(torch.float64) @ w for w in (lam, torch.ones_like(lam)))
-        level = own >= score - _ROUNDING
-        better = (own > score + _ROUNDING) | (level & (own_total > total))
-        best = torch.where(better[:, None], column, best)
-        score, total = torch.where(better, own, score), torch.where(better, own_total, total)
-    return best, score
-
-
 def _ended(
-    board: _Board,
+    board: Board,
     solution: Solution,
     history: Sequence[GameRound],
     converged: bool,

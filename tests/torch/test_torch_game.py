@@ -1,5 +1,7 @@
 """The game closed over attacks: against a game that is known whole, and against fresh attacks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -300,6 +302,33 @@ def test_data_of_every_kind_are_read_once(linear, batch):
     game = solve_game(mixture, shuffled, attack, tol=0)
     assert game.risk == pytest.approx(expected.risk)
     assert not torch.equal(game.losses.labels, y)
+
+
+def test_candidates_to_begin_with_are_part_of_the_game():
+    mixture, data, attack = lines(seed=2)
+    whole = build_losses(mixture, data, attack)
+    attack.met.clear()
+    game = solve_game(mixture, data, attack, tol=0, start=whole)
+    assert game.converged
+    assert len(game.history) == 2
+    assert torch.equal(game.losses.values, whole.values)
+    assert game.value == pytest.approx(mixsolve.solve(whole.values).value, abs=1e-9)
+    # With some of the moves the rest is found, behind them.
+    few = replace(whole, values=whole.values[:, :4], candidate_names=whole.candidate_names[:4])
+    game = solve_game(mixture, data, attack, tol=0, start=few)
+    assert game.value == pytest.approx(mixsolve.solve(whole.values).value, abs=1e-6)
+    assert torch.equal(game.losses.values[:, :4], few.values)
+    assert game.losses.candidate_names[:4] == few.candidate_names
+    for start, message in (
+        (replace(whole, loss="margin"), "start must hold losses 'zero-one' in torch.uint8; got"),
+        (replace(whole, values=whole.values.double()), "got 'zero-one' in torch.float64"),
+        (replace(whole, values=whole.values[:-1]), "the 40 images and 5 classifiers"),
+        (replace(whole, labels=1 - whole.labels), "its labels or the losses of its first"),
+        (replace(whole, values=1 - whole.values), "its labels or the losses of its first"),
+        (whole.values, "start must be a CandidateLosses; got Tensor"),
+    ):
+        with pytest.raises(MixsolveError, match=message):
+            solve_game(mixture, data, attack, start=start)
 
 
 def test_attacks_go_by_name_too(linear, batch):
