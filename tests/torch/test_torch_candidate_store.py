@@ -358,3 +358,18 @@ def test_settings_are_described_alike_in_every_process(linear):
         assert said == json.dumps(describe(value))
         assert said != json.dumps(describe(other))
         assert " at 0x" not in said
+
+
+def test_addresses_are_no_settings():
+    class Odd(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.thing = object()
+
+        def extra_repr(self):
+            return repr(self.thing)
+
+    here, there = Odd(), Odd()
+    assert repr(here) != repr(there)
+    assert describe(here) == describe(there)
+    assert describe(here.thing) == describe(there.thing)
