@@ -54,7 +54,7 @@ def test_the_standard_attack_reaches_the_exact_risk(eps, kind, record_property):
         record_property(f"shortfall of {attack.names(10)[0]}", best.mean() - risk.mean())
     standard, pgd = shortfall.values()
     assert standard <= 0.005
-    if kind == "uniform":
+    if (lam > 0).sum() > 1:
         assert pgd > 0.02
 
 
