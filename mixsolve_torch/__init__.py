@@ -46,7 +46,7 @@ from mixsolve_torch.models import (
     resnet18,
     wide_resnet28_10,
 )
-from mixsolve_torch.training import fit
+from mixsolve_torch.training import TrainConfig, Training, fit, train
 
 __all__ = [
     "APGD",
@@ -64,6 +64,8 @@ __all__ = [
     "Standard",
     "Subset",
     "TorchLosses",
+    "TrainConfig",
+    "Training",
     "TransferPGD",
     "UniformBall",
     "batches",
@@ -82,6 +84,7 @@ __all__ = [
     "resolve_attacks",
     "solve_game",
     "to_unit",
+    "train",
     "wide_resnet28_10",
     "zero_one",
 ]
