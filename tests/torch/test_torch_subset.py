@@ -39,6 +39,36 @@ def test_several_light_classifiers_outweigh_the_heaviest(norm):
     torch.testing.assert_close(expected_loss(mixture, attacked, y), torch.full((5,), 0.6).double())
 
 
+def test_the_set_of_the_best_point_is_the_first_to_grow():
+    up = torch.tensor([1.0, 0.0])
+    models = [two_class(-up, 0.6), two_class(up, -0.4), two_class(up, -0.38)]
+    mixture = Mixture(models, weights=[0.4, 0.3, 0.3])
+    x, y = torch.full((1, 1, 1, 2), 0.5), torch.ones(1, dtype=torch.int64)
+    start = torch.tensor([0.39, 0.5]).reshape(x.shape)
+    attack = Subset("L2", 0.15, steps=1, arc_steps=0, orders=1)
+    with frozen(mixture):
+        visited = list(attack.visit(Objective(Members(mixture, y)), start, x, y))
+    errors = [score.errors.item() for _, score in visited]
+    assert errors == pytest.approx([0.3, 0.6])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_the_model_calls_out_of_reach_is_gone_for_all_the_same(norm):
+    class Bent(torch.nn.Module):
+        """Errs on class 1 where s + 10 s^2 >= 0.4, s the move along the first pixel."""
+
+        def forward(self, x):
+            move = x[:, 0, 0, 0] - 0.5
+            gap = move + 10 * move**2 - 0.4
+            return torch.stack([gap, torch.zeros_like(gap)], dim=1)
+
+    x, y = torch.full((1, 1, 1, 2), 0.5), torch.ones(1, dtype=torch.int64)
+    # The slope at the image reaches 0.4 at a distance of 0.4; the classifier errs at 0.16.
+    attack = Subset(norm, 0.18, steps=2, arc_steps=0, random_start=False)
+    attacked = attack(Mixture([Bent()]), x, y)[0]
+    assert expected_loss(Mixture([Bent()]), attacked, y).item() == 1
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("walls", [False, True])
 def test_half_spaces_meet_the_ball_where_a_solver_says_so(norm, walls):
