@@ -24,10 +24,10 @@ from torch import nn
 
 import mixsolve
 from mixsolve import plotting
-from mixsolve.arguments import as_count, as_real
+from mixsolve.arguments import as_count
 from mixsolve.commands.report import save as save_solution
 from mixsolve.errors import MixsolveError
-from mixsolve_torch.attacks.ball import NORMS
+from mixsolve_torch.attacks.ball import NORMS, read_radius
 from mixsolve_torch.attacks.base import frozen
 from mixsolve_torch.attacks.registry import ATTACKS
 from mixsolve_torch.datasets import LabelledImages, load_data, to_unit
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         Wrong arguments, models or data that cannot be used, or files in the way.
     """
     started = time.perf_counter()
-    eps = parse_radius(args.eps, args.norm)
+    eps = read_radius("--eps", args.eps, args.norm)
     names = list(args.names or short_names(args.models))
     check_out(args.out, args.overwrite)
     plotting.require_matplotlib()
@@ -173,46 +173,6 @@ def run(args: argparse.Namespace) -> int:
         soft_wrap=True,
     )
     return 0 if report.settled else 1
-
-
-def parse_radius(text: str, norm: str) -> float:
-    """Return a radius written as a number or a fraction.
-
-    Parameters
-    ----------
-    text : str
-        Such as "0.5" or "8/255".
-    norm : {"Linf", "L2"}
-        The norm that the radius is for.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    MixsolveError
-        Something else, or a radius that is negative, or in "Linf" larger than the whole box.
-
-    Examples
-    --------
-    >>> parse_radius("8/255", "Linf") == 8 / 255
-    True
-    """
-    above, slash, below = text.partition("/")
-    try:
-        eps = float(above) / float(below) if slash else float(above)
-    except (ValueError, ZeroDivisionError):
-        raise MixsolveError(
-            f"--eps must be a number or a fraction such as 8/255; got {text!r}"
-        ) from None
-    eps = as_real("--eps", eps, at_least=0)
-    if norm == "Linf" and eps > 1:
-        raise MixsolveError(
-            "--eps is in the unit of images in [0, 1], where no Linf radius exceeds 1; "
-            f"got {text}; in units of bytes write {text}/255"
-        )
-    return eps
 
 
 def short_names(models: Sequence[str]) -> list[str]:

@@ -9,9 +9,12 @@ first axis and keeps results in the set up to the rounding of their dtype.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import torch
 from torch import Tensor
 
+from mixsolve.arguments import as_real
 from mixsolve.errors import MixsolveError
 
 NORMS = ("Linf", "L2")
@@ -22,6 +25,50 @@ def check_norm(norm: str) -> str:
     if norm not in NORMS:
         raise MixsolveError(f"norm must be 'Linf' or 'L2'; got {norm!r}")
     return norm
+
+
+def read_length(argument: str, value: str | float) -> float:
+    """Return a length written as a number or as a fraction, at least 0.
+
+    Parameters
+    ----------
+    argument : str
+        Its name, for the message.
+    value : str or float
+        Such as "0.5", "8/255" or 0.5.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    MixsolveError
+        Something else, or a negative number.
+
+    Examples
+    --------
+    >>> read_length("eps", "8/255") == 8 / 255
+    True
+    """
+    try:
+        length = float(Fraction(value)) if isinstance(value, str) else float(value)
+    except (ValueError, ZeroDivisionError):
+        raise MixsolveError(
+            f"{argument} must be a number or a fraction such as 8/255; got {value!r}"
+        ) from None
+    return as_real(argument, length, at_least=0)
+
+
+def read_radius(argument: str, value: str | float, norm: str) -> float:
+    """Return the radius of a ball (see `read_length`), in "Linf" at most that of the whole box."""
+    eps = read_length(argument, value)
+    if norm == "Linf" and eps > 1:
+        raise MixsolveError(
+            f"{argument} is in the unit of images in [0, 1], where no Linf radius exceeds 1; "
+            f"got {value}; in units of bytes write {value}/255"
+        )
+    return eps
 
 
 def image_norms(perturbation: Tensor, norm: str) -> Tensor:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mixsolve.arguments import as_count, as_real
 from mixsolve.errors import MixsolveError
+from mixsolve_torch.attacks.ball import read_length, read_radius
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,14 @@ class AttackConfig:
     @property
     def radius(self) -> float:
         """The radius as a number."""
-        return _number("attack.eps", self.eps)
+        return read_radius("attack.eps", self.eps, self.norm)
 
     @property
     def step(self) -> float:
         """The length of a step as a number."""
         if self.step_size is None:
             return 2.5 * self.radius / self.steps
-        return _number("attack.step_size", self.step_size)
+        return read_length("attack.step_size", self.step_size)
 
 
 @dataclass(frozen=True)
@@ -296,8 +296,7 @@ class TrainConfig:
         as_real("model.ema", self.model.ema, at_least=0, below=1)
         as_real("loss.beta", self.loss.beta, at_least=0)
         as_count("attack.steps", self.attack.steps)
-        as_real("attack.eps", self.attack.radius, at_least=0)
-        as_real("attack.step_size", self.attack.step, at_least=0)
+        _ = self.attack.step  # reads the radius too, or says what is wrong with it
         as_count("weights.t_theta", self.weights.t_theta)
         as_count("weights.t_lambda", self.weights.t_lambda)
         as_real("weights.alpha", self.weights.alpha, above=0)
@@ -334,12 +333,3 @@ def _check_choices(section: str, values: Any) -> None:
         if get_origin(hint) is Literal and value not in get_args(hint):
             words = ", ".join(repr(word) for word in get_args(hint))
             raise MixsolveError(f"{section}.{name} must be one of {words}; got {value!r}")
-
-
-def _number(name: str, value: str | float) -> float:
-    try:
-        return float(Fraction(value)) if isinstance(value, str) else float(value)
-    except (ValueError, ZeroDivisionError) as error:
-        raise MixsolveError(
-            f"{name} must be a number or a fraction such as '8/255'; got {value!r}"
-        ) from error

@@ -9,9 +9,8 @@ import torch
 
 import mixsolve
 from mixsolve.cli import main
-from mixsolve.errors import MixsolveError
 from mixsolve_torch import audit, digits_cnn, evaluate, load_data, load_model
-from mixsolve_torch.audit import FILES, parse_radius, short_names
+from mixsolve_torch.audit import FILES, short_names
 from mixsolve_torch.mixture import Mixture
 
 pytest.importorskip("matplotlib")
@@ -162,20 +161,6 @@ def test_files_are_overwritten_when_asked(models, tmp_path):
     assert main(command(models[:1], tmp_path, "--attacks", "uniform", "--overwrite")) == 0
     assert json.loads((tmp_path / "audit.json").read_text())["images"] == 40
     assert (tmp_path / "notes.txt").read_text() == "precious"
-
-
-@pytest.mark.parametrize(
-    ("text", "norm", "expected"),
-    [("8/255", "Linf", 8 / 255), ("0.5", "L2", 0.5), ("1e-2", "Linf", 0.01), ("3", "L2", 3.0)],
-)
-def test_radii_may_be_fractions(text, norm, expected):
-    assert parse_radius(text, norm) == expected
-
-
-@pytest.mark.parametrize("text", ["8", "8/0", "a", "1/2/3", "-1", "nan", "inf", "", "8/"])
-def test_wrong_radii_are_refused(text):
-    with pytest.raises(MixsolveError, match="--eps"):
-        parse_radius(text, "Linf")
 
 
 def test_models_of_one_name_are_told_apart():

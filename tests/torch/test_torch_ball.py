@@ -7,7 +7,14 @@ import torch
 from attack_cases import NORMS, assert_inside, balls
 from hypothesis import given
 
-from mixsolve_torch.attacks.ball import image_norms, project, steepest, uniform_in_ball
+from mixsolve.errors import MixsolveError
+from mixsolve_torch.attacks.ball import (
+    image_norms,
+    project,
+    read_radius,
+    steepest,
+    uniform_in_ball,
+)
 
 
 @given(balls())
@@ -70,3 +77,17 @@ def test_steepest_has_unit_length_and_ascends(ball):
         best = gradient.flatten(1).norm(p=1 if norm == "Linf" else 2, dim=1)
         torch.testing.assert_close(dual, best)
     assert torch.equal(steepest(torch.zeros_like(center), norm), torch.zeros_like(center))
+
+
+@pytest.mark.parametrize(
+    ("text", "norm", "expected"),
+    [("8/255", "Linf", 8 / 255), ("0.5", "L2", 0.5), ("1e-2", "Linf", 0.01), ("3", "L2", 3.0)],
+)
+def test_radii_may_be_fractions(text, norm, expected):
+    assert read_radius("--eps", text, norm) == expected
+
+
+@pytest.mark.parametrize("text", ["8", "8/0", "a", "1/2/3", "-1", "nan", "inf", "", "8/"])
+def test_wrong_radii_are_refused(text):
+    with pytest.raises(MixsolveError, match="--eps"):
+        read_radius("--eps", text, "Linf")
