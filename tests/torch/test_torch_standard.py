@@ -20,6 +20,8 @@ from mixsolve_torch import (
     expected_loss,
     resolve_attacks,
 )
+from mixsolve_torch.attacks.ball import uniform_in_ball
+from mixsolve_torch.attacks.search import SearchAttack
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -38,6 +40,43 @@ def test_standard_is_never_weaker_than_its_parts(norm, restarts, batch):
     )
     assert torch.equal(found, alone.amax(dim=0))
     assert (found >= expected_loss(mixture, x, y)).all()
+
+
+def test_every_part_starts_from_the_same_draws(batch, monkeypatch):
+    starts = []
+    search = SearchAttack.search
+
+    def record(self, mixture, start, x, y):
+        starts.append(start)
+        return search(self, mixture, start, x, y)
+
+    monkeypatch.setattr(SearchAttack, "search", record)
+    # Right by far, so that all images resist to the end.
+    mixture, y = Mixture([two_class(torch.ones(9), bias=-20.0)]), torch.zeros(7, dtype=torch.int64)
+    attack = Standard("L2", 0.2, steps=2, restarts=3)
+    attack(mixture, batch[0], y, torch.Generator().manual_seed(5))
+    draws = torch.Generator().manual_seed(5)
+    expected = torch.cat([uniform_in_ball(batch[0], "L2", 0.2, draws) for _ in range(3)])
+    assert len(starts) == len(attack.parts(classes=2)) > 1
+    assert all(torch.equal(start, expected) for start in starts)
+
+
+def test_no_restart_and_no_part_undoes_another(batch, monkeypatch):
+    weight = torch.ones(9)
+    mixture, y = Mixture([two_class(weight, bias=-8.5)]), torch.zeros(7, dtype=torch.int64)
+    x = batch[0] * 0.5
+    strong, found = torch.ones_like(x), []
+
+    def search(self, mixture, start, x, y):
+        # The first restart of the first part fools the images but the first; nothing else does.
+        points = [x, x] if found else [torch.cat([x[:1], strong[1:]]), x]
+        found.append(len(x))
+        return points, []
+
+    monkeypatch.setattr(SearchAttack, "search", search)
+    attacked = Standard("Linf", 1.0, restarts=2)(mixture, x, y)[0]
+    assert torch.equal(attacked, torch.cat([x[:1], strong[1:]]))
+    assert found[:2] == [7, 1]
 
 
 def resisting(text):
