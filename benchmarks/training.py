@@ -12,6 +12,7 @@ and the hours of a published run: 200 epochs per model on 50,000 images.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -61,8 +62,15 @@ def main() -> int:
             {"architecture": "resnet18", "shape": (3, 32, 32), "batch": 1024, "device": "cuda"}
         ]
     rows = [measure(count, args.rounds, **case) for case in cases for count in (1, 2, 4)]
-    Console().print(_table(rows))
-    _write(rows, args.out)
+    apart = [
+        f"{case['architecture']}, L = {count}: {stacked(count, args.rounds, **case):.2f}"
+        for case in cases
+        for count in (2, 4)
+    ]
+    console = Console()
+    console.print(_table(rows))
+    console.print(f"stacked networks over one by one: {'; '.join(apart)}")
+    _write(rows, apart, args.out)
     return 0
 
 
@@ -120,6 +128,41 @@ def measure(
         "images a second": batch / mean,
         "hours of a published run": hours if architecture == "resnet18" else None,
     }
+
+
+def stacked(
+    count: int, rounds: int, *, architecture: str, shape: Any, batch: int, device: str
+) -> float:
+    """Time of the input gradients of stacked networks (torch.func) over that one by one."""
+    models = [build_model(architecture, classes=10, seed=k).to(device).eval() for k in range(count)]
+    for model in models:
+        model.requires_grad_(False)
+    parameters, buffers = torch.func.stack_module_state(models)
+    skeleton = copy.deepcopy(models[0]).to("meta")
+    x = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    y = (torch.arange(batch) % 10).to(device)
+
+    def logits(own: Any, state: Any, point: Tensor) -> Tensor:
+        return torch.func.functional_call(skeleton, (own, state), (point,))
+
+    def together() -> Tensor:
+        point = x.detach().requires_grad_()
+        outputs = torch.func.vmap(logits, (0, 0, None))(parameters, buffers, point)
+        loss = nn.functional.cross_entropy(outputs.flatten(0, 1), y.repeat(count), reduction="sum")
+        return torch.autograd.grad(loss, point)[0]
+
+    def in_turn() -> Tensor:
+        total = torch.zeros_like(x)
+        for model in models:
+            point = x.detach().requires_grad_()
+            loss = nn.functional.cross_entropy(model(point), y, reduction="sum")
+            total += torch.autograd.grad(loss, point)[0]
+        return total
+
+    torch.testing.assert_close(together(), in_turn(), rtol=1e-3, atol=1e-4)
+    fast = device == "cuda"
+    pairs = [(_seconds(together, fast), _seconds(in_turn, fast)) for _ in range(rounds)]
+    return statistics.median(a / b for a, b in pairs)
 
 
 def _bare(models: list[nn.Module], fast: bool) -> Callable[[Tensor, Tensor], None]:
@@ -191,7 +234,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _write(rows: list[dict[str, Any]], out: Path) -> None:
+def _write(rows: list[dict[str, Any]], apart: list[str], out: Path) -> None:
     lines = [
         "# The cost of training",
         "",
@@ -205,6 +248,9 @@ def _write(rows: list[dict[str, Any]], out: Path) -> None:
         "| " + " | ".join(_HEADS) + " |",
         "|" + "---|" * len(_HEADS),
         *("| " + " | ".join(cells) + " |" for cells in _lines(rows)),
+        "",
+        "Input gradients of networks of equal architecture, stacked with `torch.func`, over the "
+        f"same one by one (time, so below 1 is faster): {'; '.join(apart)}.",
         "",
     ]
     for name, text in (
