@@ -4,9 +4,10 @@
 
 Every run of `configs/digits-*.toml` for several seeds, at equal epochs per network, each in a
 process of its own. What counts is the accuracy of the mixture kept (the most robust epoch on
-held-out images, with the weights it had) under the `standard` attacks on test images. Runs that
-are finished are not made again: an interrupted study goes on where it was. `variant:SETTING=VALUE`
-arguments add runs of two networks with that setting changed.
+held-out images, with the weights it had) under the `standard` attacks on test images: the mixture
+and each network alone are attacked, and the worst of all that was found counts for each. Runs that
+are finished are not made again: an interrupted study goes on where it was. `--variant` adds runs
+of two networks with some settings changed.
 """
 
 from __future__ import annotations
@@ -23,16 +24,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 import mixsolve
 from benchmarks.solvers import RESULTS
 from mixsolve import plotting
+from mixsolve_torch import Mixture, Standard, build_losses, build_model, load_data
+from mixsolve_torch.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 LOSSES, COUNTS = ("at", "trades"), (1, 2, 3)
 _VARIED = "at", 2  # the runs that variants change
+_RESULT = "attacked.json"
+_IMAGES, _STEPS, _RESTARTS = 200, 100, 5
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,11 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/digits-study"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--variant", action="append", default=[], metavar="SECTION.NAME=VALUE[,..]")
+    parser.add_argument("--attack", type=Path, metavar="FOLDER", help="only attack one run")
     args = parser.parse_args()
+    if args.attack is not None:
+        attack(args.attack)
+        return 0
     kinds = [Kind(loss, count) for loss in LOSSES for count in COUNTS]
     kinds += [Kind(*_VARIED, changed=tuple(words.split(","))) for words in args.variant]
     jobs = [(kind, seed) for seed in range(args.seeds) for kind in kinds]
@@ -76,52 +86,84 @@ def main() -> int:
 
 
 def _run(folder: Path, kind: Kind, seed: int) -> None:
-    if (folder / "evaluation.json").exists():
+    """Train, then attack what was kept."""
+    if (folder / _RESULT).exists():
         return
     config = ROOT / "configs" / f"digits-{kind.loss}-l{kind.count}.toml"
-    command = [sys.executable, "-m", "mixsolve.cli", "train", "--config", str(config), "--resume"]
+    command = ["mixsolve.cli", "train", "--config", str(config), "--resume"]
     settings = {"run.out": str(folder), "run.seed": str(seed), "run.tensorboard": "false"}
+    settings |= {"evaluation.final": "none"}
     settings |= dict(words.split("=", 1) for words in kind.changed)
     for name, value in settings.items():
         command += [f"--{name}", value]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MIXSOLVE_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"{folder.name}: {done.stderr.strip().splitlines()[-1]}")
+    for part in (command, ["benchmarks.training_digits", "--attack", str(folder)]):
+        done = subprocess.run(
+            [sys.executable, "-m", *part],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{folder.name}: {done.stderr.strip().splitlines()[-1]}")
+
+
+def attack(folder: Path) -> None:
+    """Attack the kept mixture of a run, and each of its networks, and write down what is left."""
+    kept = checkpoint.load(folder / "best.pt")
+    config = kept["config"]
+    models = []
+    for k, saved in enumerate(kept["models"]):
+        model = build_model(config["model"]["architecture"], classes=10, seed=k)
+        model.load_state_dict(saved)
+        models.append(model)
+    own = kept["weights"].numpy()
+    eps = float(config["attack"]["eps"])
+    x, y, _ = load_data("digits", split="test", limit=_IMAGES)
+    columns = []
+    for weights in [own, *np.eye(len(own))] if len(own) > 1 else [own]:
+        suite = Standard(config["attack"]["norm"], eps, steps=_STEPS, restarts=_RESTARTS)
+        found = build_losses(Mixture(models, weights), (x, y), suite)
+        columns.append(found.values.numpy())
+    losses = np.concatenate(columns, axis=1)
+    optimal = mixsolve.solve(losses)
+
+    def accuracy(weights: np.ndarray) -> float:
+        return 1.0 - float((losses @ weights).max(axis=1).mean())
+
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    result = {
+        "seed": config["run"]["seed"],
+        "clean": 1.0 - float((losses[:, 0] @ own).mean()),
+        "pgd20": kept["record"]["robust"]["mixture"],
+        "standard": accuracy(own),
+        "networks": [accuracy(weights) for weights in np.eye(len(own))],
+        "uniform": accuracy(np.full(len(own), 1 / len(own))),
+        "optimal": 1.0 - optimal.risk,
+        "weights": own.tolist(),
+        "optimal weights": optimal.weights.tolist(),
+        "epoch": kept["record"]["epoch"],
+        "seconds": records[-1]["seconds"],
+    }
+    aside = folder / (_RESULT + ".part")
+    aside.write_text(json.dumps(result, indent=1))
+    os.replace(aside, folder / _RESULT)
 
 
 def _row(kind: Kind, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One entry a seed: accuracies of the kept mixture and of its networks."""
-    entries = []
-    for seed in range(args.seeds):
-        folder = kind.folder(args.runs, seed)
-        report = json.loads((folder / "evaluation.json").read_text())
-        records = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
-        kept = max(records, key=lambda record: record["robust"]["mixture"])
-        players = {player["kind"]: player for player in report["players"]}
-        own = players.get("given") or players.get("uniform") or players["single"]
-        singles = [p["worst"]["value"] for p in report["players"] if p["kind"] == "single"]
-        optimal = players.get("optimal", own)
-        entries.append(
-            {
-                "seed": seed,
-                "clean": own["clean"]["value"],
-                "pgd20": kept["robust"]["mixture"],
-                "standard": own["worst"]["value"],
-                "best single": max(singles),
-                "optimal": optimal["worst"]["value"],
-                "weights": own["weights"],
-                "optimal weights": optimal["weights"],
-                "seconds": records[-1]["seconds"],
-            }
-        )
-    return entries
+    """One entry a seed."""
+    return [
+        json.loads((kind.folder(args.runs, seed) / _RESULT).read_text())
+        for seed in range(args.seeds)
+    ]
 
 
 _COLUMNS = {
     "clean": "clean",
     "standard": "standard attacks",
-    "best single": "best network alone",
+    "best network": "best network alone",
+    "mean network": "mean network alone",
     "optimal": "optimal weights",
     "pgd20": "PGD-20, held out",
 }
@@ -134,7 +176,15 @@ def _spread(values: list[float]) -> str:
 
 
 def _cells(entries: list[dict[str, Any]]) -> list[str]:
-    cells = [_spread([entry[name] for entry in entries]) for name in _COLUMNS]
+    derived = [
+        {
+            **entry,
+            "best network": max(entry["networks"]),
+            "mean network": statistics.mean(entry["networks"]),
+        }
+        for entry in entries
+    ]
+    cells = [_spread([entry[name] for entry in derived]) for name in _COLUMNS]
     weights = "; ".join(
         " ".join(f"{100 * weight:.0f}" for weight in entry["weights"]) for entry in entries
     )
@@ -162,8 +212,9 @@ def _write(rows: dict[str, list[dict[str, Any]]], kinds: list[Kind], args: Any) 
         f"Written by `python -m benchmarks.training_digits` on {time.strftime('%Y-%m-%d')}, "
         f"mixsolve {mixsolve.__version__}: accuracy in percent, mean and standard deviation over "
         f"{args.seeds} seeds, of the mixture kept by its accuracy on held-out images, with the "
-        "weights it had. `standard attacks` are those of `mixsolve_torch.Standard` (100 steps, 5 "
-        "restarts) on 200 test images; `best network alone` and `optimal weights` are chosen on "
+        "weights it had. `standard attacks` are those of `mixsolve_torch.Standard` "
+        f"({_STEPS} steps, {_RESTARTS} restarts) on {_IMAGES} test images, on the mixture and on "
+        "each network alone; `best network alone` and `optimal weights` are chosen on "
         "these images, which flatters them.",
         "",
         "| " + " | ".join(heads) + " |",
@@ -194,10 +245,12 @@ def _plot(rows: dict[str, list[dict[str, Any]]], path: Path) -> None:
     figure = Figure(figsize=(7, 1.2 + 0.45 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     series = (("standard", "kept weights", "o", "#0072B2", -0.12),)
-    series += (("best single", "best network alone", "D", "#E69F00", 0.12),)
+    series += (("networks", "best network alone", "D", "#E69F00", 0.12),)
     for place, (_, entries) in enumerate(rows.items()):
         for key, label, mark, colour, shift in series:
-            values = [100 * entry[key] for entry in entries]
+            values = [
+                100 * (max(entry[key]) if key == "networks" else entry[key]) for entry in entries
+            ]
             heights = [place + shift] * len(values)
             named = {"label": label} if place == 0 else {}
             axes.plot(values, heights, mark, color=colour, alpha=0.7, markersize=6, **named)
