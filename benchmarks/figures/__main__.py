@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.figures import style
 from mixsolve.errors import MixsolveError
@@ -21,6 +22,11 @@ NAMES = ("motivating", "synthetic", "exact", "bounds", "game")
 OUT = Path(__file__).parents[1] / "results" / "figures"
 
 logger = logging.getLogger("mixsolve")
+
+
+def load(name: str) -> Any:
+    """Return the module of a figure, with its `measure` and its `draw`."""
+    return importlib.import_module(f"benchmarks.figures.{name}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in names:
             given = {"folder": options.runs, "every": options.every} if name == "cifar" else {}
             began = time.perf_counter()
-            figure = importlib.import_module(f"benchmarks.figures.{name}")
+            figure = load(name)
             numbers = figure.measure(**given)
             numbers["seconds"] = round(time.perf_counter() - began, 1)
             with style.look():

@@ -112,23 +112,23 @@ def save(name: str, numbers: dict[str, Any], picture: Figure, out: Path) -> None
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
     aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(_plain(numbers), indent=1, allow_nan=False) + "\n")
+    aside.write_text(json.dumps(plain(numbers), indent=1, allow_nan=False) + "\n")
     os.replace(aside, path)
     for suffix in (".png", ".svg"):
         plotting.save(picture, path.with_suffix(suffix))
     logger.info("%s: written to %s", name, out)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return numbers of JSON, to 9 digits and 1e-12: what is below that is rounding."""
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: plain(part) for key, part in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float):
         return 0.0 if abs(value) < 1e-12 else float(f"{value:.9g}")
     return value
