@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import checks
@@ -117,15 +118,22 @@ def _own_and_best_other(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
     return own, best_other
 
 
-def _zero_one(logits: Tensor, labels: Tensor) -> Tensor:
-    own, best_other = _own_and_best_other(logits.detach(), labels)
+def errs(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return a mask (..., B) of where the label's logit is not the only largest one."""
+    logits = logits.detach()
+    own = logits.gather(-1, labels.expand(logits.shape[:-1]).unsqueeze(-1))
     # Written so that a NaN, which attacks report only after their loop, counts as an error.
-    return (~(own > best_other)).to(logits.dtype)
+    return (logits < own).sum(dim=-1) < logits.shape[-1] - 1
+
+
+def _zero_one(logits: Tensor, labels: Tensor) -> Tensor:
+    return errs(logits, labels).to(logits.dtype)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
-    return -logits.log_softmax(dim=-1).gather(-1, index).squeeze(-1)
+    shape = logits.shape[:-1]
+    rows = logits.flatten(0, -2), labels.expand(shape).flatten()
+    return functional.cross_entropy(*rows, reduction="none").view(shape)
 
 
 def _bounded_margin(logits: Tensor, labels: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mixsolve.errors import GradientWarning, MixsolveError
 from mixsolve_torch import checks
-from mixsolve_torch.losses import LOSSES
+from mixsolve_torch.losses import errs
 from mixsolve_torch.mixture import Mixture, check_weights, run_member
 
 # A few images whose loss is flat are no sign of masking; a tenth of those still classified
@@ -128,7 +128,7 @@ class Members:
 
     def wrong(self, x: Tensor, y: Tensor) -> Tensor:
         """Return a mask (n, B) of which member errs on which image."""
-        return torch.stack([_wrong(self.logits(i, x), y) for i in range(len(self))])
+        return torch.stack([errs(self.logits(i, x), y) for i in range(len(self))])
 
     def expected(self, losses: Tensor | Sequence[Tensor]) -> Tensor:
         """Return ``sum_i weights_i losses_i`` (B,) in float64, for n losses or masks (B,).
@@ -136,8 +136,8 @@ class Members:
         The sum is taken in the order of the members, whatever the shape: equal losses have equal
         sums to the last bit, and the sum of n ones is `total`.
         """
-        value = torch.zeros_like(losses[0], dtype=torch.float64)
-        for weight, own in zip(self.weights, losses, strict=True):
+        value = losses[0].to(torch.float64) * self.weights[0]
+        for weight, own in zip(self.weights[1:], losses[1:], strict=True):
             value = torch.add(value, own.to(torch.float64), alpha=weight)
         return value
 
@@ -175,7 +175,7 @@ class Members:
                 self._backward(i, row, point, keep=q < len(rows) - 1) for q, row in enumerate(rows)
             ]
         logits = logits.detach()
-        wrong = _wrong(logits, y)
+        wrong = errs(logits, y)
         # One reduction tells both kinds of trouble: NaN and infinity outlive a maximum.
         largest = [part.abs().amax(dim=(1, 2, 3)) for part in parts]
         self._slopes[i].append((wrong, torch.stack(largest) if values.ndim == 2 else largest[0]))
@@ -227,7 +227,10 @@ class Members:
                 )
 
     def _run(self, i: int, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._autocast):
+        if self._autocast:
+            with torch.autocast(x.device.type, dtype=torch.bfloat16):
+                logits = run_member(self._models[i], self.indices[i], x)
+        else:
             logits = run_member(self._models[i], self.indices[i], x)
         checks.label_range("y", self._largest_label, logits.shape[1])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -262,10 +265,6 @@ class Members:
                 "detaches or runs without gradients, or use UniformBall, which needs none"
             )
         return own
-
-
-def _wrong(logits: Tensor, y: Tensor) -> Tensor:
-    return LOSSES["zero-one"].function(logits, y).to(torch.bool)
 
 
 def _warn(message: str) -> None:

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from mixsolve.errors import MixsolveError
 from mixsolve_torch.attacks.members import Members
-from mixsolve_torch.losses import LOSSES, Loss, LossFunction, get_loss
+from mixsolve_torch.losses import LOSSES, Loss, LossFunction, errs, get_loss
 
 MEAN_PROBABILITY = "mean-probability"
 _FLAT = 1e-12  # the least spread of the three largest logits that dlr divides by
@@ -65,7 +65,7 @@ def keep_better(
     if best_score is None:
         return point, score
     better = score.beats(best_score)
-    kept = torch.where(better[:, None, None, None], point, best)
+    kept = torch.where(better.view(-1, 1, 1, 1), point, best)
     return kept, score.where(better, best_score)
 
 
@@ -163,7 +163,7 @@ class Objective:
 
     def judge(self, logits: Sequence[Tensor], y: Tensor) -> Score:
         """Return the score of images from the logits (B, classes) of every member on them."""
-        wrong = [LOSSES["zero-one"].function(own, y) for own in logits]
+        wrong = [errs(own, y) for own in logits]
         with torch.no_grad():
             losses = [self.function(i)(own, y) for i, own in enumerate(logits)]
         return Score(self.members.expected(wrong), self._combine(losses))
