@@ -20,6 +20,7 @@ _DISPLAY = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.D
 _LIMITS = re.compile(r"\\(min|max|sup|inf)_")
 _ROLE = re.compile(r":math:`([^`]+)`")
 _SHARED = re.compile(r"^((?:\w+, )+\w+)\n((?: {4}.*(?:\n|$))+)", re.MULTILINE)
+_CHOICE = re.compile(r"^((?:\w+, )*\w+ : )\{(.+?)\}", re.MULTILINE)
 _DIRECTIVE = re.compile(r"^( *)\.\. math::(.*(?:\n(?:\1 +\S.*| *$))*)", re.MULTILINE)
 
 
@@ -41,8 +42,8 @@ def _mathml(formula: str, display: str) -> str:
 class Docstrings(griffe.Extension):
     """Makes the formulas of docstrings those of pages; mkdocstrings calls it.
 
-    Parameters that share a description without a type are told apart, since the parser gives all of
-    them the type and the default of the first.
+    The parser would give parameters that share a description without a type the type and the
+    default of the first, and take the first of ``{"Linf", "L2"}`` for a default.
     """
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
@@ -51,11 +52,16 @@ class Docstrings(griffe.Extension):
             return
         text = _ROLE.sub(r"\\(\1\\)", obj.docstring.value)
         text = _DIRECTIVE.sub(_display, text)
-        obj.docstring.value = _SHARED.sub(_apart, text)
+        text = _SHARED.sub(_apart, text)
+        obj.docstring.value = _CHOICE.sub(_either, text)
 
 
 def _apart(found: re.Match[str]) -> str:
     return "".join(f"{name}\n{found[2]}" for name in found[1].split(", "))
+
+
+def _either(found: re.Match[str]) -> str:
+    return found[1] + " or ".join(found[2].split(", "))
 
 
 def _display(found: re.Match[str]) -> str:

@@ -100,10 +100,12 @@ def test_docstrings_become_what_the_parser_understands(site):
     function = griffe.Function("f")
     function.docstring = griffe.Docstring(
         "A bound of :math:`x`.\n\n.. math::\n    y\n    + z\n\nThe end.\n\n"
-        "Parameters\n----------\na, b\n    See `g`.\nc, d : int\n    Numbers."
+        "Parameters\n----------\na, b\n    See `g`.\nc, d : int\n    Numbers.\n"
+        'e : {"x", "y"} or None, default None\n    A choice.'
     )
     site.Docstrings().on_object(obj=function)
     assert function.docstring.value == (
         "A bound of \\(x\\).\n\n\n\\[y + z\\]\n\nThe end.\n\n"
-        "Parameters\n----------\na\n    See `g`.\nb\n    See `g`.\nc, d : int\n    Numbers."
+        "Parameters\n----------\na\n    See `g`.\nb\n    See `g`.\nc, d : int\n    Numbers.\n"
+        'e : "x" or "y" or None, default None\n    A choice.'
     )
