@@ -247,7 +247,7 @@ def _values(axes: Axes, numbers: dict[str, Any]) -> None:
 
 
 def _gaps(axes: Axes, numbers: dict[str, Any]) -> None:
-    floor = 1e-6
+    floor = 1e-7
     gap = {
         name: {part: np.maximum(values, floor) for part, values in parts.items()}
         for name, parts in numbers["gap"].items()

@@ -135,12 +135,11 @@ class Draws:
         """Count the sets that the draws fool in the discs of radius `eps`."""
         n_classifiers, n_samples, n_draws = self._gains.shape
         codes = np.zeros((n_samples, n_draws), np.int32)
-        for k in range(n_classifiers):
-            limits = -self._margins[:, k, None]
-            if eps > 0:
-                codes |= (self._gains[k] <= limits / eps).astype(np.int32) << k
-            else:
-                codes |= (limits >= 0).astype(np.int32) << k
+        limits = -self._margins / eps if eps > 0 else -self._margins
+        for k in reversed(range(n_classifiers)):
+            reached = self._gains[k] if eps > 0 else 0.0
+            codes <<= 1
+            codes |= reached <= limits[:, k, None]
         codes += np.arange(n_samples, dtype=np.int32)[:, None] << n_classifiers
         counts = np.bincount(codes.ravel(), minlength=n_samples << n_classifiers)
         return Sets(counts.reshape(n_samples, -1))
