@@ -86,6 +86,7 @@ def test_formulas_are_drawn(site):
     page = '<p>with <span class="arithmatex">\\(a &lt; b_i\\)</span></p>'
     drawn = site.on_page_content(page)
     assert "arithmatex" not in drawn
+    assert "<mo>&#x0003C;</mo>" in drawn
     assert "<msub><mi>b</mi><mi>i</mi></msub>" in drawn
     assert drawn.startswith("<p>with <math")
     assert drawn.endswith("</math></p>")
