@@ -11,12 +11,15 @@ the distinct candidates of each sample.
 """
 
 import logging
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixsolve.engines.base import Condensing, Engine
+from mixsolve.engines.base import Condensing, Engine, count_passes
 from mixsolve.engines.memory import MemoryEngine
+from mixsolve.problem import Outcome, Problem
+from mixsolve.solution import Attack
 from mixsolve.tensor import LossTensor
 
 logger = logging.getLogger("mixsolve")
@@ -97,6 +100,56 @@ class Reduction:
         originals = np.repeat(np.arange(self.groups.size), counts)
         rows = self._kept.offsets[originals] + candidates[entries]
         return originals, self._kept.candidates[rows].astype(np.int64), mass[entries]
+
+
+class Shrunk:
+    """The game that a method works on: the problem's own, or a smaller one of the same optimum.
+
+    Parameters
+    ----------
+    problem : Problem
+        What is to be solved.
+
+    Attributes
+    ----------
+    engine : Engine
+        Of the game to work on.
+    alpha : ndarray of float64, shape (n_samples,), or None
+        Regularisation of its samples.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        began = time.perf_counter()
+        self.engine, self.alpha = problem.engine, problem.alpha
+        self._problem = problem
+        self._reduction = reduce(self.engine, self.alpha) if problem.presolve else None
+        if self._reduction is not None:
+            self.engine, self.alpha = self._reduction.engine, self._reduction.alpha
+        self._seconds = time.perf_counter() - began
+
+    def lift(
+        self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Masses on candidates of the game worked on, as masses of the original (`Reduction`)."""
+        if self._reduction is None:
+            return samples, candidates, mass
+        return self._reduction.lift(samples, candidates, mass)
+
+    def outcome(
+        self,
+        weights: np.ndarray,
+        message: str = "",
+        *,
+        attack: Attack | None = None,
+        proof: np.ndarray | None = None,
+    ) -> Outcome:
+        """What a method hands back, with the passes over this game and what it shrank to."""
+        words = [message] if message else []
+        if self._reduction is not None:
+            count_passes(self._problem.engine, self.engine)
+            words.insert(0, self._reduction.message)
+        timings = {"presolve": self._seconds}
+        return Outcome(weights, attack, proof, "; ".join(words), timings)
 
 
 def reduce(engine: Engine, alpha: np.ndarray | None) -> Reduction | None:

@@ -94,3 +94,30 @@ def test_what_neither_can_solve_is_not_called_a_success(monkeypatch):
         solution = mixsolve.solve(games.gamma_game(200, 6, 4, seed=3).losses, tol=1e-12)
     assert not solution.success
     assert solution.gap > solution.tolerance
+
+
+def test_newton_asks_for_the_exact_optimum_once_however_many_steps_are_cut_back(monkeypatch):
+    losses = games.paper2d(n_samples=300, n_candidates=200, seed=0).losses
+    asked = []
+    optimal = lp.optimal_weights
+
+    def counted(*arguments):
+        asked.append(1)
+        return optimal(*arguments)
+
+    monkeypatch.setattr(lp, "optimal_weights", counted)
+    solution = mixsolve.solve(losses, 0.001, tol=1e-9)
+    assert solution.success
+    assert solution.nit > 5
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("method", ["newton", "apg"])
+def test_repeated_candidates_are_merged_before_either_entropic_method(method):
+    losses = games.paper2d(n_samples=200, n_candidates=200, seed=0).losses
+    shrunk = mixsolve.solve(losses, 0.1, method=method, tol=1e-7)
+    plain = mixsolve.solve(losses, 0.1, method=method, tol=1e-7, presolve=False)
+    assert shrunk.n_passes < 0.7 * plain.n_passes
+    assert "presolve kept" in shrunk.message
+    assert "presolve" not in plain.message
+    assert abs(shrunk.value - plain.value) <= 2e-7

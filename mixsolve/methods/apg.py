@@ -18,7 +18,8 @@ import math
 
 import numpy as np
 
-from mixsolve import simplex
+from mixsolve import presolve, simplex
+from mixsolve.engines.base import Engine
 from mixsolve.problem import Outcome, Problem
 from mixsolve.stopping import Stop
 
@@ -28,20 +29,23 @@ _SHRINK = 0.8  # of the curvature estimate after each accepted step, so that it 
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Minimise eq. (7) from `start`; the best iterate is kept."""
+    game = presolve.Shrunk(problem)
+    engine, alpha = game.engine, game.alpha
+    assert alpha is not None
     point = ahead = start
     theta = 1.0
-    here = problem.soft_response(ahead)
-    curvature = _first_curvature(problem)
+    here = engine.soft_response(ahead, alpha, hessian=False)
+    curvature = _first_curvature(engine, alpha)
     for _ in stop.iterations(DEFAULT_MAX_ITER):
         while True:
             candidate = simplex.project(ahead - here.gradient / curvature)
-            there = problem.soft_response(candidate)
+            there = engine.soft_response(candidate, alpha, hessian=False)
             step = candidate - ahead
             bend = float((there.gradient - here.gradient) @ step)
             if bend <= 0.5 * curvature * float(step @ step) or stop.seconds_left == 0.0:
                 break
             curvature *= 2.0
-        bound = there.lower_bound(candidate, problem.lowest(there.gradient))
+        bound = there.lower_bound(candidate, float(there.gradient.min()))
         if stop.record(candidate, there.value, bound):
             break
         if float((ahead - candidate) @ (candidate - point)) > 0.0:
@@ -50,13 +54,12 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             theta_next = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * theta * theta))
             ahead = candidate + (theta - 1.0) / theta_next * (candidate - point)
             theta, point = theta_next, candidate
-            here = problem.soft_response(ahead)
+            here = engine.soft_response(ahead, alpha, hessian=False)
         curvature *= _SHRINK
-    return Outcome(start if stop.weights is None else stop.weights, proof=stop.proof)
+    return game.outcome(start if stop.weights is None else stop.weights, proof=stop.proof)
 
 
-def _first_curvature(problem: Problem) -> float:
+def _first_curvature(engine: Engine, alpha: np.ndarray) -> float:
     """A guess below M^2 / min alpha, which bounds the curvature along any one coordinate."""
-    assert problem.alpha is not None
-    guess = 0.1 * problem.engine.spread**2 / float(problem.alpha.max())
+    guess = 0.1 * engine.spread**2 / float(alpha.max())
     return guess if guess > 0.0 else 1.0

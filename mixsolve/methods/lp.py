@@ -17,7 +17,6 @@ Reference: Blankenship and Falk, Infinitely constrained optimization problems, 1
 """
 
 import logging
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -43,14 +42,8 @@ _SMALL_MAX_ITER = 50  # beyond, the next round's rows help more than further ite
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Solve the exact problem from `start`."""
-    began = time.perf_counter()
-    engine, lift, words = problem.engine, None, []
-    if problem.presolve:
-        reduction = presolve.reduce(engine, None)
-        if reduction is not None:
-            engine, lift = reduction.engine, reduction.lift
-            words.append(reduction.message)
-    presolved = time.perf_counter()
+    game = presolve.Shrunk(problem)
+    engine = game.engine
     rounds = _Rounds(engine, stop)
     weights, radius = start, _first_radius(engine)
     if not problem.warm:
@@ -61,17 +54,9 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples * engine.n_classifiers)
             count_passes(engine, level)
     weights = rounds.run(weights, radius)
-    if engine is not problem.engine:
-        count_passes(problem.engine, engine)
-    words.append(rounds.message())
-    timings = {"presolve": presolved - began}
     played = rounds.attack()
-    if played is None:
-        return Outcome(weights, message="; ".join(words), timings=timings)
-    if lift is not None:
-        played = lift(*played)
-    attack = problem.engine.strategy(*played)
-    return Outcome(weights, attack, message="; ".join(words), timings=timings)
+    attack = None if played is None else problem.engine.strategy(*game.lift(*played))
+    return game.outcome(weights, rounds.message(), attack=attack)
 
 
 def optimal_weights(engine: Engine, start: np.ndarray, stop: Stop) -> np.ndarray:

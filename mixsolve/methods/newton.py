@@ -23,8 +23,6 @@ References: Meunier et al., ICML 2021, section 4.1; Nocedal and Wright, Numerica
 2006, chapters 3 and 16.
 """
 
-import time
-
 import numpy as np
 
 from mixsolve import presolve, simplex
@@ -55,15 +53,9 @@ _ROUNDING = 1e-13  # of the largest curvature, likewise
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Minimise eq. (7) from `start`."""
-    began = time.perf_counter()
-    engine, alpha, words = problem.engine, problem.alpha, []
+    game = presolve.Shrunk(problem)
+    engine, alpha = game.engine, game.alpha
     assert alpha is not None
-    if problem.presolve:
-        reduction = presolve.reduce(engine, alpha)
-        if reduction is not None and reduction.alpha is not None:
-            engine, alpha = reduction.engine, reduction.alpha
-            words.append(reduction.message)
-    presolved = time.perf_counter()
     weights, radius, crowded = start, _FAR, False
     nearly_exact = float(alpha.max()) <= _NEARLY_EXACT * engine.spread
     for samples in [*([] if problem.warm else subsamples(engine)), None]:
@@ -81,11 +73,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         count_passes(engine, level)
     rounds = _Rounds(engine, alpha, stop)
     weights = rounds.run(weights, radius, crowded)
-    if engine is not problem.engine:
-        count_passes(problem.engine, engine)
-    words.append(rounds.message)
-    timings = {"presolve": presolved - began}
-    return Outcome(weights, proof=stop.proof, message="; ".join(words), timings=timings)
+    return game.outcome(weights, rounds.message, proof=stop.proof)
 
 
 class _Rounds:
@@ -192,7 +180,9 @@ def descend(engine: Engine, alpha: np.ndarray, weights: np.ndarray, stop: Stop) 
         ridge = max(_DAMPING * (soft.value - bound), _ROUNDING * largest, _TINY)
         target = minimize_quadratic(soft.gradient, soft.hessian, weights, ridge)
         weights, soft, length = _line_search(engine, alpha, weights, soft, target)
-        cuts += length < _CUT
+        if length >= _CUT:
+            continue
+        cuts += 1
         if cuts == _MAX_CUTS:
             # The model misses kinks on the way: alpha is small for this game.
             exact = lp.optimal_weights(engine, weights, stop.part(float(alpha.min())))
