@@ -17,8 +17,6 @@ import json
 import logging
 import math
 import os
-import signal
-import threading
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -26,27 +24,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mixsolve.errors import MixsolveError
-from mixsolve_torch.attacks import PGD
 from mixsolve_torch.datasets import load_data
 from mixsolve_torch.evaluation import evaluate
 from mixsolve_torch.evaluation_report import Evaluation
-from mixsolve_torch.losses import expected_loss
 from mixsolve_torch.mixture import Mixture
 from mixsolve_torch.models import build_model
 from mixsolve_torch.training import checkpoint
 from mixsolve_torch.training.algorithm import Algorithm2
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.images import ImageSet
+from mixsolve_torch.training.interrupt import Interrupt
 from mixsolve_torch.training.journal import Journal, history_plot
+from mixsolve_torch.training.measure import measure
 from mixsolve_torch.training.ranks import Ranks
 
 logger = logging.getLogger(__name__)
-
-_EVALUATION_SEED = 0x5EED  # the same attacks for every epoch and every run: epochs compare
-_BATCH = 512  # images measured at a time
 
 
 @dataclass(frozen=True)
@@ -154,7 +148,7 @@ class _Run:
         if self._ranks.first:
             self._folder.mkdir(parents=True, exist_ok=True)
         with (
-            _Interrupt(self._ranks.size == 1) as interrupt,
+            Interrupt(self._ranks.size == 1) as interrupt,
             Journal(
                 self._folder,
                 records=self._records,
@@ -194,7 +188,7 @@ class _Run:
             "learning_rate": algorithm.learning_rate,
             **summary,
             "weights": algorithm.mixture.weights.tolist(),
-            **self._measure(algorithm.evaluated),
+            **measure(algorithm.evaluated, self._measured, self._config, self._ranks),
             "split": self._config.evaluation.select,
         }
         self._records.append(record)
@@ -211,37 +205,6 @@ class _Run:
                 self._best,
             )
         self._save()
-
-    def _measure(self, mixture: Mixture) -> dict[str, dict[str, Any]]:
-        """Clean accuracy, and accuracy under PGD, of the mixture and of each model alone."""
-        config = self._config
-        limit = config.evaluation.images or len(self._measured)
-        mine = self._ranks.part(torch.arange(min(limit, len(self._measured))))
-        generator = torch.Generator(self._ranks.device).manual_seed(_EVALUATION_SEED)
-        alone = list(torch.eye(len(mixture), dtype=torch.float64))
-        players = alone if len(mixture) == 1 else [mixture.weights, *alone]
-        attacked = Mixture(mixture.models)
-        errors = torch.zeros(2, len(players), dtype=torch.float64, device=self._ranks.device)
-        for chosen in mine.split(_BATCH):
-            x, y = self._measured.batch(chosen)
-            for place, weights in enumerate(players):
-                attacked.set_weights(weights)
-                attack = PGD(
-                    config.attack.norm,
-                    config.attack.radius,
-                    steps=config.evaluation.steps,
-                    autocast=config.run.autocast,
-                )
-                point = attack(attacked, x, y, generator)[0]
-                errors[0, place] += _errors(attacked, x, y)
-                errors[1, place] += _errors(attacked, point, y)
-        count = torch.tensor(float(len(mine)), dtype=torch.float64, device=self._ranks.device)
-        totals = self._ranks.mean(errors) / self._ranks.mean(count)
-        clean, robust = (1 - totals).tolist()
-        return {
-            "clean": {"mixture": clean[0], "models": clean[-len(mixture) :]},
-            "robust": {"mixture": robust[0], "models": robust[-len(mixture) :]},
-        }
 
     def _save(self) -> None:
         state = self._algorithm.state()
@@ -314,41 +277,6 @@ class _Run:
                 evaluation.to_json(self._folder / "evaluation.json")
                 evaluation.plot(self._folder / "evaluation.png")
         return Training(mixture, self._records, kept["record"], evaluation, self._folder)
-
-
-class _Interrupt:
-    """Turns the first Ctrl-C into a wish, heard when the step is made; the second one interrupts.
-
-    Ranks that stop at different steps cannot save together: several of them end where they are, and
-    go on from the last checkpoint.
-    """
-
-    def __init__(self, enabled: bool) -> None:
-        self.asked = False
-        self._enabled = enabled and threading.current_thread() is threading.main_thread()
-
-    def __enter__(self) -> _Interrupt:
-        if self._enabled:
-            self._before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._enabled:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _ask(self, number: int, frame: object) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, self._before)
-
-
-def _errors(mixture: Mixture, x: Tensor, y: Tensor) -> Tensor:
-    modes = [(part, part.training) for part in mixture.modules()]
-    mixture.eval()
-    with torch.no_grad():
-        errors = expected_loss(mixture, x, y).sum()
-    for part, training in modes:
-        part.training = training
-    return errors
 
 
 def _most_robust(records: list[dict[str, Any]]) -> dict[str, Any]:

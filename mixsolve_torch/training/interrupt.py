@@ -1,0 +1,43 @@
+"""Ctrl-C that waits for the step under way, so that what is saved is a whole number of steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+
+class Interrupt:
+    """Turns the first Ctrl-C into a wish, heard when the step is made; the second one interrupts.
+
+    Only the main thread can listen; elsewhere nothing changes. Ranks that stop at different steps
+    cannot save together: several of them end where they are, and go on from the last checkpoint.
+
+    Parameters
+    ----------
+    enabled : bool
+        Whether to listen.
+
+    Attributes
+    ----------
+    asked : bool
+        Whether somebody pressed Ctrl-C.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self.asked = False
+        self._enabled = enabled and threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> Interrupt:
+        """Listen."""
+        if self._enabled:
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do as before."""
+        if self._enabled:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, number: int, frame: object) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, self._before)

@@ -1,0 +1,78 @@
+"""How robust a mixture under training is: its accuracy, and that of each model alone, under PGD.
+
+The mixture and each of its models are attacked on their own; the accuracy of the mixture is the
+exact expectation over its models. The attacks draw the same numbers every time, so that epochs and
+runs compare.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixsolve_torch.attacks import PGD, frozen
+from mixsolve_torch.losses import expected_loss
+from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.images import ImageSet
+from mixsolve_torch.training.ranks import Ranks
+
+_SEED = 0x5EED
+_BATCH = 512  # images at a time
+
+
+def measure(
+    mixture: Mixture, data: ImageSet, config: TrainConfig, ranks: Ranks
+) -> dict[str, dict[str, Any]]:
+    """Return clean and robust accuracy of a mixture and of each of its models.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        The classifiers; their modes come back as they were.
+    data : ImageSet
+        What to measure on, the same on all ranks, which share it out.
+    config : TrainConfig
+        The ball, the attack's steps and the number of images.
+    ranks : Ranks
+        This process among those of the run.
+
+    Returns
+    -------
+    dict
+        "clean" and "robust", each with the accuracy of the "mixture" and a list for the "models".
+    """
+    count = min(config.evaluation.images or len(data), len(data))
+    mine = ranks.part(torch.arange(count))
+    generator = torch.Generator(ranks.device).manual_seed(_SEED)
+    alone = list(torch.eye(len(mixture), dtype=torch.float64))
+    players = alone if len(mixture) == 1 else [mixture.weights, *alone]
+    player = Mixture(mixture.models)
+    errors = torch.zeros(2, len(players), dtype=torch.float64, device=ranks.device)
+    for chosen in mine.split(_BATCH):
+        x, y = data.batch(chosen)
+        for place, weights in enumerate(players):
+            player.set_weights(weights)
+            attack = PGD(
+                config.attack.norm,
+                config.attack.radius,
+                steps=config.evaluation.steps,
+                autocast=config.run.autocast,
+            )
+            point = attack(player, x, y, generator)[0]
+            errors[0, place] += _errors(player, x, y)
+            errors[1, place] += _errors(player, point, y)
+    measured = torch.tensor(float(len(mine)), dtype=torch.float64, device=ranks.device)
+    clean, robust = (1 - ranks.mean(errors) / ranks.mean(measured)).tolist()
+    return {
+        "clean": {"mixture": clean[0], "models": clean[-len(mixture) :]},
+        "robust": {"mixture": robust[0], "models": robust[-len(mixture) :]},
+    }
+
+
+def _errors(mixture: Mixture, x: Tensor, y: Tensor) -> Tensor:
+    """Return the expected number of errors."""
+    with frozen(mixture), torch.no_grad():
+        return expected_loss(mixture, x, y).sum()
