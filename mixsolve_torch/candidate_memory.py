@@ -1,7 +1,8 @@
 """Where the loss tensor is kept in memory while it is built: once, never twice.
 
-It is allocated whole where the number of samples is known, and grows in place where it is not:
-joining parts at the end would need room for the parts and for the whole.
+It is allocated whole where the number of samples is known. Where it is not, rows gather in blocks,
+which move into the whole one by one at the end: a block's memory goes back to the system before the
+pages that the next one fills are taken.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from mixsolve.errors import MixsolveError
 
+# The system takes back at once what was allocated in pieces as large as this.
+_BLOCK_BYTES = 1 << 26
+
 
 class MemoryStore:
     """Rows of a tensor in memory, batch after batch.
@@ -21,15 +25,16 @@ class MemoryStore:
     device : torch.device
         Where the tensor is to be.
     samples : int or None
-        Rows in all. None if it is not known: rows then gather in host memory, where an array grows
-        without a copy, and move to the device at the end.
+        Rows in all. None if it is not known: rows then gather in host memory and move to the device
+        at the end.
     """
 
     def __init__(self, device: torch.device, samples: int | None) -> None:
         self._device = device
         self._samples = samples
         self._whole: Tensor | None = None
-        self._host = np.empty((0, 0), dtype=np.uint8)
+        self._blocks: list[np.ndarray] = []
+        self._filled = 0  # rows of the last block
         self._like: Tensor | None = None
         self._done = 0
 
@@ -53,11 +58,16 @@ class MemoryStore:
             self._whole[self._done : end] = rows
         else:
             flat = rows.cpu().contiguous().reshape(len(rows), -1).view(torch.uint8).numpy()
-            if end > len(self._host):
-                # Little at a time: the system moves the pages of a large array, it copies none.
-                room = max(end, len(self._host) * 9 // 8)
-                self._host.resize((room, flat.shape[1]), refcheck=False)
-            self._host[self._done : end] = flat
+            while len(flat):
+                if not self._blocks or self._filled == len(self._blocks[-1]):
+                    room = max(1, _BLOCK_BYTES // max(1, flat.shape[1]))
+                    self._blocks.append(np.empty((room, flat.shape[1]), dtype=np.uint8))
+                    self._filled = 0
+                block = self._blocks[-1]
+                taken = min(len(flat), len(block) - self._filled)
+                block[self._filled : self._filled + taken] = flat[:taken]
+                self._filled += taken
+                flat = flat[taken:]
         self._done = end
 
     def finish(self) -> Tensor:
@@ -65,9 +75,15 @@ class MemoryStore:
         if self._whole is not None:
             return self._whole
         assert self._like is not None
-        self._host.resize((self._done, self._host.shape[1]), refcheck=False)
+        whole = np.empty((self._done, self._blocks[0].shape[1]), dtype=np.uint8)
+        done = 0
+        while self._blocks:
+            block = self._blocks.pop(0)[: self._done - done]
+            whole[done : done + len(block)] = block
+            done += len(block)
+            del block  # its memory goes before the next block moves
         shape = (self._done, *self._like.shape[1:])
-        host = torch.from_numpy(self._host).view(self._like.dtype).reshape(shape)
+        host = torch.from_numpy(whole).view(self._like.dtype).reshape(shape)
         if self._device.type == "cpu":
             return host
         return _allocate(shape, host.dtype, self._device).copy_(host)

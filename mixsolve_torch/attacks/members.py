@@ -103,7 +103,11 @@ class Members:
         chosen = check_weights(mixture.weights if weights is None else weights, len(mixture))
         self.indices = [k for k, weight in enumerate(chosen.tolist()) if weight > 0]
         self.weights = [float(chosen[k]) for k in self.indices]
-        self.total = sum(self.weights)
+        self.total = 0.0
+        for (
+            weight
+        ) in self.weights:  # as `expected` adds: from Python 3.12 on, sum() rounds otherwise
+            self.total += weight
         models = [mixture.models[k] for k in self.indices]
         self._models: list[Any] = [torch.compile(m) for m in models] if compile else models
         self._autocast = autocast
