@@ -88,11 +88,28 @@ class PGD(SearchAttack):
         self, objective: Objective, start: Tensor, center: Tensor, y: Tensor
     ) -> Iterator[tuple[Tensor, Score]]:
         """Yield the points of the ascent and their scores."""
-        step = 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
         point = start
         for _ in range(self.steps):
-            score, gradient = objective.score_and_gradient(point, y)
+            score, ahead = self.step(objective, point, center, y)
             yield point, score
-            ahead = torch.add(point, steepest(gradient, self.norm), alpha=step)
-            point = project(ahead, center, self.norm, self.eps)
+            point = ahead
         yield point, objective.score(point, y)
+
+    def step(
+        self, objective: Objective, point: Tensor, center: Tensor, y: Tensor
+    ) -> tuple[Score, Tensor]:
+        """Return the score of a point and the next point, both of one pass of the classifiers.
+
+        Parameters
+        ----------
+        objective : Objective
+            What is ascended.
+        point, center : torch.Tensor of shape (B, C, H, W)
+            Points of the ball, and the images at its center.
+        y : torch.Tensor of shape (B,), int64
+            True classes.
+        """
+        length = 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
+        score, gradient = objective.score_and_gradient(point, y)
+        ahead = torch.add(point, steepest(gradient, self.norm), alpha=length)
+        return score, project(ahead, center, self.norm, self.eps)

@@ -129,7 +129,8 @@ class Adversary:
         attacked : torch.Tensor of shape (B, C, H, W)
             The last point.
         errors : torch.Tensor of shape (B,), float64
-            The expected 0/1 loss of the mixture there, as the classifiers were run in the attack.
+            The expected 0/1 loss of the mixture one step before, where the last gradient was
+            taken: that at the last point would cost another pass.
         """
         with frozen(self._mixture), self._statistics():
             objective = (
@@ -137,9 +138,9 @@ class Adversary:
                 if self._trades
                 else Objective(self._members, self._attack.loss)
             )
-            start = self._attack.starts(x, generator)
-            for attacked, score in self._attack.visit(objective, start, x, y):  # noqa: B007
-                pass
+            attacked = self._attack.starts(x, generator)
+            for _ in range(self._attack.steps):
+                score, attacked = self._attack.step(objective, attacked, x, y)
         return attacked, score.errors
 
     def check(self) -> None:
