@@ -285,12 +285,13 @@ def _most_robust(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Say in which settings two runs differ, where and how a run runs apart."""
+    """Say in which settings two runs differ, except where they run and how they end."""
     words = []
     for section, values in new.items():
         for name, value in values.items():
             before = old.get(section, {}).get(name)
             free = section == "run" and name in ("out", "tensorboard", "save_every")
+            free |= section == "evaluation" and name.startswith("final")
             if before != value and not free:
                 words.append(f"{section}.{name} was {json.dumps(before)}, is {json.dumps(value)}")
     return words

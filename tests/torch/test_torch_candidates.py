@@ -182,21 +182,23 @@ def test_a_tensor_that_grows_is_the_tensor(linear, mixture, generator):
 
 
 PEAK = """
-import resource, torch
+import torch
 from mixsolve_torch.candidate_memory import MemoryStore
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def kilobytes(name):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 rows = torch.ones(1000, 100, 10, dtype=torch.uint8)
 store = MemoryStore(torch.device("cpu"), {samples})
-before = peak()
+before = kilobytes("VmRSS")
 for _ in range(400):
     store.append(rows)
 values = store.finish()
 assert values.shape == (400_000, 100, 10) and int(values[::1000].sum()) == 400_000
-print((peak() - before) / values.numel())
+print((kilobytes("VmHWM") - before) * 1024 / values.numel())
 """
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("samples", [None, 400_000])
 def test_memory_holds_the_tensor_once(samples):
     done = subprocess.run(
@@ -205,7 +207,7 @@ def test_memory_holds_the_tensor_once(samples):
         text=True,
         check=True,
     )
-    assert 0.5 < float(done.stdout) < 1.25
+    assert 0.9 < float(done.stdout) < 1.25
 
 
 def test_rows_gather_in_order_whatever_their_number(monkeypatch):

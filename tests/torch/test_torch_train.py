@@ -152,6 +152,17 @@ def test_a_run_in_the_way_is_refused(whole):
     assert (folder / "last.pt").read_bytes() == before
 
 
+def test_a_finished_run_can_be_attacked_again(whole):
+    training, folder = whole
+    final = EvaluationConfig(
+        steps=2, images=20, final="pgd", final_steps=2, final_restarts=1, final_images=10
+    )
+    again = train(tiny(folder, evaluation=final), resume=True)
+    assert again.records == training.records
+    assert again.evaluation is not None
+    assert (folder / "evaluation.json").exists()
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(tmp_path):
     healthy = tiny(tmp_path / "run", optimizer=OptimizerConfig(epochs=3, batch_size=32))
     train(replace(healthy, optimizer=OptimizerConfig(epochs=1, batch_size=32)))
