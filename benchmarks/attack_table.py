@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import time
@@ -27,6 +26,7 @@ from rich.table import Table
 
 import mixsolve
 from benchmarks.solvers import RESULTS
+from mixsolve.files import write_text
 from mixsolve_torch import PGD, Attack, Mixture, build_losses, digits, digits_cnn, fit
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.bootstrap import Estimate, bootstrap
@@ -206,7 +206,7 @@ def _save(
         row = " | ".join(own[name].percent() for own in cells.values())
         lines.append(f"| {name} | {row} |")
     lines += ["", *(f"- {_sentence(order)}" for order in orders), ""]
-    _write(out / "attack_table.md", "\n".join(lines))
+    write_text(out / "attack_table.md", "\n".join(lines))
     content = {
         "header": header,
         "accuracies": {
@@ -216,13 +216,7 @@ def _save(
         "orders": orders,
         "seconds": round(seconds, 1),
     }
-    _write(out / "attack_table.json", json.dumps(content, indent=1))
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text)
-    os.replace(aside, path)
+    write_text(out / "attack_table.json", json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import mixsolve
-from benchmarks.solvers import RESULTS, _write
+from benchmarks.solvers import RESULTS
+from mixsolve.files import write_text
 from mixsolve_torch import PGD, Mixture, digits_cnn
 from mixsolve_torch.attacks import frozen
 from mixsolve_torch.models import resnet18
@@ -213,8 +214,8 @@ def _save(out: Path, figures: list[Figure], threads: int) -> None:
         *("| " + " | ".join(_cells(figure)) + " |" for figure in figures),
         "",
     ]
-    _write(out / "attacks.md", "\n".join(lines))
-    _write(
+    write_text(out / "attacks.md", "\n".join(lines))
+    write_text(
         out / "attacks.json",
         json.dumps(
             {"machine": machine, "figures": [asdict(figure) for figure in figures]}, indent=1

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from rich.table import Table
 
 import mixsolve
 from benchmarks.solvers import RESULTS
+from mixsolve.files import write_text
 from mixsolve.linear_game import paper2d_exact
 from mixsolve_torch import APGD, ARC, PGD, Attack, Mixture, Standard, Subset, expected_loss
 from mixsolve_torch.linear_images import linear_images
@@ -129,14 +129,10 @@ def main() -> None:
         "",
     ]
     args.out.mkdir(parents=True, exist_ok=True)
-    _write(args.out / "attacks_exact.md", "\n".join(lines))
-    _write(args.out / "attacks_exact.json", json.dumps({"header": header, "rows": rows}, indent=1))
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text)
-    os.replace(aside, path)
+    write_text(args.out / "attacks_exact.md", "\n".join(lines))
+    write_text(
+        args.out / "attacks_exact.json", json.dumps({"header": header, "rows": rows}, indent=1)
+    )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import mixsolve
 from benchmarks import latency
 from mixsolve import games
 from mixsolve.bench import report, runner
+from mixsolve.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 1e-8
@@ -112,16 +113,10 @@ def _save(
         lines += ["## Figures", "", "| figure | measured |", "|---|---|"]
         lines += [f"| {name} | {value} |" for name, value in figures.items()] + [""]
     lines += [f"![certified gap against time]({suite}.png)", ""]
-    _write(out / f"{suite}.md", "\n".join(lines))
+    write_text(out / f"{suite}.md", "\n".join(lines))
     data = {title: [asdict(row) for row in rows] for title, (rows, _) in panels.items()}
-    _write(out / f"{suite}.json", json.dumps({"games": data, "figures": figures}, indent=1))
+    write_text(out / f"{suite}.json", json.dumps({"games": data, "figures": figures}, indent=1))
     report.plot(panels, out / f"{suite}.png")
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text)
-    os.replace(aside, path)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import platform
 import statistics
 import sys
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 import mixsolve
 from benchmarks.solvers import RESULTS
+from mixsolve.files import write_text
 from mixsolve_torch.models import build_model
 from mixsolve_torch.training import (
     AttackConfig,
@@ -257,9 +257,7 @@ def _write(rows: list[dict[str, Any]], apart: list[str], out: Path) -> None:
         ("training.md", "\n".join(lines)),
         ("training.json", json.dumps(rows, indent=1)),
     ):
-        aside = out / (name + ".part")
-        aside.write_text(text)
-        os.replace(aside, out / name)
+        write_text(out / name, text)
 
 
 if __name__ == "__main__":

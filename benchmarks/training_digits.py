@@ -31,6 +31,7 @@ from rich.table import Table
 import mixsolve
 from benchmarks.solvers import RESULTS
 from mixsolve import plotting
+from mixsolve.files import write_text
 from mixsolve_torch import Mixture, Standard, build_losses, build_model, load_data
 from mixsolve_torch.training import checkpoint
 
@@ -146,9 +147,7 @@ def attack(folder: Path) -> None:
         "epoch": kept["record"]["epoch"],
         "seconds": records[-1]["seconds"],
     }
-    aside = folder / (_RESULT + ".part")
-    aside.write_text(json.dumps(result, indent=1))
-    os.replace(aside, folder / _RESULT)
+    write_text(folder / _RESULT, json.dumps(result, indent=1))
 
 
 def _row(kind: Kind, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -232,9 +231,7 @@ def _write(rows: dict[str, list[dict[str, Any]]], kinds: list[Kind], args: Any) 
         (report, "\n".join(lines)),
         (report.with_suffix(".json"), json.dumps(rows, indent=1)),
     ):
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(text)
-        os.replace(aside, path)
+        write_text(path, text)
     _plot(rows, report.with_suffix(".png"))
 
 

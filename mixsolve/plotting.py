@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixsolve.errors import MissingDependencyError, MixsolveError
+from mixsolve.files import written_aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,12 +144,7 @@ def risk_bars(
     """
     if not bars:
         raise MixsolveError("bars must hold at least one Bar; got none")
-    for bar in bars:
-        if bar.kind not in _COLOURS:
-            known = ", ".join(repr(kind) for kind in _COLOURS)
-            raise MixsolveError(
-                f"kind of bar {bar.name!r} must be one of {known}; got {bar.kind!r}"
-            )
+    _check_kinds(bars, _COLOURS)
     figure = _figure(7.6, 1.5 + 0.42 * len(bars))
     axes = figure.add_subplot()
     risks = [100 * bar.risk for bar in bars]
@@ -220,12 +216,7 @@ def accuracy_bars(
     if not bars:
         raise MixsolveError("bars must hold at least one AccuracyBar; got none")
     colours = _COLOURS | {"given": _GIVEN}
-    for bar in bars:
-        if bar.kind not in colours:
-            known = ", ".join(repr(kind) for kind in colours)
-            raise MixsolveError(
-                f"kind of bar {bar.name!r} must be one of {known}; got {bar.kind!r}"
-            )
+    _check_kinds(bars, colours)
     figure = _figure(8.6, 1.9 + 0.62 * len(bars))
     axes = figure.add_subplot()
     rows = np.arange(len(bars))
@@ -367,15 +358,20 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         The picture cannot be written there.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        try:
+        with written_aside(path) as aside:
             figure.savefig(aside, dpi=_DPI)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         raise MixsolveError(f"the picture {path} could not be written: {error}") from error
+
+
+def _check_kinds(bars: Sequence[Bar] | Sequence[AccuracyBar], colours: Mapping[str, str]) -> None:
+    for bar in bars:
+        if bar.kind not in colours:
+            known = ", ".join(repr(kind) for kind in colours)
+            raise MixsolveError(
+                f"kind of bar {bar.name!r} must be one of {known}; got {bar.kind!r}"
+            )
 
 
 def _figure(width: float, height: float) -> Figure:

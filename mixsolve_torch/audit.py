@@ -27,12 +27,13 @@ from mixsolve import plotting
 from mixsolve.arguments import as_count
 from mixsolve.commands.report import save as save_solution
 from mixsolve.errors import MixsolveError
+from mixsolve.files import check_folder, write_text
 from mixsolve_torch.attacks.ball import NORMS, read_radius
 from mixsolve_torch.attacks.base import frozen
 from mixsolve_torch.attacks.registry import ATTACKS
 from mixsolve_torch.datasets import LabelledImages, load_data, to_unit
 from mixsolve_torch.evaluation import evaluate
-from mixsolve_torch.evaluation_report import Evaluation, write_text
+from mixsolve_torch.evaluation_report import Evaluation
 from mixsolve_torch.loading import load_model
 from mixsolve_torch.mixture import Mixture, run_member
 
@@ -122,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     eps = read_radius("--eps", args.eps, args.norm)
     names = list(args.names or short_names(args.models))
-    check_out(args.out, args.overwrite)
+    check_folder(args.out, FILES, args.overwrite, "--overwrite")
     plotting.require_matplotlib()
     device = _device(args.device)
     data = load_data(
@@ -192,30 +193,6 @@ def short_names(models: Sequence[str]) -> list[str]:
             name = f"{stem} ({number})"
         names.append(name)
     return names
-
-
-def check_out(out: Path, overwrite: bool) -> None:
-    """Refuse, before the work, a directory that could not be written to after it.
-
-    Parameters
-    ----------
-    out : path
-        Where the files are to go; it may be missing.
-    overwrite : bool
-        Whether files there may be overwritten.
-
-    Raises
-    ------
-    MixsolveError
-        If it is a file, or holds one of the audit's files without `overwrite`.
-    """
-    if out.exists() and not out.is_dir():
-        raise MixsolveError(f"--out {out} is a file: give the name of a directory")
-    present = [name for name in FILES if (out / name).exists()]
-    if present and not overwrite:
-        raise MixsolveError(
-            f"--out {out} already holds {', '.join(present)}: give --overwrite to overwrite"
-        )
 
 
 def _device(name: str) -> torch.device:

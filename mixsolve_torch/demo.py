@@ -21,7 +21,7 @@ from rich.console import Console
 import mixsolve
 from mixsolve import plotting
 from mixsolve.arguments import as_count
-from mixsolve.errors import MixsolveError
+from mixsolve.files import check_folder
 from mixsolve_torch.candidates import build_losses
 from mixsolve_torch.data import Split, digits
 from mixsolve_torch.demo_game import DemoSettings, attacks, fresh_attacks, train
@@ -131,7 +131,7 @@ def demo(
     out = Path(out)
     seed = as_count("seed", seed, 0)
     count = as_count("images", settings.images)
-    check_out(out, replace)
+    check_folder(out, FILES, replace, "--replace")
     plotting.require_matplotlib()
     log = Console(stderr=True, highlight=False, quiet=not progress)
     generator = torch.Generator().manual_seed(seed)
@@ -159,33 +159,9 @@ def demo(
     threat = f"{settings.norm} attacks of radius {settings.eps:g}"
     report = Report.of(settings.names, losses, solutions, fresh, threat)
     out.mkdir(parents=True, exist_ok=True)
-    check_out(out, replace)
+    check_folder(out, FILES, replace, "--replace")
     report.write(out, replace=replace)
     return report
-
-
-def check_out(out: Path, replace: bool) -> None:
-    """Refuse, before the work, a directory that could not be written to after it.
-
-    Parameters
-    ----------
-    out : path
-        Where the files are to go; it may be missing.
-    replace : bool
-        Whether files there may be overwritten.
-
-    Raises
-    ------
-    MixsolveError
-        If it is a file, or holds one of the demo's files without `replace`.
-    """
-    if out.exists() and not out.is_dir():
-        raise MixsolveError(f"--out {out} is a file: give the name of a directory")
-    present = [name for name in FILES if (out / name).exists()]
-    if present and not replace:
-        raise MixsolveError(
-            f"--out {out} already holds {', '.join(present)}: give --replace to overwrite"
-        )
 
 
 @contextmanager

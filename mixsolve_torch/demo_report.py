@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from mixsolve import plotting
 from mixsolve.commands.report import save as save_solution
+from mixsolve.files import written_aside
 from mixsolve.solution import Solution
 from mixsolve_torch.candidates import CandidateLosses
 from mixsolve_torch.verdict import what_randomising_buys
@@ -213,13 +213,8 @@ class Report:
             self.names, self.optimal.weights, self.examples(), cmap="gray_r"
         )
         plotting.save(picture, out / "mixture.png")
-        aside = out / f".losses.{os.getpid()}.part"
-        try:
-            with aside.open("xb") as file:
-                np.save(file, self.losses.values.cpu().numpy())
-            os.replace(aside, out / "losses.npy")
-        finally:
-            aside.unlink(missing_ok=True)
+        with written_aside(out / "losses.npy") as aside, aside.open("xb") as file:
+            np.save(file, self.losses.values.cpu().numpy())
         save_solution(self.solution, out / "solution.npz", replace)
 
     def examples(self) -> list[plotting.Example]:

@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from mixsolve import plotting
-from mixsolve.errors import MixsolveError
+from mixsolve.files import write_text
 from mixsolve.solution import Solution
 from mixsolve_torch import evaluation_view
 from mixsolve_torch.bootstrap import Estimate, bootstrap
@@ -296,19 +296,6 @@ class Evaluation:
             It cannot be written there.
         """
         write_text(Path(path), self.json + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file aside and rename it, so that no half-written one is ever left."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            aside.write_text(text, encoding="utf-8")
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise MixsolveError(f"{path} could not be written: {error}") from error
 
 
 def _accuracies(losses: np.ndarray, player: Player, groups: Any, in_turn: bool) -> list[np.ndarray]:

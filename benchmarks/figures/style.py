@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from mixsolve import plotting
+from mixsolve.files import write_text
 
 logger = logging.getLogger("mixsolve")
 
@@ -111,9 +111,7 @@ def save(name: str, numbers: dict[str, Any], picture: Figure, out: Path) -> None
     """Write NAME.json, NAME.png and NAME.svg, each aside and renamed."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(plain(numbers), indent=1, allow_nan=False) + "\n")
-    os.replace(aside, path)
+    write_text(path, json.dumps(plain(numbers), indent=1, allow_nan=False) + "\n")
     for suffix in (".png", ".svg"):
         plotting.save(picture, path.with_suffix(suffix))
     logger.info("%s: written to %s", name, out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mixsolve.errors import MixsolveError
+from mixsolve.files import written_aside
 from mixsolve.solution import Solution
 
 __all__ = ["as_json", "check_target", "save", "table"]
@@ -185,14 +185,10 @@ def save(solution: Solution, path: Path, replace: bool) -> None:
     arrays["attack_indptr"] = solution.attack.indptr
     arrays["attack_candidates"] = solution.attack.candidates
     arrays["attack_probabilities"] = solution.attack.probabilities
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
+        with written_aside(path) as aside:
             with aside.open("xb") as file:
                 np.savez(file, **arrays)
             check_target(path, replace)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
     except OSError as error:
         raise MixsolveError(f"--out {path} could not be written: {error}") from error

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixsolve import plotting
 from mixsolve.errors import MixsolveError
+from mixsolve.files import written_aside
 from mixsolve.history_plot import training_history
 from mixsolve_torch.progress import ProgressBar
 
@@ -71,9 +72,8 @@ class Journal:
         if records:
             self._bar.describe(f"Training: {summary(records[-1])}")
         with self._clear_errors():
-            aside = self._path.with_name(self._path.name + ".part")
-            aside.write_text("".join(map(_line, records)), encoding="utf-8")
-            os.replace(aside, self._path)
+            with written_aside(self._path) as aside:
+                aside.write_text("".join(map(_line, records)), encoding="utf-8")
             if tensorboard:
                 self._events = _event_writer(
                     self._path.parent / "tensorboard",
