@@ -72,7 +72,7 @@ class Doubt:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._winners: np.ndarray | None = None
+        self._earlier: NearResponse | None = None
         self.keys = np.empty(0, dtype=np.int64)
         self.limit = row_limit(engine)
 
@@ -84,17 +84,17 @@ class Doubt:
         stride = self._engine.n_rows
         wanted = [response.near_samples * stride + response.near_candidates]
         missing = True
-        if self._winners is not None:
+        if self._earlier is not None:
             doubted = _distinct(self.keys // stride)
-            moved = np.flatnonzero(self._winners != response.candidates)
-            winners = np.concatenate([doubted, moved])
-            winning = winners * stride + response.candidates[winners]
+            moved = response.moved(self._earlier)
+            asked = _distinct(np.sort(np.concatenate([doubted, moved]), kind="stable"))
+            winning = asked * stride + response.of(asked)
             missing = not np.isin(winning, self.keys).all()
-            wanted += [winning, moved * stride + self._winners[moved], self.keys]
+            wanted += [winning, moved * stride + self._earlier.of(moved), self.keys]
         keys = _distinct(np.sort(np.concatenate(wanted), kind="stable"))
         positive = self._engine.sample_weight[keys // stride] > 0
         self.keys = keys if positive.all() else keys[positive]
-        self._winners = response.candidates
+        self._earlier = response
         return missing
 
     def keep(self, needed: np.ndarray) -> None:
@@ -118,7 +118,7 @@ class Doubt:
         weight = engine.sample_weight[doubted]
         if doubted.size == np.count_nonzero(engine.sample_weight):
             return SmallGame(self.keys, rows, offsets, weight, 0)
-        winning = np.searchsorted(self.keys, doubted * engine.n_rows + response.candidates[doubted])
+        winning = np.searchsorted(self.keys, doubted * engine.n_rows + response.of(doubted))
         others = np.ones(engine.n_samples, dtype=bool)
         others[doubted] = False
         rest = float(engine.sample_weight[others].sum())

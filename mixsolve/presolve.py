@@ -173,7 +173,7 @@ def reduce(engine: Engine, alpha: np.ndarray | None) -> Reduction | None:
         game, names = engine, None
         kept = _keep(game, alpha is None, _WORTHWHILE)
     else:
-        condensed = engine.distinct(int(_WORTHWHILE * engine.n_rows))
+        condensed = engine.distinct(int(_WORTHWHILE * engine.n_rows), alpha is None)
         if condensed is None:
             return None
         game, names = condensed
@@ -198,6 +198,20 @@ def reduce(engine: Engine, alpha: np.ndarray | None) -> Reduction | None:
         message,
         kept,
     )
+
+
+def condense(
+    engine: MemoryEngine, limit: int, dominance: bool
+) -> tuple[MemoryEngine, np.ndarray] | None:
+    """The same game with each sample's repeated candidates merged. See `Condensing.distinct`."""
+    kept = _keep(engine, dominance, limit / engine.n_rows)
+    if kept is None or kept.offsets[-1] > limit:
+        return None
+    samples = np.repeat(np.arange(engine.n_samples), np.diff(kept.offsets))
+    rows = engine.tensor.take(samples, kept.candidates.astype(np.int64))
+    tensor = LossTensor.from_rows(rows.astype(engine.tensor.dtype, copy=False), kept.offsets)
+    nothing = np.empty(0, dtype=np.uint8)
+    return MemoryEngine(tensor, engine.sample_weight, nothing, kept.mass), kept.candidates
 
 
 def _pays(engine: Engine, alpha: np.ndarray | None) -> bool:

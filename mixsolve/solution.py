@@ -92,6 +92,16 @@ class Attack:
         """The sample each entry belongs to, int64 of shape (n_entries,)."""
         return np.repeat(np.arange(len(self)), np.diff(self.indptr))
 
+    def part(self, first: int, last: int) -> "Attack":
+        """The strategy on the samples first:last alone."""
+        entries = slice(*self.indptr[[first, last]])
+        return Attack(
+            self.indptr[first : last + 1] - self.indptr[first],
+            self.candidates[entries],
+            self.probabilities[entries],
+            self.n_candidates,
+        )
+
     def dense(self) -> np.ndarray:
         """Probabilities as a float64 array of shape (N, n_candidates), zeros included."""
         table = np.zeros((len(self), self.n_candidates))

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.memory import MemoryEngine
+from mixsolve.engines.placed import PlacedBestResponse, PlacedNearResponse
 from mixsolve.engines.rules import Rules
 from mixsolve.interop import array_source
 from mixsolve.solution import Attack
 from mixsolve.tensor import LossTensor, Shape, even_offsets
 from mixsolve_torch import engine_passes as passes
 from mixsolve_torch.engine_transfer import (
-    DeviceBestResponse,
-    DeviceNearResponse,
+    DeviceWinners,
     Sum,
     receive,
 )
@@ -63,7 +63,17 @@ class TorchEngine(Rules):
         self._prior = self._send(prior).view(table) if prior.size else None
         self._sent: tuple[np.ndarray, Tensor] | None = None
         self.take_range(*self._scan())
-        self._rounding = 2 * n_classifiers * float(np.finfo(np.float64).eps) * self.magnitude
+
+    @property
+    def _rounding(self) -> float:
+        """Within which two scores are equal."""
+        return 2 * self.n_classifiers * float(np.finfo(np.float64).eps) * self.magnitude
+
+    def as_part(self, sample_weight: np.ndarray, lowest: float, highest: float) -> "TorchEngine":
+        """See `mixsolve.engines.rules.Rules.as_part`."""
+        part = super().as_part(sample_weight, lowest, highest)
+        part._weight = part._send(sample_weight)
+        return part
 
     def _send(self, values: np.ndarray) -> Tensor:
         """A copy on the device."""
@@ -134,7 +144,7 @@ class TorchEngine(Rules):
             sums.add(passes.exact_sums(best, self._weight[part]))
             found.append(best.candidates.to(self._index_dtype))
         total = sums.receive()
-        return DeviceBestResponse(total, found)
+        return PlacedBestResponse(total, DeviceWinners(found))
 
     @property
     def _index_dtype(self) -> torch.dtype:
@@ -162,7 +172,9 @@ class TorchEngine(Rules):
             kept = limit * scores.numel() // self.n_rows
             near.append(torch.stack([samples[:kept] + part.start, candidates[:kept]]))
         entries = receive(torch.cat(near, dim=1))
-        return DeviceNearResponse(sums.receive(), found, entries, n_near)
+        return PlacedNearResponse(
+            sums.receive(), DeviceWinners(found), entries[0], entries[1], n_near
+        )
 
     def soft_response(
         self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
@@ -248,7 +260,7 @@ class TorchEngine(Rules):
         tensor = LossTensor.from_source(array_source(self._tensor))
         return MemoryEngine(tensor, self.sample_weight, self.allowed, self.prior)
 
-    def distinct(self, limit: int) -> tuple[MemoryEngine, np.ndarray] | None:
+    def distinct(self, limit: int, dominance: bool) -> tuple[MemoryEngine, np.ndarray] | None:
         """See `mixsolve.engines.base.Condensing.distinct`; for two-valued losses, L <= 52."""
         if self.n_classifiers > _MAX_BITS or self.prior.size:
             return None

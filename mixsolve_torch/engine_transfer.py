@@ -1,12 +1,8 @@
 """What crosses from a device to the host: sums once they are complete, answers when asked for."""
 
-from functools import cached_property
-
 import numpy as np
 import torch
 from torch import Tensor
-
-from mixsolve.engines.base import BestResponse, NearResponse
 
 
 class Sum:
@@ -30,47 +26,27 @@ def receive(tensor: Tensor) -> np.ndarray:
     return tensor.cpu().numpy()
 
 
-class _OnDevice:
-    """Best candidates that cross to the host when they are first asked for."""
-
-    _found: list[Tensor]
-
-    @cached_property
-    def candidates(self) -> np.ndarray:
-        return receive(torch.cat(self._found)).astype(np.int64)
-
-
-class DeviceBestResponse(_OnDevice, BestResponse):
-    """A best response whose candidates are on the device, in parts.
+class DeviceWinners:
+    """Best candidates on the device. See `mixsolve.engines.placed.Winners`.
 
     Parameters
     ----------
-    sums : ndarray of float64, shape (1 + L,)
-        Value and gradient.
     found : list of torch.Tensor
-        Best candidates of all samples, in order.
+        Of all samples, in order, in parts.
     """
 
-    def __init__(self, sums: np.ndarray, found: list[Tensor]) -> None:
-        # The dataclass is frozen, and its own __init__ would want the candidates now.
-        vars(self).update(value=float(sums[0]), gradient=sums[1:], _found=found)
+    def __init__(self, found: list[Tensor]) -> None:
+        self._candidates = torch.cat(found)
 
+    def receive(self) -> np.ndarray:
+        """See `mixsolve.engines.placed.Winners.receive`."""
+        return receive(self._candidates).astype(np.int64)
 
-class DeviceNearResponse(_OnDevice, NearResponse):
-    """The same with the near rows, which are here already.
+    def of(self, samples: np.ndarray) -> np.ndarray:
+        """See `mixsolve.engines.placed.Winners.of`."""
+        where = torch.tensor(samples, device=self._candidates.device)
+        return receive(self._candidates[where]).astype(np.int64)
 
-    Parameters
-    ----------
-    sums, found
-        See `DeviceBestResponse`.
-    entries : ndarray of int64, shape (2, n)
-        Samples and candidates.
-    n_near : int
-        How many there were.
-    """
-
-    def __init__(
-        self, sums: np.ndarray, found: list[Tensor], entries: np.ndarray, n_near: int
-    ) -> None:
-        vars(self).update(value=float(sums[0]), gradient=sums[1:], _found=found)
-        vars(self).update(near_samples=entries[0], near_candidates=entries[1], n_near=n_near)
+    def moved(self, earlier: "DeviceWinners") -> np.ndarray:
+        """See `mixsolve.engines.placed.Winners.moved`."""
+        return receive((self._candidates != earlier._candidates).nonzero()[:, 0])

@@ -35,6 +35,14 @@ class BestResponse:
     gradient: np.ndarray
     candidates: np.ndarray
 
+    def of(self, samples: np.ndarray) -> np.ndarray:
+        """Best candidates of a few samples, int64 and ascending."""
+        return self.candidates[samples]
+
+    def moved(self, earlier: "BestResponse") -> np.ndarray:
+        """Samples, ascending, whose best candidate is another than in an earlier response."""
+        return np.flatnonzero(self.candidates != earlier.candidates)
+
 
 @dataclass(frozen=True)
 class NearResponse(BestResponse):
@@ -86,8 +94,10 @@ class Engine(Protocol):
         N, L, and the candidates of all samples together.
     sample_weight : ndarray of float64, shape (N,)
         Non-negative, sum 1.
+    lowest, highest : float
+        Extremes of the losses over the candidates that may be played.
     spread : float
-        M = max(losses) - min(losses) over the candidates that may be played.
+        M = ``highest - lowest``.
     magnitude : float
         max(abs(losses)) over the same.
     n_bytes : int
@@ -101,6 +111,8 @@ class Engine(Protocol):
     n_rows: int
     n_bytes: int
     sample_weight: np.ndarray
+    lowest: float
+    highest: float
     spread: float
     magnitude: float
     n_passes: float
@@ -167,8 +179,10 @@ class Condensing(Protocol):
         """The same game with its losses copied to this process; for games of few samples."""
         ...
 
-    def distinct(self, limit: int) -> "tuple[MemoryEngine, np.ndarray] | None":
+    def distinct(self, limit: int, dominance: bool) -> "tuple[MemoryEngine, np.ndarray] | None":
         """The same game with each sample's repeated candidates merged, in this process.
+
+        With `dominance`, candidates that another one dominates may be left out as well.
 
         Returns
         -------

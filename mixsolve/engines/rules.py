@@ -1,12 +1,13 @@
 """The host's side of every engine: which candidates may be played, and with what base measure."""
 
+from copy import copy
 from dataclasses import replace
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import numpy as np
 
 from mixsolve.engines.base import SoftResponse
-from mixsolve.errors import MixsolveError
+from mixsolve.errors import MixsolveError, NonFiniteLossError
 from mixsolve.solution import Attack
 from mixsolve.tensor import Shape
 
@@ -74,15 +75,26 @@ class Rules:
         self.spread = highest - lowest
         self.magnitude = max(abs(lowest), abs(highest))
 
+    def as_part(self, sample_weight: np.ndarray, lowest: float, highest: float) -> Self:
+        """The same engine as a part of a larger game: its weights there, and the game's extremes.
+
+        Parameters
+        ----------
+        sample_weight : ndarray of float64, shape (N,)
+            Non-negative; all parts' together sum to 1.
+        lowest, highest : float
+            Over all parts.
+        """
+        part = copy(self)
+        part.sample_weight = sample_weight
+        part.take_range(lowest, highest)
+        part._last = None
+        return part
+
     def refuse(self, loss: float, row: int, classifier: int) -> NoReturn:
         """Raise the error for the first loss that is NaN or infinite."""
         samples, candidates = self._locate(np.array([row]))
-        index = (int(samples[0]), int(candidates[0]), classifier)
-        raise MixsolveError(
-            f"losses must be finite, got {loss} first at index {index} "
-            "(sample, candidate, classifier); mend the loss there, or take the candidate "
-            "away with candidate_mask"
-        )
+        raise NonFiniteLossError(loss, int(samples[0]), int(candidates[0]), classifier)
 
     def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         samples = np.searchsorted(self.shape.offsets, rows, side="right") - 1

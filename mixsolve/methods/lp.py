@@ -23,7 +23,7 @@ import numpy as np
 
 from mixsolve import highs, presolve
 from mixsolve.doubt import Doubt, SmallGame, subsamples, trusted_step
-from mixsolve.engines.base import Engine, count_passes
+from mixsolve.engines.base import BestResponse, Engine, count_passes
 from mixsolve.problem import Outcome, Problem
 from mixsolve.small_game import SmallSolution
 from mixsolve.stopping import Stop
@@ -75,7 +75,7 @@ class _Rounds:
         self._engine = engine
         self._stop = stop
         self._doubt = Doubt(engine)
-        self._proof: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._proof: tuple[np.ndarray, np.ndarray, BestResponse] | None = None
         self._fallbacks = 0
         self._most_rows = 0
 
@@ -110,7 +110,7 @@ class _Rounds:
             if bound > lower_bound:
                 # Rows are only dropped while the bound rises, so no round can come back.
                 lower_bound, dual = bound, small.dual[game.others :]
-                self._proof = (game.keys, dual, response.candidates)
+                self._proof = (game.keys, dual, response)
                 self._doubt.keep(dual > 0.0)
             reach = radius if missing else np.inf
             weights, share, radius = trusted_step(weights, small.weights, reach)
@@ -145,12 +145,12 @@ class _Rounds:
         """Samples, candidates and masses that prove the best bound; None before there is one."""
         if self._proof is None:
             return None
-        keys, dual, winners = self._proof
+        keys, dual, response = self._proof
         samples = keys // self._engine.n_rows
         decided = np.ones(self._engine.n_samples, dtype=bool)
         decided[samples] = False
         others = np.flatnonzero(decided)
-        keys = np.concatenate([keys, others * self._engine.n_rows + winners[others]])
+        keys = np.concatenate([keys, others * self._engine.n_rows + response.candidates[others]])
         mass = np.concatenate([dual, self._engine.sample_weight[others]])
         order = np.argsort(keys, kind="stable")
         samples, candidates = np.divmod(keys[order], self._engine.n_rows)

@@ -356,7 +356,7 @@ def test_the_distinct_rows_of_a_game(chunk):
     losses = games.integer_game(9, 20, 3, seed=4).losses.astype(np.uint8) + 1
     mask = np.random.default_rng(1).random((9, 20)) < 0.7
     engine = engine_of(losses, mask=mask, chunk=chunk)
-    game, names = engine.distinct(engine.n_rows)
+    game, names = engine.distinct(engine.n_rows, dominance=False)
     samples, places = game.every_candidate()
     rows = game.gather(samples, places)
     counts = np.exp(game.log_prior(samples, places))
@@ -370,18 +370,18 @@ def test_the_distinct_rows_of_a_game(chunk):
         share = [np.mean(codes[expected] == codes[j]) for j in names[here]]
         np.testing.assert_allclose(counts[here], share)
     assert names.dtype == np.int32
-    assert engine.distinct(rows.shape[0]) is not None
-    assert engine.distinct(rows.shape[0] - 1) is None
+    assert engine.distinct(rows.shape[0], dominance=False) is not None
+    assert engine.distinct(rows.shape[0] - 1, dominance=False) is None
 
 
 def test_what_cannot_be_condensed(monkeypatch):
     monkeypatch.setattr(presolve, "_WORTHWHILE", 1.0)
     few = np.array([0.0, 1.0, 2.0])[np.random.default_rng(2).integers(0, 3, (40, 30, 2))]
-    assert engine_of(few).distinct(2000) is None
-    assert engine_of(np.zeros((2, 3, 53))).distinct(2000) is None
+    assert engine_of(few).distinct(2000, dominance=False) is None
+    assert engine_of(np.zeros((2, 3, 53))).distinct(2000, dominance=False) is None
     bits = few > 0
-    assert engine_of(bits).distinct(2000) is not None
-    assert engine_of(bits, prior=np.ones((40, 30))).distinct(2000) is None
+    assert engine_of(bits).distinct(2000, dominance=False) is not None
+    assert engine_of(bits, prior=np.ones((40, 30))).distinct(2000, dominance=False) is None
     for losses, options in ((few, {}), (bits, {"candidate_prior": np.ones((40, 30))})):
         found = mixsolve.solve(as_tensor(losses), 0.1, **options)
         check_certificate(found, losses, 0.1, **options)
