@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.reading import MappedFile
 
 # PyTorch's devices whose tensors are solved there, and those without float64, in which certificates
 # are summed. Tensors on all others are read by the host.
@@ -34,12 +35,16 @@ class ArraySource:
     engine : str or None
         Module with an engine that runs where the array lies, better than bringing it here in
         every pass; None where there is no such engine (see `mixsolve.engines`).
+    stored_together : int
+        Samples that `data`, in a file, is best read by: those of one chunk, or 1 where it has no
+        chunks. 0 for arrays in memory, for which nobody needs to wait.
     """
 
     data: Any
     to_numpy: Callable[[Any], np.ndarray]
     restore: Callable[[np.ndarray], Any]
     engine: str | None = None
+    stored_together: int = 0
 
     @property
     def is_numpy(self) -> bool:
@@ -95,12 +100,31 @@ def _from_dask(array: Any, dask_array: Any) -> ArraySource:
     return ArraySource(array, lambda part: np.asarray(part.compute()), _same)
 
 
+def _from_zarr(array: Any, zarr: Any) -> ArraySource:
+    return _from_file(array)
+
+
+def _from_h5py(dataset: Any, h5py: Any) -> ArraySource:
+    if not dataset:
+        raise MixsolveError("losses is an HDF5 dataset of a closed file; open the file again")
+    if dataset.shape is None:
+        raise MixsolveError("losses is an HDF5 dataset without a shape (h5py.Empty)")
+    return _from_file(dataset)
+
+
+def _from_file(array: Any) -> ArraySource:
+    chunks = array.chunks or (1,)  # neither a contiguous dataset nor a number has any
+    return ArraySource(array, np.asarray, _same, stored_together=max(1, int(chunks[0])))
+
+
 # Module to look for, its array class, and how to read it.
 _FRAMEWORKS: tuple[tuple[str, str, Callable[[Any, Any], ArraySource]], ...] = (
     ("torch", "Tensor", _from_torch),
     ("jax", "Array", _from_jax),
     ("cupy", "ndarray", _from_cupy),
     ("dask.array", "Array", _from_dask),
+    ("zarr", "Array", _from_zarr),
+    ("h5py", "Dataset", _from_h5py),
 )
 
 
@@ -110,8 +134,8 @@ def array_source(array: Any, name: str = "losses") -> ArraySource:
     Parameters
     ----------
     array : array_like
-        NumPy, PyTorch, JAX, CuPy or Dask array, anything with DLPack or ``__array__``, or nested
-        sequences of numbers.
+        NumPy, PyTorch, JAX, CuPy, Dask or Zarr array, HDF5 dataset of h5py, anything with DLPack or
+        ``__array__``, or nested sequences of numbers.
     name : str
         The argument's name, for error messages.
 
@@ -131,7 +155,8 @@ def array_source(array: Any, name: str = "losses") -> ArraySource:
         )
     if isinstance(array, np.ndarray):
         # Written out: slices of a memory map would stay memory maps, and be slow to make.
-        return ArraySource(np.asarray(array), _same, _same)
+        mapped = MappedFile.of(array) is not None
+        return ArraySource(np.asarray(array), _same, _same, stored_together=int(mapped))
     for module_name, class_name, read in _FRAMEWORKS:
         module = sys.modules.get(module_name)
         kind = getattr(module, class_name, None)

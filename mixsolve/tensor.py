@@ -1,22 +1,29 @@
 """The loss tensor as the kernels see it: rows of L losses, sample after sample, block by block.
 
 Row ``offsets[i] + j`` holds the losses of the L classifiers on candidate j of sample i. A tensor
-that already lies so in memory, in a type the kernels read, is used in place. Any other (strided,
-of another type, on another device, a list of arrays) is brought into that form one block at a time
-in each pass, so it is never copied whole; only a small one is rearranged once and kept.
+that already lies so in memory, in a type the kernels read, is used in place; a file mapped so too,
+block by block. Any other (strided, of another type, on another device, a list of arrays, stored in
+chunks) is brought into that form one block at a time in each pass, so it is never copied whole;
+only a small one is rearranged once and kept. Files are read one block ahead of what is computed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.interop import ArraySource, array_source, check_dtype
+from mixsolve.reading import MappedFile, read_ahead
 
 _KERNEL_DTYPES = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.uint8))
 _KEEP_BYTES = 16 << 20
 _BLOCK_ENTRIES = 1 << 18
+_FILE_BLOCK_BYTES = 8 << 20  # a disk needs longer runs than a cache
+_LARGEST_CHUNK_BYTES = 64 << 20  # of a file; larger ones are read in parts, several times a pass
+
+Block = tuple[int, int, np.ndarray]
 
 
 def kernel_dtype(dtype: np.dtype) -> np.dtype:
@@ -92,6 +99,8 @@ class LossTensor(Shape):
         reshapes to rows.
     rows : ndarray, shape (n_rows, L), optional
         All rows, where they lie in memory as the kernels read them.
+    stored_together : int
+        Samples of one chunk of the file that is read, 1 where it has no chunks; 0 in memory.
 
     Attributes
     ----------
@@ -106,13 +115,17 @@ class LossTensor(Shape):
         dtype: np.dtype,
         read: Callable[[int, int], np.ndarray],
         rows: np.ndarray | None = None,
+        stored_together: int = 0,
     ) -> None:
         super().__init__(offsets, n_classifiers)
         self.dtype = kernel_dtype(dtype)
         self._read = read
         self._rows = rows
+        self._in_file = stored_together > 0
+        self._file = MappedFile.of(rows) if rows is not None and self._in_file else None
         if rows is None and self.n_entries * self.dtype.itemsize <= _KEEP_BYTES:
-            self._rows = self._arranged(0, self.n_samples)
+            self._rows = self._arranged((0, self.n_samples))
+        self._unit, self._step = self._block_sizes(dtype, stored_together)
 
     @classmethod
     def from_rows(cls, rows: np.ndarray, offsets: np.ndarray) -> "LossTensor":
@@ -125,12 +138,16 @@ class LossTensor(Shape):
     def from_source(cls, source: ArraySource) -> "LossTensor":
         """A tensor of three axes, wherever it lives."""
         n_samples, n_candidates, n_classifiers = map(int, source.data.shape)
+        dtype = source.data.dtype  # a framework's own one, unless NumPy's is at hand
+        if not isinstance(dtype, np.dtype):
+            dtype = source.to_numpy(source.data[:1, :1, :1]).dtype
         return cls(
             even_offsets(n_samples, n_candidates),
             n_classifiers,
-            source.to_numpy(source.data[:1, :1, :1]).dtype,
+            dtype,
             lambda i, j: source.to_numpy(source.data[i:j]),
             _rows_in_place(source),
+            source.stored_together,
         )
 
     @classmethod
@@ -149,12 +166,89 @@ class LossTensor(Shape):
         """Whether all rows lie in memory as the kernels read them, so that no pass copies any."""
         return self._rows is not None
 
-    def _arranged(self, first: int, last: int) -> np.ndarray:
-        """Rows of the samples first:last as a C-contiguous array of the kernel's type."""
-        block = self._read(first, last).reshape(-1, self.n_classifiers)
-        return np.ascontiguousarray(block, dtype=self.dtype)
+    def _block_sizes(self, dtype: np.dtype, stored_together: int) -> tuple[int, int]:
+        """Samples whose multiples blocks begin at, and samples in a block."""
+        per_sample = max(1, self.n_candidates * self.n_classifiers)
+        if self._rows is not None and self._file is None:
+            return 1, self.n_samples
+        if not self._in_file:
+            return 1, max(1, _BLOCK_ENTRIES // per_sample)
+        stored_bytes = per_sample * dtype.itemsize
+        unit = stored_together if stored_together * stored_bytes <= _LARGEST_CHUNK_BYTES else 1
+        return unit, unit * max(1, _FILE_BLOCK_BYTES // (unit * stored_bytes))
 
-    def blocks(self, first: int, last: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    def aligned(self, bounds: np.ndarray) -> np.ndarray:
+        """Bounds of about the same chunks of samples, between which no chunk of the file is cut."""
+        if self._unit == 1:
+            return bounds
+        within = np.rint(bounds[1:-1] / self._unit).astype(np.int64) * self._unit
+        return np.unique(np.concatenate([bounds[:1], within.clip(0, bounds[-1]), bounds[-1:]]))
+
+    def _arranged(self, samples: tuple[int, int]) -> np.ndarray:
+        """Rows of the samples first:last as a C-contiguous array of the kernel's type."""
+        first, last = samples
+        try:
+            block = self._read(first, last).reshape(-1, self.n_classifiers)
+            if block.dtype == np.bool_:
+                block = block.view(np.uint8)
+            return np.ascontiguousarray(block, dtype=self.dtype)
+        except Exception as error:
+            if not self._in_file or isinstance(error, MixsolveError | MemoryError):
+                raise
+            raise MixsolveError(
+                f"losses of the samples {first} to {last - 1} could not be read from their file: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _brought(self, wanted: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
+        """Rows of ranges of samples, each no longer than a block, one range ahead of the caller."""
+        if self._rows is None:
+            if self._in_file:
+                yield from read_ahead(wanted, self._arranged)
+            else:
+                yield from map(self._arranged, wanted)
+            return
+        views = (self._rows[self.offsets[first] : self.offsets[last]] for first, last in wanted)
+        if self._file is None:
+            yield from views
+            return
+        due = next(views, None)
+        while due is not None:
+            following = next(views, None)
+            if following is not None:
+                self._file.expect(following)
+            self._file.check()
+            yield due
+            due = following
+
+    def walk(self, bounds: np.ndarray, chunks: Iterable[int]) -> Iterator[tuple[int, *Block]]:
+        """Rows of some chunks of samples, in blocks; to be closed if it is not gone through.
+
+        Parameters
+        ----------
+        bounds : ndarray of int64, shape (n_chunks + 1,)
+            Of the chunks, `aligned`.
+        chunks : iterable of int
+            Which to go through.
+
+        Yields
+        ------
+        chunk : int
+        start, stop : int
+            Samples of the block.
+        rows : ndarray of float64, float32 or uint8, shape (n_rows, L)
+            C-contiguous; must not be written to.
+        """
+        wanted = [
+            (chunk, start, min(start + self._step, int(bounds[chunk + 1])))
+            for chunk in chunks
+            for start in range(int(bounds[chunk]), int(bounds[chunk + 1]), self._step)
+        ]
+        with closing(self._brought((start, stop) for _, start, stop in wanted)) as blocks:
+            for place, rows in zip(wanted, blocks, strict=True):
+                yield *place, rows
+
+    def blocks(self, first: int, last: int) -> Iterator[Block]:
         """Rows of the samples first:last, in blocks.
 
         Yields
@@ -164,14 +258,32 @@ class LossTensor(Shape):
         rows : ndarray of float64, float32 or uint8, shape (n_rows, L)
             C-contiguous; must not be written to.
         """
-        if self._rows is not None:
-            yield first, last, self._rows[self.offsets[first] : self.offsets[last]]
-            return
-        per_sample = max(1, self.n_candidates * self.n_classifiers)
-        step = max(1, _BLOCK_ENTRIES // per_sample)
-        for start in range(first, last, step):
-            stop = min(start + step, last)
-            yield start, stop, self._arranged(start, stop)
+        with closing(self.walk(np.array([first, last]), [0])) as blocks:
+            for _, start, stop, rows in blocks:
+                yield start, stop, rows
+
+    def _blocks_with(self, samples: np.ndarray) -> Iterator[Block]:
+        """The blocks that hold any of some samples, int64 of shape (n,) and ascending."""
+        starts = np.unique(samples // self._step) * self._step
+        wanted = [(int(start), min(int(start) + self._step, self.n_samples)) for start in starts]
+        with closing(self._brought(wanted)) as blocks:
+            for (start, stop), rows in zip(wanted, blocks, strict=True):
+                yield start, stop, rows
+
+    def share_read(self, samples: np.ndarray) -> float:
+        """The share of the tensor that is read where rows of some samples are taken.
+
+        Parameters
+        ----------
+        samples : ndarray of int64, shape (n,)
+            Ascending: the sample of each row.
+        """
+        if self._rows is not None or not self._in_file:
+            return samples.size / self.n_rows
+        starts = np.unique(samples // self._step) * self._step
+        return float(np.minimum(starts + self._step, self.n_samples).sum() - starts.sum()) / (
+            self.n_samples
+        )
 
     def subsample(self, samples: np.ndarray) -> "LossTensor":
         """A copy of a few samples alone, int64 of shape (n,), in the same type."""
@@ -179,7 +291,7 @@ class LossTensor(Shape):
         if self._rows is not None:
             return LossTensor.from_rows(self._rows[wanted], offsets)
         parts = []
-        for start, stop, rows in self.blocks(0, self.n_samples):
+        for start, stop, rows in self._blocks_with(samples):
             here = slice(*offsets[np.searchsorted(samples, (start, stop))])
             parts.append(rows[wanted[here] - self.offsets[start]])
         return LossTensor.from_rows(np.concatenate(parts), offsets)
@@ -201,12 +313,10 @@ class LossTensor(Shape):
         if self._rows is not None:
             return self._rows[self.offsets[samples] + candidates].astype(np.float64, copy=False)
         chosen = np.empty((samples.size, self.n_classifiers))
-        done = 0
-        for start, stop, rows in self.blocks(0, self.n_samples):
-            upto = int(np.searchsorted(samples, stop))
-            local = self.offsets[samples[done:upto]] + candidates[done:upto] - self.offsets[start]
-            chosen[done:upto] = rows[local]
-            done = upto
+        for start, stop, rows in self._blocks_with(samples):
+            here = slice(*np.searchsorted(samples, (start, stop)))
+            local = self.offsets[samples[here]] + candidates[here] - self.offsets[start]
+            chosen[here] = rows[local]
         return chosen
 
 

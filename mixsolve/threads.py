@@ -6,8 +6,9 @@ result does not depend on the number of threads.
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
+from threading import Event
 
 import numpy as np
 
@@ -62,20 +63,51 @@ def run_chunks(function: Callable[[int], object], n_chunks: int) -> None:
     n_chunks : int
         Number of calls.
     """
-    workers = min(n_threads(), n_chunks)
-    if workers <= 1:
-        for chunk in range(n_chunks):
+
+    def share(chunks: range, halted: Event) -> None:
+        for chunk in chunks:
+            if halted.is_set():
+                return
             function(chunk)
-        return
+
+    run_shares(share, n_chunks)
+
+
+def run_shares(function: Callable[[range, Event], object], n_chunks: int) -> None:
+    """Call ``function(chunks, halted)`` once a core, so that all chunks are shared out.
+
+    Parameters
+    ----------
+    function : callable
+        Goes through its chunks, and should return soon after the event `halted` is set, which is
+        when a share has raised or the user has interrupted the process.
+    n_chunks : int
+        Number of chunks.
+
+    Raises
+    ------
+    BaseException
+        What a share raises, once all have ended: none goes on in the background.
+    """
+    halted = Event()
+    workers = min(n_threads(), n_chunks)
 
     def share(first: int) -> None:
-        for chunk in range(first, n_chunks, workers):
-            function(chunk)
+        try:
+            function(range(first, n_chunks, workers), halted)
+        except BaseException:
+            halted.set()
+            raise
 
+    if workers <= 1:
+        share(0)
+        return
     pool = _pool(os.getpid())
     others = [pool.submit(share, first) for first in range(1, workers)]
     try:
         share(0)
-    finally:
         for other in others:
             other.result()
+    finally:
+        halted.set()  # an interrupt may have come while this thread waited
+        wait(others)

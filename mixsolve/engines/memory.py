@@ -1,6 +1,8 @@
 """The engine for a tensor this process can read: NumPy blocks, Numba kernels, threads."""
 
 from collections.abc import Callable
+from contextlib import closing
+from threading import Event
 
 import numpy as np
 
@@ -8,7 +10,7 @@ from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.rules import Rules
 from mixsolve.solution import Attack
 from mixsolve.tensor import LossTensor
-from mixsolve.threads import chunk_bounds, run_chunks
+from mixsolve.threads import chunk_bounds, run_shares
 
 _GIBBS_THRESHOLD = 1e-12
 _GATHER_ENTRIES = 1 << 17
@@ -50,7 +52,7 @@ class MemoryEngine(Rules):
         super().__init__(tensor, sample_weight, allowed, prior)
         self.tensor = tensor
         self.n_bytes = tensor.n_entries * tensor.dtype.itemsize
-        self._bounds = chunk_bounds(tensor.n_samples, tensor.n_entries)
+        self._bounds = tensor.aligned(chunk_bounds(tensor.n_samples, tensor.n_entries))
         self._cutoff = 40.0
         if prior.size:
             played = prior[allowed.view(np.bool_)] if allowed.size else prior
@@ -59,13 +61,15 @@ class MemoryEngine(Rules):
 
     def each_block(self, work: Callable[[int, int, int, np.ndarray], None]) -> None:
         """One pass: ``work(chunk, start, stop, rows)`` on every block, chunks in threads."""
-        bounds = self._bounds
 
-        def chunk_work(chunk: int) -> None:
-            for block in self.tensor.blocks(bounds[chunk], bounds[chunk + 1]):
-                work(chunk, *block)
+        def share(chunks: range, halted: Event) -> None:
+            with closing(self.tensor.walk(self._bounds, chunks)) as blocks:
+                for block in blocks:
+                    if halted.is_set():
+                        return
+                    work(*block)
 
-        run_chunks(chunk_work, bounds.size - 1)
+        run_shares(share, self._bounds.size - 1)
         self.n_passes += 1
 
     @property
@@ -251,11 +255,13 @@ class MemoryEngine(Rules):
 
     def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """See `Engine.gather`."""
-        self.n_passes += samples.size / self.n_rows
+        self.n_passes += self.tensor.share_read(samples)
         return self.tensor.take(samples, candidates)
 
     def subsample(self, samples: np.ndarray) -> "MemoryEngine":
         """See `Engine.subsample`."""
+        if not self.tensor.held:
+            self.n_passes += self.tensor.share_read(samples)
         return MemoryEngine(self.tensor.subsample(samples), *self.restricted(samples))
 
     def expected_losses(self, attack: Attack) -> np.ndarray:

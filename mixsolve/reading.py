@@ -1,0 +1,116 @@
+"""How blocks of a tensor that is not in memory come there ahead of the computation.
+
+A pass wants the blocks of a file one after the other, and would wait for each. Of a memory map the
+kernel of the system is told which block comes next (POSIX ``madvise``, MADV_WILLNEED), so that it
+reads that one while the present one is computed. What has to be fetched by calls (Zarr, HDF5, maps
+in a layout or type that the passes do not take) is fetched by a thread of its own, one block ahead.
+"""
+
+import mmap
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mixsolve.errors import MixsolveError
+
+Wanted = TypeVar("Wanted")
+Block = TypeVar("Block")
+
+_WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
+
+
+def read_ahead(wanted: Iterable[Wanted], read: Callable[[Wanted], Block]) -> Iterator[Block]:
+    """``map(read, wanted)``, each block being read while the one before it is worked on.
+
+    What `read` raises is raised where its block is due. When the iterator is closed or fails, its
+    thread has ended.
+
+    Parameters
+    ----------
+    wanted : iterable
+        What to read, in order.
+    read : callable
+        Called in another thread, one call at a time.
+    """
+    reader = ThreadPoolExecutor(1, thread_name_prefix="mixsolve-read")
+    due: Future[Block] | None = None
+    try:
+        for each in wanted:
+            following = reader.submit(read, each)
+            if due is not None:
+                yield due.result()
+            due = following
+        if due is not None:
+            yield due.result()
+    finally:
+        reader.shutdown(wait=True, cancel_futures=True)
+
+
+class MappedFile:
+    """The file that an array is mapped from.
+
+    Parameters
+    ----------
+    pages : mmap
+        The map.
+    offset : int
+        Where it begins in the file.
+    """
+
+    def __init__(self, pages: mmap.mmap, offset: int) -> None:
+        self._pages = pages
+        self._origin = _address(np.frombuffer(pages, dtype=np.uint8))
+        self._end = offset + len(pages)
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> "MappedFile | None":
+        """The file behind an array, or None for one that lies in memory."""
+        owner: Any = array
+        offset = 0
+        while owner is not None and not isinstance(owner, mmap.mmap):
+            if isinstance(owner, np.memmap):  # a map begins at a page, its array further on
+                offset = owner.offset - owner.offset % mmap.ALLOCATIONGRANULARITY
+            owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+        return None if owner is None else cls(owner, offset)
+
+    def expect(self, block: np.ndarray) -> None:
+        """Have a block read in the background, where the system can do that.
+
+        Parameters
+        ----------
+        block : ndarray
+            A view of the map; only of one in C order is it known where it lies.
+        """
+        if _WILL_NEED is None or not block.flags.c_contiguous:
+            return
+        first = _address(block) - self._origin
+        page = first - first % mmap.PAGESIZE
+        try:
+            self._pages.madvise(_WILL_NEED, page, first - page + block.nbytes)
+        except OSError:  # a hint that some file systems do not take
+            return
+
+    def check(self) -> None:
+        """Refuse a file that has become shorter: to read beyond its end would kill the process.
+
+        Raises
+        ------
+        MixsolveError
+            It was truncated since it was mapped.
+        """
+        try:
+            size = self._pages.size()
+        except (OSError, ValueError):  # memory that no file is behind
+            return
+        if size < self._end:
+            raise MixsolveError(
+                f"the mapped file of losses has shrunk to {size} bytes from at least {self._end} "
+                "while it was read; write a new file aside and rename it over the old one, which "
+                "leaves a map intact"
+            )
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])
