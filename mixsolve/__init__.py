@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mixsolve import bounds, games, plotting
+    from mixsolve import bounds, games, perturbations, plotting
+    from mixsolve.classifier import MixtureClassifier as MixtureClassifier
     from mixsolve.errors import (
         ConvergenceWarning,
         MissingDependencyError,
@@ -34,13 +35,18 @@ __all__ = [
     "Status",
     "bounds",
     "games",
+    "perturbations",
     "plotting",
     "solve",
     "solve_path",
 ]
 
+# Needs scikit-learn, which `from mixsolve import *` must neither load nor miss: not in `__all__`.
+_OPTIONAL = ("MixtureClassifier",)
+
 # Where each public name lives; imported on first use, so that `import mixsolve` stays light.
 _HOMES = {
+    "classifier": _OPTIONAL,
     "solver": ("solve", "solve_path"),
     "solution": ("Attack", "Record", "Solution", "Status"),
     "stopping": ("State",),
@@ -63,4 +69,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_OPTIONAL})
