@@ -29,13 +29,13 @@ from mixsolve.errors import MixsolveError
 from mixsolve_torch.datasets import load_data
 from mixsolve_torch.evaluation import evaluate
 from mixsolve_torch.evaluation_report import Evaluation
+from mixsolve_torch.interrupt import Interrupt
 from mixsolve_torch.mixture import Mixture
 from mixsolve_torch.models import build_model
 from mixsolve_torch.training import checkpoint
 from mixsolve_torch.training.algorithm import Algorithm2
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.images import ImageSet
-from mixsolve_torch.training.interrupt import Interrupt
 from mixsolve_torch.training.journal import Journal, history_plot
 from mixsolve_torch.training.measure import measure
 from mixsolve_torch.training.ranks import Ranks

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for the step under way, so that what is saved is a whole number of steps."""
+"""Ctrl-C that waits for what is under way: a step that is to be saved whole, an exchange of ranks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import threading
 
 
 class Interrupt:
-    """Turns the first Ctrl-C into a wish, heard when the step is made; the second one interrupts.
+    """Turns the first Ctrl-C into a wish, heard when the work is done; the second one interrupts.
 
-    Only the main thread can listen; elsewhere nothing changes. Ranks that stop at different steps
-    cannot save together: several of them end where they are, and go on from the last checkpoint.
+    Only the main thread can listen; elsewhere nothing changes. Ranks in training that stop at
+    different steps cannot save together: several of them do not listen, end where they are, and go
+    on from the last checkpoint.
 
     Parameters
     ----------
