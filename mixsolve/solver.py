@@ -117,7 +117,10 @@ def solve(
     """
     options = _Options(tol, max_iter, time_limit, callback, constraints, verbose, presolve)
     game = _Game(losses, sample_weight, candidate_mask, candidate_prior)
-    return _solve(game, alpha, method, warm_start, options, stacklevel=3)
+    try:
+        return _solve(game, alpha, method, warm_start, options, stacklevel=3)
+    finally:
+        game.close()
 
 
 def solve_path(
@@ -180,10 +183,13 @@ def solve_path(
     game = _Game(losses, sample_weight, candidate_mask, candidate_prior)
     solutions: dict[int, Solution] = {}
     warm_start: Any = None
-    for place in np.argsort(-values, kind="stable").tolist():
-        solution = _solve(game, values[place], method, warm_start, options, stacklevel=3)
-        solutions[place] = solution
-        warm_start = solution.weights
+    try:
+        for place in np.argsort(-values, kind="stable").tolist():
+            solution = _solve(game, values[place], method, warm_start, options, stacklevel=3)
+            solutions[place] = solution
+            warm_start = solution.weights
+    finally:
+        game.close()
     return tuple(solutions[place] for place in range(values.size))
 
 
@@ -233,6 +239,12 @@ class _Game:
             measure = validation.check_candidate_prior(prior, self.losses, allowed)
             self._engine = self.losses.engine(weights, allowed, measure)
         return self._engine
+
+    def close(self) -> None:
+        """Let an engine that holds something elsewhere give it back, however the solve ended."""
+        close = getattr(self._engine, "close", None)
+        if close is not None:
+            close()
 
 
 def _solve(

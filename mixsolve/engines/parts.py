@@ -129,6 +129,9 @@ class Parts(ABC):
         self.traffic.received += reply.sums.nbytes + _n_bytes(reply.found)
         return reply
 
+    def close(self) -> None:  # noqa: B027
+        """Give back what the parts keep; a solve that is over, or failed, asks for nothing more."""
+
     @abstractmethod
     def _ask(
         self,
@@ -224,6 +227,10 @@ class PartsEngine(Rules):
         )
         engine.n_passes += 1
         return engine
+
+    def close(self) -> None:
+        """Give back what the parts keep."""
+        self.parts.close()
 
     def _ask(
         self,
