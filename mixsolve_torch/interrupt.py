@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for what is under way: a step that is to be saved whole, an exchange of ranks."""
+"""Ctrl-C that waits for what is under way: a step to be saved whole, an exchange between ranks."""
 
 from __future__ import annotations
 
