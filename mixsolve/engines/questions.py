@@ -64,9 +64,9 @@ def open_part(
     MixsolveError
         If a candidate that may be played has a NaN or infinite loss.
     """
-    from mixsolve.engines import open_losses
+    from mixsolve.engines import Losses, open_losses
 
-    if losses.shape[0] == 0:
+    if not isinstance(losses, Losses) and losses.shape[0] == 0:
         return Answer()
     opened = open_losses(losses)
     try:
