@@ -125,8 +125,8 @@ class Parts(ABC):
         """
         reply = self._ask(question, kept, common, shares, n_sums)
         self.traffic.rounds += 1
-        self.traffic.sent += _n_bytes(common) + _n_bytes(shares)
-        self.traffic.received += reply.sums.nbytes + _n_bytes(reply.found)
+        self.traffic.sent += count_bytes(common) + count_bytes(shares)
+        self.traffic.received += reply.sums.nbytes + count_bytes(reply.found)
         return reply
 
     def close(self) -> None:  # noqa: B027
@@ -428,14 +428,14 @@ def _tensor(found: list[Any], offsets: np.ndarray) -> LossTensor:
     return LossTensor.from_rows(np.concatenate(rows), offsets)
 
 
-def _n_bytes(things: Any) -> int:
+def count_bytes(things: Any) -> int:
     """Bytes of all arrays and numbers in nested sequences."""
     if things is None:
         return 0
     if isinstance(things, np.ndarray):
         return things.nbytes
     if isinstance(things, Attack):
-        return _n_bytes((things.indptr, things.candidates, things.probabilities))
+        return count_bytes((things.indptr, things.candidates, things.probabilities))
     if isinstance(things, (list, tuple)):
         return sum(map(_n_bytes, things))
     return 8
