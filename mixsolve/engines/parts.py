@@ -437,5 +437,5 @@ def count_bytes(things: Any) -> int:
     if isinstance(things, Attack):
         return count_bytes((things.indptr, things.candidates, things.probabilities))
     if isinstance(things, (list, tuple)):
-        return sum(map(_n_bytes, things))
+        return sum(map(count_bytes, things))
     return 8
