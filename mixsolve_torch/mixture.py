@@ -13,6 +13,7 @@ ICML 2021, section 4.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -185,6 +186,52 @@ class Mixture(nn.Module):
             own = drawn == k
             labels[own] = run_member(self.models[k], k, x[own]).argmax(dim=1)
         return labels
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        example: Tensor,
+        *,
+        draw: str = "call",
+        seed: int | None = None,
+        replace: bool = False,
+    ) -> None:
+        """Write the mixture as one TorchScript file, which draws its classifiers by itself.
+
+        `torch.jit.load`, or libtorch from C++, is all that is needed to run it. Besides the forward
+        the file has the methods ``set_seed(seed)``, with None for the operating system's
+        randomness; ``draw()``, which returns a classifier's place in the mixture; ``run(k, x)``,
+        its logits; ``each(x)``, logits of a classifier drawn for each image; and ``expected(x)``,
+        what this module's forward returns. ``members`` and ``weights`` are the classifiers of
+        positive weight; others are left out.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+        example : torch.Tensor of shape (B, C, H, W)
+            Images to trace the classifiers with, on their device. The file takes any number of
+            images of that size.
+        draw : {"call", "image", "none"}, default "call"
+            What the file's forward does: return the logits of one classifier drawn for the call,
+            those of a classifier drawn for each image, or the log of the expected probabilities.
+        seed : int, optional
+            A number from 0 to 2**63 - 1 makes the draws repeatable, from the same one on whenever
+            the file is loaded, and foreseeable for whoever knows it. By default each draw comes
+            from the operating system.
+        replace : bool, default False
+            Whether a file of that name may be overwritten.
+
+        Raises
+        ------
+        MixsolveError
+            A file that is there already or cannot be written, or a classifier that TorchScript
+            does not reproduce: the written file is compared with the classifiers on `example`, on
+            one image of it and on twice as many, before it takes its name.
+        """
+        from mixsolve_torch.export import export  # which needs this module
+
+        export(self, path, example, draw=draw, seed=seed, replace=replace)
 
     def extra_repr(self) -> str:
         """Return the weights, for the module's printed form."""
