@@ -39,6 +39,13 @@ class Interrupt:
         if self._enabled:
             signal.signal(signal.SIGINT, self._before)
 
+    def let_through(self) -> None:
+        """Do now what the Ctrl-C that was held back would have done; listen for the next one."""
+        if self.asked:
+            self.asked = False
+            signal.raise_signal(signal.SIGINT)
+            signal.signal(signal.SIGINT, self._ask)
+
     def _ask(self, number: int, frame: object) -> None:
         self.asked = True
         signal.signal(signal.SIGINT, self._before)

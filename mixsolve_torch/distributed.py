@@ -1,0 +1,206 @@
+r"""One game whose samples are spread over the ranks of a distributed program.
+
+With N_r samples on rank r, every pass of every method is a sum over ranks,
+
+.. math::
+    \sum_r \sum_{i \in r} w_i \max_j \langle \lambda, l_{ij} \rangle
+
+and its gradient (and Hessian) likewise: the first rank sends lam, each rank makes the pass over its
+own samples where they are, and one all_reduce of 1 + L (+ L^2) numbers adds them up. The method,
+which is mathematics in L dimensions, runs on the first rank alone; it sends the solution to all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+import mixsolve
+from mixsolve.engines.base import Losses
+from mixsolve.engines.parts import PartsEngine
+from mixsolve.errors import MixsolveError
+from mixsolve.solution import Attack, Solution
+from mixsolve.tensor import even_offsets
+from mixsolve_torch.distributed_ranks import GIVEN, LOSSES, Rank, RankParts, worded
+from mixsolve_torch.distributed_shares import Share, agree, join, read_share, tell
+from mixsolve_torch.distributed_wire import Wire
+from mixsolve_torch.interrupt import Interrupt
+
+
+@dataclass(frozen=True)
+class DistributedSolution(Solution):
+    """A `mixsolve.Solution`, the same on every rank, and which samples are this rank's.
+
+    Attributes
+    ----------
+    samples : range
+        This rank's samples in the numbering of `attack`, one rank after another.
+    """
+
+    samples: range = field(kw_only=True)
+
+    @property
+    def own_attack(self) -> Attack:
+        """The attacker's strategy on this rank's samples alone."""
+        return self.attack.part(self.samples.start, self.samples.stop)
+
+
+def solve_distributed(
+    local_losses: Any,
+    alpha: Any = 0.0,
+    *,
+    group: Any = None,
+    sample_weight: Any = None,
+    candidate_mask: Any = None,
+    candidate_prior: Any = None,
+    **options: Any,
+) -> DistributedSolution:
+    """Solve one game whose samples are spread over the ranks of torch.distributed.
+
+    Every rank of the group calls this with its own share of the samples, which stays where it is.
+    All ranks return the same solution, or raise the same error.
+
+    Parameters
+    ----------
+    local_losses : array_like of shape (N_r, m, L)
+        This rank's samples: any array that `mixsolve.solve` takes, on this rank's device or not,
+        or `Losses`. m and L are the same on all ranks, N_r need not be; a rank without samples
+        gives an array of shape (0, m, L).
+    alpha : float or array_like of shape (N_r,), default 0
+        One number, the same on all ranks, or one for each of this rank's samples.
+    group : torch.distributed.ProcessGroup, optional
+        The ranks that solve; all by default. What the ranks say to each other goes over gloo,
+        whatever the group's own backend.
+    sample_weight : array_like of shape (N_r,), optional
+        Of this rank's samples; divided by the sum over all ranks.
+    candidate_mask : array_like of bool, shape (N_r, m), optional
+        Of this rank's samples.
+    candidate_prior : array_like of shape (N_r, m), optional
+        Of this rank's samples.
+    **options
+        Those of `mixsolve.solve`, the same on all ranks. `callback` and `constraints` are called,
+        and `verbose` is looked at, on the first rank, where the method runs; what a callback
+        raises there ends the solve on all ranks.
+
+    Returns
+    -------
+    DistributedSolution
+        The same bits on all ranks. Its weights are of the kind, and on the device, of each rank's
+        own array; its attack is that on all samples, and `own_attack` that on this rank's.
+
+    Raises
+    ------
+    MixsolveError
+        Wrong input on any rank, an error in a pass on any rank, a rank that was lost: raised on
+        all ranks, in the same words, which say which rank it was.
+    MixsolveTypeError
+        An argument's type is wrong.
+
+    Warns
+    -----
+    ConvergenceWarning
+        On the first rank alone: the certified gap is above the tolerance. All ranks have it in
+        `success`.
+
+    Notes
+    -----
+    The first rank holds what is one number a sample or candidate of the whole: sample weights,
+    `candidate_mask` and `candidate_prior` if given, the attack. "interior-point" and "cvxpy" bring
+    all losses there.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import torch.distributed as dist
+    >>> from mixsolve_torch import solve_distributed
+    >>> dist.init_process_group("nccl")  # doctest: +SKIP
+    >>> losses = torch.load(f"losses-{dist.get_rank()}.pt").cuda()  # doctest: +SKIP
+    >>> solution = solve_distributed(losses, alpha=0.01)  # doctest: +SKIP
+    """
+    wire = Wire(group)
+    one_a_sample = {
+        "sample_weight": sample_weight,
+        "candidate_mask": candidate_mask,
+        "candidate_prior": candidate_prior,
+    }
+    try:
+        return _solve(wire, local_losses, alpha, one_a_sample, options)
+    except BaseException:
+        if not wire.over:
+            wire.cut()  # nobody shall wait for a rank that left out of turn
+        raise
+
+
+class _LossesOnRanks(Losses):
+    """Losses of which every rank has a share, seen from the first rank."""
+
+    def __init__(self, parts: RankParts, n_candidates: int, n_classifiers: int) -> None:
+        super().__init__(even_offsets(int(parts.bounds[-1]), n_candidates), n_classifiers)
+        self._parts = parts
+
+    def engine(
+        self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray
+    ) -> PartsEngine:
+        """See `mixsolve.engines.Losses.engine`."""
+        return PartsEngine.open(self._parts, self, sample_weight, allowed, prior)
+
+    def restore(self, weights: np.ndarray) -> np.ndarray:
+        """See `mixsolve.engines.Losses.restore`; each rank makes its own kind of array of them."""
+        return weights
+
+
+def _solve(
+    wire: Wire, losses: Any, alpha: Any, one_a_sample: dict[str, Any], options: dict[str, Any]
+) -> DistributedSolution:
+    """What every rank does."""
+    with Interrupt(True) as interrupt:
+        share, bounds = _meet(wire, losses, alpha, one_a_sample, options)
+        first, last = (int(bound) for bound in bounds[wire.rank : wire.rank + 2])
+        label = f"rank {wire.rank}"
+        if last > first:
+            label += f" (samples {first} to {last - 1})"
+        rank = Rank(wire, label, {LOSSES: share.losses, GIVEN: share.given})
+        if wire.rank == 0:
+            with rank.leading():
+                interrupt.let_through()
+        else:
+            solution = rank.serve(interrupt)
+    if wire.rank == 0:
+        with rank.leading():
+            solution = _lead(RankParts(rank, bounds), share, alpha, options)
+            rank.end(solution)
+    values = {entry.name: getattr(solution, entry.name) for entry in fields(Solution)}
+    values["weights"] = share.restore(solution.weights)
+    return DistributedSolution(**values, samples=range(first, last))
+
+
+def _meet(
+    wire: Wire, losses: Any, alpha: Any, one_a_sample: dict[str, Any], options: dict[str, Any]
+) -> tuple[Share, np.ndarray]:
+    """Check this rank's share, then all ranks' against each other; first sample of each rank."""
+    share: Share | None = None
+    failure: Exception | None = None
+    try:
+        share = read_share(losses, alpha, one_a_sample, options)
+    except Exception as error:  # the others wait for this rank, whatever happened
+        failure = error
+    said = share.summary if share else worded(failure, f"rank {wire.rank}")
+    summaries = wire.collect(said)
+    try:
+        bounds = agree(summaries)
+    except MixsolveError as error:
+        wire.over = True
+        raise error from failure
+    assert share is not None
+    return share, bounds
+
+
+def _lead(parts: RankParts, share: Share, alpha: Any, options: dict[str, Any]) -> Solution:
+    """What the first rank does: run the method."""
+    _, n_candidates, n_classifiers = share.shape
+    found = parts.ask(tell, [parts.losses, parts.given]).found
+    given = join(found, parts.bounds, n_candidates)
+    losses = _LossesOnRanks(parts, n_candidates, n_classifiers)
+    return mixsolve.solve(losses, given.pop("alpha", alpha), **given, **options)

@@ -1,0 +1,226 @@
+"""What each rank gives to a game that all play: checked by itself, then against the others'."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import mixsolve
+from mixsolve import validation
+from mixsolve.engines import Losses, open_losses
+from mixsolve.engines.questions import Answer
+from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.interop import array_source, check_dtype, to_numpy
+from mixsolve.solution import Solution
+from mixsolve_torch.distributed_wire import listed
+
+_ONE_A_SAMPLE = ("sample_weight", "candidate_mask", "candidate_prior")
+_OPTIONS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(mixsolve.solve).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY and name not in _ONE_A_SAMPLE
+}
+_OF_THE_FIRST = ("callback", "verbose")  # where the method runs, there alone they are looked at
+
+
+@dataclass(frozen=True)
+class Share:
+    """One rank's samples and what it says about them.
+
+    Attributes
+    ----------
+    losses : Losses or None
+        None where it has no samples.
+    shape : tuple of int
+        Samples, candidates, classifiers.
+    restore : callable
+        Makes weights of float64 NumPy ones, as the rank's own kind of array.
+    given : dict of str to ndarray
+        One number a sample, or a table: "alpha", "sample_weight", "candidate_mask",
+        "candidate_prior"; those that the rank gave and that matter.
+    summary : dict of str to object
+        What the other ranks have to know: plain values.
+    """
+
+    losses: Losses | None
+    shape: tuple[int, int, int]
+    restore: Callable[[np.ndarray], Any]
+    given: dict[str, np.ndarray]
+    summary: dict[str, Any]
+
+
+def read_share(
+    losses: Any, alpha: Any, one_a_sample: Mapping[str, Any], options: Mapping[str, Any]
+) -> Share:
+    """Check what one rank was given.
+
+    Parameters
+    ----------
+    losses, alpha
+        See `mixsolve_torch.solve_distributed`.
+    one_a_sample : mapping of str to object
+        "sample_weight", "candidate_mask", "candidate_prior", None where not given.
+    options : mapping of str to object
+        Keyword arguments for `mixsolve.solve`.
+
+    Raises
+    ------
+    MixsolveError, MixsolveTypeError
+        What is wrong, and the mend.
+    """
+    unknown = sorted(options.keys() - _OPTIONS.keys())
+    if unknown:
+        raise MixsolveTypeError(
+            f"solve_distributed has no option {unknown[0]!r}; it takes {', '.join(_OPTIONS)}"
+        )
+    opened, shape, restore = _opened(losses)
+    alphas = validation.check_alpha(alpha, shape[0])
+    whole = {"alpha": "one per sample" if np.ndim(alpha) else float(alpha)}
+    given = {}
+    if np.ndim(alpha):
+        given["alpha"] = np.zeros(shape[0]) if alphas is None else alphas
+    if opened is not None:
+        given |= _tables(opened, one_a_sample)
+    for name, default in _OPTIONS.items():
+        if name not in _OF_THE_FIRST:
+            whole[name] = _plain(name, options.get(name, default), shape[2])
+    summary = {
+        "shape": shape,
+        "options": whole,
+        "given": {name: one_a_sample[name] is not None for name in _ONE_A_SAMPLE},
+    }
+    return Share(opened, shape, restore, given, summary)
+
+
+def _opened(
+    losses: Any,
+) -> tuple[Losses | None, tuple[int, int, int], Callable[[np.ndarray], Any]]:
+    shape = tuple(getattr(losses, "shape", ()))
+    if len(shape) == 3 and not shape[0] and shape[1] and shape[2]:
+        source = array_source(losses)
+        check_dtype(source.data.dtype, "losses")
+        return None, (0, int(shape[1]), int(shape[2])), source.restore
+    opened = open_losses(losses)
+    if opened.n_rows != opened.n_samples * opened.n_candidates:
+        raise MixsolveError(
+            "losses must have the same number of candidates for every sample, got between "
+            f"{int(np.diff(opened.offsets).min())} and {opened.n_candidates}; fill up with any "
+            "number and take these candidates away with candidate_mask"
+        )
+    return opened, (opened.n_samples, opened.n_candidates, opened.n_classifiers), opened.restore
+
+
+def _tables(losses: Losses, one_a_sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """One rank's sample weights, mask and base measure, as far as they are given and matter."""
+    weight, mask, prior = (one_a_sample[name] for name in _ONE_A_SAMPLE)
+    table = losses.n_samples, losses.n_candidates
+    given: dict[str, np.ndarray] = {}
+    if weight is not None:
+        values = to_numpy(weight, "sample_weight")
+        # All zeros are right here as long as another rank has positive weights.
+        checked = values if values.any() else np.ones_like(values)
+        validation.check_sample_weight(checked, losses.n_samples)
+        given["sample_weight"] = values.astype(np.float64)
+    allowed = validation.check_candidate_mask(mask, losses)
+    if allowed.size:
+        given["candidate_mask"] = allowed.view(np.bool_).reshape(table)
+    if prior is not None:
+        measure = validation.check_candidate_prior(prior, losses, allowed)
+        given["candidate_prior"] = measure.reshape(table)
+    return given
+
+
+def _plain(name: str, value: Any, n_classifiers: int) -> str:
+    """An option's value, so that it can be compared with another rank's."""
+    if name == "constraints" and value is not None:
+        return "given"  # the first rank's count
+    if name == "warm_start" and value is not None:
+        start = value.weights if isinstance(value, Solution) else value
+        return str(validation.check_warm_start(start, n_classifiers).tolist())
+    return repr(value)
+
+
+def agree(summaries: Sequence[dict[str, Any] | MixsolveError]) -> np.ndarray:
+    """Check all ranks' summaries against each other; every rank comes to the same conclusion.
+
+    Parameters
+    ----------
+    summaries : sequence of dict, or of MixsolveError where a rank's share is wrong
+        Rank by rank.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_ranks + 1,)
+        First sample of each rank.
+
+    Raises
+    ------
+    MixsolveError, MixsolveTypeError
+        What is wrong, on which ranks, and the mend.
+    """
+    sound: list[dict[str, Any]] = []
+    for summary in summaries:
+        if isinstance(summary, MixsolveError):
+            raise summary
+        sound.append(summary)
+    shapes = [summary["shape"] for summary in sound]
+    for axis, name in ((1, "candidates"), (2, "classifiers")):
+        _same(
+            [shape[axis] for shape in shapes],
+            f"losses must have the same number of {name} on every rank",
+            "give every rank the same, in the same order"
+            + (", and fill up with candidates that candidate_mask takes away" if axis == 1 else ""),
+        )
+    bounds = np.concatenate([[0], np.cumsum([shape[0] for shape in shapes])])
+    if not bounds[-1]:
+        raise MixsolveError(
+            "losses has no samples on any rank; one rank at least needs a share of them"
+        )
+    for name in sound[0]["options"]:
+        _same(
+            [summary["options"][name] for summary in sound],
+            f"{name} must be the same on every rank",
+            "every rank has to call solve_distributed with the same options",
+        )
+    for name in _ONE_A_SAMPLE:
+        _same(
+            ["given" if summary["given"][name] else "left out" for summary in sound],
+            f"{name} must be given on every rank that has samples, or on none",
+            "give each rank's own share of it everywhere",
+            [rank for rank, shape in enumerate(shapes) if shape[0]],
+        )
+    return bounds
+
+
+def _same(values: Sequence[Any], rule: str, mend: str, ranks: Sequence[int] | None = None) -> None:
+    """Refuse values that differ between some ranks, all by default."""
+    groups: dict[Any, list[int]] = {}
+    for rank in range(len(values)) if ranks is None else ranks:
+        groups.setdefault(values[rank], []).append(rank)
+    if len(groups) > 1:
+        came = ", ".join(f"{value} on {listed(where)}" for value, where in groups.items())
+        raise MixsolveError(f"{rule}; got {came}: {mend}")
+
+
+def tell(losses: Any, given: dict[str, np.ndarray]) -> Answer:
+    """The question that brings what ranks were given to the first one."""
+    return Answer(found=given or None)
+
+
+def join(found: Sequence[dict[str, np.ndarray] | None], bounds: np.ndarray, m: int) -> dict:
+    """What all ranks gave, one rank after another: keyword arguments for `mixsolve.solve`."""
+    shares = [share or {} for share in found]
+    joined = {}
+    for name in sorted(set().union(*shares)):
+        # A mask that takes nothing away stays where it is.
+        rows = [
+            share.get(name, np.ones((last - first, m), dtype=np.bool_))
+            for share, first, last in zip(shares, bounds[:-1], bounds[1:], strict=True)
+            if last > first
+        ]
+        joined[name] = np.concatenate(rows)
+    return joined
