@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mixsolve import bounds, games, perturbations, plotting
+    from mixsolve import bounds, constraints, games, perturbations, plotting
     from mixsolve.classifier import MixtureClassifier as MixtureClassifier
+    from mixsolve.constraints import LinearConstraints
     from mixsolve.errors import (
         ConvergenceWarning,
         MissingDependencyError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Attack",
     "ConvergenceWarning",
+    "LinearConstraints",
     "MissingDependencyError",
     "MixsolveError",
     "MixsolveTypeError",
@@ -34,6 +36,7 @@ __all__ = [
     "State",
     "Status",
     "bounds",
+    "constraints",
     "games",
     "perturbations",
     "plotting",
@@ -47,6 +50,7 @@ _OPTIONAL = ("MixtureClassifier",)
 # Where each public name lives; imported on first use, so that `import mixsolve` stays light.
 _HOMES = {
     "classifier": _OPTIONAL,
+    "constraints": ("LinearConstraints",),
     "solver": ("solve", "solve_path"),
     "solution": ("Attack", "Record", "Solution", "Status"),
     "stopping": ("State",),

@@ -1,15 +1,12 @@
 """A checked game, ready for a method; and what a method returns."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mixsolve.engines.base import Engine, SoftResponse
+from mixsolve.feasible import FeasibleSet, Simplex
 from mixsolve.solution import Attack
-
-Constraints = Callable[[Any], Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -22,8 +19,8 @@ class Problem:
         Passes over the tensor.
     alpha : ndarray of float64, shape (N,), or None
         Regularisation of each sample, all positive; None for the exact problem.
-    constraints : callable or None
-        Maps a cvxpy variable (the weights) to a sequence of cvxpy constraints.
+    feasible : FeasibleSet
+        Weights that the mixture may have; not empty.
     presolve : bool
         Whether the method may shrink the game first.
     warm : bool
@@ -32,17 +29,9 @@ class Problem:
 
     engine: Engine
     alpha: np.ndarray | None
-    constraints: Constraints | None = None
+    feasible: FeasibleSet = field(default_factory=Simplex)
     presolve: bool = True
     warm: bool = False
-
-    def lowest(self, gradient: np.ndarray) -> float:
-        """Minimum of ``<gradient, lam>`` over the feasible weights; `gradient` of shape (L,)."""
-        if self.constraints is None:
-            return float(gradient.min())
-        from mixsolve.methods.cvxpy_model import minimize_linear
-
-        return minimize_linear(gradient, self.constraints)
 
     def soft_response(self, weights: np.ndarray, hessian: bool = False) -> SoftResponse:
         """Eq. (7) at `weights` of shape (L,), with this problem's alpha."""
@@ -57,7 +46,7 @@ class Outcome:
     Attributes
     ----------
     weights : ndarray of float64, shape (L,)
-        On the simplex.
+        Feasible.
     attack : Attack or None
         The attacker's strategy; None for the Gibbs strategy at `proof` (alpha > 0), or the best
         response to `weights` (alpha = 0).

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mixsolve.errors import MixsolveError
+
+if TYPE_CHECKING:
+    from mixsolve.feasible.base import Infeasibility, Prices
 
 
 class Status(StrEnum):
@@ -15,7 +18,7 @@ class Status(StrEnum):
 
     OPTIMAL: the certified gap is within the tolerance. MAX_ITER, TIME_LIMIT: a limit was hit, the
     best point so far is returned. STOPPED: the callback said so. FAILED: the method could do no
-    better, or its backend gave up.
+    better, or its backend gave up. INFEASIBLE: no weights meet the constraints.
     """
 
     OPTIMAL = "optimal"
@@ -23,6 +26,7 @@ class Status(StrEnum):
     TIME_LIMIT = "time_limit"
     STOPPED = "stopped"
     FAILED = "failed"
+    INFEASIBLE = "infeasible"
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,12 @@ class Solution:
         M = max(losses) - min(losses); `tol` is relative to it.
     tolerance : float
         The absolute gap asked for.
+    sample_weight : ndarray of float64, shape (N,)
+        Weights of the samples, of sum 1.
+    prices : Prices or None
+        What one more unit of each linear constraint is worth.
+    infeasibility : Infeasibility or None
+        Which constraints clash, where no weights meet them.
     """
 
     weights: Any
@@ -192,6 +202,9 @@ class Solution:
     risk_lower_bound: float
     spread: float
     tolerance: float
+    sample_weight: np.ndarray = field(repr=False)
+    prices: "Prices | None" = field(default=None, repr=False)
+    infeasibility: "Infeasibility | None" = None
 
     @property
     def success(self) -> bool:

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +12,13 @@ from mixsolve.arguments import as_count, as_real
 from mixsolve.compilation import compile_timer
 from mixsolve.engines import Engine, open_losses
 from mixsolve.errors import ConvergenceWarning
-from mixsolve.problem import Constraints, Outcome, Problem
-from mixsolve.solution import Solution, Status
+from mixsolve.feasible import FeasibleSet, Infeasibility, check_constraints, feasible_set
+from mixsolve.problem import Outcome, Problem
+from mixsolve.solution import Attack, Solution, Status
 from mixsolve.stopping import ROUNDING, State, Stop
+
+if TYPE_CHECKING:
+    from mixsolve.feasible import Limits
 
 
 def solve(
@@ -25,7 +29,11 @@ def solve(
     sample_weight: Any = None,
     candidate_mask: Any = None,
     candidate_prior: Any = None,
-    constraints: Constraints | None = None,
+    constraints: Any = None,
+    A_ub: Any = None,
+    b_ub: Any = None,
+    A_eq: Any = None,
+    b_eq: Any = None,
     tol: float = 1e-6,
     max_iter: int | None = None,
     time_limit: float | None = None,
@@ -55,8 +63,8 @@ def solve(
         Entropic regularisation, in the unit of the losses: 0 for the exact problem, or positive.
     method : str, default "auto"
         "lp", "interior-point" (all candidates at once), "oracle" (Algorithm 1) for alpha = 0;
-        "newton" or "entropic", "apg" for alpha > 0; "cvxpy" for both (takes `constraints`). "auto"
-        takes "lp" for alpha = 0, "newton" for alpha > 0, "cvxpy" when there are constraints.
+        "newton" or "entropic", "apg" for alpha > 0; "cvxpy" for both. "auto" takes "lp" for
+        alpha = 0, "newton" for alpha > 0, "cvxpy" where `constraints` is a function.
     sample_weight : array_like of shape (N,), optional
         Non-negative; divided by its sum. Uniform by default.
     candidate_mask : array_like of bool, shape (N, m), or list of N arrays (m_i,), optional
@@ -64,8 +72,15 @@ def solve(
     candidate_prior : array_like of shape (N, m), or list of N arrays (m_i,), optional
         Base measure p of the entropic problem, positive; divided by each sample's sum. Uniform by
         default.
-    constraints : callable, optional
-        Takes the weights as a cvxpy variable, returns a list of cvxpy constraints.
+    constraints : LinearConstraints, list of them, or callable, optional
+        Linear constraints on the weights (see `mixsolve.constraints`; SciPy's ``LinearConstraint``
+        and ``Bounds`` too), or a function that takes the weights as a cvxpy variable and returns a
+        list of cvxpy constraints.
+    A_ub, A_eq : array_like of shape (p, L), (q, L), optional
+        Linear constraints in SciPy's convention: ``A_ub @ weights <= b_ub``,
+        ``A_eq @ weights == b_eq``.
+    b_ub, b_eq : array_like of shape (p,), (q,), optional
+        Their right-hand sides.
     tol : float, default 1e-6
         Stop when the certified gap is at most ``tol * (max(losses) - min(losses))``.
     max_iter : int, optional
@@ -97,7 +112,9 @@ def solve(
     Warns
     -----
     ConvergenceWarning
-        The certified gap is above the tolerance; the solution is the best point found.
+        The certified gap is above the tolerance; the solution is the best point found. Or no
+        weights meet the constraints: the status is INFEASIBLE, ``solution.infeasibility`` says
+        which of them clash, and the weights are NaN.
 
     References
     ----------
@@ -115,8 +132,9 @@ def solve(
     >>> round(solution.value, 9), solution.gap < 1e-9
     (0.5, True)
     """
-    options = _Options(tol, max_iter, time_limit, callback, constraints, verbose, presolve)
-    game = _Game(losses, sample_weight, candidate_mask, candidate_prior)
+    options = _Options(tol, max_iter, time_limit, callback, verbose, presolve)
+    limits = check_constraints(constraints, A_ub, b_ub, A_eq, b_eq)
+    game = _Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
     try:
         return _solve(game, alpha, method, warm_start, options, stacklevel=3)
     finally:
@@ -131,7 +149,11 @@ def solve_path(
     sample_weight: Any = None,
     candidate_mask: Any = None,
     candidate_prior: Any = None,
-    constraints: Constraints | None = None,
+    constraints: Any = None,
+    A_ub: Any = None,
+    b_ub: Any = None,
+    A_eq: Any = None,
+    b_eq: Any = None,
     tol: float = 1e-6,
     max_iter: int | None = None,
     time_limit: float | None = None,
@@ -149,6 +171,8 @@ def solve_path(
     alphas : array_like of shape (n,)
         Regularisations, one number for all samples each, in any order; 0 for the exact problem.
     method, sample_weight, candidate_mask, candidate_prior, constraints, tol, max_iter
+        See `solve`.
+    A_ub, b_ub, A_eq, b_eq
         See `solve`.
     time_limit : float, optional
         Seconds for each of the solves.
@@ -178,9 +202,10 @@ def solve_path(
     >>> path[0].value > path[1].value > path[2].value
     True
     """
-    options = _Options(tol, max_iter, time_limit, None, constraints, verbose, presolve)
+    options = _Options(tol, max_iter, time_limit, None, verbose, presolve)
+    limits = check_constraints(constraints, A_ub, b_ub, A_eq, b_eq)
     values = validation.check_alphas(alphas)
-    game = _Game(losses, sample_weight, candidate_mask, candidate_prior)
+    game = _Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
     solutions: dict[int, Solution] = {}
     warm_start: Any = None
     try:
@@ -202,7 +227,6 @@ class _Options:
         max_iter: int | None,
         time_limit: float | None,
         callback: Callable[[State], object] | None,
-        constraints: Constraints | None,
         verbose: bool,
         presolve: bool,
     ) -> None:
@@ -212,11 +236,7 @@ class _Options:
         if time_limit is not None:
             self.time_limit = as_real("time_limit", time_limit, above=0.0)
         validation.check_callable(callback, "callback", "a function of the state, or None")
-        validation.check_callable(
-            constraints, "constraints", "a function from the weights to cvxpy constraints, or None"
-        )
         self.callback = callback
-        self.constraints = constraints
         self.verbose = verbose
         self.presolve = presolve
 
@@ -224,11 +244,22 @@ class _Options:
 class _Game:
     """Checked losses with their engine, which is made when a solve first needs it."""
 
-    def __init__(self, losses: Any, sample_weight: Any, mask: Any, prior: Any) -> None:
+    def __init__(
+        self, losses: Any, sample_weight: Any, mask: Any, prior: Any, constraints: "Limits"
+    ) -> None:
         self.began: float | None = time.perf_counter()
         self.losses = open_losses(losses)
+        self.constraints = constraints
+        self._feasible: FeasibleSet | None = None
         self._given = (sample_weight, mask, prior)
         self._engine: Engine | None = None
+
+    def feasible(self, method: str) -> FeasibleSet:
+        """Weights that the mixture may have; for "cvxpy", as cvxpy sees them."""
+        modelled = method == "cvxpy"
+        if self._feasible is None:
+            self._feasible = feasible_set(self.constraints, self.losses.n_classifiers, modelled)
+        return self._feasible
 
     @property
     def engine(self) -> Engine:
@@ -253,13 +284,16 @@ def _solve(
     began = time.perf_counter() if game.began is None else game.began
     game.began = None  # a later solve of the same game has its own clock
     alphas = validation.check_alpha(alpha, game.losses.n_samples)
-    constraints = options.constraints
     name, entry = validation.check_method(
-        method, entropic=alphas is not None, constrained=constraints is not None
+        method, entropic=alphas is not None, modelled=callable(game.constraints)
     )
     start = validation.check_warm_start(warm_start, game.losses.n_classifiers)
+    feasible = game.feasible(name)
+    if feasible.infeasibility is not None:
+        return _infeasible(game, feasible.infeasibility, alphas, name, began, stacklevel + 1)
+    start = feasible.project(start)
     engine = game.engine
-    problem = Problem(engine, alphas, constraints, options.presolve, warm_start is not None)
+    problem = Problem(engine, alphas, feasible, options.presolve, warm_start is not None)
     tolerance = max(options.tol * engine.spread, ROUNDING * engine.magnitude)
     checked = time.perf_counter()
 
@@ -305,7 +339,8 @@ def _certify(
         attack = outcome.attack
         if attack is None:
             attack = engine.strategy(every_sample, response.candidates, np.ones(engine.n_samples))
-        lower_bound = risk_lower_bound = problem.lowest(engine.expected_losses(attack))
+        played = engine.expected_losses(attack)
+        lower_bound = risk_lower_bound = problem.feasible.lowest(played)
     else:
         soft = problem.soft_response(weights)
         value = soft.value
@@ -313,7 +348,8 @@ def _certify(
         if not np.array_equal(proof, weights):
             soft = problem.soft_response(proof)
         attack = engine.gibbs(proof, problem.alpha)
-        lowest = problem.lowest(soft.gradient)
+        played = soft.gradient
+        lowest = problem.feasible.lowest(played)
         lower_bound = soft.lower_bound(proof, lowest)
         risk_lower_bound = lowest  # the gradient is the classifiers' losses under the attack
         surprise = -engine.log_prior(every_sample, response.candidates)
@@ -339,6 +375,50 @@ def _certify(
         risk_lower_bound=risk_lower_bound,
         spread=engine.spread,
         tolerance=stop.tolerance,
+        sample_weight=engine.sample_weight,
+        prices=problem.feasible.prices(played),
+    )
+
+
+def _infeasible(
+    game: _Game,
+    infeasibility: Infeasibility,
+    alpha: np.ndarray | None,
+    method: str,
+    began: float,
+    stacklevel: int,
+) -> Solution:
+    """No solution, and why: the least value over no weights at all is infinite."""
+    shape = game.losses
+    *others, last = infeasibility.clash
+    words = f"{', '.join(others)} and {last} clash" if others else f"{last} alone cannot be met"
+    message = f"no weights on the simplex meet the constraints: {words}; loosen or drop one"
+    warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+    nobody = np.empty(0, dtype=np.int64)
+    return Solution(
+        weights=shape.restore(np.full(shape.n_classifiers, np.nan)),
+        value=np.inf,
+        risk=np.inf,
+        lower_bound=np.inf,
+        gap=np.inf,
+        attack=Attack(
+            np.zeros(shape.n_samples + 1, dtype=np.int64), nobody, np.empty(0), shape.n_candidates
+        ),
+        status=Status.INFEASIBLE,
+        message=message,
+        nit=0,
+        n_passes=0.0,
+        history=(),
+        method=method,
+        alpha=_as_given(alpha),
+        timings={"total": time.perf_counter() - began},
+        smoothing_bound=0.0,
+        risk_lower_bound=np.inf,
+        spread=np.nan,
+        tolerance=np.nan,
+        sample_weight=np.full(shape.n_samples, np.nan),
+        prices=None,
+        infeasibility=infeasibility,
     )
 
 

@@ -13,7 +13,7 @@ from mixsolve.tensor import Shape
 _SIMPLEX_TOLERANCE = 1e-6
 
 
-def check_method(name: Any, *, entropic: bool, constrained: bool) -> tuple[str, Method]:
+def check_method(name: Any, *, entropic: bool, modelled: bool) -> tuple[str, Method]:
     """The method's own name and its entry, checked against what the problem needs."""
     known = ["auto", *METHODS, *ALIASES]
     if not isinstance(name, str):
@@ -24,13 +24,8 @@ def check_method(name: Any, *, entropic: bool, constrained: bool) -> tuple[str, 
         raise MixsolveError(f"method must be one of {', '.join(known)}; got {name!r}")
     name = ALIASES.get(name, name)
     if name == "auto":
-        name = "cvxpy" if constrained else "newton" if entropic else "lp"
+        name = "cvxpy" if modelled else "newton" if entropic else "lp"
     method = METHODS[name]
-    if constrained and not method.constraints:
-        able = ", ".join(repr(key) for key, entry in METHODS.items() if entry.constraints)
-        raise MixsolveError(
-            f"constraints cannot be taken by method {name!r}; use method={able} or 'auto'"
-        )
     if entropic and not method.entropic:
         raise MixsolveError(
             f"alpha must be 0 for method {name!r}, which solves the exact problem; use "

@@ -281,24 +281,12 @@ def test_an_entropic_method_needs_alpha(method):
     refused(MixsolveError, "alpha", f"'{name}'", method=method)
 
 
-@pytest.mark.parametrize("method", ["lp", "oracle", "newton", "apg"])
-def test_constraints_need_a_method_that_takes_them(method):
-    alpha = 0.0 if method in ("lp", "oracle") else 0.1
-    refused(
-        MixsolveError,
-        "constraints",
-        f"'{method}'",
-        "'cvxpy'",
-        method=method,
-        alpha=alpha,
-        constraints=lambda weights: [weights >= 0.1],
-    )
-
-
 def test_constraints_that_cannot_be_used():
-    refused(MixsolveTypeError, "constraints", "list", constraints=[])
-    refused(MixsolveError, "constraints", constraints=lambda weights: None)
-    refused(MixsolveError, "constraints", constraints=lambda weights: [weights >= 0.6])
+    refused(MixsolveTypeError, "constraints", "str", constraints="weights <= 0.5")
+    refused(MixsolveError, "constraints", "NoneType", constraints=lambda weights: None)
+    refused(MixsolveError, "constraints", "DCP", constraints=lambda w: [w @ w >= 0.6])
+    refused(MixsolveError, "A_ub", "b_ub", A_ub=[[1.0, 0.0]])
+    refused(MixsolveError, "constraints", "2 in all", "3", A_ub=[[1.0, 0.0, 0.0]], b_ub=[1.0])
 
 
 @pytest.mark.parametrize("name", ["tol", "time_limit"])

@@ -602,6 +602,7 @@ class TestAnswer:
             "TIME_LIMIT",
             "STOPPED",
             "FAILED",
+            "INFEASIBLE",
         }
 
     def test_it_is_frozen_and_short(self, losses):

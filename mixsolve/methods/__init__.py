@@ -20,14 +20,11 @@ class Method:
         File of this package; its ``minimize(problem, start, stop)`` is the method.
     exact, entropic : bool
         Whether it solves alpha = 0, alpha > 0.
-    constraints : bool
-        Whether it takes constraints on the weights.
     """
 
     module: str
     exact: bool = False
     entropic: bool = False
-    constraints: bool = False
 
     def load(self) -> Callable[[Problem, np.ndarray, Stop], Outcome]:
         """Import the method; nothing else of the package imports it."""
@@ -40,6 +37,6 @@ METHODS = {
     "oracle": Method("oracle", exact=True),
     "newton": Method("newton", entropic=True),
     "apg": Method("apg", entropic=True),
-    "cvxpy": Method("cvxpy_model", exact=True, entropic=True, constraints=True),
+    "cvxpy": Method("cvxpy_model", exact=True, entropic=True),
 }
 ALIASES = {"entropic": "newton"}

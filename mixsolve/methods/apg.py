@@ -3,8 +3,8 @@
     x_{t+1} = P(y_t - grad F(y_t) / C_t)
     y_{t+1} = x_{t+1} + (theta_t - 1) / theta_{t+1} (x_{t+1} - x_t)
 
-with P the projection onto the simplex, theta the usual sequence, and C_t an estimate of the
-curvature: doubled until <grad F(x) - grad F(y), x - y> <= C/2 |x - y|^2, which by convexity
+with P the projection onto the feasible weights, theta the usual sequence, and C_t an estimate of
+the curvature: doubled until <grad F(x) - grad F(y), x - y> <= C/2 |x - y|^2, which by convexity
 implies the descent condition F(x) <= F(y) + <grad F(y), x - y> + C/2 |x - y|^2 and, unlike it,
 does not drown in rounding near the optimum. The momentum is dropped whenever it points uphill. One
 fused pass gives F and its gradient, hence the lower bound F(y) - <y, grad F> + min_k grad_k F.
@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from mixsolve import presolve, simplex
+from mixsolve import presolve
 from mixsolve.engines.base import Engine
 from mixsolve.problem import Outcome, Problem
 from mixsolve.stopping import Stop
@@ -38,14 +38,14 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     curvature = _first_curvature(engine, alpha)
     for _ in stop.iterations(DEFAULT_MAX_ITER):
         while True:
-            candidate = simplex.project(ahead - here.gradient / curvature)
+            candidate = problem.feasible.project(ahead - here.gradient / curvature)
             there = engine.soft_response(candidate, alpha, hessian=False)
             step = candidate - ahead
             bend = float((there.gradient - here.gradient) @ step)
             if bend <= 0.5 * curvature * float(step @ step) or stop.seconds_left == 0.0:
                 break
             curvature *= 2.0
-        bound = there.lower_bound(candidate, float(there.gradient.min()))
+        bound = there.lower_bound(candidate, problem.feasible.lowest(there.gradient))
         if stop.record(candidate, there.value, bound):
             break
         if float((ahead - candidate) @ (candidate - point)) > 0.0:

@@ -5,6 +5,8 @@ iterations. It needs the tensor in memory as float64, and serves to see what con
 saves. The method itself is in `mixsolve.interior_point`.
 """
 
+from functools import partial
+
 import numpy as np
 
 from mixsolve.problem import Outcome, Problem
@@ -25,11 +27,12 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         weight = engine.sample_weight[samples[weighed][first]]
         offsets = np.append(first, rows.shape[0])
         warm = start if problem.warm else None
-        found = solve_small_game(rows, offsets, weight, tol=_TOLERANCE, start=warm)
+        solver = partial(solve_small_game, tol=_TOLERANCE, start=warm)
+        found = problem.feasible.solve_small(solver, rows, offsets, weight)
         mass = np.zeros(samples.size)
         mass[weighed] = found.dual
         attack = engine.strategy(samples, candidates, mass)
-        bound = float(engine.expected_losses(attack).min())
+        bound = problem.feasible.lowest(engine.expected_losses(attack))
         stop.record(found.weights, engine.best_response(found.weights).value, bound)
         return Outcome(found.weights, attack, message=f"{found.nit} iterations; {found.message}")
     return Outcome(start)

@@ -7,23 +7,25 @@ these samples are one linear term. Only samples whose winner is in doubt keep ro
     min_lam  <c, lam> + sum_{i in doubt} w_i max_{j in J_i} <lam, l_ij>,
     c = sum_{i not in doubt} w_i l_{i, best(i)}.
 
-The optimum of this small game bounds the game's from below, and its multipliers are the attack that
-proves it. A pass over the tensor then gives the exact risk at its weights, and the candidates that
-were missing. Candidates are in doubt if they win for weights about as far away as the weights moved
-last. With many samples the rounds begin on a subsample, whose optimal weights are near those of the
-whole, so that the whole tensor is seen two or three times.
+over the feasible weights. Its optimum bounds the game's from below, and its multipliers are the
+attack that proves it. A pass over the tensor then gives the exact risk at its weights, and the
+candidates that were missing. Candidates are in doubt if they win for weights about as far away as
+the weights moved last. With many samples the rounds begin on a subsample, whose optimal weights are
+near those of the whole, so that the whole tensor is seen two or three times.
 
 Reference: Blankenship and Falk, Infinitely constrained optimization problems, 1976.
 """
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from mixsolve import highs, presolve
 from mixsolve.doubt import Doubt, SmallGame, subsamples, trusted_step
 from mixsolve.engines.base import BestResponse, Engine, count_passes
+from mixsolve.feasible import FeasibleSet
 from mixsolve.problem import Outcome, Problem
 from mixsolve.small_game import SmallSolution
 from mixsolve.stopping import Stop
@@ -44,24 +46,27 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Solve the exact problem from `start`."""
     game = presolve.Shrunk(problem)
     engine = game.engine
-    rounds = _Rounds(engine, stop)
+    rounds = _Rounds(engine, problem.feasible, stop)
     weights, radius = start, _first_radius(engine)
     if not problem.warm:
         for samples in subsamples(engine):
             level = engine.subsample(samples)
             part = stop.part(_LEVEL_TOLERANCE * level.spread)
-            weights = _Rounds(level, part).run(weights, radius)
+            weights = _Rounds(level, problem.feasible, part).run(weights, radius)
             radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples * engine.n_classifiers)
             count_passes(engine, level)
     weights = rounds.run(weights, radius)
-    played = rounds.attack()
+    message, played = rounds.message(), rounds.attack()
+    del rounds  # what it holds a sample is needed no more, and much in a large game
     attack = None if played is None else problem.engine.strategy(*game.lift(*played))
-    return game.outcome(weights, rounds.message(), attack=attack)
+    return game.outcome(weights, message, attack=attack)
 
 
-def optimal_weights(engine: Engine, start: np.ndarray, stop: Stop) -> np.ndarray:
+def optimal_weights(
+    engine: Engine, feasible: FeasibleSet, start: np.ndarray, stop: Stop
+) -> np.ndarray:
     """Weights (L,) for the exact problem of an engine, from `start` until `stop` is satisfied."""
-    return _Rounds(engine, stop).run(start, _first_radius(engine))
+    return _Rounds(engine, feasible, stop).run(start, _first_radius(engine))
 
 
 def _first_radius(engine: Engine) -> float:
@@ -71,8 +76,9 @@ def _first_radius(engine: Engine) -> float:
 class _Rounds:
     """Constraint generation on one engine."""
 
-    def __init__(self, engine: Engine, stop: Stop) -> None:
+    def __init__(self, engine: Engine, feasible: FeasibleSet, stop: Stop) -> None:
         self._engine = engine
+        self._feasible = feasible
         self._stop = stop
         self._doubt = Doubt(engine)
         self._proof: tuple[np.ndarray, np.ndarray, BestResponse] | None = None
@@ -106,7 +112,7 @@ class _Rounds:
                 small = self._ask_highs(game, small)
             else:
                 small = self._solve(game, small, response.value - lower_bound)
-            bound = float((small.dual @ game.rows).min())
+            bound = self._feasible.lowest(small.dual @ game.rows)
             if bound > lower_bound:
                 # Rows are only dropped while the bound rises, so no round can come back.
                 lower_bound, dual = bound, small.dual[game.others :]
@@ -117,44 +123,47 @@ class _Rounds:
         return weights if self._stop.weights is None else self._stop.weights
 
     def _solve(self, game: SmallGame, earlier: SmallSolution | None, gap: float) -> SmallSolution:
-        return solve_small_game(
-            game.rows,
-            game.offsets,
-            game.weight,
+        solver = partial(
+            solve_small_game,
             tol=_SMALL_TOLERANCE,
             max_iter=_SMALL_MAX_ITER,
             start=earlier,
             start_gap=1.0 if earlier is None else gap / max(earlier.spread, _TINY),
         )
+        return self._feasible.solve_small(solver, game.rows, game.offsets, game.weight)
 
     def _ask_highs(self, game: SmallGame, unfinished: SmallSolution | None) -> SmallSolution:
         """Where no row is missing and the gap is open, it was the interior point's fault."""
         assert unfinished is not None
         logger.debug("interior point: %s; HiGHS takes over", unfinished.message)
         self._fallbacks += 1
-        found = highs.solve_rows(
-            game.rows, game.offsets, game.weight, time_limit=self._stop.seconds_left
-        )
-        if found.weights is None or found.dual is None:
-            dual = np.zeros(game.rows.shape[0])
-            dual[game.offsets[:-1]] = game.weight
-            return replace(unfinished, dual=dual, converged=True)
-        return replace(unfinished, weights=found.weights, dual=found.dual, converged=True)
+
+        def solver(rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray) -> SmallSolution:
+            found = highs.solve_rows(rows, offsets, weight, time_limit=self._stop.seconds_left)
+            if found.weights is None or found.dual is None:
+                dual = np.zeros(rows.shape[0])
+                dual[offsets[:-1]] = weight
+                return replace(unfinished, dual=dual, converged=True)
+            return replace(unfinished, weights=found.weights, dual=found.dual, converged=True)
+
+        return self._feasible.solve_small(solver, game.rows, game.offsets, game.weight)
 
     def attack(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Samples, candidates and masses that prove the best bound; None before there is one."""
         if self._proof is None:
             return None
         keys, dual, response = self._proof
-        samples = keys // self._engine.n_rows
-        decided = np.ones(self._engine.n_samples, dtype=bool)
-        decided[samples] = False
-        others = np.flatnonzero(decided)
-        keys = np.concatenate([keys, others * self._engine.n_rows + response.candidates[others]])
-        mass = np.concatenate([dual, self._engine.sample_weight[others]])
-        order = np.argsort(keys, kind="stable")
-        samples, candidates = np.divmod(keys[order], self._engine.n_rows)
-        return samples, candidates, mass[order]
+        doubted, rows = np.divmod(keys, self._engine.n_rows)
+        counts = np.bincount(doubted, minlength=self._engine.n_samples)
+        has_doubt = counts > 0
+        np.maximum(counts, 1, out=counts)
+        in_doubt = np.repeat(has_doubt, counts)
+        samples = np.repeat(np.arange(counts.size), counts)
+        candidates = np.repeat(response.candidates, counts)
+        candidates[in_doubt] = rows
+        mass = np.repeat(self._engine.sample_weight, counts)
+        mass[in_doubt] = dual
+        return samples, candidates, mass
 
     def message(self) -> str:
         """Rounds, rows, and whether HiGHS had to help."""

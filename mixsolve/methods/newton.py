@@ -1,7 +1,7 @@
 """Newton's method on the entropic objective F of eq. (7), a few full passes in all.
 
-Each step minimises the quadratic model <g, d> + 1/2 d' H d over the simplex, exactly, and is cut
-back until F has decreased enough. With q the Gibbs strategy,
+Each step minimises the quadratic model <g, d> + 1/2 d' H d over the feasible weights, exactly, and
+is cut back until F has decreased enough. With q the Gibbs strategy,
 
     g = sum_i w_i E_q[l_i],    H = sum_i (w_i / alpha_i) Cov_q(l_i),
 
@@ -29,6 +29,7 @@ from mixsolve import presolve, simplex
 from mixsolve.doubt import Doubt, row_limit, subsamples, trusted_step
 from mixsolve.engines.base import Engine, NearResponse, SoftResponse, count_passes
 from mixsolve.engines.memory import MemoryEngine
+from mixsolve.feasible import FeasibleSet
 from mixsolve.methods import lp
 from mixsolve.problem import Outcome, Problem
 from mixsolve.stopping import ROUNDING, Stop
@@ -62,16 +63,16 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         level = engine if samples is None else engine.subsample(samples)
         if nearly_exact and radius == _FAR:
             exact = stop.part(float(alpha.min()))
-            weights, radius = lp.optimal_weights(level, weights, exact), 0.0
+            weights, radius = lp.optimal_weights(level, problem.feasible, weights, exact), 0.0
         if samples is None:
             break
         tolerance = _LEVEL_TOLERANCE * level.spread / np.sqrt(level.n_samples)
-        rounds = _Rounds(level, alpha[samples], stop.part(tolerance))
+        rounds = _Rounds(level, alpha[samples], problem.feasible, stop.part(tolerance))
         weights = rounds.run(weights, radius, crowded)
         radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples)
         crowded = rounds.crowd(weights, radius) > _Rounds.most(engine) / engine.n_rows
         count_passes(engine, level)
-    rounds = _Rounds(engine, alpha, stop)
+    rounds = _Rounds(engine, alpha, problem.feasible, stop)
     weights = rounds.run(weights, radius, crowded)
     return game.outcome(weights, rounds.message, proof=stop.proof)
 
@@ -79,9 +80,12 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
 class _Rounds:
     """Small games of the samples in doubt, each certified by a pass over the whole."""
 
-    def __init__(self, engine: Engine, alpha: np.ndarray, stop: Stop) -> None:
+    def __init__(
+        self, engine: Engine, alpha: np.ndarray, feasible: FeasibleSet, stop: Stop
+    ) -> None:
         self._engine = engine
         self._alpha = alpha
+        self._feasible = feasible
         self._stop = stop
         self._doubt = Doubt(engine)
         self._limit = self.most(engine)
@@ -110,20 +114,20 @@ class _Rounds:
         Where too many rows weigh in, which `crowded` foretells, Newton runs on all of them.
         """
         if crowded or radius == _FAR or _CUTOFF * self._scale >= 1.0:
-            return descend(self._engine, self._alpha, weights, self._stop)
+            return descend(self._engine, self._alpha, self._feasible, weights, self._stop)
         radius /= np.sqrt(weights.size)
         for _ in self._stop.iterations(DEFAULT_MAX_ITER):
             near = self._engine.near_response(weights, radius, self._limit, _CUTOFF * self._alpha)
             if near.n_near > self._limit:
                 self._stop.nit -= 1  # the iteration is Newton's
-                weights = descend(self._engine, self._alpha, weights, self._stop)
+                weights = descend(self._engine, self._alpha, self._feasible, weights, self._stop)
                 break
             missing = self._doubt.add(near)
             found = self._solve_small(near, weights)
             reach = max(radius, self._scale) if missing else np.inf
             weights, _, radius = trusted_step(weights, found, reach)
             soft = self._engine.soft_response(weights, self._alpha, hessian=False)
-            if self._stop.record(weights, soft.value, _bound(soft, weights)):
+            if self._stop.record(weights, soft.value, _bound(soft, weights, self._feasible)):
                 break
         return weights if self._stop.weights is None else self._stop.weights
 
@@ -141,12 +145,13 @@ class _Rounds:
             np.empty(0, dtype=np.uint8),
             prior,
         )
-        return descend(
-            small, alpha, weights, self._stop.part(_SMALL_TOLERANCE * self._stop.tolerance)
-        )
+        stop = self._stop.part(_SMALL_TOLERANCE * self._stop.tolerance)
+        return descend(small, alpha, self._feasible, weights, stop)
 
 
-def descend(engine: Engine, alpha: np.ndarray, weights: np.ndarray, stop: Stop) -> np.ndarray:
+def descend(
+    engine: Engine, alpha: np.ndarray, feasible: FeasibleSet, weights: np.ndarray, stop: Stop
+) -> np.ndarray:
     """Newton on all rows of an engine; the best weights.
 
     Parameters
@@ -155,17 +160,17 @@ def descend(engine: Engine, alpha: np.ndarray, weights: np.ndarray, stop: Stop) 
         The game.
     alpha : ndarray of float64, shape (N,)
         Positive.
+    feasible : FeasibleSet
+        Weights that the mixture may have.
     weights : ndarray of float64, shape (L,)
         Where to start.
     stop : Stop
         Told of every point at the alpha asked for.
     """
-    from mixsolve.kernels.simplex_qp import minimize_quadratic
-
     soft = engine.soft_response(weights, alpha)
     narrowest, since, cuts = np.inf, 0, 0
     for _ in stop.iterations(DEFAULT_MAX_ITER):
-        bound = _bound(soft, weights)
+        bound = _bound(soft, weights, feasible)
         if stop.record(weights, soft.value, bound):
             break
         since += 1
@@ -178,22 +183,22 @@ def descend(engine: Engine, alpha: np.ndarray, weights: np.ndarray, stop: Stop) 
         # this much damping slows nothing down, and it keeps flat directions apart from rounding.
         largest = float(soft.hessian.diagonal().max())
         ridge = max(_DAMPING * (soft.value - bound), _ROUNDING * largest, _TINY)
-        target = minimize_quadratic(soft.gradient, soft.hessian, weights, ridge)
+        target = feasible.minimize_quadratic(soft.gradient, soft.hessian, weights, ridge)
         weights, soft, length = _line_search(engine, alpha, weights, soft, target)
         if length >= _CUT:
             continue
         cuts += 1
         if cuts == _MAX_CUTS:
             # The model misses kinks on the way: alpha is small for this game.
-            exact = lp.optimal_weights(engine, weights, stop.part(float(alpha.min())))
+            exact = lp.optimal_weights(engine, feasible, weights, stop.part(float(alpha.min())))
             there = engine.soft_response(exact, alpha)
             if there.value < soft.value:
                 weights, soft = exact, there
     return weights if stop.weights is None else stop.weights
 
 
-def _bound(soft: SoftResponse, weights: np.ndarray) -> float:
-    return soft.lower_bound(weights, float(soft.gradient.min()))
+def _bound(soft: SoftResponse, weights: np.ndarray, feasible: FeasibleSet) -> float:
+    return soft.lower_bound(weights, feasible.lowest(soft.gradient))
 
 
 def _line_search(

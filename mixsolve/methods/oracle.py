@@ -2,10 +2,10 @@
 
     lam_t = P(lam_{t-1} - eta g_t),    eta = 2 / (M sqrt(L T)),
 
-with P the projection onto the simplex and g_t the classifiers' losses under a best response to
-lam_{t-1}. Proposition 6: min_t R(lam_t) - R* <= 2 delta + 2 M sqrt(L / T), with delta = 0 here. M
-is the spread of the losses: what they have in common moves no weight. The best responses played in
-equal shares are a mixed attack, hence a lower bound.
+with P the projection onto the feasible weights and g_t the classifiers' losses under a best
+response to lam_{t-1}. Proposition 6: min_t R(lam_t) - R* <= 2 delta + 2 M sqrt(L / T), with
+delta = 0 here. M is the spread of the losses: what they have in common moves no weight. The best
+responses played in equal shares are a mixed attack, hence a lower bound.
 
 References: Meunier et al., Mixed Nash equilibria in the adversarial examples game, ICML 2021,
 section 4.2; Boyd, Subgradient methods, 2003.
@@ -13,7 +13,6 @@ section 4.2; Boyd, Subgradient methods, 2003.
 
 import numpy as np
 
-from mixsolve import simplex
 from mixsolve.engines.base import Engine
 from mixsolve.problem import Outcome, Problem
 from mixsolve.solution import Attack
@@ -35,11 +34,12 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         played.add(response.candidates)
         mean_losses = played.losses + (response.gradient - played.losses) / nit
         played.losses = mean_losses
-        if mean_losses.min() > stop.lower_bound:
+        bound = problem.feasible.lowest(mean_losses)
+        if bound > stop.lower_bound:
             best_mixture = played.mixture()
-        if stop.record(weights, response.value, float(mean_losses.min())):
+        if stop.record(weights, response.value, bound):
             break
-        weights = simplex.project(weights - step * response.gradient)
+        weights = problem.feasible.project(weights - step * response.gradient)
     best = start if stop.weights is None else stop.weights
     return Outcome(best, best_mixture.attack())
 

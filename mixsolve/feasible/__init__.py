@@ -1,0 +1,98 @@
+"""The weights a mixture may have: the simplex, or what constraints leave of it.
+
+Methods ask a set for projections, linear and quadratic minima and the optimum of a small game, and
+work on every set alike.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mixsolve.errors import MixsolveError
+from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices
+from mixsolve.feasible.whole import Simplex
+
+if TYPE_CHECKING:
+    from mixsolve.constraints import LinearConstraints
+
+    Limits = Sequence[LinearConstraints] | Callable[[Any], Sequence[Any]] | None
+
+__all__ = [
+    "FeasibleSet",
+    "Infeasibility",
+    "Prices",
+    "Simplex",
+    "check_constraints",
+    "feasible_set",
+]
+
+
+def check_constraints(constraints: Any, A_ub: Any, b_ub: Any, A_eq: Any, b_eq: Any) -> "Limits":
+    """The constraint arguments of `mixsolve.solve`, as linear constraints or one function.
+
+    Raises
+    ------
+    MixsolveError, MixsolveTypeError
+        If an argument cannot be read, or arrays and a function come together.
+    """
+    arrays = (A_ub, b_ub, A_eq, b_eq)
+    from_arrays = any(array is not None for array in arrays)
+    if constraints is None and not from_arrays:
+        return None
+    if callable(constraints):
+        if from_arrays:
+            raise MixsolveError(
+                "constraints is a function, so A_ub, b_ub, A_eq and b_eq must be None; add them to "
+                "its list as A_ub @ weights <= b_ub"
+            )
+        return constraints
+    from mixsolve.constraints import LinearConstraints, as_linear
+
+    linear = [] if constraints is None else as_linear(constraints)
+    return [*linear, LinearConstraints(*arrays)] if from_arrays else linear
+
+
+def feasible_set(
+    limits: "Limits",
+    n_classifiers: int,
+    modelled: bool,
+) -> FeasibleSet:
+    """The weights that meet checked constraints.
+
+    Parameters
+    ----------
+    limits : sequence of LinearConstraints, callable or None
+        As `check_constraints` returns them.
+    n_classifiers : int
+        L.
+    modelled : bool
+        Whether cvxpy is to look after linear constraints too.
+
+    Raises
+    ------
+    MixsolveError
+        If constraints are of another number of weights, or not convex.
+    """
+    if limits is None:
+        return Simplex()
+    if callable(limits):
+        from mixsolve.feasible.convex import ConvexSet
+
+        return ConvexSet(limits, n_classifiers)
+    for part in limits:
+        if part.n_classifiers != n_classifiers:
+            raise MixsolveError(
+                f"constraints must have one column per classifier, {n_classifiers} in all; got "
+                f"{part.n_classifiers}"
+            )
+    if not limits:
+        return Simplex()
+    together = limits[0]
+    for part in limits[1:]:
+        together = together & part
+    if modelled:
+        from mixsolve.feasible.convex import ConvexSet, of_arrays
+
+        return ConvexSet(of_arrays(together), n_classifiers)
+    from mixsolve.feasible.polytope import Polytope
+
+    return Polytope(together)

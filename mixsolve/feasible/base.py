@@ -1,0 +1,98 @@
+"""What a method asks of the set of feasible weights."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mixsolve.small_game import SmallSolution
+
+
+SmallSolver = Callable[[np.ndarray, np.ndarray, np.ndarray], "SmallSolution"]
+"""Solves a small game over the simplex: rows (R, L), offsets (n + 1,), weights (n,)."""
+
+
+@dataclass(frozen=True)
+class Infeasibility:
+    """Why no weights meet the constraints.
+
+    Attributes
+    ----------
+    clash : tuple of str
+        Constraints that cannot be met together, each of which is needed for that: without any one
+        of them the others can be met.
+    upper, equal : ndarray of float64, shape (p,), (q,)
+        The certificate: with y = upper >= 0 and v = equal, every weights on the simplex have
+        ``y' (A_ub lam - b_ub) + v' (A_eq lam - b_eq) >= excess``, and feasible ones would have at
+        most 0. Empty for constraints that are not arrays.
+    excess : float
+        Positive; NaN for constraints that are not arrays.
+    """
+
+    clash: tuple[str, ...]
+    upper: np.ndarray
+    equal: np.ndarray
+    excess: float
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What one more unit of each constraint is worth.
+
+    Attributes
+    ----------
+    upper, equal : ndarray of float64, shape (p,), (q,)
+        By how much the value falls when an entry of ``b_ub`` (non-negative) or of ``b_eq`` rises,
+        to first order.
+    """
+
+    upper: np.ndarray
+    equal: np.ndarray
+
+
+class FeasibleSet(ABC):
+    """A closed convex part of the simplex in R^L."""
+
+    infeasibility: Infeasibility | None = None
+    """Why it is empty, if it is; then nothing else of it may be asked."""
+
+    @abstractmethod
+    def project(self, point: np.ndarray) -> np.ndarray:
+        """The nearest feasible weights; `point` any finite vector of shape (L,)."""
+
+    @abstractmethod
+    def lowest(self, gradient: np.ndarray) -> float:
+        """A lower bound on ``<gradient, lam>`` over the set, exact to rounding where it can be."""
+
+    @abstractmethod
+    def minimize_quadratic(
+        self, gradient: np.ndarray, hessian: np.ndarray, start: np.ndarray, ridge: float
+    ) -> np.ndarray:
+        """Weights that minimise the quadratic model about `start`, its Hessian raised by `ridge`.
+
+        Parameters
+        ----------
+        gradient, start : ndarray of float64, shape (L,)
+            Slope at `start`, which is feasible.
+        hessian : ndarray of float64, shape (L, L)
+            Positive semidefinite.
+        ridge : float
+            Positive.
+        """
+
+    @abstractmethod
+    def solve_small(
+        self, solver: SmallSolver, rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray
+    ) -> "SmallSolution":
+        """The optimum of a small exact game over the set, found with a solver for the simplex.
+
+        The dual is the attacker's strategy, of one number a row; value and bounds may be those of
+        the game solved on the way.
+        """
+
+    def prices(self, gradient: np.ndarray) -> Prices:
+        """Multipliers of the constraints where ``<gradient, lam>`` is lowest."""
+        return Prices(np.empty(0), np.empty(0))

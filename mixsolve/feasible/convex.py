@@ -1,0 +1,184 @@
+"""The simplex cut by whatever cvxpy accepts.
+
+Only models in the L weights, and of the rows of small games, are made: never one of the tensor.
+
+Reference: Diamond and Boyd, CVXPY: a Python-embedded modeling language for convex optimization,
+2016; Goulart and Chen, Clarabel, 2024.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mixsolve import simplex
+from mixsolve.constraints import LinearConstraints
+from mixsolve.errors import MixsolveError
+from mixsolve.feasible.base import FeasibleSet, Infeasibility, SmallSolver
+from mixsolve.small_game import SmallSolution, certify, normalise
+
+Constraints = Callable[[Any], Sequence[Any]]
+
+_TIGHT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+class ConvexSet(FeasibleSet):
+    """Weights on the simplex that meet cvxpy constraints.
+
+    Parameters
+    ----------
+    constraints : callable
+        Maps a cvxpy variable of shape (L,) to a sequence of cvxpy constraints.
+    n_classifiers : int
+        L.
+
+    Raises
+    ------
+    MixsolveError
+        If it returns no list of constraints, or one that is not convex.
+    """
+
+    def __init__(self, constraints: Constraints, n_classifiers: int) -> None:
+        import cvxpy as cp
+
+        self._cp = cp
+        self._size = n_classifiers
+        self._weights = cp.Variable(n_classifiers, nonneg=True)
+        self._given = _call(constraints, self._weights)
+        self._rules = [cp.sum(self._weights) == 1, *self._given]
+        model = cp.Problem(cp.Minimize(0), self._rules)
+        if not model.is_dcp():
+            wrong = next((c for c in self._given if not c.is_dcp()), None)
+            raise MixsolveError(
+                f"constraints must be convex by cvxpy's rules (DCP), got {wrong}; rewrite it"
+            )
+        self._solve(model)
+        if model.status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):
+            nothing = np.empty(0)
+            self.infeasibility = Infeasibility(self._clash(), nothing, nothing, float("nan"))
+
+    def _solve(self, model: Any) -> float | None:
+        """The optimum, or None where the solver found none."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # cvxpy's word on accuracy; the certificate says it
+            try:
+                found = model.solve(solver=self._cp.CLARABEL, **_TIGHT)
+            except self._cp.error.SolverError:
+                return None
+        return None if found is None or not np.isfinite(found) else float(found)
+
+    def _clash(self) -> tuple[str, ...]:
+        """Constraints of which none can be left out (the deletion filter)."""
+        cp = self._cp
+        kept = list(range(len(self._given)))
+        for place in list(kept):
+            others = [self._given[k] for k in kept if k != place]
+            model = cp.Problem(cp.Minimize(0), [self._rules[0], *others])
+            self._solve(model)
+            if model.status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):
+                kept.remove(place)
+        return tuple(f"constraints[{place}]: {self._given[place]}" for place in kept)
+
+    @cached_property
+    def _linear(self) -> tuple[Any, Any]:
+        slope = self._cp.Parameter(self._size)
+        return slope, self._cp.Problem(self._cp.Minimize(slope @ self._weights), self._rules)
+
+    @cached_property
+    def _quadratic(self) -> tuple[Any, Any, Any]:
+        slope = self._cp.Parameter(self._size)
+        root = self._cp.Parameter((self._size, self._size))
+        bend = 0.5 * self._cp.sum_squares(root @ self._weights)
+        model = self._cp.Problem(self._cp.Minimize(bend + slope @ self._weights), self._rules)
+        return root, slope, model
+
+    def project(self, point: np.ndarray) -> np.ndarray:
+        """See `FeasibleSet.project`."""
+        onto_simplex = simplex.project(point)
+        if self._meets(onto_simplex):
+            return onto_simplex
+        start = point - point.mean()
+        return self.minimize_quadratic(np.zeros(point.size), np.eye(point.size), start, 0.0)
+
+    def _meets(self, weights: np.ndarray) -> bool:
+        self._weights.value = weights
+        return all(float(np.max(rule.violation())) <= 0.0 for rule in self._given)
+
+    def lowest(self, gradient: np.ndarray) -> float:
+        """See `FeasibleSet.lowest`; as accurate as the solver, about 1e-9 of the spread."""
+        shift, scale = float(gradient.min()), float(np.ptp(gradient)) or 1.0
+        slope, model = self._linear
+        slope.value = (gradient - shift) / scale
+        found = self._solve(model)
+        return shift + scale * max(found or 0.0, 0.0)
+
+    def minimize_quadratic(
+        self, gradient: np.ndarray, hessian: np.ndarray, start: np.ndarray, ridge: float
+    ) -> np.ndarray:
+        """See `FeasibleSet.minimize_quadratic`."""
+        root, slope, model = self._quadratic
+        raised = hessian + ridge * np.eye(self._size)
+        linear = gradient - raised @ start
+        linear = linear - linear.min()
+        scale = max(float(np.abs(raised).max()), float(linear.max()), _TINY)
+        values, vectors = np.linalg.eigh(raised / scale)
+        root.value = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+        slope.value = linear / scale
+        found = self._weights.value if self._solve(model) is not None else None
+        if found is None:
+            raise MixsolveError(
+                f"constraints: cvxpy's solver failed on a quadratic in the weights ({model.status})"
+                "; scale them to numbers of about 1"
+            )
+        return simplex.normalize(found)
+
+    def solve_small(
+        self, solver: SmallSolver, rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray
+    ) -> SmallSolution:
+        """See `FeasibleSet.solve_small`: one linear program of the rows, by cvxpy."""
+        cp = self._cp
+        game = normalise(rows, offsets, weight)
+        samples = np.repeat(np.arange(weight.size), np.diff(offsets))
+        relative = (rows - rows[offsets[:-1]][samples]) * game.inverse
+        worst = cp.Variable(weight.size)
+        above = relative @ self._weights <= worst[samples]
+        objective = weight @ worst + game.linear @ self._weights
+        self._solve(cp.Problem(cp.Minimize(objective), [*self._rules, above]))
+        if self._weights.value is None or above.dual_value is None:
+            return solver(rows, offsets, weight)  # a bound all the same; its weights are projected
+        weights = simplex.normalize(self._weights.value)
+        dual = np.maximum(above.dual_value, 0.0)
+        idle = np.add.reduceat(dual, offsets[:-1]) <= 0.0
+        dual[offsets[:-1][idle]] = weight[idle]
+        value, lower_bound, gap = certify(game, weights, dual)
+        return SmallSolution(
+            weights, dual, value, lower_bound, gap, game.spread, 0, True, "Clarabel", ()
+        )
+
+
+def of_arrays(linear: LinearConstraints) -> Constraints:
+    """The same constraints for cvxpy."""
+
+    def constraints(weights: Any) -> list[Any]:
+        made = []
+        if linear.b_ub.size:
+            made.append(linear.A_ub @ weights <= linear.b_ub)
+        if linear.b_eq.size:
+            made.append(linear.A_eq @ weights == linear.b_eq)
+        return made
+
+    return constraints
+
+
+def _call(constraints: Constraints, weights: Any) -> list[Any]:
+    made = constraints(weights)
+    try:
+        return list(made)
+    except TypeError as error:
+        raise MixsolveError(
+            f"constraints must return a list of cvxpy constraints, got {type(made).__name__}; "
+            "wrap a single constraint in a list"
+        ) from error
