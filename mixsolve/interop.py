@@ -97,7 +97,19 @@ def _from_cupy(array: Any, cupy: Any) -> ArraySource:
 
 
 def _from_dask(array: Any, dask_array: Any) -> ArraySource:
-    return ArraySource(array, lambda part: np.asarray(part.compute()), _same)
+    if np.isnan(array.shape).any():
+        raise MixsolveError(
+            f"a Dask array of shape {array.shape} has chunks of unknown sizes; call its "
+            "compute_chunk_sizes() first"
+        )
+
+    def to_numpy(part: Any) -> np.ndarray:
+        from mixsolve.engines.dask import computed
+
+        block = array_source(computed(part))
+        return block.to_numpy(block.data)
+
+    return ArraySource(array, to_numpy, _same, "mixsolve.engines.dask")
 
 
 def _from_zarr(array: Any, zarr: Any) -> ArraySource:

@@ -7,7 +7,7 @@ chunks) is brought into that form one block at a time in each pass, so it is nev
 only a small one is rearranged once and kept. Files are read one block ahead of what is computed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -122,8 +122,11 @@ class LossTensor(Shape):
         self._read = read
         self._rows = rows
         self._in_file = stored_together > 0
-        self._file = MappedFile.of(rows) if rows is not None and self._in_file else None
-        if rows is None and self.n_entries * self.dtype.itemsize <= _KEEP_BYTES:
+        small = self.n_entries * self.dtype.itemsize <= _KEEP_BYTES
+        self._file = None
+        if rows is not None and self._in_file and not small:
+            self._file = MappedFile.of(rows)
+        if rows is None and small:
             self._rows = self._arranged((0, self.n_samples))
         self._unit, self._step = self._block_sizes(dtype, stored_together)
 
@@ -161,10 +164,21 @@ class LossTensor(Shape):
             lambda i, j: np.concatenate(tables[i:j]),
         )
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """How it travels between processes: rows in memory are all there is to send."""
+        if self._rows is None:
+            return super().__reduce_ex__(protocol)
+        return LossTensor.from_rows, (self._rows, self.offsets)
+
     @property
     def held(self) -> bool:
         """Whether all rows lie in memory as the kernels read them, so that no pass copies any."""
         return self._rows is not None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the losses are in a file, and too many to be kept in memory."""
+        return self._file is not None or (self._rows is None and self._in_file)
 
     def _block_sizes(self, dtype: np.dtype, stored_together: int) -> tuple[int, int]:
         """Samples whose multiples blocks begin at, and samples in a block."""
@@ -200,7 +214,7 @@ class LossTensor(Shape):
                 f"{type(error).__name__}: {error}"
             ) from error
 
-    def _brought(self, wanted: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
+    def _brought(self, wanted: Iterable[tuple[int, int]]) -> Generator[np.ndarray, None, None]:
         """Rows of ranges of samples, each no longer than a block, one range ahead of the caller."""
         if self._rows is None:
             if self._in_file:
@@ -221,7 +235,9 @@ class LossTensor(Shape):
             yield due
             due = following
 
-    def walk(self, bounds: np.ndarray, chunks: Iterable[int]) -> Iterator[tuple[int, *Block]]:
+    def walk(
+        self, bounds: np.ndarray, chunks: Iterable[int]
+    ) -> Generator[tuple[int, *Block], None, None]:
         """Rows of some chunks of samples, in blocks; to be closed if it is not gone through.
 
         Parameters
@@ -248,7 +264,7 @@ class LossTensor(Shape):
             for place, rows in zip(wanted, blocks, strict=True):
                 yield *place, rows
 
-    def blocks(self, first: int, last: int) -> Iterator[Block]:
+    def blocks(self, first: int, last: int) -> Generator[Block, None, None]:
         """Rows of the samples first:last, in blocks.
 
         Yields
@@ -262,7 +278,7 @@ class LossTensor(Shape):
             for _, start, stop, rows in blocks:
                 yield start, stop, rows
 
-    def _blocks_with(self, samples: np.ndarray) -> Iterator[Block]:
+    def _blocks_with(self, samples: np.ndarray) -> Generator[Block, None, None]:
         """The blocks that hold any of some samples, int64 of shape (n,) and ascending."""
         starts = np.unique(samples // self._step) * self._step
         wanted = [(int(start), min(int(start) + self._step, self.n_samples)) for start in starts]
@@ -278,7 +294,7 @@ class LossTensor(Shape):
         samples : ndarray of int64, shape (n,)
             Ascending: the sample of each row.
         """
-        if self._rows is not None or not self._in_file:
+        if not self.elsewhere or self._rows is not None:
             return samples.size / self.n_rows
         starts = np.unique(samples // self._step) * self._step
         return float(np.minimum(starts + self._step, self.n_samples).sum() - starts.sum()) / (

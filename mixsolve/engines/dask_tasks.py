@@ -1,0 +1,92 @@
+"""What Dask's tasks do: look at a block, and answer questions about it.
+
+Functions are objects of classes here, since Dask would look for tasks and futures in the lists,
+tuples and dataclasses that are given to plain functions.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from dask.sizeof import sizeof
+
+from mixsolve.engines.questions import Answer, respond
+from mixsolve.engines.rules import Rules
+from mixsolve.errors import MixsolveError
+from mixsolve.tensor import kernel_dtype
+
+
+class Block:
+    """Take a block as its graph made it.
+
+    Parameters
+    ----------
+    first : int
+        First sample.
+    shape : tuple of int
+        What the array says that it is.
+    stays : bool
+        Whether it is read many times: then it is brought into the form that the kernels read,
+        if that needs no more memory.
+    """
+
+    def __init__(self, first: int, shape: tuple[int, int, int], stays: bool) -> None:
+        self.first = first
+        self.shape = shape
+        self.stays = stays
+
+    def __call__(self, block: Any) -> Any:
+        """The block, checked."""
+        shape = tuple(np.shape(block))
+        if shape != self.shape:
+            last = self.first + self.shape[0] - 1
+            raise MixsolveError(
+                f"losses: the block of samples {self.first} to {last} has the shape {shape}, but "
+                f"the Dask array says {self.shape}; give da.from_delayed or map_blocks the shape "
+                "that its blocks really have"
+            )
+        if not self.stays or not isinstance(block, np.ndarray) or np.ma.isMaskedArray(block):
+            return block
+        dtype = block.dtype if block.dtype == np.bool_ else kernel_dtype(block.dtype)
+        fits = dtype.itemsize <= block.dtype.itemsize
+        return np.ascontiguousarray(block, dtype) if fits else block
+
+
+class Call:
+    """A question to one part.
+
+    Parameters
+    ----------
+    question, n_sums, common
+        See `mixsolve.engines.parts.Parts.ask`.
+    share : tuple
+        The part's own arguments.
+    """
+
+    def __init__(
+        self,
+        question: Callable[..., Answer],
+        n_sums: int,
+        common: Sequence[Any],
+        share: Sequence[Any],
+    ) -> None:
+        self.question = question
+        self.n_sums = n_sums
+        self.common = common
+        self.share = share
+
+    def __call__(self, *kept: Any) -> Answer:
+        """The answer of a part that keeps this."""
+        return respond(self.question, self.n_sums, kept, self.common, self.share)
+
+
+@sizeof.register(Answer)
+def _size_of_answer(answer: Answer) -> int:
+    """What a scheduler has to know before it moves an answer, or spills it to disk."""
+    return int(sizeof(answer.sums) + sizeof(answer.found) + sizeof(answer.kept))
+
+
+@sizeof.register(Rules)
+def _size_of_engine(engine: Any) -> int:
+    beside = engine.sample_weight.nbytes + engine.allowed.nbytes + engine.prior.nbytes
+    return int(engine.n_bytes + engine.shape.offsets.nbytes + beside)
