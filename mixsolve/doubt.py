@@ -15,11 +15,14 @@ from mixsolve.engines.base import BestResponse, Engine, NearResponse
 _FIRST_SUBSAMPLE = 1000
 _GROWTH = 16
 _LARGEST_SUBSAMPLE = 8  # times smaller than the whole
+_SUBSAMPLE_BYTES = 256 << 20  # at most: the whole may be in a file
 _TRUST = 3.0  # how many times the radius weights may move in one round
 _TINY = float(np.finfo(np.float64).tiny)
 _MEMORY = 0.09  # of the tensor's, for the rows in doubt
+_MAX_BYTES = 192 << 20  # for them, however large the tensor: it may be in a file
 _BOOKKEEPING = 100  # bytes a row besides its losses, of which there are two copies for a while
 _MIN_LIMIT = 1 << 14
+_GATHERED_TOGETHER = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,10 @@ class SmallGame:
 
 
 def row_limit(engine: Engine) -> int:
-    """Rows that may be in doubt: a part of the tensor's rows or memory, whichever is less."""
-    affordable = engine.n_bytes / (2 * 8 * engine.n_classifiers + _BOOKKEEPING)
-    return int(max(_MEMORY * min(engine.n_rows, affordable), _MIN_LIMIT))
+    """Rows that may be in doubt: a part of the tensor's rows or memory, and so much at most."""
+    n_bytes = min(_MEMORY * engine.n_bytes, _MAX_BYTES)
+    affordable = n_bytes / (2 * 8 * engine.n_classifiers + _BOOKKEEPING)
+    return int(max(min(_MEMORY * engine.n_rows, affordable), _MIN_LIMIT))
 
 
 class Doubt:
@@ -111,25 +115,35 @@ class Doubt:
         """
         engine = self._engine
         samples, candidates = np.divmod(self.keys, engine.n_rows)
-        rows = engine.gather(samples, candidates)
+        rows = self._gather(samples, candidates)
         first = np.flatnonzero(np.diff(samples, prepend=-1))
         doubted = samples[first]
         offsets = np.append(first, samples.size)
         weight = engine.sample_weight[doubted]
         if doubted.size == np.count_nonzero(engine.sample_weight):
-            return SmallGame(self.keys, rows, offsets, weight, 0)
+            return SmallGame(self.keys, rows[1:], offsets, weight, 0)
         winning = np.searchsorted(self.keys, doubted * engine.n_rows + response.of(doubted))
         others = np.ones(engine.n_samples, dtype=bool)
         others[doubted] = False
         rest = float(engine.sample_weight[others].sum())
-        mean = (response.gradient - weight @ rows[winning]) / rest
+        rows[0] = (response.gradient - weight @ rows[1 + winning]) / rest
         return SmallGame(
             self.keys,
-            np.concatenate([mean[None], rows]),
+            rows,
             np.concatenate([[0], offsets + 1]),
             np.concatenate([[rest], weight]),
             1,
         )
+
+    def _gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Their rows, after one left free for the others' mean, of which there is no second copy."""
+        rows = np.empty((1 + samples.size, self._engine.n_classifiers))
+        for first in range(0, samples.size, _GATHERED_TOGETHER):
+            part = slice(first, first + _GATHERED_TOGETHER)
+            rows[1 + first : 1 + first + _GATHERED_TOGETHER] = self._engine.gather(
+                samples[part], candidates[part]
+            )
+        return rows
 
 
 def trusted_step(
@@ -177,6 +191,10 @@ def subsamples(engine: Engine) -> Iterator[np.ndarray]:
     """
     rng = np.random.default_rng(0)
     size = _FIRST_SUBSAMPLE
-    while size * _LARGEST_SUBSAMPLE <= engine.n_samples:
+    largest = min(
+        engine.n_samples / _LARGEST_SUBSAMPLE,
+        _SUBSAMPLE_BYTES * engine.n_samples / engine.n_bytes,
+    )
+    while size <= largest:
         yield np.sort(rng.choice(engine.n_samples, size, replace=False))
         size *= _GROWTH

@@ -41,6 +41,7 @@ _SHRINK_ROWS = 1000  # ... if the game has so many rows
 _REFINE_GAP = 1e-6  # hand the point to the refinement from this gap on
 _BACK = 10.0  # a warm start begins at a gap so many times the one it is known to have
 _CORRECTION = 5.0  # second-order terms count up to so many times mu w_i: outliers spoil steps
+_SUMMED_TOGETHER = 1 << 16  # rows
 _FLOOR = 1e-15  # of the gap, in units of the spread: rounding
 _PATIENCE = 12  # iterations without a better gap before the method gives up
 
@@ -182,8 +183,12 @@ class Iterate:
         dual *= np.repeat(small.weight / np.add.reduceat(dual, leads), counts)
         iterate.dual[:] = dual
         iterate.reduced[:] = self.reduced
-        differences = small.rows - np.repeat(small.rows[leads], counts, axis=0)
-        iterate.residual[:] = linear + dual @ differences * game.inverse - self.reduced
+        total = np.zeros(small.rows.shape[1])
+        first = np.repeat(leads, counts)
+        for begin in range(0, len(dual), _SUMMED_TOGETHER):  # no second copy of the rows
+            part = slice(begin, begin + _SUMMED_TOGETHER)
+            total += dual[part] @ (small.rows[part] - small.rows[first[part]])
+        iterate.residual[:] = linear + total * game.inverse - self.reduced
         return Shrunk(iterate, index, decided)
 
 

@@ -27,6 +27,8 @@ logger = logging.getLogger("mixsolve")
 _MAX_BIT_CLASSIFIERS = 1024
 _TRIAL_ROWS = 1 << 12
 _WORTHWHILE = 0.25
+_MAX_BYTES = 256 << 20  # for the rows kept: the tensor may be in a file larger than memory
+_TAKEN_TOGETHER = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -208,8 +210,8 @@ def condense(
     if kept is None or kept.offsets[-1] > limit:
         return None
     samples = np.repeat(np.arange(engine.n_samples), np.diff(kept.offsets))
-    rows = engine.tensor.take(samples, kept.candidates.astype(np.int64))
-    tensor = LossTensor.from_rows(rows.astype(engine.tensor.dtype, copy=False), kept.offsets)
+    rows = _take(engine.tensor, samples, kept.candidates)
+    tensor = LossTensor.from_rows(rows, kept.offsets)
     nothing = np.empty(0, dtype=np.uint8)
     return MemoryEngine(tensor, engine.sample_weight, nothing, kept.mass), kept.candidates
 
@@ -222,19 +224,29 @@ def _pays(engine: Engine, alpha: np.ndarray | None) -> bool:
     trial = part.in_memory() if isinstance(part, Condensing) else part
     assert isinstance(trial, MemoryEngine)
     kept = _keep(trial, alpha is None, _WORTHWHILE)
-    return kept is not None and bool(kept.offsets[-1] <= _WORTHWHILE * trial.n_rows)
+    if kept is None or kept.offsets[-1] > _WORTHWHILE * trial.n_rows:
+        return False
+    n_rows = int(kept.offsets[-1]) * (engine.n_rows / trial.n_rows)
+    return n_rows <= _affordable(kept.words.shape[1])
+
+
+def _affordable(n_words: int) -> float:
+    """Rows that may be kept: of each its losses, candidate and mass, all of them twice."""
+    return _MAX_BYTES / (2 * (8 * n_words + 12))
 
 
 def _keep(engine: MemoryEngine, dominance: bool, share: float) -> Kept | None:
-    """Rows kept of each sample; None when they are clearly more than that share of all."""
+    """Rows kept of each sample; None when they are clearly more than that share, or too many."""
     from mixsolve.kernels import presolve as kernels
 
     bits = engine.two_valued and engine.n_classifiers <= _MAX_BIT_CLASSIFIERS
     n_words = -(-engine.n_classifiers // 64)
+    room = _affordable(n_words if bits else engine.n_classifiers)
     tensor = engine.tensor
     counts = np.empty(engine.n_samples, dtype=np.int64)
     parts: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     failed: list[int] = []
+    sizes: list[int] = []
 
     def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
         if failed:
@@ -256,8 +268,9 @@ def _keep(engine: MemoryEngine, dominance: bool, share: float) -> Kept | None:
             used = kernels.reduce_values(
                 rows, offsets, allowed, prior, dominance, candidates, mass, counts[start:stop]
             )
-        if used < 0:
-            failed.append(used)
+        sizes.append(used)
+        if used < 0 or sum(sizes) > room:
+            failed.append(start)
             return
         if not bits:
             first = np.repeat(offsets[:-1] - offsets[0], counts[start:stop])
@@ -274,6 +287,15 @@ def _keep(engine: MemoryEngine, dominance: bool, share: float) -> Kept | None:
         np.concatenate([part[1] for part in in_order]),
         np.concatenate([part[2] for part in in_order]),
     )
+
+
+def _take(tensor: LossTensor, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Rows in the tensor's own type, some at a time, since they are taken as float64."""
+    rows = np.empty((samples.size, tensor.n_classifiers), dtype=tensor.dtype)
+    for first in range(0, samples.size, _TAKEN_TOGETHER):
+        part = slice(first, first + _TAKEN_TOGETHER)
+        rows[part] = tensor.take(samples[part], candidates[part].astype(np.int64))
+    return rows
 
 
 def _merge(kept: Kept, alpha: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -304,8 +326,8 @@ def _smaller_engine(
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     chosen = np.repeat(kept.offsets[first] - offsets[:-1], lengths) + np.arange(offsets[-1])
     samples = np.repeat(first, lengths)
-    rows = engine.tensor.take(samples, kept.candidates[chosen].astype(np.int64))
-    tensor = LossTensor.from_rows(rows.astype(engine.tensor.dtype, copy=False), offsets)
+    rows = _take(engine.tensor, samples, kept.candidates[chosen])
+    tensor = LossTensor.from_rows(rows, offsets)
     weight = np.bincount(groups, weights=engine.sample_weight, minlength=first.size)
     nothing = np.empty(0, dtype=np.uint8)
     prior = np.empty(0) if alpha is None else kept.mass[chosen]

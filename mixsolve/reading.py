@@ -7,7 +7,7 @@ in a layout or type that the passes do not take) is fetched by a thread of its o
 """
 
 import mmap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -21,7 +21,9 @@ Block = TypeVar("Block")
 _WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
 
 
-def read_ahead(wanted: Iterable[Wanted], read: Callable[[Wanted], Block]) -> Iterator[Block]:
+def read_ahead(
+    wanted: Iterable[Wanted], read: Callable[[Wanted], Block]
+) -> Generator[Block, None, None]:
     """``map(read, wanted)``, each block being read while the one before it is worked on.
 
     What `read` raises is raised where its block is due. When the iterator is closed or fails, its

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from threading import Event
 
 import numpy as np
 
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
+from mixsolve.engines.deferred import DeferredAttack
 from mixsolve.engines.rules import Rules
 from mixsolve.solution import Attack
 from mixsolve.tensor import LossTensor
@@ -220,7 +222,13 @@ class MemoryEngine(Rules):
         return self.remember(weights, alpha, response)
 
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
-        """See `Engine.gibbs`."""
+        """See `Engine.gibbs`; of a tensor in a file it is computed when it is looked at."""
+        if self.tensor.elsewhere:
+            compute = partial(self._gibbs, weights.copy(), alpha)
+            return DeferredAttack(self.n_samples, self.tensor.n_candidates, compute)
+        return self._gibbs(weights, alpha)
+
+    def _gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
         from mixsolve.kernels import passes
 
         parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in self._bounds[1:]]

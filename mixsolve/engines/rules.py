@@ -132,14 +132,19 @@ class Rules:
 
     def strategy(self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray) -> Attack:
         """See `Engine.strategy`."""
+        # Of a large game these arrays are all the memory there is: few live at a time.
         totals = np.bincount(samples, weights=mass, minlength=self.n_samples)
-        first = np.flatnonzero(np.diff(samples, prepend=-1))
-        idle = first[totals[samples[first]] == 0]
-        mass = mass.copy()
-        mass[idle] = 1.0
-        totals[samples[idle]] = 1.0
+        idle = np.searchsorted(samples, np.flatnonzero(totals == 0))
+        if idle.size:
+            mass = mass.copy()
+            mass[idle] = 1.0
+            totals[samples[idle]] = 1.0
         kept = mass > 0
-        samples, candidates, mass = samples[kept], candidates[kept], mass[kept]
-        counts = np.bincount(samples, minlength=self.n_samples)
-        indptr = np.concatenate([[0], np.cumsum(counts)])
-        return Attack(indptr, candidates, mass / totals[samples], self.shape.n_candidates)
+        if not kept.all():
+            samples, candidates, mass = samples[kept], candidates[kept], mass[kept]
+        probabilities = totals[samples]
+        del totals
+        np.divide(mass, probabilities, out=probabilities)
+        indptr = np.zeros(self.n_samples + 1, dtype=np.int64)
+        np.cumsum(np.bincount(samples, minlength=self.n_samples), out=indptr[1:])
+        return Attack(indptr, candidates, probabilities, self.shape.n_candidates)

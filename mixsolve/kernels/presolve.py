@@ -189,16 +189,22 @@ def group(words, offsets, alpha, mass, table, groups):
     """groups[i] = number of the first sample's group that has the same rows, masses and alpha.
 
     `words` (R, n_words) uint64 holds the kept rows of all samples; `alpha` and `mass` are empty
-    where they do not count; `table` (a power of two, at least 2 n) starts filled with -1. Returns
+    where they do not count, float64 otherwise; `table` (a power of two, at least 2 n) starts filled with -1. Returns
     the number of groups; group g's first sample is the first i with groups[i] == g.
     """
     size = np.uint64(table.size - 1)
+    alpha_bits = alpha.view(np.uint64)
+    mass_bits = mass.view(np.uint64)
     n_groups = 0
     for i in range(offsets.size - 1):
         value = np.uint64(offsets[i + 1] - offsets[i])
+        if alpha.size:
+            value = _hash(value, alpha_bits[i])
         for r in range(offsets[i], offsets[i + 1]):
             for w in range(words.shape[1]):
                 value = _hash(value, words[r, w])
+            if mass.size:
+                value = _hash(value, mass_bits[r])
         slot = np.int64(value & size)
         while table[slot] != _EMPTY:
             other = table[slot]

@@ -55,6 +55,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             weights = _Rounds(level, problem.feasible, part).run(weights, radius)
             radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples * engine.n_classifiers)
             count_passes(engine, level)
+            del level  # a copy of part of the tensor
     weights = rounds.run(weights, radius)
     message, played = rounds.message(), rounds.attack()
     del rounds  # what it holds a sample is needed no more, and much in a large game
@@ -153,7 +154,8 @@ class _Rounds:
         if self._proof is None:
             return None
         keys, dual, response = self._proof
-        doubted, rows = np.divmod(keys, self._engine.n_rows)
+        played = dual > 0.0
+        doubted, rows = np.divmod(keys[played], self._engine.n_rows)
         counts = np.bincount(doubted, minlength=self._engine.n_samples)
         has_doubt = counts > 0
         np.maximum(counts, 1, out=counts)
@@ -162,7 +164,7 @@ class _Rounds:
         candidates = np.repeat(response.candidates, counts)
         candidates[in_doubt] = rows
         mass = np.repeat(self._engine.sample_weight, counts)
-        mass[in_doubt] = dual
+        mass[in_doubt] = dual[played]
         return samples, candidates, mass
 
     def message(self) -> str:

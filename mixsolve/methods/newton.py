@@ -72,6 +72,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples)
         crowded = rounds.crowd(weights, radius) > _Rounds.most(engine) / engine.n_rows
         count_passes(engine, level)
+        del level, rounds  # copies of part of the tensor
     rounds = _Rounds(engine, alpha, problem.feasible, stop)
     weights = rounds.run(weights, radius, crowded)
     return game.outcome(weights, rounds.message, proof=stop.proof)

@@ -1,0 +1,45 @@
+"""An attack that is computed when somebody looks at it.
+
+On a tensor in a file the Gibbs strategy may need more memory than there is: on 0/1 losses nearly
+every candidate has a share. The certificate does without, since the gradient of eq. (7) is already
+the classifiers' losses under it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from mixsolve.solution import Attack
+
+_COMPUTED = ("indptr", "candidates", "probabilities")
+
+
+class DeferredAttack(Attack):
+    """An `Attack` whose entries are computed at the first look, in a pass over the tensor.
+
+    Parameters
+    ----------
+    n_samples, n_candidates : int
+        Of the tensor.
+    compute : callable
+        Returns the attack; the tensor must still be there then.
+    """
+
+    def __init__(self, n_samples: int, n_candidates: int, compute: Callable[[], Attack]) -> None:
+        # The class is frozen: fields are set past its own guard.
+        object.__setattr__(self, "n_candidates", n_candidates)
+        object.__setattr__(self, "_n_samples", n_samples)
+        object.__setattr__(self, "_compute", compute)
+
+    def __len__(self) -> int:
+        return self._n_samples
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _COMPUTED:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        attack = self._compute()
+        for computed in _COMPUTED:
+            object.__setattr__(self, computed, getattr(attack, computed))
+        return getattr(attack, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Attack, (self.indptr, self.candidates, self.probabilities, self.n_candidates)
