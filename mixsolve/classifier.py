@@ -316,7 +316,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         ndarray of shape (n, candidates, L)
             Losses, what `mixsolve.solve` takes; candidate 0 is the sample itself.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "weights_")
         X, y = validate_data(self, X, y, reset=False)
         return self._losses(X, y, generator(random_state))
 
@@ -423,7 +423,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
             )
 
     def _checked(self, X: Any) -> NDArray[Any]:
-        check_is_fitted(self)
+        check_is_fitted(self, "weights_")
         return validate_data(self, X, reset=False)
 
     def _losses(self, X: NDArray[Any], y: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:

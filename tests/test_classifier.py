@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import make_classification
 from sklearn.dummy import DummyClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -24,7 +25,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
 import mixsolve
-from mixsolve import MixsolveError, MixsolveTypeError, MixtureClassifier
+from mixsolve import ConvergenceWarning, MixsolveError, MixsolveTypeError, MixtureClassifier
 from mixsolve.perturbations import UniformBall
 
 # What the checks ask that a random classifier with a validation part cannot give.
@@ -230,8 +231,10 @@ def test_unseeded_draws_come_from_nothing_that_can_be_seeded_or_copied(legacy):
     X = np.zeros((128, 1))
     words, position = legacy()
     first = mixture.predict(X)
-    others = [mixture.predict(X), pickle.loads(pickle.dumps(mixture)).predict(X)]
-    assert not any(np.array_equal(first, other) for other in others)
+    copy = pickle.loads(pickle.dumps(mixture))
+    second = mixture.predict(X)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(copy.predict(X), second)
     np.testing.assert_array_equal(legacy()[0], words)
     assert legacy()[1] == position
 
@@ -367,6 +370,24 @@ def test_members_that_pick_columns_by_name(data):
 def test_what_cannot_be_used_is_refused(data, options, error, message):
     with pytest.raises(error, match=message):
         MixtureClassifier(**{"estimators": pool(), **options}).fit(*data)
+
+
+def test_constraints_reach_the_solver(data, fitted):
+    def at_most(share):
+        return {"constraints": lambda weights: [weights[0] <= share]}
+
+    mixture = MixtureClassifier(fitted, prefit=True, perturb=axis_moves, loss="margin")
+    assert mixture.fit(*data).weights_[0] > 0.6
+    mixture.set_params(solver_options=at_most(0.25)).fit(*data)
+    assert mixture.weights_[0] == pytest.approx(0.25, abs=1e-5)
+    mixture = clone(MixtureClassifier(pool(), solver_options=at_most(-1.0)))
+    with (
+        pytest.warns(ConvergenceWarning, match="no weights on the simplex"),
+        pytest.raises(MixsolveError, match="no weights on the simplex"),
+    ):
+        mixture.fit(*data)
+    with pytest.raises(NotFittedError):
+        mixture.predict(data[0])
 
 
 def test_weights_and_labels_that_members_cannot_take(data, fitted):
