@@ -38,7 +38,7 @@ class _Command:
 
 _COMMANDS = {
     "solve": _Command(
-        help="find the optimal mixture for a loss tensor in a .npy or .npz file",
+        help="find the optimal mixture for a loss tensor in a file (.npy, .npz, Zarr, HDF5)",
         module="mixsolve.commands.solve",
     ),
     "bench": _Command(

@@ -136,7 +136,7 @@ class Doubt:
         )
 
     def _gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Their rows, after one left free for the others' mean, of which there is no second copy."""
+        """Their rows, after one left free for the others' mean: a second copy would be large."""
         rows = np.empty((1 + samples.size, self._engine.n_classifiers))
         for first in range(0, samples.size, _GATHERED_TOGETHER):
             part = slice(first, first + _GATHERED_TOGETHER)

@@ -1,22 +1,28 @@
-"""Arrays from .npy and .npz files, memory-mapped where the file allows it.
+"""Arrays from files of every kind, of which nothing large is brought into memory.
 
-A .npy file is mapped by NumPy itself. A .npz file is a zip archive of .npy files; those that are
-stored uncompressed (`numpy.savez`) are mapped in place, and compressed ones are read.
+A .npy file is mapped. A .npz file is a zip archive of .npy files; those that are stored as they are
+(`numpy.savez`) are mapped in place, and compressed ones are unpacked to a temporary file without a
+name, which the system removes when it is no longer used. Zarr stores and HDF5 files are opened by
+`mixsolve.commands.stores`.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from mixsolve.commands import stores
 from mixsolve.errors import MixsolveError
 
 __all__ = ["load_array", "load_arrays"]
@@ -24,30 +30,45 @@ __all__ = ["load_array", "load_arrays"]
 # A zip member's local header: 26 bytes, then the lengths of its name and of its extra field.
 _LOCAL_HEADER = struct.Struct("<26xHH")
 
-_BROKEN = (ValueError, EOFError, KeyError, OSError, zipfile.BadZipFile, zlib.error, struct.error)
+_COPIED_TOGETHER = 1 << 20  # bytes
+
+_BROKEN = (
+    ValueError,
+    EOFError,
+    KeyError,
+    OSError,
+    NotImplementedError,  # a zip member packed in a way that Python does not know
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 
 
-def load_array(path: str | os.PathLike[str], name: str) -> NDArray:
-    """Read one array from a .npy file, or from a .npz file that has one array or one of this name.
+def load_array(path: str | os.PathLike[str], name: str) -> Any:
+    """Read one array from a file that has one array or one of this name.
 
     Parameters
     ----------
     path : str or path
         The file.
     name : str
-        What the array is: which one to take from a .npz file with several, and how errors call it.
+        What the array is: which one to take from several, and how errors call it.
 
     Returns
     -------
-    ndarray
-        A read-only memory map where possible.
+    ndarray, zarr.Array or h5py.Dataset
+        See `load_arrays`.
 
     Raises
     ------
     MixsolveError
         If the file is missing, broken, or has no such array.
     """
-    arrays = load_arrays(path, name)
+    return choose(load_arrays(path, name), path, name)
+
+
+def choose(arrays: dict[str, Any], path: str | os.PathLike[str], name: str) -> Any:
+    """The only array of a file, or the one of this name; see `load_array`."""
     if len(arrays) == 1:
         return next(iter(arrays.values()))
     if name not in arrays:
@@ -58,56 +79,106 @@ def load_array(path: str | os.PathLike[str], name: str) -> NDArray:
     return arrays[name]
 
 
-def load_arrays(path: str | os.PathLike[str], name: str) -> dict[str, NDArray]:
-    """Read every array of a .npz file, or the one of a .npy file.
+def load_arrays(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
+    """Open every array of a .npz file, a Zarr store or an HDF5 file, or the one of a .npy file.
 
     Parameters
     ----------
     path : str or path
-        The file.
+        The file, or a Zarr store's directory.
     name : str
-        How the array of a .npy file, and errors, call it.
+        How an array without a name, and errors, call it.
 
     Returns
     -------
-    dict of str to ndarray
-        Read-only memory maps where possible.
+    dict of str to ndarray, zarr.Array or h5py.Dataset
+        Read-only memory maps where possible; arrays in groups are named by their path, "a/b".
 
     Raises
     ------
     MixsolveError
-        If the file is missing or broken.
+        If the file is missing or broken, or needs a package that is not installed.
     """
     path = Path(path)
-    if path.is_dir():
-        raise MixsolveError(f"the {name} file {path} is a directory")
     try:
+        if stores.is_zarr(path):
+            return stores.load_zarr(path, name)
+        if path.is_dir():
+            raise MixsolveError(f"the {name} file {path} is a directory")
+        if stores.is_hdf5(path):
+            return stores.load_hdf5(path, name)
         with path.open("rb") as file:
             if zipfile.is_zipfile(file):
                 return _load_npz(path, file)
-        return {name: _load_npy(path)}
+            return {name: _load_npy(path, file)}
     except FileNotFoundError:
         raise MixsolveError(f"the {name} file {path} does not exist") from None
     except PermissionError:
         raise MixsolveError(f"the {name} file {path} may not be read") from None
+    except MixsolveError:
+        raise
     except _BROKEN as error:
         raise MixsolveError(
             f"the {name} file {path} is not a readable .npy or .npz file of numbers: {error}"
         ) from error
 
 
-def _load_npy(path: Path) -> NDArray:
-    with path.open("rb") as file:
-        if file.read(len(npy_format.MAGIC_PREFIX)) != npy_format.MAGIC_PREFIX:
-            raise ValueError("it does not begin like one")
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:
-        # What cannot be mapped (an empty array) can still be read; what is broken raises again.
-        return np.load(path, allow_pickle=False)
+@dataclass(frozen=True)
+class _Header:
+    """What a .npy file says of its array before the numbers."""
+
+    shape: tuple[int, ...]
+    order: Literal["F", "C"]
+    dtype: np.dtype
+    size: int  # of the header itself
+
+    @classmethod
+    def read(cls, stream: IO[bytes]) -> _Header:
+        version = npy_format.read_magic(stream)
+        read = (
+            npy_format.read_array_header_1_0
+            if version == (1, 0)
+            else npy_format.read_array_header_2_0
+        )
+        shape, fortran_order, dtype = read(stream)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects, which are not read from files")
+        return cls(shape, "F" if fortran_order else "C", dtype, stream.tell())
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the numbers."""
+        return self.dtype.itemsize * int(np.prod(self.shape, dtype=object))
+
+    def check(self, n_bytes: int) -> None:
+        """Refuse another number of bytes after the header than it promises."""
+        if n_bytes < self.n_bytes:
+            raise ValueError(
+                f"it is truncated: an array of shape {self.shape} and type {self.dtype} takes "
+                f"{self.n_bytes} bytes, and there are {max(0, n_bytes)}"
+            )
+
+    def map(self, file: Path | IO[bytes], start: int) -> NDArray:
+        """The array whose numbers begin at byte `start` of a file."""
+        if self.n_bytes == 0:  # nothing can be mapped
+            return np.empty(self.shape, self.dtype)
+        return np.memmap(file, self.dtype, "r", offset=start, shape=self.shape, order=self.order)
 
 
-def _load_npz(path: Path, file: IO[bytes]) -> dict[str, NDArray]:
+def _load_npy(path: Path, file: IO[bytes]) -> NDArray:
+    file.seek(0)
+    beginning = file.read(len(npy_format.MAGIC_PREFIX))
+    if beginning[:2] == b"PK":
+        raise ValueError("it begins like a .npz file and does not end like one: it is truncated")
+    if beginning != npy_format.MAGIC_PREFIX:
+        raise ValueError("it does not begin like one")
+    file.seek(0)
+    header = _Header.read(file)
+    header.check(os.fstat(file.fileno()).st_size - header.size)
+    return header.map(path, header.size)
+
+
+def _load_npz(path: Path, file: IO[bytes]) -> dict[str, Any]:
     arrays = {}
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
@@ -117,24 +188,33 @@ def _load_npz(path: Path, file: IO[bytes]) -> dict[str, NDArray]:
 
 
 def _load_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray:
-    """Map a stored member at its place in the archive; read a compressed one."""
+    """Map a stored member at its place in the archive, a compressed one where it is unpacked."""
     with archive.open(member) as stream:
-        version = npy_format.read_magic(stream)
-        read_header = (
-            npy_format.read_array_header_1_0
-            if version == (1, 0)
-            else npy_format.read_array_header_2_0
-        )
-        shape, fortran_order, dtype = read_header(stream)
-        header_size = stream.tell()
-    size = dtype.itemsize * int(np.prod(shape, dtype=object))
-    mappable = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
-    if not mappable or dtype.hasobject or size == 0 or size != member.file_size - header_size:
-        with archive.open(member) as stream:
-            return npy_format.read_array(stream, allow_pickle=False)
+        header = _Header.read(stream)
+        header.check(member.file_size - header.size)
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        return header.map(_unpacked(archive, member), header.size)
     with path.open("rb") as file:
         file.seek(member.header_offset)
         lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-    start = member.header_offset + _LOCAL_HEADER.size + sum(lengths)
-    order: Literal["F", "C"] = "F" if fortran_order else "C"
-    return np.memmap(path, dtype, "r", offset=start + header_size, shape=shape, order=order)
+    start = member.header_offset + _LOCAL_HEADER.size + sum(lengths) + header.size
+    if start + header.n_bytes > path.stat().st_size:
+        raise ValueError(f"it is truncated within {member.filename}")
+    return header.map(path, start)
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    """A temporary file of what a member holds; it has no name, and goes when its last map goes."""
+    target = tempfile.TemporaryFile(prefix="mixsolve-")  # noqa: SIM115 (maps need it open)
+    try:
+        with archive.open(member) as stream:
+            shutil.copyfileobj(stream, target, _COPIED_TOGETHER)
+        target.flush()
+    except OSError as error:
+        target.close()
+        raise MixsolveError(
+            f"{member.filename} takes {member.file_size} bytes unpacked, which could not be "
+            f"written to {tempfile.gettempdir()}: {error}; set TMPDIR to a directory with room, "
+            "or store the array uncompressed (numpy.savez)"
+        ) from error
+    return target

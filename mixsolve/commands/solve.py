@@ -42,9 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "losses",
         type=Path,
-        help="losses of shape (samples, candidates, classifiers): a .npy file, or a .npz file "
-        "with one array or one named 'losses', and possibly 'sample_weight', 'candidate_mask' "
-        "and 'candidate_prior'",
+        help="losses of shape (samples, candidates, classifiers): a .npy file, or a .npz or HDF5 "
+        "file or a Zarr store with one array or one named 'losses', and possibly 'sample_weight', "
+        "'candidate_mask' and 'candidate_prior' beside it",
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="the array of losses in a file with several, such as 'losses' or 'attacks/losses'",
     )
     parser.add_argument(
         "--alpha",
@@ -137,21 +142,31 @@ def run(args: argparse.Namespace) -> int:
     return 0 if solution.success else 1
 
 
-def _read_input(args: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
+def _read_input(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Losses, and the array options found beside them or in files of their own."""
     arrays = load_arrays(args.losses, "losses")
-    options: dict[str, Any] = {name: arrays.pop(name) for name in _ARRAY_OPTIONS if name in arrays}
+    chosen = "losses" if args.dataset is None else args.dataset.strip("/")
+    if args.dataset is not None and chosen not in arrays:
+        found = ", ".join(sorted(arrays)) or "none"
+        raise MixsolveError(f"{args.losses} has no array {chosen!r}, its arrays are: {found}")
+    group = chosen.rpartition("/")[0]
+    beside = {name: f"{group}/{name}".lstrip("/") for name in _ARRAY_OPTIONS}
+    options: dict[str, Any] = {
+        name: arrays.pop(place)
+        for name, place in beside.items()
+        if place in arrays and place != chosen
+    }
     for name in _ARRAY_OPTIONS:
         path = getattr(args, name)
         if path is not None:
             options[name] = load_array(path, name)
-    losses = arrays.get("losses")
+    losses = arrays.get(chosen)
     if losses is None:
         if len(arrays) != 1:
             found = ", ".join(sorted(arrays)) or "none"
             raise MixsolveError(
                 f"{args.losses} must have one array of losses or one named 'losses', its arrays "
-                f"are: {found}"
+                f"are: {found}; name one of them with --dataset"
             )
         losses = next(iter(arrays.values()))
     return losses, options

@@ -189,8 +189,9 @@ def group(words, offsets, alpha, mass, table, groups):
     """groups[i] = number of the first sample's group that has the same rows, masses and alpha.
 
     `words` (R, n_words) uint64 holds the kept rows of all samples; `alpha` and `mass` are empty
-    where they do not count, float64 otherwise; `table` (a power of two, at least 2 n) starts filled with -1. Returns
-    the number of groups; group g's first sample is the first i with groups[i] == g.
+    where they do not count, float64 otherwise; `table` (a power of two, at least 2 n) starts filled
+    with -1. Returns the number of groups; group g's first sample is the first i with
+    groups[i] == g.
     """
     size = np.uint64(table.size - 1)
     alpha_bits = alpha.view(np.uint64)
