@@ -72,7 +72,8 @@ class MappedFile:
         owner: Any = array
         offset = 0
         while owner is not None and not isinstance(owner, mmap.mmap):
-            if isinstance(owner, np.memmap):  # a map begins at a page, its array further on
+            # A map begins at a page, its array further on; one that was pickled is in memory.
+            if isinstance(owner, np.memmap) and owner.offset is not None:
                 offset = owner.offset - owner.offset % mmap.ALLOCATIONGRANULARITY
             owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
         return None if owner is None else cls(owner, offset)
