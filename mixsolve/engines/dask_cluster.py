@@ -14,12 +14,11 @@ from typing import Any
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
-import dask
 import numpy as np
 
 from mixsolve.engines import questions
 from mixsolve.engines.dask import refuse
-from mixsolve.engines.dask_tasks import Block, Call
+from mixsolve.engines.dask_tasks import Call, blocks_of
 from mixsolve.engines.parts import Kept, Parts, Reply, count_bytes
 from mixsolve.engines.questions import Answer
 
@@ -40,19 +39,10 @@ class ClusterParts(Parts):
     """
 
     def __init__(self, client: Any, array: Any) -> None:
-        lengths = array.chunks[0]
-        bounds = np.concatenate([[0], np.cumsum(lengths)])
         self._client = client
         self._alive: WeakValueDictionary[int, Any] = WeakValueDictionary()
-        blocks = [
-            dask.delayed(
-                Block(int(first), (length, *array.shape[1:]), True), pure=False, traverse=False
-            )(block)
-            for first, length, block in zip(
-                bounds[:-1], lengths, array.to_delayed(optimize_graph=True).ravel(), strict=True
-            )
-        ]
-        super().__init__(self._noted(client.compute(blocks)), bounds)
+        bounds = np.concatenate([[0], np.cumsum(array.chunks[0])])
+        super().__init__(self._noted(client.compute(blocks_of(array, True))), bounds)
 
     def close(self) -> None:
         """Let the workers forget everything, and drop what they have not begun."""
@@ -75,10 +65,10 @@ class ClusterParts(Parts):
         ]
         name = question.__name__
         answers: list[Any] = []
-        for here in self._messages(calls):
-            mine = [handle[here] for handle in kept]
-            answers += self._map(_answer, f"{name}-part", calls[here], *mine)
         try:
+            for here in self._messages(calls):
+                mine = [handle[here] for handle in kept]
+                answers += self._map(_answer, f"{name}-part", calls[here], *mine)
             if not n_sums:
                 return Reply(np.zeros(0), self._found(name, answers), answers)
             if question in _SUMS_ALONE:

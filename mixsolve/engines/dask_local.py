@@ -25,7 +25,7 @@ from dask.utils import parse_bytes
 
 from mixsolve.engines import questions
 from mixsolve.engines.dask import logger, refuse
-from mixsolve.engines.dask_tasks import Block, Call
+from mixsolve.engines.dask_tasks import Call, blocks_of
 from mixsolve.engines.parts import Kept, Parts, Reply
 from mixsolve.engines.questions import Answer
 from mixsolve.engines.rules import Rules
@@ -62,15 +62,7 @@ class LocalParts(Parts):
         in_process = get in (dask.threaded.get, dask.local.get_sync)
         self._get_here = get if in_process else dask.threaded.get
         self._pool: ProcessPoolExecutor | None = None
-        looks = [
-            Block(int(first), (length, *array.shape[1:]), stays)
-            for first, length in zip(bounds[:-1], lengths, strict=True)
-        ]
-        blocks = array.to_delayed(optimize_graph=True).ravel()
-        self._blocks = [
-            dask.delayed(look, pure=False, traverse=False)(block)
-            for look, block in zip(looks, blocks, strict=True)
-        ]
+        self._blocks = blocks_of(array, stays)
         if not stays:
             logger.info(
                 "the losses take %.3g GB, of which %.3g GB may stay in memory: each pass reads "
@@ -218,7 +210,7 @@ def _free_memory() -> float:
     free = [_number("/proc/meminfo", "MemAvailable:") * 1024]
     limit = _number("/sys/fs/cgroup/memory.max")
     if limit:
-        free.append(max(limit - _number("/sys/fs/cgroup/memory.current"), 1.0))
+        free.append(max(limit - _number("/sys/fs/cgroup/memory.stat", "anon"), 1.0))
     known = [amount for amount in free if amount]
     if known:
         return min(known)

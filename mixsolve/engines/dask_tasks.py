@@ -6,7 +6,9 @@ tuples and dataclasses that are given to plain functions.
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import uuid4
 
+import dask
 import numpy as np
 from dask.sizeof import sizeof
 
@@ -50,6 +52,19 @@ class Block:
         dtype = block.dtype if block.dtype == np.bool_ else kernel_dtype(block.dtype)
         fits = dtype.itemsize <= block.dtype.itemsize
         return np.ascontiguousarray(block, dtype) if fits else block
+
+
+def blocks_of(array: Any, stay: bool) -> list[Any]:
+    """Each block of an array in chunks of whole samples, checked (see `Block`), as a Delayed."""
+    token = uuid4().hex
+    blocks: list[Any] = []
+    first = 0
+    for block in array.to_delayed(optimize_graph=True).ravel():
+        shape = (array.chunks[0][len(blocks)], *array.shape[1:])
+        look = dask.delayed(Block(first, shape, stay), pure=False, traverse=False)
+        blocks.append(look(block, dask_key_name=f"mixsolve-block-{token}-{len(blocks)}"))
+        first += shape[0]
+    return blocks
 
 
 class Call:
