@@ -32,6 +32,7 @@ from mixsolve_torch.attacks import (
 from mixsolve_torch.candidates import CandidateLosses, build_losses
 from mixsolve_torch.data import Digits, batches, digits
 from mixsolve_torch.datasets import LabelledImages, load_data, to_unit
+from mixsolve_torch.distributed import DistributedSolution, solve_distributed
 from mixsolve_torch.engine import TorchLosses
 from mixsolve_torch.evaluation import evaluate
 from mixsolve_torch.evaluation_report import Evaluation
@@ -55,6 +56,7 @@ __all__ = [
     "Attack",
     "CandidateLosses",
     "Digits",
+    "DistributedSolution",
     "Evaluation",
     "GameRound",
     "GameSolution",
@@ -82,6 +84,7 @@ __all__ = [
     "load_model",
     "resnet18",
     "resolve_attacks",
+    "solve_distributed",
     "solve_game",
     "to_unit",
     "train",

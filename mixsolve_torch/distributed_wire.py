@@ -1,16 +1,18 @@
 """What goes between ranks: small things from one to all in one broadcast, sums in one all_reduce.
 
 Everything here is in the hosts' memory, so it goes over gloo, beside whatever backend tensors on
-devices use. The ranks that solve together have a gloo group of their own, made once for each
-process group: when a rank is lost, the others close it, and with it the connections on which ranks
-further away are waiting, so that all of them get an error and none waits for ever.
+devices use. The ranks that solve together have gloo connections of their own, made once for each
+process group: when a rank is lost, the others close theirs, on which ranks further away may be
+waiting, so that all of them get an error and none waits for ever. They are not made by
+``torch.distributed.new_group``, in which all ranks of the program would have to take part.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -28,8 +30,8 @@ _PIECE = 1 << 30  # bytes sent at once
 # that waits elsewhere is found out by the timeout of what it waits for.
 _PATIENCE = timedelta(days=1)
 
-# None for a process group that lost a rank.
-_groups: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+# Connections of each process group; None where a rank was lost.
+_connections: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 class Wire:
@@ -60,40 +62,45 @@ class Wire:
                 "torchrun and call torch.distributed.init_process_group() first, or use "
                 "mixsolve.solve for the losses of one process"
             )
-        self._whole = dist.group.WORLD if group is None else group
+        self._whole: Any = dist.group.WORLD if group is None else group
+        if not dist.is_gloo_available():
+            raise MixsolveError(
+                "this PyTorch was built without gloo, over which ranks talk; install one with it: "
+                "pip install torch"
+            )
         if self._whole is dist.GroupMember.NON_GROUP_MEMBER or dist.get_rank(self._whole) < 0:
             raise MixsolveError(
                 "group does not have this rank as a member; call solve_distributed on the ranks "
                 "of the group alone"
             )
-        self._ranks = dist.get_process_group_ranks(self._whole)
-        self.rank, self.size = dist.get_rank(self._whole), len(self._ranks)
+        self.rank, self.size = dist.get_rank(self._whole), dist.get_world_size(self._whole)
         self.over = False
-        self._group: Any = None
-        if self._whole not in _groups:
-            _groups[self._whole] = self._call(self._new_group)
-        self._group = _groups[self._whole]
-        if self._group is None:
+        if self._whole not in _connections:
+            self._call("connect")
+        self._gloo = _connections[self._whole]
+        if self._gloo is None:
             raise MixsolveError(
                 "a rank of the process group was lost in an earlier call; start all ranks again"
             )
 
-    def _new_group(self, group: None) -> Any:
-        apart = self.size < dist.get_world_size()  # the ranks outside do not make it with us
-        return dist.new_group(
-            self._ranks, timeout=_PATIENCE, backend="gloo", use_local_synchronization=apart
+    def _connect(self) -> None:
+        store = dist.distributed_c10d._get_default_store()
+        name = f"mixsolve/{self._whole.group_name}"
+        # A group that is destroyed and made again may have the same name and store.
+        times = store.add(f"{name}/rank {self.rank}", 1)
+        meeting = dist.PrefixStore(f"{name}/{times}", store)
+        _connections[self._whole] = dist.ProcessGroupGloo(
+            meeting, self.rank, self.size, timeout=_PATIENCE
         )
 
     @property
     def is_cut(self) -> bool:
         """Whether the connections are closed."""
-        return self._group is None
+        return self._gloo is None
 
     def cut(self) -> None:
         """Close the connections for good: ranks that wait for this one get an error."""
-        if self._group is not None:
-            dist.destroy_process_group(self._group)
-        self._group = _groups[self._whole] = None
+        self._gloo = _connections[self._whole] = None
 
     def broadcast(self, thing: Any = None, root: int = 0) -> Any:
         """Send a thing that can be pickled from one rank to all; returned on all."""
@@ -106,47 +113,64 @@ class Wire:
         if self.rank == root:
             start = len(message).to_bytes(_LENGTH, "little") + message[:room]
             head[: len(start)] = _as_tensor(start)
-        self._call(dist.broadcast, head, self._ranks[root])
+        self._send_all(head, root)
         content = head.numpy().tobytes()
         length = int.from_bytes(content[:_LENGTH], "little")
         if length <= room:
             return pickle.loads(content[_LENGTH : _LENGTH + length])
         rest = _as_tensor(message) if self.rank == root else _room_for(length)
         for piece in rest.split(_PIECE):
-            self._call(dist.broadcast, piece, self._ranks[root])
+            self._send_all(piece, root)
         return pickle.loads(rest.numpy().data)
 
     def send(self, message: bytes, rank: int) -> None:
         """Send bytes to one rank, which knows how many."""
         for piece in _as_tensor(message).split(_PIECE):
-            self._call(dist.send, piece, self._ranks[rank])
+            self._call("send", [piece], rank, 0)
 
     def receive(self, length: int, rank: int) -> Any:
         """Receive a pickled thing from one rank."""
         message = _room_for(length)
         for piece in message.split(_PIECE):
-            self._call(dist.recv, piece, self._ranks[rank])
+            self._call("recv", [piece], rank, 0)
         return pickle.loads(message.numpy().data)
 
     def add_up(self, values: np.ndarray) -> np.ndarray:
         """The sum over ranks of float64 arrays of the same shape."""
         total = torch.from_numpy(values)
-        self._call(dist.all_reduce, total)
+        self._call("allreduce", [total])
         return total.numpy()
 
     def collect(self, thing: Any) -> list[Any]:
-        """What every rank gave, rank by rank, on all of them; made of plain values."""
-        things: list[Any] = [None] * self.size
-        self._call(dist.all_gather_object, things, thing)
-        return things
+        """What every rank gave, rank by rank, on all of them."""
+        message = pickle.dumps(thing)
+        lengths = np.zeros(self.size)
+        lengths[self.rank] = len(message)
+        lengths = self.add_up(lengths)
+        if self.rank:
+            self.send(message, 0)
+            return self.broadcast()
+        others = [self.receive(int(lengths[rank]), rank) for rank in range(1, self.size)]
+        return self.broadcast([thing, *others])
 
-    def _call(self, operation: Callable[..., Any], *arguments: Any) -> Any:
+    def _send_all(self, values: Tensor, root: int) -> None:
+        options = dist.BroadcastOptions()
+        options.rootRank = root
+        self._call("broadcast", [values], options)
+
+    def _call(self, operation: str, *arguments: Any) -> None:
+        """Do one of gloo's operations, or connect; wait until it is done."""
         try:
-            return operation(*arguments, group=self._group)
+            if operation == "connect":
+                self._connect()
+            else:
+                getattr(self._gloo, operation)(*arguments).wait()
+            return
         except RuntimeError as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-        # Past the handler nothing holds the frames of `operation`, hence the connections.
+            reason = str(error)
+        # Past the handler nothing holds frames in which the connections are.
         self.cut()
+        reason = re.sub(r"^\[[^]]*\] ", "", reason).split(". This is typically")[0]
         raise MixsolveError(
             f"rank {self.rank} cannot reach the other ranks any more: one of them has ended or was "
             f"killed, and its own output says why; then start all ranks again ({reason})"

@@ -1,0 +1,53 @@
+"""Processes of a process group on this machine, for tests of what several ranks do together."""
+
+import os
+import pickle
+import time
+import traceback
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+_SECONDS = 100  # all ranks together; one that takes longer hangs
+
+
+def run_ranks(size, program, folder):
+    """Run ``program(rank)`` on each rank of a gloo group; what each returned, None if it died."""
+    context = mp.get_context("spawn")
+    processes = [
+        context.Process(target=_rank, args=(rank, size, program, str(folder)))
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    deadline = time.monotonic() + _SECONDS
+    try:
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        assert not any(process.is_alive() for process in processes), "a rank hangs"
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    answers = []
+    for rank in range(size):
+        file = folder / f"answer{rank}"
+        answers.append(pickle.loads(file.read_bytes()) if file.exists() else None)
+    for answer in answers:
+        assert not isinstance(answer, str), answer
+    return answers
+
+
+def _rank(rank, size, program, folder):
+    os.environ["MIXSOLVE_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=size)
+    try:
+        answer = program(rank)
+    except BaseException:
+        answer = traceback.format_exc()
+    with open(f"{folder}/answer{rank}.part", "wb") as file:
+        pickle.dump(answer, file)
+    os.replace(f"{folder}/answer{rank}.part", f"{folder}/answer{rank}")
+    os._exit(0)  # without waiting for ranks that died
