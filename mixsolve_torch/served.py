@@ -115,7 +115,7 @@ class Served(nn.Module):
             # `seed()` replaces the given seed by bits of the operating system and returns them. It
             # must be given something that changes: the compiler takes a generator for a pure
             # function, and would draw once, for all time, when the module is compiled.
-            bits = torch.Generator(seed=self.count).seed() & 0x1FFFFFFFFFFFFF
+            bits = torch.Generator(seed=self.count).seed() & 0x1FFFFFFFFFFFFF  # type: ignore[call-arg]
         return bits / 9007199254740992.0
 
     @torch.jit.export
