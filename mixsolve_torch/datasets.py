@@ -195,7 +195,7 @@ def _from_file(path: Path) -> LabelledImages:
                 f"{path} must hold the arrays 'images' and 'labels'; its arrays are: {found}; "
                 f"write it with np.savez({path.name!r}, images=..., labels=...)"
             )
-    images, labels = arrays["images"], arrays["labels"]
+    images, labels = np.asarray(arrays["images"]), np.asarray(arrays["labels"])
     pixels = _pixels(path, _channels_first(path, images, arrays.get("layout")))
     if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
         raise MixsolveError(

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     names = _chosen(args.methods, alpha)
     if args.plot is not None:
         check_target(args.plot, args.replace)
-    losses = load_array(args.losses, "losses")
+    losses = np.asarray(load_array(args.losses, "losses"))
     if losses.ndim != 3 or not losses.size:
         raise MixsolveError(
             f"{args.losses} must hold losses of shape (samples, candidates, classifiers), got "
