@@ -246,6 +246,19 @@ def test_the_file_moves_between_devices_and_types(linear, batch, tmp_path):
     assert torch.jit.load(path).double()(batch[0].double()).dtype == torch.float64
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_file_runs_on_cuda(mixture, path, images, tmp_path):
+    on_cpu, on_cuda = torch.jit.load(path), torch.jit.load(path, map_location="cuda")
+    for method in ("forward", "each", "expected"):
+        expected = getattr(on_cpu, method)(images)
+        torch.testing.assert_close(
+            getattr(on_cuda, method)(images.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3
+        )
+    copy.deepcopy(mixture).cuda().export(tmp_path / "a.pt", images.cuda(), seed=7)
+    served = torch.jit.load(tmp_path / "a.pt", map_location="cpu")
+    torch.testing.assert_close(served(images), torch.jit.load(path)(images))
+
+
 def test_load_model_takes_it(path, images):
     assert load_model(path)(images).shape == (5, 10)
 
