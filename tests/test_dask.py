@@ -432,6 +432,25 @@ def test_memory_that_blocks_may_take(monkeypatch):
     assert 0 < dask_local.affordable() < 1e15
 
 
+@pytest.mark.parametrize("common", [False, True])
+def test_a_block_is_one_task_where_tasks_cross_processes(processes, common):
+    done = []
+
+    class Count(dask.callbacks.Callback):
+        def _pretask(self, key, graph, state):
+            done.append(key)
+
+    array = da.from_array(LOSSES, chunks=(20, 6, 3)).map_blocks(np.negative, dtype=float)
+    array = array + (array.max() if common else 0.0)
+    with dask.config.set(scheduler="processes", pool=processes, **AGAIN):
+        opened = DaskLosses(array).engine(np.full(60, 1 / 60), np.empty(0, np.uint8), np.empty(0))
+        with Count():
+            found = opened.best_response(np.array([0.0, 1.0, 0.0]))
+    values = -LOSSES + (-LOSSES).max() * common
+    np.testing.assert_allclose(found.value, values[:, :, 1].max(1).mean())
+    assert len(done) > 6 if common else len(done) == 3
+
+
 def test_processes_are_started_once_a_solve_and_end_with_it(monkeypatch):
     started = []
     original = dask_local.ProcessPoolExecutor

@@ -21,6 +21,7 @@ import dask.multiprocessing
 import dask.system
 import dask.threaded
 import numpy as np
+from dask.optimization import cull
 from dask.utils import parse_bytes
 
 from mixsolve.engines import questions
@@ -63,6 +64,7 @@ class LocalParts(Parts):
         self._get_here = get if in_process else dask.threaded.get
         self._pool: ProcessPoolExecutor | None = None
         self._blocks = blocks_of(array, stays)
+        self._graphs = None if in_process else _separate_graphs(self._blocks)
         if not stays:
             logger.info(
                 "the losses take %.3g GB, of which %.3g GB may stay in memory: each pass reads "
@@ -100,7 +102,10 @@ class LocalParts(Parts):
             else:
                 largest = self._affordable * engine.n_samples
                 work = _Reread(call, engine, others, largest)
-                tasks[part] = _delayed(work)(self._blocks[part])
+                if self._graphs is None:
+                    tasks[part] = _delayed(work)(self._blocks[part])
+                else:
+                    tasks[part] = _delayed(_Whole(work, self._graphs[part]))()
                 get = self._get
         for part, answer in zip(tasks, self._computed([*tasks.values()], get), strict=True):
             answers[part] = answer
@@ -127,6 +132,9 @@ class LocalParts(Parts):
             asked = dask.config.get("pool", None)
             if asked is not None:
                 return asked
+            if os.environ.get("PYTHONHASHSEED") in (None, "0"):
+                # As Dask does for its own: tasks that go by hashes agree in all processes.
+                os.environ["PYTHONHASHSEED"] = "6640"
             self._pool = ProcessPoolExecutor(
                 dask.config.get("num_workers", None) or dask.system.CPU_COUNT,
                 mp_context=dask.multiprocessing.get_context(),
@@ -194,6 +202,30 @@ class _Reread:
         if isinstance(answer.kept, Rules) and _n_bytes(answer.kept) > self._largest:
             return Answer(answer.sums, answer.found, self._engine.after(self._call))
         return answer
+
+
+class _Whole:
+    """All tasks of one part as one, so that no block crosses between processes on its way."""
+
+    def __init__(self, work: _Reread, graph: tuple[dict[Any, Any], Any]) -> None:
+        self._work = work
+        self._graph = graph
+
+    def __call__(self) -> Answer:
+        return self._work(dask.local.get_sync(*self._graph))
+
+
+def _separate_graphs(blocks: list[Any]) -> list[tuple[dict[Any, Any], Any]] | None:
+    """Each block's own tasks and key; None where blocks have tasks in common, to be done once."""
+    graphs = []
+    seen: set[Any] = set()
+    for block in blocks:
+        graph, _ = cull(dict(block.__dask_graph__()), [block.key])
+        if not seen.isdisjoint(graph):
+            return None
+        seen.update(graph)
+        graphs.append((graph, block.key))
+    return graphs
 
 
 def _n_bytes(engine: Any) -> int:
