@@ -56,9 +56,10 @@ def solve(
     losses : array_like of shape (N, m, L), or list of N arrays of shape (m_i, L)
         ``losses[i, j, k]`` is the loss of classifier k on attack candidate j of sample i: real or
         boolean, from NumPy (memory maps too), PyTorch, JAX, CuPy, Dask, Zarr, h5py, DLPack,
-        ``__array__`` or nested lists. Never modified; copied whole only below 16 MB, where its layout or type is
-        not one that the kernels read. A larger CUDA tensor is solved on its device. Also `Losses`,
-        which bring an engine of their own: ``mixsolve_torch.TorchLosses(tensor)``.
+        ``__array__`` or nested lists. Never modified; copied whole only below 16 MB, where its
+        layout or type is not one that the kernels read. A larger CUDA tensor is solved on its
+        device. Also `Losses`, which bring an engine of their own:
+        ``mixsolve_torch.TorchLosses(tensor)``.
     alpha : float or array_like of shape (N,), default 0
         Entropic regularisation, in the unit of the losses: 0 for the exact problem, or positive.
     method : str, default "auto"
