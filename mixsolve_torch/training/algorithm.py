@@ -25,12 +25,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import mixsolve
 from mixsolve.errors import ConvergenceWarning, MixsolveError
 from mixsolve_torch.attacks import frozen
 from mixsolve_torch.losses import LOSSES
@@ -213,19 +211,19 @@ class Algorithm2:
     def _update_weights(self, x: Tensor, y: Tensor) -> None:
         """Solve the batch's game, or approach its solution, and move towards that."""
         config = self._config.weights
-        losses = self._ranks.gather(self._game(x, y))
+        losses = self._game(x, y)
         old = self.mixture.weights.clone()
         with warnings.catch_warnings():
             # T_lambda steps of Algorithm 1 are not meant to converge.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            solution = mixsolve.solve(
-                losses.cpu().numpy(),
+            weights = self._ranks.solve(
+                losses,
                 config.alpha if config.update == "entropic" else 0.0,
                 method=_METHODS[config.update],
                 max_iter=config.t_lambda if config.update == "oracle" else None,
                 warm_start=old.cpu().numpy(),
             )
-        found = torch.as_tensor(np.asarray(solution.weights), device=old.device)
+        found = weights.to(old.device)
         self.mixture.set_weights(config.momentum * old + (1 - config.momentum) * found)
         self._adversary.refresh()
 

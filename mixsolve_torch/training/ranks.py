@@ -2,7 +2,7 @@
 
 All ranks draw the same order of the images and the same classifiers, so that they make the same
 steps; each attacks its own part of every batch, gradients are averaged by DistributedDataParallel,
-and the losses that weights are found from are gathered, so that every rank finds the same weights.
+and the game that weights are found from is solved by all together, each keeping its own losses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+import mixsolve
 from mixsolve.errors import MixsolveError
+from mixsolve_torch.distributed import solve_distributed
 
 
 class Ranks:
@@ -71,18 +73,14 @@ class Ranks:
         """Return this rank's part of a batch: every size-th image, from its own number on."""
         return indices[self.rank :: self.size]
 
-    def gather(self, values: Tensor) -> Tensor:
-        """Return the rows of all ranks, one rank after another; ranks may have unequal shares."""
+    def solve(self, losses: Tensor, alpha: float, **options: Any) -> Tensor:
+        """Return optimal weights for the game of all ranks' losses (B_r, m, L): the same on all.
+
+        `alpha` and the options are those of `mixsolve.solve`.
+        """
         if self.size == 1:
-            return values
-        counts = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(self.size)]
-        dist.all_gather(counts, torch.tensor([len(values)], device=values.device))
-        longest = max(int(count) for count in counts)
-        padded = values.new_zeros((longest, *values.shape[1:]))
-        padded[: len(values)] = values
-        parts = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
+            return torch.as_tensor(mixsolve.solve(losses.cpu().numpy(), alpha, **options).weights)
+        return solve_distributed(losses, alpha, **options).weights
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean over ranks of a tensor of the same shape on all."""
