@@ -1,5 +1,6 @@
 """Dask arrays on every scheduler: the answer is that in memory, and blocks stay where they are."""
 
+import gc
 import os
 import signal
 import threading
@@ -92,6 +93,7 @@ def nothing_is_left(client):
     """No future in use (what a caller lost is cancelled), no data on a worker, no task."""
     deadline = time.monotonic() + 10
     while True:
+        gc.collect()
         futures = {key for key, state in client.futures.items() if state.status != "cancelled"}
         left = futures, client.who_has(), client.processing()
         if not any(left[:2]) and not any(left[2].values()):
