@@ -277,7 +277,7 @@ def cells(row: Row) -> tuple[str, ...]:
 def main() -> int:
     """Write, measure and remove one file after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gigabytes", type=float, default=0.25, help="of each tensor")
+    parser.add_argument("--gigabytes", type=float, default=0.5, help="of each tensor")
     parser.add_argument("--stored", default=",".join(STORED), help="only these, comma-separated")
     parser.add_argument("--games", default="", help="only those whose name contains this")
     parser.add_argument("--repeats", type=int, default=3)
@@ -297,7 +297,7 @@ def main() -> int:
                     solve(path, alpha)  # compiles what is not compiled yet
                     rows += measure(f"{name}, {stored}", path, alpha, args.repeats)
                     _show(rows[-2:])
-    _save(args.out, f"blocks-{args.gigabytes:g}gb", rows, args.repeats)
+                    _save(args.out, f"blocks-{args.gigabytes:g}gb", rows, args.repeats)
     return 0
 
 

@@ -187,9 +187,11 @@ def test_the_next_block_is_read_while_one_is_worked_on():
     for _, stop, _ in blocks:
         if stop == 90:
             break
-        deadline = threading.Event()
-        while source.reads[-1][0] != stop and not deadline.wait(0.001):
-            pass  # hangs, and so fails, where nothing reads ahead
+        pause = threading.Event()
+        for _ in range(5000):  # of a millisecond, or more: no thread is that slow
+            if source.reads[-1][0] == stop or pause.wait(0.001):
+                break
+        assert source.reads[-1][0] == stop
     blocks.close()
     assert [first for first, _, _ in source.reads] == sorted(
         {first for first, _, _ in source.reads}
