@@ -113,6 +113,15 @@ def test_every_call_gives_the_logits_of_one_member(mixture, images, path):
     assert all(model.training for model in mixture.models)  # their own mode came back
 
 
+def test_members_in_train_mode_are_written_as_they_classify(images, tmp_path):
+    torso = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Dropout())
+    Mixture([torso.train()]).export(tmp_path / "a.pt", images)
+    assert all(part.training for part in torso.modules())
+    assert torch.equal(torso[1].running_mean, torch.zeros(64))
+    served = torch.jit.load(tmp_path / "a.pt")
+    torch.testing.assert_close(served(images), torso.eval()(images))
+
+
 def test_only_the_drawn_member_is_run(images, tmp_path):
     class Fails(torch.nn.Module):
         def forward(self, x):
