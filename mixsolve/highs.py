@@ -1,6 +1,8 @@
 """The exact game as one linear program, given to HiGHS through SciPy: the independent check.
 
-    min sum_i w_i t_i    s.t.  <lam, l_r> <= t_i for every row r of sample i,  lam in the simplex.
+    min sum_i w_i t_i    s.t.  <lam, l_r> <= t_i for every row r of sample i,  lam in the simplex,
+
+or in a polytope in it.
 
 The multipliers of the rows are the attacker's strategy: q_r >= 0, sum over sample i equal to w_i.
 
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixsolve.simplex import normalize
+from mixsolve.small_game import Cuts
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ def solve_rows(
     rows: np.ndarray,
     offsets: np.ndarray,
     sample_weight: np.ndarray,
+    cuts: Cuts | None = None,
     *,
     solver: str = "highs",
     time_limit: float | None = None,
@@ -57,6 +61,8 @@ def solve_rows(
         First row of each sample.
     sample_weight : ndarray of float64, shape (n,)
         Non-negative.
+    cuts : Cuts, optional
+        Constraints of the weights.
     solver : {"highs", "highs-ds", "highs-ipm"}
         HiGHS' choice, its dual simplex, or its interior point with crossover.
     time_limit : float or None
@@ -84,12 +90,18 @@ def solve_rows(
     }
     if time_limit is not None:
         options["time_limit"] = time_limit
+    limits = Cuts.none(n_classifiers) if cuts is None else cuts
+    n_upper, n_equal = limits.upper.shape[0], limits.equal.shape[0]
+    epigraph.resize(n_rows + n_upper, n_samples)
     result = linprog(
         np.concatenate([np.zeros(n_classifiers), sample_weight]),
-        A_ub=hstack([csr_array((rows - shift) / scale), epigraph], format="csr"),
-        b_ub=np.zeros(n_rows),
-        A_eq=csr_array(np.concatenate([np.ones(n_classifiers), np.zeros(n_samples)])[None]),
-        b_eq=np.ones(1),
+        A_ub=hstack(
+            [csr_array(np.concatenate([(rows - shift) / scale, limits.upper])), epigraph],
+            format="csr",
+        ),
+        b_ub=np.zeros(n_rows + n_upper),
+        A_eq=hstack([csr_array(limits.equal), csr_array((n_equal, n_samples))], format="csr"),
+        b_eq=np.eye(1, n_equal)[0],
         bounds=[(0.0, None)] * n_classifiers + [(None, None)] * n_samples,
         method=solver,
         options=options,
@@ -101,5 +113,5 @@ def solve_rows(
             weights = normalize(point)
         marginals = getattr(result.ineqlin, "marginals", None)
         if marginals is not None and np.isfinite(marginals).all():
-            dual = np.maximum(-np.asarray(marginals), 0.0)
+            dual = np.maximum(-np.asarray(marginals)[:n_rows], 0.0)
     return LinearProgramResult(weights, dual, result.message, result.status == 1, int(result.nit))

@@ -9,10 +9,14 @@ lam is eliminated: with D_r = q_r / s_r and lbar_i the mean of the rows of sampl
 
     ( sum_r D_r (l_r - lbar_i)(l_r - lbar_i)^T + diag(z / lam) ) dlam = rhs + nu 1,  <1, dlam> = 0,
 
-so an iteration costs three walks over the rows and O(R L^2) operations. Far from the solution all
-rows matter; near it few do. Once the gap is small the rows that hold next to none of their sample's
-dual are left aside and the iterations go on with the others; the certificate is always recomputed
-from all rows, and an answer that the rows left aside refute is taken back.
+so an iteration costs three walks over the rows and O(R L^2) operations. Inequalities C lam <= 0 of
+the weights add C' diag(y / u) C to the matrix, with slacks u = -C lam and duals y on the same path,
+u y = mu / L, and equalities F lam = 0 stand beside the sum; all points are strictly feasible.
+
+Far from the solution all rows matter; near it few do. Once the gap is small the rows that hold next
+to none of their sample's dual are left aside and the iterations go on with the others; the
+certificate is always recomputed from all rows, and an answer that the rows left aside refute is
+taken back.
 
 References: S. Mehrotra, On the implementation of a primal-dual interior point method, SIAM J.
 Optim. 1992; S. J. Wright, Primal-Dual Interior-Point Methods, SIAM 1997.
@@ -27,7 +31,7 @@ from numpy.typing import NDArray
 
 from mixsolve.kernels import interior_point as kernels
 from mixsolve.kernels import schur_system
-from mixsolve.small_game import Game, PathPoint, SmallSolution, Vector, certify, normalise
+from mixsolve.small_game import Cuts, Game, PathPoint, SmallSolution, Vector, certify, normalise
 from mixsolve.threads import run_chunks
 
 logger = logging.getLogger(__name__)
@@ -54,7 +58,9 @@ class Iterate:
         n_chunks = len(game.bounds) - 1
         self.game = game
         self.weights = weights.copy()
-        self.total = game.mass + 1.0  # the rows' share of mu, and that of the weights: L (1 / L)
+        upper, equal = game.cuts.upper, game.cuts.equal
+        # Shares of mu: of the rows, of the weights: L (1 / L), and of the inequalities.
+        self.total = game.mass + 1.0 + len(upper) / size
         self.height = np.zeros(len(game.weight))
         self.d_height = np.zeros(len(game.weight))
         self.dual = np.zeros(n_rows)
@@ -65,7 +71,12 @@ class Iterate:
         self.vectors = np.empty((2, n_chunks, size))
         self.sums = np.empty((n_chunks, 5))
         self.matrix = np.empty((size, size))
-        self.ones, self.centred, self.d_weights, self.d_product = np.empty((4, size))
+        self.centred, self.d_weights, self.d_product = np.empty((3, size))
+        self.columns, self.gram = np.empty_like(equal), np.empty((len(equal), len(equal)))
+        self.omega = np.empty(len(equal))
+        self.room = -(upper @ self.weights)
+        self.prices, self.d_room = np.zeros(len(upper)), np.empty(len(upper))
+        self.levels = np.zeros(len(equal) - 1)
         self.steps = np.zeros(2)
         self.gap = np.inf
         self.barrier = barrier
@@ -83,8 +94,21 @@ class Iterate:
             )  # fmt: skip
 
         run_chunks(one, len(vector))
-        gradient = game.linear + vector.sum(0)
+        self.room = -(game.cuts.upper @ self.weights)
+        self.prices = self.barrier / len(self.weights) / self.room
+        self.levels[:] = 0.0
+        gradient = game.linear + vector.sum(0) + game.cuts.pull(self.multipliers)
         self.reduced = gradient - gradient.min() + self.barrier
+
+    @property
+    def multipliers(self) -> Vector:
+        """Of the cuts: y, then v."""
+        return np.concatenate([self.prices, self.levels])
+
+    @property
+    def point(self) -> tuple[Vector, Vector]:
+        """The weights, and all duals as `certify` takes them."""
+        return self.weights.copy(), np.concatenate([self.dual, self.multipliers])
 
     def factor(self) -> float:
         """Take the last step, walk the rows once; returns the gap of the point reached."""
@@ -100,8 +124,10 @@ class Iterate:
 
         run_chunks(one, len(self.schur))
         self.residual *= 1.0 - dual
-        below = self.reduced + self.residual  # the gradient of the rows under the dual, less nu
+        # The gradient of the rows under the dual, with the cuts' multiples, less nu.
+        below = self.reduced + self.residual
         complementarity, closest = self.sums[:, :2].sum(0)
+        complementarity += self.room @ self.prices
         self.complementarity = float(complementarity + self.weights @ self.reduced)
         self.barrier = self.complementarity / self.total
         self.gap = float(complementarity - closest + self.weights @ below - below.min())
@@ -114,8 +140,8 @@ class Iterate:
         meanwhile fallen far below it, no step can mend it.
         """
         self.barrier = gap / self.total
-        self.weights = np.maximum(weights, self.barrier)
-        self.weights /= self.weights.sum()
+        share = min(self.barrier * len(weights), 0.5)
+        self.weights = (1.0 - share) * weights + share * self.game.cuts.centre
         self.residual[:] = 0.0
         self.steps[:] = 0.0
         self.centre()
@@ -125,9 +151,11 @@ class Iterate:
         game = self.game
         towards, against = self.vectors
         lam_weight = 1.0 / len(self.weights)
+        upper, equal = game.cuts.upper, game.cuts.equal
         schur_system.predictor(
             self.schur, towards, game.linear, self.weights, self.reduced,
-            self.matrix, self.ones, self.centred, self.d_weights,
+            upper, self.room, self.prices, equal,
+            self.matrix, self.columns, self.gram, self.omega, self.centred, self.d_weights,
         )  # fmt: skip
 
         def predict(c: int) -> None:
@@ -140,8 +168,9 @@ class Iterate:
         run_chunks(predict, len(self.schur))
         target = schur_system.corrector(
             towards, against, self.sums, self.total, lam_weight, self.complementarity,
-            self.weights, self.reduced, self.matrix, self.ones, self.centred,
-            self.d_product, self.d_weights,
+            self.weights, self.reduced, upper, self.room, self.prices, equal,
+            self.matrix, self.columns, self.gram, self.omega, self.centred,
+            self.d_product, self.d_room, self.d_weights,
         )  # fmt: skip
 
         def correct(c: int) -> None:
@@ -154,8 +183,9 @@ class Iterate:
         run_chunks(correct, len(self.schur))
         fraction = 1.0 - min(max(self.gap, 1e-6), 0.01)  # quadratic convergence in the end
         schur_system.advance(
-            self.sums, target, lam_weight, fraction, self.d_product, self.d_weights,
-            self.weights, self.reduced, self.steps,
+            self.sums, target, lam_weight, fraction, self.d_product, self.d_room, self.d_weights,
+            self.omega, upper, self.weights, self.reduced, self.room, self.prices, self.levels,
+            self.steps,
         )  # fmt: skip
 
     def shrink(self) -> "Shrunk | None":
@@ -173,7 +203,9 @@ class Iterate:
         index, offsets, owners = index[: offsets[n_kept]], offsets[: n_kept + 1], owners[:n_kept]
         if n_kept == 0 or 2 * len(index) > len(self.dual):
             return None
-        small = Game(game.rows[index], offsets, game.weight[owners], game.spread, linear, 0.0)
+        small = Game(
+            game.rows[index], offsets, game.weight[owners], game.spread, linear, 0.0, game.cuts
+        )
         iterate = Iterate(small, self.weights, self.barrier)
         leads, counts = offsets[:-1], np.diff(offsets)
         # Heights are relative to the first row of a sample, which is another one now.
@@ -183,12 +215,14 @@ class Iterate:
         dual *= np.repeat(small.weight / np.add.reduceat(dual, leads), counts)
         iterate.dual[:] = dual
         iterate.reduced[:] = self.reduced
+        iterate.prices[:], iterate.levels[:] = self.prices, self.levels
         total = np.zeros(small.rows.shape[1])
         first = np.repeat(leads, counts)
         for begin in range(0, len(dual), _SUMMED_TOGETHER):  # no second copy of the rows
             part = slice(begin, begin + _SUMMED_TOGETHER)
             total += dual[part] @ (small.rows[part] - small.rows[first[part]])
-        iterate.residual[:] = linear + total * game.inverse - self.reduced
+        pulled = game.cuts.pull(self.multipliers)
+        iterate.residual[:] = linear + total * game.inverse + pulled - self.reduced
         return Shrunk(iterate, index, decided)
 
 
@@ -205,6 +239,7 @@ def solve_interior_point(
     rows: Vector,
     offsets: NDArray[np.int64],
     weight: Vector,
+    cuts: Cuts | None = None,
     *,
     tol: float = 1e-10,
     max_iter: int = 100,
@@ -222,6 +257,8 @@ def solve_interior_point(
         Where the rows of each sample begin.
     weight : ndarray of float64, shape (n,)
         Weights of the samples, positive, with sum 1.
+    cuts : Cuts, optional
+        Constraints of the weights.
     tol : float
         Stop when the certified gap is at most ``tol * spread``, with
         ``spread = sum_i w_i (max - min of the rows of sample i)``. About 1e-14 can be reached.
@@ -241,11 +278,11 @@ def solve_interior_point(
     SmallSolution
         With the best certified gap met; ``converged`` says whether it is within ``tol``.
     """
-    game = normalise(rows, offsets, weight)
+    game = normalise(rows, offsets, weight, cuts)
     weights, barrier = _starting_point(game, start, start_gap)
     answer = _Answer(game, tol)
     if game.spread == 0.0:
-        answer.offer(weights, np.ones(len(rows)), 0)
+        answer.offer(weights, np.append(np.ones(len(rows)), np.zeros(game.cuts.n_multipliers)), 0)
         return answer.solution("all losses are equal")
     whole = iterate = Iterate(game, weights, barrier)
     iterate.centre()
@@ -258,7 +295,7 @@ def solve_interior_point(
         if gap < lowest:
             lowest, since = gap, 0
             answer.path.append(PathPoint(gap, iterate.weights.copy(), iterate.barrier))
-            point = (iterate.weights.copy(), iterate.dual.copy())
+            point = iterate.point
         stalled = since > _PATIENCE or not np.isfinite(gap)
         ended = gap <= max(stop, _FLOOR) or stalled or nit == max_iter
         if refine is not None and lowest <= (_REFINE_GAP if ended else refine_gap):
@@ -272,7 +309,7 @@ def solve_interior_point(
             if shrunk is not None:
                 logger.debug("iteration %d: rows left aside matter, back to all of them", nit)
                 shrunk, iterate, gap = None, whole, whole.gap
-                lowest, since, point = gap, 0, (whole.weights.copy(), whole.dual.copy())
+                lowest, since, point = gap, 0, whole.point
                 shrink_gap, refine_gap = 0.03 * gap, _REFINE_GAP
             elif stop <= _FLOOR:
                 return answer.solution("rounding stopped the interior point method")
@@ -293,8 +330,7 @@ def solve_interior_point(
 def _starting_point(
     game: Game, start: SmallSolution | Vector | None, start_gap: float
 ) -> tuple[Vector, float]:
-    size = game.rows.shape[1]
-    centre = np.full(size, 1.0 / size)
+    centre = game.cuts.centre
     barrier = _FIRST_BARRIER / max(game.mass, 1.0)
     if start is None:
         return centre, barrier
@@ -308,12 +344,13 @@ def _starting_point(
 
 
 def _lift(shrunk: Shrunk | None, weights: Vector, dual: Vector) -> tuple[Vector, Vector]:
-    """The duals of all rows, those left aside included."""
+    """The duals of all rows, those left aside included, and of the cuts."""
     if shrunk is None:
         return weights, dual
     full = shrunk.decided.copy()
-    full[shrunk.index] = dual
-    return weights, full
+    n_kept = len(shrunk.index)
+    full[shrunk.index] = dual[:n_kept]
+    return weights, np.append(full, dual[n_kept:])
 
 
 class _Answer:
@@ -343,8 +380,16 @@ class _Answer:
 
     def solution(self, otherwise: str) -> SmallSolution:
         assert self.best is not None  # every way out of the loop has offered a point
+        weights, dual, *certificate = self.best
         converged = self.best[-1] <= self.tol
         message = "the gap is within the tolerance" if converged else otherwise
         return SmallSolution(
-            *self.best, self.game.spread, self.nit, converged, message, tuple(self.path)
+            weights,
+            dual[: len(self.game.rows)],
+            *certificate,
+            self.game.spread,
+            self.nit,
+            converged,
+            message,
+            tuple(self.path),
         )

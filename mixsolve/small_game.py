@@ -1,6 +1,6 @@
 """A small game in memory, its unit, and the certificate of an answer to it.
 
-    min_lam  sum_i w_i max_{r in i} <lam, l_r>      over the simplex
+    min_lam  sum_i w_i max_{r in i} <lam, l_r>      over the simplex, or a polytope in it
 
 Whatever found the weights and the duals, value and bound are recomputed here from the rows. Sums
 are taken over differences to the first row of each sample: what the rows of a sample share cancels
@@ -40,7 +40,7 @@ class SmallSolution:
     value : float
         sum_i w_i max_r <weights, rows[r]>.
     lower_bound : float
-        min_k sum_r dual[r] rows[r, k].
+        min_k sum_r dual[r] rows[r, k]; with cuts, min_k of that and the cuts' multiples.
     gap : float
         ``value - lower_bound``, summed without what the rows of a sample share, hence with less
         rounding than the difference.
@@ -68,6 +68,45 @@ class SmallSolution:
     path: tuple[PathPoint, ...] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Cuts:
+    """Linear constraints of the weights, with weights strictly inside.
+
+    Attributes
+    ----------
+    upper : ndarray of float64, shape (p, L)
+        Rows c with <c, lam> <= 0.
+    equal : ndarray of float64, shape (1 + q, L)
+        Ones, for the sum, then rows f with <f, lam> = 0; all independent.
+    centre : ndarray of float64, shape (L,)
+        On the simplex, positive, with <c, centre> < 0 and <f, centre> = 0.
+    """
+
+    upper: Vector
+    equal: Vector
+    centre: Vector
+
+    @classmethod
+    def none(cls, size: int) -> "Cuts":
+        """The simplex as it is."""
+        return cls(np.empty((0, size)), np.ones((1, size)), np.full(size, 1.0 / size))
+
+    @property
+    def n_multipliers(self) -> int:
+        """Of C and of F: p + q."""
+        return self.upper.shape[0] + self.equal.shape[0] - 1
+
+    def excess(self, weights: Vector) -> float:
+        """By how much weights violate a constraint at most; 0 inside."""
+        above = (self.upper @ weights).max(initial=0.0)
+        return float(max(above, np.abs(self.equal[1:] @ weights).max(initial=0.0)))
+
+    def pull(self, multipliers: Vector) -> Vector:
+        """C'y + F'v of shape (L,), for y and v one after the other."""
+        p = self.upper.shape[0]
+        return self.upper.T @ multipliers[:p] + self.equal[1:].T @ multipliers[p:]
+
+
 @dataclass
 class Game:
     """Rows a_r = (l_r - l_first) / spread, and what is the same whichever row is played.
@@ -81,6 +120,7 @@ class Game:
     spread: float
     linear: Vector
     constant: float
+    cuts: Cuts
 
     def __post_init__(self) -> None:
         counts = np.diff(self.offsets)
@@ -89,7 +129,9 @@ class Game:
         self.inverse = 1.0 / self.spread if self.spread > 0.0 else 0.0
 
 
-def normalise(rows: Vector, offsets: NDArray[np.int64], weight: Vector) -> Game:
+def normalise(
+    rows: Vector, offsets: NDArray[np.int64], weight: Vector, cuts: Cuts | None = None
+) -> Game:
     """Measure the spread of the rows and take out what the rows of each sample share.
 
     Parameters
@@ -100,6 +142,8 @@ def normalise(rows: Vector, offsets: NDArray[np.int64], weight: Vector) -> Game:
         Where the rows of each sample begin.
     weight : ndarray of float64, shape (n,)
         Weights of the samples, positive, with sum 1.
+    cuts : Cuts, optional
+        Constraints of the weights.
 
     Returns
     -------
@@ -119,7 +163,8 @@ def normalise(rows: Vector, offsets: NDArray[np.int64], weight: Vector) -> Game:
     linear = reference.sum(0)
     if spread > 0.0:
         linear /= spread
-    return Game(rows, offsets, weight, spread, linear, constant)
+    limits = Cuts.none(rows.shape[1]) if cuts is None else cuts
+    return Game(rows, offsets, weight, spread, linear, constant, limits)
 
 
 def certify(game: Game, weights: Vector, dual: Vector) -> tuple[float, float, float]:
@@ -130,9 +175,10 @@ def certify(game: Game, weights: Vector, dual: Vector) -> tuple[float, float, fl
     game : Game
         As `normalise` returns it.
     weights : ndarray of float64, shape (L,)
-        A point of the simplex.
-    dual : ndarray of float64, shape (R,)
-        Non-negative, with a positive sum in each sample; scaled in place to the samples' weights.
+        Feasible.
+    dual : ndarray of float64, shape (R + p + q,)
+        Of the rows: non-negative, with a positive sum in each sample; scaled in place to the
+        samples' weights. Then of the cuts, in units of the spread: those of C non-negative.
 
     Returns
     -------
@@ -152,5 +198,6 @@ def certify(game: Game, weights: Vector, dual: Vector) -> tuple[float, float, fl
     run_chunks(one, n_chunks)
     shared = game.linear * game.spread
     above = float(sums.sum() + weights @ shared)
-    below = float((gradient.sum(0) + shared).min())
+    pulled = game.spread * game.cuts.pull(dual[len(game.rows) :])
+    below = float((gradient.sum(0) + shared + pulled).min())
     return game.constant + above, game.constant + below, max(above - below, 0.0)

@@ -7,7 +7,8 @@ K the classifiers in use. Every solution satisfies
     <a_r, lam> = 0 for r in T,  sum_K lam = 1,  lam = 0 off K;
     linear_k + sum_{r in T} q_r a_rk = nu for k in K,  sum_{r in i} q_r = w_i,  q = 0 off T,
 
-with ``linear`` the losses if every sample played its first row. Both systems are linear: the point
+with ``linear`` the losses if every sample played its first row. Constraints of the weights that
+bind, and their multipliers, stand in both systems like tied rows. Both are linear: the point
 at hand is projected onto each, with every unknown measured in units of its present size. So small
 entries move little and signs survive, and where ties leave a whole face of solutions (0/1 losses),
 the point lands inside it. A generic game has as many equations as unknowns, and lands on the
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 
 from mixsolve.interior_point import solve_interior_point
 from mixsolve.kernels import interior_point as kernels
-from mixsolve.small_game import Game, SmallSolution, Vector
+from mixsolve.small_game import Cuts, Game, SmallSolution, Vector
 
 _MAX_WORK = 2e7  # multiplications a projection may take
+_OUTSIDE = 1e-13  # violation of a cut, in its own unit, that is rounding
 _RCOND = 1e-11  # singular values below this share of the largest count as zero
 
 
@@ -34,8 +36,8 @@ def polish(game: Game, weights: Vector, dual: Vector, gap: float) -> tuple[Vecto
         The rows.
     weights : ndarray of float64, shape (L,)
         Positive weights near a solution.
-    dual : ndarray of float64, shape (R,)
-        Positive duals near a solution; those of sample i sum to its weight.
+    dual : ndarray of float64, shape (R + p + q,)
+        Positive duals near a solution; those of sample i sum to its weight. Then those of the cuts.
     gap : float
         Their gap in units of the spread; tells the tied rows from the others.
 
@@ -48,6 +50,8 @@ def polish(game: Game, weights: Vector, dual: Vector, gap: float) -> tuple[Vecto
     # closest of the others s of about 1 / n: the threshold lies between 0.01 and n mu.
     barrier = max(gap, 0.0) / max(game.mass, 1.0)
     share = min(0.1 * np.sqrt(len(game.weight) * barrier) + 1e-9, 0.1)
+    n_rows, cuts = len(game.rows), game.cuts
+    dual, multipliers = dual[:n_rows], dual[n_rows:]
     index = np.empty(len(dual), dtype=np.int64)
     offsets = np.zeros(len(game.offsets), dtype=np.int64)
     owners = np.empty(len(game.weight), dtype=np.int64)
@@ -63,14 +67,26 @@ def polish(game: Game, weights: Vector, dual: Vector, gap: float) -> tuple[Vecto
     if len(others) * game.rows.shape[1] ** 2 > _MAX_WORK:
         return None
     ties = (game.rows[others] - game.rows[np.repeat(leads, counts)]) * game.inverse
-    played = dual[others]
+    binding = np.ones(len(multipliers), dtype=bool)
+    p = len(cuts.upper)
+    binding[:p] = multipliers[:p] > -(cuts.upper @ weights)
+    multipliers = np.where(binding, multipliers, 0.0)
+    ties = np.concatenate([ties, np.concatenate([cuts.upper, cuts.equal[1:]])[binding]])
+    played = np.append(dual[others], multipliers[binding])
     gradient = linear + played @ ties
     used = weights > gradient - gradient @ weights
     ties = ties[:, used]
     lam = _project_weights(weights[used], ties)
     if lam is None:
         return None
-    played = _project_dual(played, ties, gradient[used])
+    size = np.abs(played)
+    n_free = len(multipliers) - p
+    size[len(size) - n_free :] = 1.0  # multipliers of equalities may be 0, and of either sign
+    played = _project_dual(played, size, ties, gradient[used])
+    multipliers[binding] = played[len(others) :]
+    played = played[: len(others)]
+    if multipliers[:p].min(initial=0.0) < 0.0:
+        return None
     taken = np.bincount(np.repeat(np.arange(n_tied), counts), played, minlength=n_tied)
     lead = game.weight[owners] - taken
     if played.min(initial=0.0) < 0.0 or lead.min(initial=0.0) < 0.0:
@@ -79,7 +95,9 @@ def polish(game: Game, weights: Vector, dual: Vector, gap: float) -> tuple[Vecto
     full[leads] = lead
     projected = np.zeros_like(weights)
     projected[used] = lam
-    return projected, full
+    if cuts.excess(projected) > _OUTSIDE:  # nobody else would notice
+        return None
+    return projected, np.append(full, multipliers)
 
 
 def _project_weights(lam: Vector, ties: NDArray[np.float64]) -> Vector | None:
@@ -92,20 +110,23 @@ def _project_weights(lam: Vector, ties: NDArray[np.float64]) -> Vector | None:
     return lam / lam.sum() if lam.min() >= 0.0 else None
 
 
-def _project_dual(played: Vector, ties: NDArray[np.float64], gradient: Vector) -> Vector:
-    """The duals that make the gradient constant, nearest in units of ``played``."""
+def _project_dual(
+    played: Vector, size: Vector, ties: NDArray[np.float64], gradient: Vector
+) -> Vector:
+    """The duals that make the gradient constant, nearest in units of ``size``."""
     if len(played) == 0:
         return played
-    system = (played[:, None] * ties).T
+    system = (size[:, None] * ties).T
     system -= system.mean(0)
     missing = gradient.mean() - gradient
-    return played * (1.0 + np.linalg.lstsq(system, missing, rcond=_RCOND)[0])
+    return played + size * np.linalg.lstsq(system, missing, rcond=_RCOND)[0]
 
 
 def solve_small_game(
     rows: Vector,
     offsets: NDArray[np.int64],
     weight: Vector,
+    cuts: Cuts | None = None,
     *,
     tol: float = 1e-10,
     max_iter: int = 100,
@@ -122,6 +143,7 @@ def solve_small_game(
         rows,
         offsets,
         weight,
+        cuts,
         tol=tol,
         max_iter=max_iter,
         start=start,

@@ -1,18 +1,28 @@
 """What a method asks of the set of feasible weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from mixsolve.small_game import SmallSolution
+    from mixsolve.small_game import Cuts, SmallSolution
 
 
-SmallSolver = Callable[[np.ndarray, np.ndarray, np.ndarray], "SmallSolution"]
-"""Solves a small game over the simplex: rows (R, L), offsets (n + 1,), weights (n,)."""
+class SmallSolver(Protocol):
+    """Solves a small game over the simplex, or over the polytope that cuts leave of it."""
+
+    def __call__(
+        self,
+        rows: np.ndarray,
+        offsets: np.ndarray,
+        weight: np.ndarray,
+        cuts: "Cuts | None" = None,
+        /,
+    ) -> "SmallSolution":
+        """Rows (R, L) of the losses, first row of each sample (n + 1,), weights (n,)."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,10 @@ from any multipliers y >= 0, v:
 
     min over the polytope of <g, lam>  >=  min_k (g + C' y + F' v)_k,
 
-so what an inner solver gets wrong costs tightness, never validity.
+so what an inner solver gets wrong costs tightness, never validity. Solvers work where the polytope
+has its interior (`mixsolve.feasible.face`).
 
-A small game over the polytope is one over the simplex with a sample for each constraint, whose
-candidates are 0 and W c (W c and -W c for an equality): an exact penalty, once W exceeds the
-constraint's multiplier. W rises until the constraint is met.
-
-References: Nocedal and Wright, Numerical Optimization, 2006, sections 16.6 and 17.2; Chinneck,
-Feasibility and Infeasibility in Optimization, 2008 (the deletion filter).
+Reference: Nocedal and Wright, Numerical Optimization, 2006, section 16.6.
 """
 
 from dataclasses import replace
@@ -22,16 +18,15 @@ import numpy as np
 
 from mixsolve import simplex
 from mixsolve.constraints import LinearConstraints
-from mixsolve.errors import MixsolveError
+from mixsolve.feasible import clash
 from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices, SmallSolver
-from mixsolve.small_game import SmallSolution, normalise
+from mixsolve.feasible.face import Face, find_face
+from mixsolve.small_game import SmallSolution
 
-_FEASIBLE = 1e-8  # violation, in units of a row, that counts as none
 _ROUNDING = 1e-14
+_MET = 1e-13  # violation, in units of a row, of weights that need no projection
+_NOISE = 1e-10  # of the gradient's spread: a multiplier of none
 _RANK = 1e-11  # singular values below this share of the largest count as zero
-_FIRST_PENALTY = 3.0  # times the game's spread
-_LARGEST_PENALTY = 1e12
-_PENALTY_GROWTH = 30.0
 
 
 class Polytope(FeasibleSet):
@@ -45,21 +40,36 @@ class Polytope(FeasibleSet):
 
     def __init__(self, constraints: LinearConstraints) -> None:
         self._given = constraints
-        size = constraints.n_classifiers
         self._upper, self._upper_scale = _homogeneous(constraints.A_ub, constraints.b_ub)
         self._equal, self._equal_scale = _homogeneous(constraints.A_eq, constraints.b_eq)
-        self._centre, depth = _deepest(self._upper, self._equal, size)
-        if depth < -_FEASIBLE:
+        self._rows_upper = np.flatnonzero(self._upper.any(axis=1))
+        self._rows_equal = np.flatnonzero(self._equal.any(axis=1))
+        face = self._find_face()
+        if face is not None:
+            self._face = face
+            self._of_level = np.linalg.pinv(face.level.T, rcond=_RANK)
+
+    def _find_face(self) -> Face | None:
+        upper, equal = self._upper[self._rows_upper], self._equal[self._rows_equal]
+        face = find_face(upper, equal)
+        if face is not None:
+            return face
+        nearest, violation = clash.least_violation(upper, equal)
+        if violation > clash.FEASIBLE:
             self.infeasibility = self._explain()
-            return
-        # Ones are not in the row space of F, or F lam = 0 would have no solution of sum 1.
-        self._independent = np.vstack([np.ones(size), _row_space(self._equal)])
-        self._penalty = _FIRST_PENALTY
+            return None
+        # Met to rounding: by as much as they are not, they are taken to be loosened.
+        upper = upper - np.maximum(upper @ nearest, 0.0)[:, None]
+        equal = equal - (equal @ nearest)[:, None]
+        face = find_face(upper, equal)
+        if face is None:
+            self.infeasibility = self._explain()
+        return face
 
     def project(self, point: np.ndarray) -> np.ndarray:
         """See `FeasibleSet.project`."""
         onto_simplex = simplex.project(point)
-        if self.violation(onto_simplex) <= 0.0:
+        if self.violation(onto_simplex) <= _MET:
             return onto_simplex
         far = float(np.ptp(point)) + 1.0
         flat = np.zeros(point.size)
@@ -75,18 +85,41 @@ class Polytope(FeasibleSet):
         shift, scale = float(gradient.min()), float(np.ptp(gradient)) or 1.0
         flat = np.zeros((gradient.size, gradient.size))
         slope = (gradient - shift) / scale
-        _, upper, levels = self._minimize(slope, flat, self._centre)
-        wanted = -self._independent[1:].T @ levels[1:]
-        equal = np.linalg.lstsq(self._equal.T, wanted, rcond=None)[0]
+        upper, equal = self._multipliers(slope, *self._minimize(slope, flat, flat[0])[1:])
         upper, equal = upper * scale, equal * scale
         bound = float((gradient + self._upper.T @ upper + self._equal.T @ equal).min())
         if bound >= shift:
             return bound, upper, equal
         return shift, np.zeros_like(upper), np.zeros_like(equal)  # that of the simplex
 
+    def _multipliers(
+        self, slope: np.ndarray, inner: np.ndarray, levels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the polytope's own rows, y >= 0 and v, from those on the face."""
+        face = self._face
+        n_tight = self._rows_upper.size - inner.size
+        of_level = self._of_level @ (-face.cuts.equal[1:].T @ levels[1:])
+        upper, equal = np.zeros(self._upper.shape[0]), np.zeros(self._equal.shape[0])
+        tight = self._rows_upper[~face.loose]
+        upper[self._rows_upper[face.loose]] = inner
+        upper[tight], equal[self._rows_equal] = of_level[:n_tight], of_level[n_tight:]
+        # As much of the proof as gives all multipliers and all dropped weights their sign.
+        prices, values, z = face.proof
+        below = slope + self._upper.T @ upper + self._equal.T @ equal
+        proven = prices > 0.0
+        times = (-upper[tight][proven] / prices[proven]).max(initial=0.0)
+        dropped = z > 0.0
+        wanted = below[face.used].min() - below[dropped]
+        times = max(times, (wanted / z[dropped]).max(initial=0.0))
+        upper[tight] += times * prices
+        equal[self._rows_equal] += times * values
+        return np.maximum(upper, 0.0), equal
+
     def prices(self, gradient: np.ndarray) -> Prices:
         """See `FeasibleSet.prices`."""
         _, upper, equal = self._linear(gradient)
+        noise = _NOISE * float(np.ptp(gradient))
+        upper, equal = (np.where(np.abs(side) > noise, side, 0.0) for side in (upper, equal))
         return Prices(upper / self._upper_scale, equal / self._equal_scale)
 
     def minimize_quadratic(
@@ -105,37 +138,33 @@ class Polytope(FeasibleSet):
         """Weights, multipliers of C and of the independent equalities, to rounding."""
         from mixsolve.kernels.polytope_qp import minimize_quadratic
 
-        equal = self._independent
-        inside = 0.9 * self._centre + 0.1 / self._centre.size
-        found = minimize_quadratic(gradient, hessian, centre, self._upper, equal, inside)
-        weights, upper, levels = found[:3]
-        model = gradient, hessian, centre, self._upper, equal
+        used, cuts = self._face.used, self._face.cuts
+        whole = np.zeros(gradient.size)
+        if self._face.is_point:
+            whole[used] = cuts.centre
+            slope = (gradient + hessian @ (whole - centre))[used]
+            levels = np.linalg.lstsq(cuts.equal.T, slope, rcond=None)[0]
+            return whole, np.zeros(cuts.upper.shape[0]), levels
+        hessian = np.ascontiguousarray(hessian[np.ix_(used, used)])
+        model = gradient[used], hessian, centre[used], cuts.upper, cuts.equal
+        weights, upper, levels, _ = minimize_quadratic(*model, cuts.centre)
         polished = _polish(weights, upper, levels, *model)
         if polished is not None:
             weights, upper, levels = polished
-        return simplex.normalize(weights), upper, levels
+        whole[used] = weights
+        return simplex.normalize(whole), upper, levels
 
     def solve_small(
         self, solver: SmallSolver, rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray
     ) -> SmallSolution:
         """See `FeasibleSet.solve_small`."""
-        unit = normalise(rows, offsets, weight).spread or 1.0
-        nothing = np.zeros_like(self._upper)
-        pairs = np.concatenate([[nothing, self._upper], [self._equal, -self._equal]], axis=1)
-        penalties = np.ascontiguousarray(pairs.transpose(1, 0, 2).reshape(-1, rows.shape[1]))
-        count = penalties.shape[0] // 2
-        ends = offsets[-1] + 2 * np.arange(1, count + 1)
-        while True:
-            found = solver(
-                np.concatenate([rows, self._penalty * unit * penalties]),
-                np.concatenate([offsets, ends]),
-                np.concatenate([weight, np.ones(count)]),
-            )
-            met = self.violation(found.weights) <= _FEASIBLE
-            if met or not found.converged or self._penalty > _LARGEST_PENALTY:
-                break
-            self._penalty *= _PENALTY_GROWTH
-        return replace(found, weights=self.project(found.weights), dual=found.dual[: rows.shape[0]])
+        used, cuts = self._face.used, self._face.cuts
+        if used.size < rows.shape[1]:
+            rows = np.ascontiguousarray(rows[:, used])
+        found = solver(rows, offsets, weight, cuts)
+        weights = np.zeros(self._upper.shape[1])
+        weights[used] = found.weights
+        return replace(found, weights=self.project(weights))
 
     def violation(self, weights: np.ndarray) -> float:
         """By how much a constraint is violated at most, in units of its row; negative inside."""
@@ -143,24 +172,14 @@ class Polytope(FeasibleSet):
         return float(max(above, np.abs(self._equal @ weights).max(initial=-np.inf)))
 
     def _explain(self) -> Infeasibility:
-        """Constraints of which none can be left out (the deletion filter), and multipliers."""
-        n_upper, n_equal = self._upper.shape[0], self._equal.shape[0]
-        size = self._given.n_classifiers
-        kept = np.ones(n_upper + n_equal, dtype=bool)
-
-        def depth(rows: np.ndarray) -> float:
-            return _deepest(self._upper[rows[:n_upper]], self._equal[rows[n_upper:]], size)[1]
-
-        for row in range(kept.size):
-            kept[row] = False
-            if depth(kept) >= -_FEASIBLE:
-                kept[row] = True
-        upper, equal = np.zeros(n_upper), np.zeros(n_equal)
+        """The constraints that clash, and multipliers that prove it."""
+        n_upper = self._upper.shape[0]
+        kept = clash.smallest_clash(self._upper, self._equal)
         chosen = kept[:n_upper], kept[n_upper:]
-        upper[chosen[0]], equal[chosen[1]] = _separate(
+        upper, equal = np.zeros(n_upper), np.zeros(kept.size - n_upper)
+        upper[chosen[0]], equal[chosen[1]], excess = clash.separate(
             self._upper[chosen[0]], self._equal[chosen[1]]
         )
-        excess = float((self._upper.T @ upper + self._equal.T @ equal).min())
         labels = np.array([*self._given.labels_ub, *self._given.labels_eq], dtype=object)
         return Infeasibility(
             tuple(labels[kept].tolist()),
@@ -178,55 +197,6 @@ def _homogeneous(matrix: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np
     met = scale <= _ROUNDING * given  # by all weights, to rounding
     rows[met], scale[met] = 0.0, 1.0
     return rows / scale[:, None], scale
-
-
-def _row_space(rows: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of the rows, one a row."""
-    _, values, basis = np.linalg.svd(rows, full_matrices=False)
-    return basis[values > _RANK * values.max(initial=0.0)]
-
-
-def _deepest(upper: np.ndarray, equal: np.ndarray, size: int) -> tuple[np.ndarray, float]:
-    """Weights that are as far inside as can be, and how far: C lam <= -t, lam >= t / L."""
-    from scipy.optimize import linprog
-
-    n_equal = equal.shape[0]
-    inside = np.vstack([upper, -size * np.eye(size)])
-    # Equalities are met as nearly as the rest: within s, which the objective forbids.
-    signs = np.vstack([equal, -equal])
-    found = linprog(
-        np.concatenate([np.zeros(size), [-1e-3, 1.0]]),
-        A_ub=np.block(
-            [
-                [inside, np.ones((inside.shape[0], 1)), -np.ones((inside.shape[0], 1))],
-                [signs, np.zeros((2 * n_equal, 1)), -np.ones((2 * n_equal, 1))],
-            ]
-        ),
-        b_ub=np.zeros(inside.shape[0] + 2 * n_equal),
-        A_eq=np.concatenate([np.ones(size), [0.0, 0.0]])[None],
-        b_eq=[1.0],
-        bounds=[(0.0, None)] * size + [(0.0, 1.0), (0.0, None)],
-        method="highs",
-    )
-    if found.x is None:
-        raise MixsolveError(f"constraints could not be examined: {found.message}")
-    weights = simplex.normalize(found.x[:size])
-    return weights, float(found.x[size] - found.x[size + 1])
-
-
-def _separate(upper: np.ndarray, equal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Multipliers y >= 0 (p,) and v (q,) with the largest min_k (C' y + F' v)_k, |y|, |v| <= 1."""
-    from scipy.optimize import linprog
-
-    n_upper, n_equal, size = upper.shape[0], equal.shape[0], upper.shape[1]
-    found = linprog(
-        np.concatenate([np.zeros(n_upper + n_equal), [-1.0]]),
-        A_ub=np.hstack([-upper.T, -equal.T, np.ones((size, 1))]),
-        b_ub=np.zeros(size),
-        bounds=[(0.0, 1.0)] * n_upper + [(-1.0, 1.0)] * n_equal + [(None, None)],
-        method="highs",
-    )
-    return found.x[:n_upper], found.x[n_upper : n_upper + n_equal]
 
 
 def _polish(

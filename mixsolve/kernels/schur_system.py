@@ -2,35 +2,46 @@
 
 The Newton system left after eliminating all but the weights is
 
-    (S + diag(z / lam)) dlam = rhs + nu 1,    <1, dlam> = 0,
+    (S + C' diag(y / u) C + diag(z / lam)) dlam = rhs + K' omega,    K dlam = 0,
 
-with S the Schur matrix of the rows. S is nearly singular along lam itself, and only there when the
-solution is a vertex; since <1, dlam> = 0, adding rho 1 1^T changes no solution and lends that
-direction the curvature rho.
+with S the Schur matrix of the rows, C the inequalities of the weights, u = -C lam > 0 their slacks
+and y their multipliers, and K the ones and the equalities. S is nearly singular along lam itself,
+and only there when the solution is a vertex; since <1, dlam> = 0, adding rho 1 1^T changes no
+solution and lends that direction the curvature rho.
 """
 
 from numba import njit
 
 from mixsolve.kernels.linear_algebra import OPTIONS, factorise, solve
 
-
-@njit(**OPTIONS)
-def _project(direction, ones):
-    """Move along the solution for the right-hand side 1 until <1, direction> = 0."""
-    mass = 0.0
-    total = 0.0
-    for k in range(len(direction)):
-        mass += direction[k]
-        total += ones[k]
-    for k in range(len(direction)):
-        direction[k] -= mass / total * ones[k]
+_TINY = 1e-17  # a slack lost to rounding
 
 
 @njit(**OPTIONS)
-def predictor(schurs, centreds, linear, weights, reduced, matrix, ones, centred, d_weights):
+def _project(direction, equal, columns, gram, omega):
+    """Move along the solutions for the right-hand sides K' until K direction = 0.
+
+    ``omega`` is left with the multipliers of K, the sign turned.
+    """
+    for e in range(len(equal)):
+        omega[e] = 0.0
+        for k in range(len(direction)):
+            omega[e] += equal[e, k] * direction[k]
+    solve(gram, omega)
+    for e in range(len(equal)):
+        for k in range(len(direction)):
+            direction[k] -= omega[e] * columns[e, k]
+
+
+@njit(**OPTIONS)
+def predictor(
+    schurs, centreds, linear, weights, reduced, upper, room, prices, equal,
+    matrix, columns, gram, omega, centred, d_weights,
+):  # fmt: skip
     """Sum the chunks, factor the matrix into ``matrix`` and solve for the predictor ``d_weights``.
 
-    Keeps ``ones`` = matrix^-1 1 and ``centred`` = linear + sum_i w_i abar_i for the corrector.
+    ``upper``, ``room`` and ``prices`` are C, u and y. Keeps ``columns`` = matrix^-1 K', the factor
+    ``gram`` of K matrix^-1 K', and ``centred`` = linear + sum_i w_i abar_i for the corrector.
     """
     size = len(weights)
     shared = 0.0
@@ -48,22 +59,35 @@ def predictor(schurs, centreds, linear, weights, reduced, matrix, ones, centred,
         for b in range(a):
             matrix[a, b] += shared
         matrix[a, a] += shared + reduced[a] / weights[a]
-        ones[a] = 1.0
         d_weights[a] = -centred[a]
+    for r in range(len(upper)):
+        ratio = prices[r] / room[r]
+        for a in range(size):
+            for b in range(a + 1):
+                matrix[a, b] += ratio * upper[r, a] * upper[r, b]
     factorise(matrix)
-    solve(matrix, ones)
+    for e in range(len(equal)):
+        for k in range(size):
+            columns[e, k] = equal[e, k]
+        solve(matrix, columns[e])
+        for f in range(e + 1):
+            gram[e, f] = 0.0
+            for k in range(size):
+                gram[e, f] += columns[e, k] * equal[f, k]
+    factorise(gram)
     solve(matrix, d_weights)
-    _project(d_weights, ones)
+    _project(d_weights, equal, columns, gram, omega)
 
 
 @njit(**OPTIONS)
 def corrector(
     towards, against, sums, total_weight, lam_weight, complementarity,
-    weights, reduced, matrix, ones, centred, product, d_weights,
+    weights, reduced, upper, room, prices, equal, matrix, columns, gram, omega, centred,
+    product, room_product, d_weights,
 ):  # fmt: skip
     """Choose sigma from the predictor's step (Mehrotra), solve for the corrector ``d_weights``.
 
-    ``product`` keeps dlam dz of the predictor. Returns sigma mu.
+    ``product`` keeps dlam dz of the predictor, ``room_product`` du dy. Returns sigma mu.
     """
     size = len(weights)
     primal_limit = 0.0
@@ -85,6 +109,17 @@ def corrector(
         s_dq += weights[k] * dz
         ds_dq += d_weights[k] * dz
         product[k] = d_weights[k] * dz
+    for r in range(len(upper)):
+        du = 0.0
+        for k in range(size):
+            du -= upper[r, k] * d_weights[k]
+        dy = -prices[r] - prices[r] / room[r] * du
+        primal_limit = max(primal_limit, -du / room[r])
+        dual_limit = max(dual_limit, -dy / prices[r])
+        q_ds += prices[r] * du
+        s_dq += room[r] * dy
+        ds_dq += du * dy
+        room_product[r] = du * dy
     primal = 1.0 / max(primal_limit, 1.0)
     dual = 1.0 / max(dual_limit, 1.0)
     reached = complementarity + primal * q_ds + dual * s_dq + primal * dual * ds_dq
@@ -95,14 +130,25 @@ def corrector(
         for c in range(len(sums)):
             total += against[c, k] - target * towards[c, k]
         d_weights[k] = total
+    for r in range(len(upper)):
+        pull = (target * lam_weight - room_product[r]) / room[r]
+        for k in range(size):
+            d_weights[k] -= pull * upper[r, k]
     solve(matrix, d_weights)
-    _project(d_weights, ones)
+    _project(d_weights, equal, columns, gram, omega)
     return target
 
 
 @njit(**OPTIONS)
-def advance(sums, target, lam_weight, fraction, product, d_weights, weights, reduced, steps):
-    """Step the weights and their reduced costs; ``steps`` = [primal, dual] step lengths."""
+def advance(
+    sums, target, lam_weight, fraction, product, room_product, d_weights, omega, upper,
+    weights, reduced, room, prices, levels, steps,
+):  # fmt: skip
+    """Step the weights and all multipliers of theirs; ``steps`` = [primal, dual] step lengths.
+
+    ``levels`` are the multipliers of the equalities without the ones. The slacks ``room`` are
+    recomputed from the weights, so they never drift away from them.
+    """
     size = len(weights)
     primal_limit = 0.0
     dual_limit = 0.0
@@ -114,6 +160,14 @@ def advance(sums, target, lam_weight, fraction, product, d_weights, weights, red
         product[k] = dz - reduced[k]
         primal_limit = max(primal_limit, -d_weights[k] / weights[k])
         dual_limit = max(dual_limit, -product[k] / reduced[k])
+    for r in range(len(upper)):
+        du = 0.0
+        for k in range(size):
+            du -= upper[r, k] * d_weights[k]
+        dy = (target * lam_weight - room_product[r] - prices[r] * du) / room[r] - prices[r]
+        room_product[r] = dy
+        primal_limit = max(primal_limit, -du / room[r])
+        dual_limit = max(dual_limit, -dy / prices[r])
     primal = min(1.0, fraction / max(primal_limit, fraction))
     dual = min(1.0, fraction / max(dual_limit, fraction))
     mass = 0.0
@@ -123,5 +177,13 @@ def advance(sums, target, lam_weight, fraction, product, d_weights, weights, red
         mass += weights[k]
     for k in range(size):
         weights[k] /= mass
+    for r in range(len(upper)):
+        prices[r] += dual * room_product[r]
+        room[r] = 0.0
+        for k in range(size):
+            room[r] -= upper[r, k] * weights[k]
+        room[r] = max(room[r], _TINY)
+    for e in range(len(levels)):
+        levels[e] += dual * (omega[e + 1] - levels[e])
     steps[0] = primal
     steps[1] = dual

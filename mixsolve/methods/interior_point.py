@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from mixsolve.feasible import Simplex
 from mixsolve.problem import Outcome, Problem
 from mixsolve.stopping import Stop
 from mixsolve.vertex import solve_small_game
@@ -26,7 +27,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         first = np.flatnonzero(np.diff(samples[weighed], prepend=-1))
         weight = engine.sample_weight[samples[weighed][first]]
         offsets = np.append(first, rows.shape[0])
-        warm = start if problem.warm else None
+        warm = start if problem.warm and isinstance(problem.feasible, Simplex) else None
         solver = partial(solve_small_game, tol=_TOLERANCE, start=warm)
         found = problem.feasible.solve_small(solver, rows, offsets, weight)
         mass = np.zeros(samples.size)

@@ -27,7 +27,7 @@ from mixsolve.doubt import Doubt, SmallGame, subsamples, trusted_step
 from mixsolve.engines.base import BestResponse, Engine, count_passes
 from mixsolve.feasible import FeasibleSet
 from mixsolve.problem import Outcome, Problem
-from mixsolve.small_game import SmallSolution
+from mixsolve.small_game import Cuts, SmallSolution
 from mixsolve.stopping import Stop
 from mixsolve.vertex import solve_small_game
 
@@ -139,12 +139,16 @@ class _Rounds:
         logger.debug("interior point: %s; HiGHS takes over", unfinished.message)
         self._fallbacks += 1
 
-        def solver(rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray) -> SmallSolution:
-            found = highs.solve_rows(rows, offsets, weight, time_limit=self._stop.seconds_left)
+        def solver(
+            rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray, cuts: Cuts | None = None
+        ) -> SmallSolution:
+            limit = self._stop.seconds_left
+            found = highs.solve_rows(rows, offsets, weight, cuts, time_limit=limit)
             if found.weights is None or found.dual is None:
                 dual = np.zeros(rows.shape[0])
                 dual[offsets[:-1]] = weight
-                return replace(unfinished, dual=dual, converged=True)
+                weights = unfinished.weights if cuts is None else cuts.centre
+                return replace(unfinished, weights=weights, dual=dual, converged=True)
             return replace(unfinished, weights=found.weights, dual=found.dual, converged=True)
 
         return self._feasible.solve_small(solver, game.rows, game.offsets, game.weight)
