@@ -37,6 +37,7 @@ from mixsolve_torch.engine import TorchLosses
 from mixsolve_torch.evaluation import evaluate
 from mixsolve_torch.evaluation_report import Evaluation
 from mixsolve_torch.game import GameRound, GameSolution, solve_game
+from mixsolve_torch.game_value import game_value, game_weights
 from mixsolve_torch.loading import load_model
 from mixsolve_torch.losses import bounded_margin, cross_entropy, expected_loss, zero_one
 from mixsolve_torch.mixture import Mixture
@@ -80,6 +81,8 @@ __all__ = [
     "evaluate",
     "expected_loss",
     "fit",
+    "game_value",
+    "game_weights",
     "load_data",
     "load_model",
     "resnet18",
