@@ -24,6 +24,7 @@ import numpy as np
 from mixsolve.engines import questions
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.memory import MemoryEngine
+from mixsolve.engines.packed import PackedAttack
 from mixsolve.engines.placed import PlacedBestResponse, PlacedNearResponse
 from mixsolve.engines.questions import Answer
 from mixsolve.engines.rules import Rules
@@ -324,12 +325,7 @@ class PartsEngine(Rules):
         """See `mixsolve.engines.Engine.gibbs`."""
         found = self._ask(questions.gibbs, weights, kept=[self._place(alpha)]).found
         self.n_passes += 1
-        answers = [part for part in found if part is not None]
-        counts, candidates, shares = (
-            np.concatenate(column) for column in zip(*answers, strict=True)
-        )
-        indptr = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        return Attack(indptr, candidates.astype(np.int64), shares, self.shape.n_candidates)
+        return PackedAttack.joined([part for part in found if part is not None]).unpacked()
 
     def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """See `mixsolve.engines.Engine.gather`."""
@@ -340,7 +336,7 @@ class PartsEngine(Rules):
     def expected_losses(self, attack: Attack) -> np.ndarray:
         """See `mixsolve.engines.Engine.expected_losses`."""
         shares = [
-            (attack.part(first, last),)
+            (PackedAttack.of(attack.part(first, last)),)
             for first, last in zip(self._bounds[:-1], self._bounds[1:], strict=True)
         ]
         reply = self._ask(questions.expected_losses, shares=shares, n_sums=self.n_classifiers)
@@ -432,10 +428,8 @@ def count_bytes(things: Any) -> int:
     """Bytes of all arrays and numbers in nested sequences."""
     if things is None:
         return 0
-    if isinstance(things, np.ndarray):
+    if isinstance(things, np.ndarray | PackedAttack):
         return things.nbytes
-    if isinstance(things, Attack):
-        return count_bytes((things.indptr, things.candidates, things.probabilities))
     if isinstance(things, (list, tuple)):
         return sum(map(count_bytes, things))
     return 8

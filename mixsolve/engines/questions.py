@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from mixsolve.engines.base import BestResponse, Condensing, Engine
+from mixsolve.engines.packed import PackedAttack, narrow
 from mixsolve.errors import NonFiniteLossError
-from mixsolve.solution import Attack
 
 _NOTHING = np.empty(0)
 
@@ -116,10 +116,8 @@ def soft_response(engine: Engine, alpha: np.ndarray, weights: np.ndarray, hessia
 
 
 def gibbs(engine: Engine, alpha: np.ndarray, weights: np.ndarray) -> Answer:
-    """The Gibbs strategy: entries of each sample, candidates, probabilities."""
-    attack = engine.gibbs(weights, alpha)
-    counts = np.diff(attack.indptr).astype(np.int32)
-    return Answer(found=(counts, attack.candidates.astype(np.int32), attack.probabilities))
+    """The Gibbs strategy."""
+    return Answer(found=PackedAttack.of(engine.gibbs(weights, alpha)))
 
 
 def gather(engine: Engine, samples: np.ndarray, candidates: np.ndarray) -> Answer:
@@ -127,9 +125,9 @@ def gather(engine: Engine, samples: np.ndarray, candidates: np.ndarray) -> Answe
     return Answer(found=engine.gather(samples, candidates))
 
 
-def expected_losses(engine: Engine, attack: Attack) -> Answer:
+def expected_losses(engine: Engine, attack: PackedAttack) -> Answer:
     """Loss of each classifier under an attack."""
-    return Answer(engine.expected_losses(attack))
+    return Answer(engine.expected_losses(attack.unpacked()))
 
 
 def subsample(
@@ -186,10 +184,9 @@ def winners_moved(engine: Engine, candidates: np.ndarray, earlier: np.ndarray) -
     return Answer(found=np.flatnonzero(candidates != earlier).astype(np.int32))
 
 
-def _winners(engine: Engine, response: BestResponse) -> np.ndarray:
+def _winners(engine: Any, response: BestResponse) -> np.ndarray:
     """Best candidates in the narrowest type that holds them: they stay, and may travel."""
-    candidates = response.candidates
-    return candidates.astype(np.min_scalar_type(engine.shape.n_candidates))  # type: ignore
+    return narrow(response.candidates, engine.shape.n_candidates)
 
 
 def _spread_out(values: np.ndarray | float, n_samples: int) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""How time, passes, bytes and memory grow: `python -m benchmarks.scaling`."""
