@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mixsolve.arguments import as_count, as_real
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.interop import to_numpy
 
@@ -96,8 +97,8 @@ class LinearConstraints:
         set_field = object.__setattr__
         set_field(self, "A_ub", upper[binding])
         set_field(self, "b_ub", limits[binding])
-        set_field(self, "A_eq", equal)
-        set_field(self, "b_eq", levels)
+        set_field(self, "A_eq", equal.copy())
+        set_field(self, "b_eq", levels.copy())
         kept = [name for name, keep in zip(names_ub, binding, strict=True) if keep]
         set_field(self, "labels_ub", tuple(kept))
         set_field(self, "labels_eq", names_eq)
@@ -146,9 +147,16 @@ def weight_bounds(n_classifiers: int, lower: Any = 0.0, upper: Any = 1.0) -> Lin
     n_classifiers : int
         L.
     lower, upper : float or array_like of shape (L,)
-        Bounds, the same for all classifiers or one for each.
+        Bounds, the same for all classifiers or one for each; infinite ones bound nothing.
+
+    Raises
+    ------
+    MixsolveError
+        If bounds have another shape, or are NaN.
     """
-    low, high = (np.broadcast_to(_numbers(b, "bounds"), n_classifiers) for b in (lower, upper))
+    n_classifiers = as_count("n_classifiers", n_classifiers)
+    low = _bounds(lower, "lower", n_classifiers)
+    high = _bounds(upper, "upper", n_classifiers)
     rows = np.eye(n_classifiers)
     below, above = np.flatnonzero(low > 0.0), np.flatnonzero(high < 1.0)
     return LinearConstraints(
@@ -168,8 +176,16 @@ def expected_cost(cost: Any, budget: float) -> LinearConstraints:
         What one prediction of each classifier costs (seconds, joules, FLOPs).
     budget : float
         In the same unit.
+
+    Raises
+    ------
+    MixsolveError
+        If `cost` is not one number per classifier, or a number is not finite.
     """
-    return LinearConstraints(cost, budget, labels_ub=[f"expected cost <= {budget:g}"])
+    costs, most = _numbers(cost, "cost"), as_real("budget", budget)
+    if costs.ndim != 1:
+        raise MixsolveError(f"cost must hold one number per classifier; got shape {costs.shape}")
+    return LinearConstraints(costs, most, labels_ub=[f"expected cost <= {most:g}"])
 
 
 def standard_risk(clean_losses: Any, limit: float, sample_weight: Any = None) -> LinearConstraints:
@@ -183,7 +199,13 @@ def standard_risk(clean_losses: Any, limit: float, sample_weight: Any = None) ->
         Most that the mean loss of the mixture may be: with 0/1 losses, 1 less the accuracy wanted.
     sample_weight : array_like of shape (N,), optional
         Weights of the samples; uniform by default.
+
+    Raises
+    ------
+    MixsolveError
+        If shapes do not match, or a number is not finite.
     """
+    most = as_real("limit", limit)
     losses = _numbers(clean_losses, "clean_losses")
     if losses.ndim != 2 or not losses.shape[0]:
         raise MixsolveError(
@@ -197,8 +219,8 @@ def standard_risk(clean_losses: Any, limit: float, sample_weight: Any = None) ->
         )
     return LinearConstraints(
         np.average(losses, axis=0, weights=weight),
-        limit,
-        labels_ub=[f"standard risk <= {limit:g}"],
+        most,
+        labels_ub=[f"standard risk <= {most:g}"],
     )
 
 
@@ -215,25 +237,36 @@ def group_weight(
         Classifiers of the group.
     lower, upper : float
         Bounds on the sum of their weights.
+
+    Raises
+    ------
+    MixsolveError
+        If a member is no classifier, or a bound not finite.
     """
-    chosen = list(members)
+    n_classifiers = as_count("n_classifiers", n_classifiers)
+    chosen = [as_count("members", member, minimum=0) for member in members]
+    if max(chosen, default=0) >= n_classifiers:
+        raise MixsolveError(f"members must be classifiers 0 to {n_classifiers - 1}, got {chosen}")
+    low, high = as_real("lower", lower), as_real("upper", upper)
     row = np.zeros(n_classifiers)
-    try:
-        row[chosen] = 1.0
-    except IndexError as error:
-        raise MixsolveError(
-            f"members must be classifiers 0 to {n_classifiers - 1}, got {chosen}"
-        ) from error
+    row[chosen] = 1.0
     name = f"weight of {chosen}"
     return LinearConstraints(
         [-row, row],
-        [-lower if lower > 0.0 else np.inf, upper if upper < 1.0 else np.inf],
-        labels_ub=[f"{name} >= {lower:g}", f"{name} <= {upper:g}"],
+        [-low if low > 0.0 else np.inf, high if high < 1.0 else np.inf],
+        labels_ub=[f"{name} >= {low:g}", f"{name} <= {high:g}"],
     )
 
 
-def as_linear(constraints: Any) -> list[LinearConstraints]:
+def as_linear(constraints: Any, n_classifiers: int) -> list[LinearConstraints]:
     """Read the `constraints` argument of `mixsolve.solve` where it is no function.
+
+    Parameters
+    ----------
+    constraints : LinearConstraints, SciPy's LinearConstraint or Bounds, dict, or list of these
+        What was given.
+    n_classifiers : int
+        L.
 
     Raises
     ------
@@ -243,7 +276,11 @@ def as_linear(constraints: Any) -> list[LinearConstraints]:
     if isinstance(constraints, LinearConstraints):
         return [constraints]
     if isinstance(constraints, (list, tuple)):
-        return [linear for part in constraints for linear in as_linear(part)]
+        return [
+            _named(linear, f"constraints[{place}]")
+            for place, part in enumerate(constraints)
+            for linear in as_linear(part, n_classifiers)
+        ]
     names = ("A_ub", "b_ub", "A_eq", "b_eq")
     if isinstance(constraints, dict) and constraints.keys() <= set(names):
         return [LinearConstraints(**constraints)]
@@ -256,9 +293,8 @@ def as_linear(constraints: Any) -> list[LinearConstraints]:
         )
     matrix = getattr(constraints, "A", None)
     if matrix is None:  # scipy.optimize.Bounds
-        low, high = np.broadcast_arrays(*(np.atleast_1d(side) for side in (lower, upper)))
-        return [weight_bounds(low.size, low, high)]
-    rows = np.atleast_2d(matrix.toarray() if hasattr(matrix, "toarray") else matrix)
+        return [weight_bounds(n_classifiers, lower, upper)]
+    rows = np.atleast_2d(_numbers(matrix, "A"))
     low, high = (np.broadcast_to(side, rows.shape[0]) for side in (lower, upper))
     tight = low == high
     return [
@@ -271,8 +307,32 @@ def as_linear(constraints: Any) -> list[LinearConstraints]:
     ]
 
 
+def _named(linear: LinearConstraints, name: str) -> LinearConstraints:
+    """The same, so that rows without labels of their own are told from those of other parts."""
+    plain = _labels(None, "ub", linear.b_ub.size), _labels(None, "eq", linear.b_eq.size)
+    labels = (
+        tuple(f"{name}.{label}" for label in given) if given == default else given
+        for given, default in zip((linear.labels_ub, linear.labels_eq), plain, strict=True)
+    )
+    upper, equal = labels
+    return LinearConstraints(
+        linear.A_ub, linear.b_ub, linear.A_eq, linear.b_eq, labels_ub=upper, labels_eq=equal
+    )
+
+
 def _numbers(values: Any, name: str) -> np.ndarray:
-    return np.asarray(to_numpy(values, name), dtype=np.float64)
+    dense = values.toarray() if hasattr(values, "toarray") else values  # SciPy's sparse matrices
+    return np.asarray(to_numpy(dense, name), dtype=np.float64)
+
+
+def _bounds(values: Any, name: str, n_classifiers: int) -> np.ndarray:
+    bounds = _numbers(values, name)
+    if bounds.shape not in ((), (1,), (n_classifiers,)) or np.isnan(bounds).any():
+        raise MixsolveError(
+            f"{name} must be one number or one per classifier, shape ({n_classifiers},), none of "
+            f"them NaN; got {bounds}"
+        )
+    return np.broadcast_to(bounds, n_classifiers)
 
 
 def _rows(matrix: Any, limits: Any, kind: str) -> tuple[Any, np.ndarray]:

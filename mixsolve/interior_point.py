@@ -380,13 +380,15 @@ class _Answer:
 
     def solution(self, otherwise: str) -> SmallSolution:
         assert self.best is not None  # every way out of the loop has offered a point
-        weights, dual, *certificate = self.best
-        converged = self.best[-1] <= self.tol
+        weights, dual, value, lower_bound, gap = self.best
+        converged = gap <= self.tol
         message = "the gap is within the tolerance" if converged else otherwise
         return SmallSolution(
             weights,
             dual[: len(self.game.rows)],
-            *certificate,
+            value,
+            lower_bound,
+            gap,
             self.game.spread,
             self.nit,
             converged,

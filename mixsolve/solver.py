@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from mixsolve.feasible import FeasibleSet, Infeasibility, check_constraints, fea
 from mixsolve.problem import Outcome, Problem
 from mixsolve.solution import Attack, Solution, Status
 from mixsolve.stopping import ROUNDING, State, Stop
-
-if TYPE_CHECKING:
-    from mixsolve.feasible import Limits
 
 
 def solve(
@@ -134,7 +131,7 @@ def solve(
     (0.5, True)
     """
     options = _Options(tol, max_iter, time_limit, callback, verbose, presolve)
-    limits = check_constraints(constraints, A_ub, b_ub, A_eq, b_eq)
+    limits = (constraints, A_ub, b_ub, A_eq, b_eq)
     game = _Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
     try:
         return _solve(game, alpha, method, warm_start, options, stacklevel=3)
@@ -204,7 +201,7 @@ def solve_path(
     True
     """
     options = _Options(tol, max_iter, time_limit, None, verbose, presolve)
-    limits = check_constraints(constraints, A_ub, b_ub, A_eq, b_eq)
+    limits = (constraints, A_ub, b_ub, A_eq, b_eq)
     values = validation.check_alphas(alphas)
     game = _Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
     solutions: dict[int, Solution] = {}
@@ -246,11 +243,11 @@ class _Game:
     """Checked losses with their engine, which is made when a solve first needs it."""
 
     def __init__(
-        self, losses: Any, sample_weight: Any, mask: Any, prior: Any, constraints: "Limits"
+        self, losses: Any, sample_weight: Any, mask: Any, prior: Any, limits: tuple[Any, ...]
     ) -> None:
         self.began: float | None = time.perf_counter()
         self.losses = open_losses(losses)
-        self.constraints = constraints
+        self.constraints = check_constraints(limits, self.losses.n_classifiers)
         self._feasible: FeasibleSet | None = None
         self._given = (sample_weight, mask, prior)
         self._engine: Engine | None = None

@@ -26,15 +26,23 @@ __all__ = [
 ]
 
 
-def check_constraints(constraints: Any, A_ub: Any, b_ub: Any, A_eq: Any, b_eq: Any) -> "Limits":
+def check_constraints(given: tuple[Any, ...], n_classifiers: int) -> "Limits":
     """The constraint arguments of `mixsolve.solve`, as linear constraints or one function.
+
+    Parameters
+    ----------
+    given : tuple
+        ``constraints``, then ``A_ub``, ``b_ub``, ``A_eq`` and ``b_eq``.
+    n_classifiers : int
+        L.
 
     Raises
     ------
     MixsolveError, MixsolveTypeError
-        If an argument cannot be read, or arrays and a function come together.
+        If an argument cannot be read or is of another number of weights, or arrays and a function
+        come together.
     """
-    arrays = (A_ub, b_ub, A_eq, b_eq)
+    constraints, *arrays = given
     from_arrays = any(array is not None for array in arrays)
     if constraints is None and not from_arrays:
         return None
@@ -47,8 +55,16 @@ def check_constraints(constraints: Any, A_ub: Any, b_ub: Any, A_eq: Any, b_eq: A
         return constraints
     from mixsolve.constraints import LinearConstraints, as_linear
 
-    linear = [] if constraints is None else as_linear(constraints)
-    return [*linear, LinearConstraints(*arrays)] if from_arrays else linear
+    linear = [] if constraints is None else as_linear(constraints, n_classifiers)
+    if from_arrays:
+        linear.append(LinearConstraints(*arrays))
+    for part in linear:
+        if part.n_classifiers != n_classifiers:
+            raise MixsolveError(
+                f"constraints must have one column per classifier, {n_classifiers} in all; got "
+                f"{part.n_classifiers}"
+            )
+    return linear
 
 
 def feasible_set(
@@ -70,7 +86,7 @@ def feasible_set(
     Raises
     ------
     MixsolveError
-        If constraints are of another number of weights, or not convex.
+        If constraints are not convex.
     """
     if limits is None:
         return Simplex()
@@ -78,12 +94,6 @@ def feasible_set(
         from mixsolve.feasible.convex import ConvexSet
 
         return ConvexSet(limits, n_classifiers)
-    for part in limits:
-        if part.n_classifiers != n_classifiers:
-            raise MixsolveError(
-                f"constraints must have one column per classifier, {n_classifiers} in all; got "
-                f"{part.n_classifiers}"
-            )
     if not limits:
         return Simplex()
     together = limits[0]

@@ -1,13 +1,21 @@
 """The simplex cut by whatever cvxpy accepts.
 
-Only models in the L weights, and of the rows of small games, are made: never one of the tensor.
+Only models in the L weights, and of the rows of small games, are made: never one of the tensor. A
+solver's optimum is no bound, but its multipliers give one. For the cone program that cvxpy makes,
+
+    min <c, x>  s.t.  b - A x in K,    z in the dual cone,  r = c + A' z:
+    <c, x>  >=  -<b, z> + <r, x>  >=  -<b, z> - sum_k |r_k| |x_k|,
+
+and |x_k| <= 1 for the weights. Auxiliary variables of cvxpy's are taken to be at the optimum at
+most twice as large as where the solver ended, or 1; r is rounding.
 
 Reference: Diamond and Boyd, CVXPY: a Python-embedded modeling language for convex optimization,
 2016; Goulart and Chen, Clarabel, 2024.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -38,7 +46,8 @@ class ConvexSet(FeasibleSet):
     Raises
     ------
     MixsolveError
-        If it returns no list of constraints, or one that is not convex.
+        If it returns no list of constraints, or one that is not convex or holds integers, or if
+        cvxpy's solver cannot tell whether they can be met.
     """
 
     def __init__(self, constraints: Constraints, n_classifiers: int) -> None:
@@ -46,7 +55,7 @@ class ConvexSet(FeasibleSet):
 
         self._cp = cp
         self._size = n_classifiers
-        self._weights = cp.Variable(n_classifiers, nonneg=True)
+        self._weights: Any = cp.Variable(n_classifiers, nonneg=True)
         self._given = _call(constraints, self._weights)
         self._rules = [cp.sum(self._weights) == 1, *self._given]
         model = cp.Problem(cp.Minimize(0), self._rules)
@@ -55,10 +64,23 @@ class ConvexSet(FeasibleSet):
             raise MixsolveError(
                 f"constraints must be convex by cvxpy's rules (DCP), got {wrong}; rewrite it"
             )
-        self._solve(model)
-        if model.status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):
+        if model.is_mixed_integer():
+            raise MixsolveError(
+                "constraints must be convex, got integer or boolean variables; leave them out"
+            )
+        if self._empty(model):
             nothing = np.empty(0)
             self.infeasibility = Infeasibility(self._clash(), nothing, nothing, float("nan"))
+        elif self._weights.value is None:
+            raise MixsolveError(
+                f"constraints: cvxpy's solver could not tell whether they can be met "
+                f"({model.status}); scale them to numbers of about 1"
+            )
+
+    def _empty(self, model: Any) -> bool:
+        self._weights.value = None
+        self._solve(model)
+        return model.status in (self._cp.INFEASIBLE, self._cp.INFEASIBLE_INACCURATE)
 
     def _solve(self, model: Any) -> float | None:
         """The optimum, or None where the solver found none."""
@@ -76,9 +98,7 @@ class ConvexSet(FeasibleSet):
         kept = list(range(len(self._given)))
         for place in list(kept):
             others = [self._given[k] for k in kept if k != place]
-            model = cp.Problem(cp.Minimize(0), [self._rules[0], *others])
-            self._solve(model)
-            if model.status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):
+            if self._empty(cp.Problem(cp.Minimize(0), [self._rules[0], *others])):
                 kept.remove(place)
         return tuple(f"constraints[{place}]: {self._given[place]}" for place in kept)
 
@@ -108,12 +128,24 @@ class ConvexSet(FeasibleSet):
         return all(float(np.max(rule.violation())) <= 0.0 for rule in self._given)
 
     def lowest(self, gradient: np.ndarray) -> float:
-        """See `FeasibleSet.lowest`; as accurate as the solver, about 1e-9 of the spread."""
+        """See `FeasibleSet.lowest`; below the minimum by what the solver leaves open."""
         shift, scale = float(gradient.min()), float(np.ptp(gradient)) or 1.0
         slope, model = self._linear
         slope.value = (gradient - shift) / scale
-        found = self._solve(model)
-        return shift + scale * max(found or 0.0, 0.0)
+        return shift + scale * max(self._bound(model), 0.0)
+
+    def _bound(self, model: Any) -> float:
+        """Solve a linear model; what its multipliers prove. Minus infinity where it has none."""
+        data, chain, _ = model.get_problem_data(self._cp.CLARABEL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            raw = chain.solve_via_data(model, data, solver_opts=dict(_TIGHT))
+        point, dual = np.asarray(raw.x), np.asarray(raw.z)
+        if not (np.isfinite(point).all() and np.isfinite(dual).all()):
+            return -np.inf
+        residual = data["c"] + data["A"].T @ dual
+        largest = np.maximum(2.0 * np.abs(point), 1.0)
+        return -float(data["b"] @ dual) - float(np.abs(residual) @ largest)
 
     def minimize_quadratic(
         self, gradient: np.ndarray, hessian: np.ndarray, start: np.ndarray, ridge: float
@@ -124,6 +156,7 @@ class ConvexSet(FeasibleSet):
         linear = gradient - raised @ start
         linear = linear - linear.min()
         scale = max(float(np.abs(raised).max()), float(linear.max()), _TINY)
+        self._weights.value = None
         values, vectors = np.linalg.eigh(raised / scale)
         root.value = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
         slope.value = linear / scale
@@ -146,9 +179,10 @@ class ConvexSet(FeasibleSet):
         worst = cp.Variable(weight.size)
         above = relative @ self._weights <= worst[samples]
         objective = weight @ worst + game.linear @ self._weights
-        self._solve(cp.Problem(cp.Minimize(objective), [*self._rules, above]))
-        if self._weights.value is None or above.dual_value is None:
-            return solver(rows, offsets, weight)  # a bound all the same; its weights are projected
+        found = self._solve(cp.Problem(cp.Minimize(objective), [*self._rules, above]))
+        if found is None or above.dual_value is None:
+            free = solver(rows, offsets, weight)  # its attack gives a bound all the same
+            return replace(free, weights=self.project(free.weights))
         weights = simplex.normalize(self._weights.value)
         dual = np.maximum(above.dual_value, 0.0)
         idle = np.add.reduceat(dual, offsets[:-1]) <= 0.0
@@ -174,11 +208,14 @@ def of_arrays(linear: LinearConstraints) -> Constraints:
 
 
 def _call(constraints: Constraints, weights: Any) -> list[Any]:
+    from cvxpy.constraints.constraint import Constraint
+
     made = constraints(weights)
-    try:
-        return list(made)
-    except TypeError as error:
+    rules = list(made) if isinstance(made, Iterable) else [made]
+    wrong = [type(rule).__name__ for rule in rules if not isinstance(rule, Constraint)]
+    if wrong or not isinstance(made, Iterable):
         raise MixsolveError(
-            f"constraints must return a list of cvxpy constraints, got {type(made).__name__}; "
-            "wrap a single constraint in a list"
-        ) from error
+            "constraints must return a list of cvxpy constraints, got "
+            f"{', '.join(wrong) or type(made).__name__}; wrap a single constraint in a list"
+        )
+    return rules
