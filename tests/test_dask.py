@@ -196,6 +196,7 @@ def test_a_small_array_is_computed_once(monkeypatch):
         ((1,) * 60, 30, 1 << 30, (30, 30)),
         ((0, 60), 1, 1 << 30, (60,)),
         ((2, 50, 8), 10, 30, (2, 25, 25, 8)),
+        ((57, 3), 0.1, 0.5, (1,) * 60),
     ],
 )
 def test_chunks_become_whole_samples_of_a_fair_size(monkeypatch, chunks, small, large, expected):
@@ -341,6 +342,17 @@ def test_a_graph_that_raises(place):
         mixsolve.solve(array)  # small: computed at once
 
 
+def test_an_error_of_another_process_is_the_one_that_was_raised_there():
+    from dask.multiprocessing import RemoteException
+
+    with pytest.raises(MixsolveError) as caught:
+        engine.refuse(RemoteException(MixsolveError("what was wrong"), "Traceback"))
+    assert str(caught.value) == "what was wrong"
+    with pytest.raises(MixsolveError, match=r"KeyError: 3; compute") as caught:
+        engine.refuse(RemoteException(KeyError(3), "Traceback"))
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
 def test_a_callback_that_raises_leaves_nothing_behind(place, request):
     def callback(state):
         raise KeyboardInterrupt
@@ -400,6 +412,7 @@ def test_winners_stay_and_need_no_losses():
     with dask.config.set(scheduler="sync", **AGAIN):
         losses = DaskLosses(array)
         opened = losses.engine(np.full(60, 1 / 60), np.empty(0, np.uint8), np.empty(0))
+        assert reads == [20] * 3  # opening is one pass
         first = opened.best_response(np.array([1.0, 0.0, 0.0]))
         second = opened.best_response(np.array([0.0, 0.0, 1.0]))
         reads.clear()
