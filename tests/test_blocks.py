@@ -321,7 +321,7 @@ def test_a_truncated_npz_file(tmp_path, capsys, write, left):
     path = write(tmp_path / "x", GAMES["float32"])
     os.truncate(path, left if left > 0 else path.stat().st_size + left)
     assert main(["solve", str(path)]) == 2
-    assert "truncated" in capsys.readouterr().err
+    assert "truncated" in capsys.readouterr().err.replace(str(path), "")
 
 
 def test_a_compressed_member_that_is_damaged(tmp_path, capsys):
