@@ -132,6 +132,7 @@ def solve_game(
     batch_size: int = 256,
     generator: torch.Generator | None = None,
     start: CandidateLosses | None = None,
+    keep_inputs: bool = False,
     device: str | torch.device | None = None,
     callback: Callable[[GameRound], object] | None = None,
     progress: bool = False,
@@ -179,6 +180,9 @@ def solve_game(
     start : CandidateLosses, optional
         Candidates to begin with: those of the same images under the same classifiers, the clean
         image first. By default the clean images alone.
+    keep_inputs : bool, default False
+        Keep the candidates themselves in ``losses.inputs``, on the mixture's device: as many times
+        the size of the images as there are columns. `start` must hold its own.
     device : str or torch.device, optional
         Where the tensor is kept and solved; by default the mixture's device.
     callback : callable, optional
@@ -234,6 +238,7 @@ def solve_game(
             batch_size=batch_size,
             generator=generator,
             device=device,
+            keep_inputs=keep_inputs,
             progress=progress,
         )
 

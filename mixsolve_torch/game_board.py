@@ -51,37 +51,45 @@ class Board:
 
     def add(self, name: str, fresh: CandidateLosses, weights: Tensor, rows: Tensor) -> None:
         """Add the strongest new candidate of each image among `rows` whose risk it raises."""
-        best, score = _strongest(fresh.values, weights)
+        place, score = _strongest(fresh.values, weights)
         raised = score > self.losses.worst(weights)[rows] + _ROUNDING
         if raised.any():
             column, found = self.losses.values[:, 0].clone(), torch.zeros_like(self.found[:, :1])
-            column[rows[raised]] = best[raised]
+            column[rows[raised]] = fresh.values[raised, place[raised]]
             found[rows[raised]] = True
+            inputs = self.losses.inputs
+            if inputs is not None:
+                assert fresh.inputs is not None
+                points, home = inputs[:, 0].clone(), inputs.device
+                chosen = fresh.inputs[raised.to(home), place[raised].to(home)]
+                points[rows[raised].to(home)] = chosen
+                inputs = torch.cat([inputs, points[:, None]], dim=1)
             self.found = torch.cat([self.found, found], dim=1)
             self.losses = replace(
                 self.losses,
                 values=torch.cat([self.losses.values, column[:, None]], dim=1),
                 candidate_names=(*self.losses.candidate_names, name),
+                inputs=inputs,
             )
 
 
 def _strongest(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each image's losses (N, L) under the candidate of the largest expected loss, and that.
+    """Return each image's candidate (N,) of the largest expected loss, and that loss.
 
     Of equally strong candidates the one of the largest sum of losses is taken: it will be the
     strongest for more weights.
     """
     lam = weights.to(values.device)
-    best = values[:, 0]
-    score, total = (best.to(torch.float64) @ w for w in (lam, torch.ones_like(lam)))
+    place = torch.zeros(len(values), dtype=torch.int64, device=values.device)
+    score, total = (values[:, 0].to(torch.float64) @ w for w in (lam, torch.ones_like(lam)))
     for j in range(1, values.shape[1]):
         column = values[:, j]
         own, own_total = (column.to(torch.float64) @ w for w in (lam, torch.ones_like(lam)))
         level = own >= score - _ROUNDING
         better = (own > score + _ROUNDING) | (level & (own_total > total))
-        best = torch.where(better[:, None], column, best)
+        place[better] = j
         score, total = torch.where(better, own, score), torch.where(better, own_total, total)
-    return best, score
+    return place, score
 
 
 def check_start(start: object, clean: CandidateLosses) -> CandidateLosses:
@@ -105,4 +113,12 @@ def check_start(start: object, clean: CandidateLosses) -> CandidateLosses:
             "start must hold the images of this game in their order, the clean image first; its "
             "labels or the losses of its first candidates are others"
         )
-    return replace(start, values=values, labels=labels, inputs=None)
+    inputs = None
+    if clean.inputs is not None:
+        if start.inputs is None:
+            raise MixsolveError(
+                "start must hold the candidates themselves for keep_inputs; build it with "
+                "keep_inputs=True"
+            )
+        inputs = start.inputs.to(clean.inputs.device)
+    return replace(start, values=values, labels=labels, inputs=inputs)

@@ -369,3 +369,24 @@ def test_arguments_that_do_not_fit_are_refused_before_any_attack(linear, batch):
         with pytest.raises(error, match=message):
             solve_game(**call)
     assert lucky.runs == []
+
+
+def test_the_candidates_themselves_are_kept(networks):
+    models, (x, y) = networks
+    mixture = Mixture(models)
+    attack = PGD("Linf", 0.1, steps=3)
+    game = solve_game(mixture, (x, y), attack, max_rounds=10, tol=0.05, keep_inputs=True)
+    inputs = game.losses.inputs
+    assert inputs.shape[:2] == game.losses.values.shape[:2]
+    assert torch.equal(inputs[:, 0], x)
+    assert inputs.shape[1] > 1
+    for j in range(inputs.shape[1]):
+        again = build_losses(mixture, (inputs[:, j], y), [])
+        assert torch.equal(again.values[:, 0], game.losses.values[:, j])
+    on = solve_game(
+        mixture, (x, y), attack, max_rounds=10, tol=0.05, keep_inputs=True, start=game.losses
+    )
+    assert torch.equal(on.losses.inputs[:, : inputs.shape[1]], inputs)
+    bare = replace(game.losses, inputs=None)
+    with pytest.raises(MixsolveError, match="start must hold the candidates themselves"):
+        solve_game(mixture, (x, y), attack, keep_inputs=True, start=bare)
