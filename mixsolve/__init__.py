@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         MixsolveError,
         MixsolveTypeError,
     )
+    from mixsolve.sensitivity import Sensitivity
     from mixsolve.solution import Attack, Record, Solution, Status
     from mixsolve.solver import solve, solve_path
     from mixsolve.stopping import State
@@ -32,6 +33,7 @@ __all__ = [
     "MixsolveError",
     "MixsolveTypeError",
     "Record",
+    "Sensitivity",
     "Solution",
     "State",
     "Status",
@@ -51,6 +53,7 @@ _OPTIONAL = ("MixtureClassifier",)
 _HOMES = {
     "classifier": _OPTIONAL,
     "constraints": ("LinearConstraints",),
+    "sensitivity": ("Sensitivity",),
     "solver": ("solve", "solve_path"),
     "solution": ("Attack", "Record", "Solution", "Status"),
     "stopping": ("State",),

@@ -10,7 +10,9 @@ import numpy as np
 from mixsolve.errors import MixsolveError
 
 if TYPE_CHECKING:
+    from mixsolve.constraints import LinearConstraints
     from mixsolve.feasible.base import Infeasibility, Prices
+    from mixsolve.sensitivity import Sensitivity
 
 
 class Status(StrEnum):
@@ -179,9 +181,14 @@ class Solution:
     sample_weight : ndarray of float64, shape (N,)
         Weights of the samples, of sum 1.
     prices : Prices or None
-        What one more unit of each linear constraint is worth.
+        What one more unit of each linear constraint is worth. None where constraints were given as
+        a function, or no weights meet them.
     infeasibility : Infeasibility or None
         Which constraints clash, where no weights meet them.
+    constraints : LinearConstraints or None
+        The linear constraints, all together, that `prices` belong to.
+    attacked_losses : ndarray of float64, shape (L,), or None
+        Loss of each classifier under `attack`. None where no weights meet the constraints.
     """
 
     weights: Any
@@ -205,6 +212,8 @@ class Solution:
     sample_weight: np.ndarray = field(repr=False)
     prices: "Prices | None" = field(default=None, repr=False)
     infeasibility: "Infeasibility | None" = None
+    constraints: "LinearConstraints | None" = field(default=None, repr=False)
+    attacked_losses: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def success(self) -> bool:
@@ -216,3 +225,69 @@ class Solution:
         if not self.success:
             raise MixsolveError(f"the solve did not succeed ({self.status}): {self.message}")
         return self
+
+    def reduced_costs(self, new_losses: Any, *, A_ub: Any = None, A_eq: Any = None) -> np.ndarray:
+        """How far each of some classifiers that are not in the pool could lower the value.
+
+        A reduced cost is the classifier's loss under `attack` (and what the constraints charge for
+        it) less what the mixture pays. With classifiers of reduced costs r added, one or several,
+        the value is at least ``lower_bound + min(0, r.min())``: from 0 on a classifier cannot help,
+        a negative one can at most by its size.
+
+        Parameters
+        ----------
+        new_losses : array_like of shape (N, m, K), or list of N arrays of shape (m_i, K)
+            Losses of K classifiers on the same samples and candidates. Only entries that `attack`
+            plays are looked at.
+        A_ub, A_eq : array_like of shape (p, K), (q, K), optional
+            Coefficients of the new classifiers in the solution's constraints, which
+            ``solution.constraints`` holds; needed where there are any.
+
+        Returns
+        -------
+        ndarray of float64, shape (K,)
+
+        Raises
+        ------
+        MixsolveError
+            If shapes do not match, coefficients are missing, or constraints were given as a
+            function.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import mixsolve
+        >>> losses = np.random.default_rng(0).random((50, 4, 5))
+        >>> solution = mixsolve.solve(losses[:, :, :3])
+        >>> costs = solution.reduced_costs(losses[:, :, 3:])
+        >>> bool(mixsolve.solve(losses).value >= solution.lower_bound + min(0.0, costs.min()))
+        True
+        """
+        from mixsolve.sensitivity import reduced_costs
+
+        return reduced_costs(self, new_losses, A_ub, A_eq)
+
+    def sensitivity(
+        self, losses: Any = None, *, candidate_mask: Any = None, candidate_prior: Any = None
+    ) -> "Sensitivity":
+        """Which samples, candidates, classifiers and constraints carry the value.
+
+        Parameters
+        ----------
+        losses : array_like, optional
+            The losses that were solved; needed for what each sample adds.
+        candidate_mask, candidate_prior : array_like, optional
+            As they were given to `mixsolve.solve`; only looked at with `losses`.
+
+        Returns
+        -------
+        Sensitivity
+
+        Raises
+        ------
+        MixsolveError
+            If the losses are not those that were solved, or nothing was.
+        """
+        from mixsolve.sensitivity import sensitivity
+
+        return sensitivity(self, losses, candidate_mask, candidate_prior)

@@ -375,6 +375,8 @@ def _certify(
         tolerance=stop.tolerance,
         sample_weight=engine.sample_weight,
         prices=problem.feasible.prices(played),
+        constraints=problem.feasible.linear,
+        attacked_losses=played,
     )
 
 

@@ -52,6 +52,8 @@ def table(solution: Solution, shape: tuple[int, ...], seconds: float) -> Table:
     if entropic:
         rows["risk lower bound"] = _number(solution.risk_lower_bound)
         rows["risk - value at most"] = _number(solution.smoothing_bound)
+    if solution.constraints is not None and solution.prices is not None:
+        rows["prices"] = _prices_line(solution)
     rows |= {
         "weights": _weights_line(weights),
         "status": f"{solution.status}: {solution.message}",
@@ -105,9 +107,26 @@ def _weights_line(weights: np.ndarray) -> str:
     return shown + (f", and {more} more (--json or --out has all)" if more > 0 else "")
 
 
+def _prices_line(solution: Solution) -> str:
+    """List the constraints that bind, and what one more unit of their limit is worth."""
+    assert solution.constraints is not None
+    assert solution.prices is not None
+    labels = (*solution.constraints.labels_ub, *solution.constraints.labels_eq)
+    prices = (*solution.prices.upper, *solution.prices.equal)
+    binding = [
+        f"{label}: {price:.6g}" for label, price in zip(labels, prices, strict=True) if price
+    ]
+    return ", ".join(binding) or "no constraint binds"
+
+
 def _as_dict(solution: Solution) -> dict[str, Any]:
     """Collect everything a solution says but the attack and the history."""
-    return {
+    constrained: dict[str, Any] = {}
+    if solution.constraints is not None and solution.prices is not None:
+        constrained = {"price_ub": solution.prices.upper, "price_eq": solution.prices.equal}
+    if solution.infeasibility is not None:
+        constrained = {"clash": list(solution.infeasibility.clash)}
+    return constrained | {
         "value": solution.value,
         "lower_bound": solution.lower_bound,
         "gap": solution.gap,

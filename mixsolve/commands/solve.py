@@ -26,6 +26,8 @@ __all__ = ["add_arguments", "run"]
 # Options of `mixsolve.solve` that a file can hold, as arrays of a .npz or in files of their own.
 _ARRAY_OPTIONS = ("sample_weight", "candidate_mask", "candidate_prior")
 
+_CONSTRAINTS = ("A_ub", "b_ub", "A_eq", "b_eq")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `mixsolve solve`.
@@ -85,6 +87,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="base measure of the candidates (samples, candidates), for alpha > 0",
     )
+    parser.add_argument(
+        "--constraints",
+        type=Path,
+        metavar="FILE",
+        help="linear constraints on the weights: a .npz file with A_ub and b_ub, A_eq and b_eq, or "
+        "all four (A_ub @ weights <= b_ub, A_eq @ weights == b_eq)",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="save the solution (.npz)")
     parser.add_argument("--replace", action="store_true", help="let --out overwrite a file")
     parser.add_argument("--json", action="store_true", help="print one JSON object, not a table")
@@ -112,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         report.check_target(args.out, args.replace)
     losses, options = _read_input(args)
+    if args.constraints is not None:
+        options |= _read_constraints(args.constraints)
     if args.verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     start = time.perf_counter()
@@ -170,6 +181,18 @@ def _read_input(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
             )
         losses = next(iter(arrays.values()))
     return losses, options
+
+
+def _read_constraints(path: Path) -> dict[str, Any]:
+    """`A_ub`, `b_ub`, `A_eq` and `b_eq`, as far as the file has them."""
+    arrays = load_arrays(path, "constraints")
+    if not arrays or not arrays.keys() <= set(_CONSTRAINTS):
+        found = ", ".join(sorted(arrays)) or "none"
+        raise MixsolveError(
+            f"--constraints {path} must have arrays named {', '.join(_CONSTRAINTS)}, or some of "
+            f"them; its arrays are: {found}"
+        )
+    return dict(arrays)
 
 
 def _read_alpha(text: str) -> float | np.ndarray:

@@ -99,10 +99,11 @@ def feasible_set(
     together = limits[0]
     for part in limits[1:]:
         together = together & part
+    from mixsolve.feasible.polytope import Polytope
+
+    polytope = Polytope(together)
     if modelled:
         from mixsolve.feasible.convex import ConvexSet, of_arrays
 
-        return ConvexSet(of_arrays(together), n_classifiers)
-    from mixsolve.feasible.polytope import Polytope
-
-    return Polytope(together)
+        return ConvexSet(of_arrays(together), n_classifiers, polytope)
+    return polytope

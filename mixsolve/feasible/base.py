@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from mixsolve.constraints import LinearConstraints
     from mixsolve.small_game import Cuts, SmallSolution
 
 
@@ -69,6 +70,9 @@ class FeasibleSet(ABC):
     infeasibility: Infeasibility | None = None
     """Why it is empty, if it is; then nothing else of it may be asked."""
 
+    linear: "LinearConstraints | None" = None
+    """The constraints that make it, where they are linear."""
+
     @abstractmethod
     def project(self, point: np.ndarray) -> np.ndarray:
         """The nearest feasible weights; `point` any finite vector of shape (L,)."""
@@ -103,6 +107,6 @@ class FeasibleSet(ABC):
         the game solved on the way.
         """
 
-    def prices(self, gradient: np.ndarray) -> Prices:
-        """Multipliers of the constraints where ``<gradient, lam>`` is lowest."""
+    def prices(self, gradient: np.ndarray) -> Prices | None:
+        """Multipliers of linear constraints where ``<gradient, lam>`` is lowest; None of others."""
         return Prices(np.empty(0), np.empty(0))

@@ -24,7 +24,8 @@ import numpy as np
 from mixsolve import simplex
 from mixsolve.constraints import LinearConstraints
 from mixsolve.errors import MixsolveError
-from mixsolve.feasible.base import FeasibleSet, Infeasibility, SmallSolver
+from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices, SmallSolver
+from mixsolve.feasible.polytope import Polytope
 from mixsolve.small_game import SmallSolution, certify, normalise
 
 Constraints = Callable[[Any], Sequence[Any]]
@@ -42,6 +43,8 @@ class ConvexSet(FeasibleSet):
         Maps a cvxpy variable of shape (L,) to a sequence of cvxpy constraints.
     n_classifiers : int
         L.
+    polytope : Polytope, optional
+        The same set, where it is one: of cvxpy's answers its prices cannot be told.
 
     Raises
     ------
@@ -50,9 +53,16 @@ class ConvexSet(FeasibleSet):
         cvxpy's solver cannot tell whether they can be met.
     """
 
-    def __init__(self, constraints: Constraints, n_classifiers: int) -> None:
+    def __init__(
+        self, constraints: Constraints, n_classifiers: int, polytope: Polytope | None = None
+    ) -> None:
         import cvxpy as cp
 
+        self._polytope = polytope
+        if polytope is not None:
+            self.linear, self.infeasibility = polytope.linear, polytope.infeasibility
+            if self.infeasibility is not None:
+                return
         self._cp = cp
         self._size = n_classifiers
         self._weights: Any = cp.Variable(n_classifiers, nonneg=True)
@@ -114,6 +124,10 @@ class ConvexSet(FeasibleSet):
         bend = 0.5 * self._cp.sum_squares(root @ self._weights)
         model = self._cp.Problem(self._cp.Minimize(bend + slope @ self._weights), self._rules)
         return root, slope, model
+
+    def prices(self, gradient: np.ndarray) -> Prices | None:
+        """See `FeasibleSet.prices`."""
+        return None if self._polytope is None else self._polytope.prices(gradient)
 
     def project(self, point: np.ndarray) -> np.ndarray:
         """See `FeasibleSet.project`."""

@@ -38,8 +38,10 @@ class Polytope(FeasibleSet):
         Of L weights.
     """
 
+    linear: LinearConstraints
+
     def __init__(self, constraints: LinearConstraints) -> None:
-        self._given = constraints
+        self.linear = constraints
         self._upper, self._upper_scale = _homogeneous(constraints.A_ub, constraints.b_ub)
         self._equal, self._equal_scale = _homogeneous(constraints.A_eq, constraints.b_eq)
         self._rows_upper = np.flatnonzero(self._upper.any(axis=1))
@@ -180,7 +182,7 @@ class Polytope(FeasibleSet):
         upper[chosen[0]], equal[chosen[1]], excess = clash.separate(
             self._upper[chosen[0]], self._equal[chosen[1]]
         )
-        labels = np.array([*self._given.labels_ub, *self._given.labels_eq], dtype=object)
+        labels = np.array([*self.linear.labels_ub, *self.linear.labels_eq], dtype=object)
         return Infeasibility(
             tuple(labels[kept].tolist()),
             upper / self._upper_scale,
