@@ -88,6 +88,8 @@ def find_face(upper: np.ndarray, equal: np.ndarray) -> Face | None:
     loose = upper @ inside < -_FLAT
     inside = inside / inside.sum()
     level = np.concatenate([upper[~loose], equal])[:, used]
+    # What the linear program left open: rows that clash by rounding have a point in common again.
+    level = level - (level @ inside[used])[:, None]
     equalities = np.vstack([np.ones(used.size), _row_space(level)])
     inner = np.ascontiguousarray(upper[loose][:, used])
     centre = _analytic_centre(inside[used], inner, equalities)
