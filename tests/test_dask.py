@@ -212,12 +212,12 @@ def test_chunks_that_are_fair_already_are_left_alone():
     assert whole_samples(array) is array
 
 
-@pytest.mark.parametrize(
-    "dtype", ["float64", "float32", ">f8", "float16", "int64", "uint8", "bool"]
-)
-def test_types_are_read_as_they_are(place, dtype):
+@pytest.mark.parametrize("dtype", ["float32", ">f8", "float16", "int64", "uint8", "bool"])
+@pytest.mark.parametrize("memory", ["1 GB", "0 B"])
+def test_types_are_read_as_they_are(dtype, memory):
     losses = games.integer_game(40, 6, 3, seed=2).losses.astype(dtype)
-    agrees(da.from_array(losses, chunks=((15, 25), 3, 2)), losses, 0.1)
+    with dask.config.set({"scheduler": "sync", "mixsolve.memory": memory}):
+        agrees(da.from_array(losses, chunks=((15, 25), 3, 2)), losses, 0.1)
 
 
 def test_a_block_that_stays_lies_as_the_kernels_read_it():

@@ -25,7 +25,9 @@ from mixsolve.tensor import even_offsets
 
 logger = logging.getLogger("mixsolve")
 
-_SMALL_PART = 16 << 20  # bytes; a task costs about a millisecond, and reading this much about three
+_SMALL_PART = (
+    16 << 20
+)  # bytes; a task costs up to three milliseconds, and a pass over this much likewise
 _LARGE_PART = 512 << 20
 _ENOUGH_PARTS = 1024
 
