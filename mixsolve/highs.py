@@ -1,4 +1,4 @@
-"""The exact game as one linear program, given to HiGHS through SciPy: the independent check.
+"""Linear programs given to HiGHS through SciPy: the exact game, as the independent check; bounds.
 
     min sum_i w_i t_i    s.t.  <lam, l_r> <= t_i for every row r of sample i,  lam in the simplex,
 
@@ -115,3 +115,39 @@ def solve_rows(
         if marginals is not None and np.isfinite(marginals).all():
             dual = np.maximum(-np.asarray(marginals)[:n_rows], 0.0)
     return LinearProgramResult(weights, dual, result.message, result.status == 1, int(result.nit))
+
+
+def bound_multipliers(
+    gradient: np.ndarray, upper: np.ndarray, equal: np.ndarray, most: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The y >= 0 and v with the largest ``min_k (gradient + upper' y + equal' v)_k``.
+
+    Parameters
+    ----------
+    gradient : ndarray of float64, shape (L,)
+        Of magnitude about 1.
+    upper, equal : ndarray of float64, shape (p, L), (q, L)
+        Of entries of at most 1.
+    most : float, optional
+        Bound on the multipliers' size.
+
+    Returns
+    -------
+    upper, equal : ndarray of float64, shape (p,), (q,)
+        Zeros where HiGHS has no answer.
+    """
+    from scipy.optimize import linprog
+
+    n_upper, n_equal = upper.shape[0], equal.shape[0]
+    least = None if most is None else -most
+    found = linprog(
+        np.append(np.zeros(n_upper + n_equal), -1.0),
+        A_ub=np.column_stack([-upper.T, -equal.T, np.ones(gradient.size)]),
+        b_ub=gradient,
+        bounds=[(0.0, most)] * n_upper + [(least, most)] * n_equal + [(None, None)],
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    if found.x is None:
+        return np.zeros(n_upper), np.zeros(n_equal)
+    return np.maximum(found.x[:n_upper], 0.0), found.x[n_upper:-1]

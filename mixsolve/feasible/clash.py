@@ -11,6 +11,7 @@ Reference: Chinneck, Feasibility and Infeasibility in Optimization, 2008 (the de
 import numpy as np
 
 from mixsolve.errors import MixsolveError
+from mixsolve.highs import bound_multipliers
 
 FEASIBLE = 1e-9  # violation, in units of a row, that counts as none
 
@@ -57,18 +58,6 @@ def smallest_clash(upper: np.ndarray, equal: np.ndarray) -> np.ndarray:
 
 def separate(upper: np.ndarray, equal: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """The y in [0, 1]^p and v in [-1, 1]^q with the largest min_k (C'y + F'v)_k, and that."""
-    from scipy.optimize import linprog
-
-    n_upper, n_equal = upper.shape[0], equal.shape[0]
-    rows = np.vstack([upper, equal])
-    found = linprog(
-        np.append(np.zeros(n_upper + n_equal), -1.0),
-        A_ub=np.column_stack([-rows.T, np.ones(rows.shape[1])]),
-        b_ub=np.zeros(rows.shape[1]),
-        bounds=[(0.0, 1.0)] * n_upper + [(-1.0, 1.0)] * n_equal + [(None, None)],
-        method="highs",
-    )
-    if found.x is None:
-        raise MixsolveError(f"constraints could not be examined: {found.message}")
-    prices, levels = np.maximum(found.x[:n_upper], 0.0), found.x[n_upper:-1]
+    nothing = np.zeros(upper.shape[1])
+    prices, levels = bound_multipliers(nothing, upper, equal, most=1.0)
     return prices, levels, float((upper.T @ prices + equal.T @ levels).min())

@@ -21,10 +21,12 @@ from mixsolve.constraints import LinearConstraints
 from mixsolve.feasible import clash
 from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices, SmallSolver
 from mixsolve.feasible.face import Face, find_face
+from mixsolve.highs import bound_multipliers
 from mixsolve.small_game import SmallSolution
 
 _ROUNDING = 1e-14
 _MET = 1e-13  # violation, in units of a row, of weights that need no projection
+_LOOSE = 1e-9  # of the gradient's spread: where a bound is asked of a simplex method instead
 _NOISE = 1e-10  # of the gradient's spread: a multiplier of none
 _RANK = 1e-11  # singular values below this share of the largest count as zero
 
@@ -87,12 +89,21 @@ class Polytope(FeasibleSet):
         shift, scale = float(gradient.min()), float(np.ptp(gradient)) or 1.0
         flat = np.zeros((gradient.size, gradient.size))
         slope = (gradient - shift) / scale
-        upper, equal = self._multipliers(slope, *self._minimize(slope, flat, flat[0])[1:])
+        weights, *multipliers = self._minimize(slope, flat, flat[0])
+        upper, equal = self._multipliers(slope, *multipliers)
+        bound = self._pulled(slope, upper, equal)
+        if bound < float(slope @ weights) - _LOOSE:  # a sliver, or rounding
+            others = bound_multipliers(slope, self._upper, self._equal)
+            if self._pulled(slope, *others) > bound:
+                upper, equal = others
         upper, equal = upper * scale, equal * scale
-        bound = float((gradient + self._upper.T @ upper + self._equal.T @ equal).min())
+        bound = self._pulled(gradient, upper, equal)
         if bound >= shift:
             return bound, upper, equal
         return shift, np.zeros_like(upper), np.zeros_like(equal)  # that of the simplex
+
+    def _pulled(self, gradient: np.ndarray, upper: np.ndarray, equal: np.ndarray) -> float:
+        return float((gradient + self._upper.T @ upper + self._equal.T @ equal).min())
 
     def _multipliers(
         self, slope: np.ndarray, inner: np.ndarray, levels: np.ndarray
