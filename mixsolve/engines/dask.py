@@ -26,3 +26,132 @@ from mixsolve.tensor import even_offsets
 logger = logging.getLogger("mixsolve")
 
 _SMALL_PART = 16 << 20  # bytes; a task costs up to 3 ms, and a pass over this much likewise
+_LARGE_PART = 512 << 20
+_ENOUGH_PARTS = 1024
+
+
+class DaskLosses(Losses):
+    """A loss tensor whose blocks `mixsolve.solve` leaves where Dask has them.
+
+    A Dask array above 16 MB is taken so without asking; wrapped in this class, one of any size.
+
+    Parameters
+    ----------
+    array : dask.array.Array of shape (samples, candidates, classifiers)
+        Of any real or boolean type, in chunks of any known sizes.
+    """
+
+    def __init__(self, array: Any) -> None:
+        n_samples, n_candidates, n_classifiers = array.shape
+        super().__init__(even_offsets(n_samples, n_candidates), n_classifiers)
+        self._array = whole_samples(array)
+
+    def engine(
+        self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray
+    ) -> PartsEngine:
+        """See `mixsolve.engines.Losses.engine`."""
+        parts = _open_parts(self._array)
+        try:
+            engine = PartsEngine.open(parts, self, sample_weight, allowed, prior)
+        except BaseException:
+            parts.close()
+            raise
+        parts.losses = None  # the engines hold the blocks from here on
+        return engine
+
+    def restore(self, weights: np.ndarray) -> np.ndarray:
+        """See `mixsolve.engines.Losses.restore`."""
+        return weights
+
+
+def open_source(source: ArraySource) -> DaskLosses:
+    """What `mixsolve.engines.open_losses` asks of the module that an array names."""
+    return DaskLosses(source.data)
+
+
+def whole_samples(array: Any) -> Any:
+    """The same array in chunks of whole samples, neither tiny nor huge.
+
+    Parameters
+    ----------
+    array : dask.array.Array of shape (N, m, L)
+        In chunks of any known sizes.
+
+    Returns
+    -------
+    dask.array.Array
+        With one chunk along the candidates and the classifiers, and no chunk without samples.
+    """
+    _, n_candidates, n_classifiers = array.shape
+    per_sample = n_candidates * n_classifiers * array.dtype.itemsize
+    small = max(_SMALL_PART, min(array.nbytes // _ENOUGH_PARTS, _LARGE_PART))
+    sizes: list[int] = []
+    for chunk in array.chunks[0]:
+        pieces = ceil(chunk * per_sample / _LARGE_PART)
+        for piece in np.diff(np.linspace(0, chunk, pieces + 1).astype(np.int64)).tolist():
+            if sizes and (sizes[-1] + piece) * per_sample <= small:
+                sizes[-1] += piece
+            elif piece:
+                sizes.append(piece)
+    wanted = (tuple(sizes), (n_candidates,), (n_classifiers,))
+    # In place of a shuffle through the disks of a cluster, which could not lose a worker.
+    return array if array.chunks == wanted else array.rechunk(wanted, method="tasks")
+
+
+def computed(array: Any) -> Any:
+    """A Dask array's values, by the scheduler that is in use for it.
+
+    Raises
+    ------
+    MixsolveError
+        If a task of its graph raises.
+    """
+    try:
+        return array.compute()
+    except Exception as error:
+        refuse(error)
+
+
+def refuse(error: Exception, samples: tuple[int, int] | None = None) -> NoReturn:
+    """Raise what a task raised: this package's errors as they are, others as the cause of one.
+
+    Parameters
+    ----------
+    error : Exception
+        As a scheduler raises it.
+    samples : tuple of int, optional
+        First and last but one of the part where it happened.
+    """
+    original = getattr(error, "exception", None)  # of another process, in dask.multiprocessing
+    if isinstance(original, Exception):
+        error = original
+    if isinstance(error, MixsolveError):
+        raise error
+    where = "a block" if samples is None else f"the block of samples {samples[0]} to {samples[1]}"
+    mend = "compute the array by itself to see where in its graph that happens"
+    if isinstance(error, ModuleNotFoundError):
+        mend = "install the same packages for Dask's workers as for this process"
+    elif type(error).__name__ in ("KilledWorker", "MemoryError"):
+        mend = "give Dask's workers more memory, or the array smaller chunks along the samples"
+    elif type(error).__name__.endswith("CancelledError"):
+        mend = (
+            "data that was scattered or persisted and then lost with its worker cannot be made "
+            "again: read it in the array's graph, or scatter it with broadcast=True"
+        )
+    raise MixsolveError(
+        f"losses: {where} of the Dask array could not be computed, "
+        f"{type(error).__name__}: {error}; {mend}"
+    ) from error
+
+
+def _open_parts(array: Any) -> Parts:
+    get = dask.base.get_scheduler(collections=[array])
+    client = getattr(get, "__self__", None)
+    distributed = sys.modules.get("distributed")
+    if distributed is not None and isinstance(client, distributed.Client):
+        from mixsolve.engines.dask_cluster import ClusterParts
+
+        return ClusterParts(client, array)
+    from mixsolve.engines.dask_local import LocalParts
+
+    return LocalParts(get, array)
