@@ -37,7 +37,9 @@ from mixsolve_torch.engine import TorchLosses
 from mixsolve_torch.evaluation import evaluate
 from mixsolve_torch.evaluation_report import Evaluation
 from mixsolve_torch.game import GameRound, GameSolution, solve_game
-from mixsolve_torch.game_value import game_value, game_weights
+from mixsolve_torch.game_gradients import game_value, game_weights
+from mixsolve_torch.growth import Growth, grow
+from mixsolve_torch.growth_notes import GrowRound
 from mixsolve_torch.loading import load_model
 from mixsolve_torch.losses import bounded_margin, cross_entropy, expected_loss, zero_one
 from mixsolve_torch.mixture import Mixture
@@ -61,6 +63,8 @@ __all__ = [
     "Evaluation",
     "GameRound",
     "GameSolution",
+    "GrowRound",
+    "Growth",
     "LabelledImages",
     "Mixture",
     "Normalize",
@@ -83,6 +87,7 @@ __all__ = [
     "fit",
     "game_value",
     "game_weights",
+    "grow",
     "load_data",
     "load_model",
     "resnet18",

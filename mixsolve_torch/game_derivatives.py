@@ -1,4 +1,4 @@
-r"""Gradients through a solved game: its optimal value and its optimal weights as PyTorch functions.
+r"""How the optimal value and the optimal weights of a game follow its losses.
 
 With V(l) = min_lam F(lam, l) the optimal value of a game of losses l, lam the optimal weights and q
 the attacker's optimal strategy, the envelope theorem gives
@@ -24,8 +24,6 @@ References
 ----------
 Milgrom, Segal. Envelope Theorems for Arbitrary Choice Sets. Econometrica 70(2), 2002.
 Amos, Kolter. OptNet: Differentiable Optimization as a Layer in Neural Networks. ICML 2017.
-Bolte, Pauwels. Conservative set valued fields, automatic differentiation, stochastic gradient
-methods and deep learning. Mathematical Programming 188, 2021 (kinks).
 """
 
 from __future__ import annotations
@@ -45,152 +43,7 @@ from mixsolve.solution import Solution
 _RANK = 1e-10  # curvatures below this share of the largest are rounding
 
 
-def game_value(
-    losses: Tensor,
-    alpha: Any = 0.0,
-    *,
-    sample_weight: Any = None,
-    candidate_mask: Any = None,
-    candidate_prior: Any = None,
-    tol: float = 1e-9,
-    max_iter: int | None = None,
-    warm_start: Any = None,
-    return_solution: bool = False,
-) -> Tensor | tuple[Tensor, Solution]:
-    """Return the optimal value of a game, with a gradient in the losses.
-
-    The gradient is ``w_i q_ij lam_k``: of the losses that the attacker plays, those of the
-    classifiers that are played. A step against it trains the members for the mixture that is best
-    for them, not each for itself. For alpha > 0 the value can be differentiated again, any number
-    of times.
-
-    For alpha = 0 the value has kinks, where the optimal weights or the optimal attacks are many:
-    with 0/1 losses everywhere. What is returned there is a subgradient in the sense of Clarke, that
-    of the weights and the attack the solver came to. Entropy makes the value smooth in the attack;
-    kinks are left only where a weight is about to leave or to enter, and only in the second
-    derivative.
-
-    Parameters
-    ----------
-    losses : torch.Tensor of shape (N, m, L), float32 or float64
-        ``losses[i, j, k]`` is the loss of classifier k on candidate j of sample i.
-    alpha : float or array-like of shape (N,), default 0
-        Entropic regularisation, 0 or positive.
-    sample_weight, candidate_mask, candidate_prior
-        See `mixsolve.solve`. No gradient flows to them.
-    tol : float, default 1e-9
-        Relative gap of the solve. The gradient belongs to the weights found: for alpha > 0 it errs
-        about as much, relatively, as the gap does.
-    max_iter, warm_start
-        See `mixsolve.solve`.
-    return_solution : bool, default False
-        Return the solution as well.
-
-    Returns
-    -------
-    value : torch.Tensor, a scalar
-        In the dtype and on the device of `losses`; the solve itself is in float64.
-    solution : Solution
-        If `return_solution`: the weights, the attacker's strategy and the certificate.
-
-    Raises
-    ------
-    MixsolveError
-        Losses, or other arguments, that `mixsolve.solve` refuses; or, from backward, a second
-        derivative for alpha = 0.
-    MixsolveTypeError
-        Losses that are not a tensor of float32 or float64, or another argument that wants a
-        gradient.
-
-    Warns
-    -----
-    ConvergenceWarning
-        The gap is above the tolerance; the value and its gradient are those of the weights found.
-
-    Examples
-    --------
-    Two classifiers, each fooled by one of two attacks:
-
-    >>> import torch
-    >>> losses = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], requires_grad=True)
-    >>> value = game_value(losses)
-    >>> value.backward()
-    >>> value.item(), losses.grad
-    (0.5, tensor([[[0.2500, 0.2500],
-             [0.2500, 0.2500]]]))
-    """
-    game = _Game(alpha, sample_weight, candidate_mask, candidate_prior, tol, max_iter, warm_start)
-    losses = game.check(losses)
-    value = _Value.apply(losses, _Weights.apply(losses, game), game).to(losses.dtype)
-    return (value, game.solution) if return_solution else value
-
-
-def game_weights(
-    losses: Tensor,
-    alpha: Any,
-    *,
-    sample_weight: Any = None,
-    candidate_mask: Any = None,
-    candidate_prior: Any = None,
-    tol: float = 1e-9,
-    max_iter: int | None = None,
-    warm_start: Any = None,
-) -> Tensor:
-    """Return the optimal weights of an entropic game, with a gradient in the losses.
-
-    For what depends on the optimal mixture otherwise than through its value: its loss on other
-    data, say. Weights of 0 stay 0 under small changes of the losses; where one is about to enter,
-    the gradient is that of one of the two sides. Where the optimal weights are many the gradient is
-    that of the smallest move among them.
-
-    Parameters
-    ----------
-    losses : torch.Tensor of shape (N, m, L), float32 or float64
-        ``losses[i, j, k]`` is the loss of classifier k on candidate j of sample i.
-    alpha : float or array-like of shape (N,)
-        Entropic regularisation, positive. Weights of the exact game jump.
-    sample_weight, candidate_mask, candidate_prior, tol, max_iter, warm_start
-        See `game_value`.
-
-    Returns
-    -------
-    torch.Tensor of shape (L,)
-        In the dtype and on the device of `losses`.
-
-    Raises
-    ------
-    MixsolveError
-        An alpha of 0, or what `mixsolve.solve` refuses.
-    MixsolveTypeError
-        Losses that are not a tensor of float32 or float64, or another argument that wants a
-        gradient.
-
-    Warns
-    -----
-    ConvergenceWarning
-        The gap is above the tolerance.
-
-    Examples
-    --------
-    >>> import torch
-    >>> losses = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], requires_grad=True)
-    >>> weights = game_weights(losses, alpha=0.1)
-    >>> weights[0].backward()
-    >>> weights.detach(), losses.grad[0, 0, 0] < 0  # the more it loses, the less it is played
-    (tensor([0.5000, 0.5000]), tensor(True))
-    """
-    game = _Game(alpha, sample_weight, candidate_mask, candidate_prior, tol, max_iter, warm_start)
-    losses = game.check(losses)
-    weights = _Weights.apply(losses, game)
-    if game.alpha is None:
-        raise MixsolveError(
-            "alpha must be > 0 for game_weights, got 0: the weights of the exact game jump as its "
-            "losses change; take mixsolve.solve for the weights alone, or game_value for a gradient"
-        )
-    return weights.to(losses.dtype)
-
-
-class _Game:
+class Game:
     """What surrounds the losses; after `solve`, both players' strategies.
 
     Attributes
@@ -314,21 +167,24 @@ class _Game:
         return (played[:, :, None] * values).sum(1, keepdim=True) / mass[:, :, None]
 
 
-class _Weights(Function):
+class OptimalWeights(Function):
     """The optimal weights, float64; their derivative by implicit differentiation."""
 
     @staticmethod
-    def forward(losses: Tensor, game: _Game) -> Tensor:
+    def forward(losses: Tensor, game: Game) -> Tensor:
+        """Solve the game."""
         return game.solve(losses)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, _Game], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Game], output: Tensor) -> None:
+        """Keep losses and weights, which derivatives of derivatives flow through."""
         losses, ctx.game = inputs
         ctx.save_for_backward(losses, output)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor | None) -> tuple[Tensor | None, None]:
+        """Return the gradient in the losses, for one in the weights."""
         if outputs[0] is None:
             return None, None  # a value's first derivative asks nothing of the weights
         given, weights = ctx.saved_tensors
@@ -341,20 +197,23 @@ class _Weights(Function):
         return gradient.to(given.dtype), None
 
 
-class _Value(Function):
+class OptimalValue(Function):
     """The optimal value; its derivative by the envelope theorem, the weights held fixed."""
 
     @staticmethod
-    def forward(losses: Tensor, weights: Tensor, game: _Game) -> Tensor:
+    def forward(losses: Tensor, weights: Tensor, game: Game) -> Tensor:
+        """Return the value of a game that was solved."""
         return weights.new_tensor(game.solution.value)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, _Game], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Game], output: Tensor) -> None:
+        """Keep losses and weights, which second derivatives flow through."""
         losses, weights, ctx.game = inputs
         ctx.save_for_backward(losses, weights)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient in the losses; that in the weights is 0 at the optimum."""
         losses, weights = ctx.saved_tensors
         played = ctx.game.played(losses.to(torch.float64), weights)
         gradient = played[:, :, None] * weights

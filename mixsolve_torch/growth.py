@@ -1,0 +1,281 @@
+"""Growing a mixture: classifiers trained against the attacker's equilibrium, kept if they pay.
+
+The double oracle method on the classifiers' side. With q the attacker's optimal strategy against
+the classifiers at hand and V the value, a new classifier f has the reduced cost
+
+    c = sum_ij w_i q_ij loss(f(x_ij), y_i) - V,
+
+and the value with f is at least V + min(c, 0): q is still there to be played. So f is trained to
+make c small (`mixsolve_torch.growth_member`), and one with c >= 0 cannot pay. Whether one with
+c < 0 does, the attacker's answer to it decides: f is added if the value falls for certain, on
+images that it was not trained on, against all candidates found for the old mixture and the new.
+
+References
+----------
+McMahan, Gordon, Blum. Planning in the Presence of Cost Functions Controlled by an Adversary.
+ICML 2003.
+Demiriz, Bennett, Shawe-Taylor. Linear Programming Boosting via Column Generation. Machine Learning
+46, 2002.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mixsolve.arguments import as_count, as_real
+from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
+from mixsolve_torch.attacks.pgd import PGD
+from mixsolve_torch.attacks.registry import resolve_attacks
+from mixsolve_torch.batching import Data, gather
+from mixsolve_torch.candidates import CandidateLosses
+from mixsolve_torch.fingerprint import describe
+from mixsolve_torch.growth_member import Lesson, OptimizerFactory, adam
+from mixsolve_torch.growth_notes import GrowRound, Notes, Progress
+from mixsolve_torch.growth_round import Work
+from mixsolve_torch.losses import LossFunction
+from mixsolve_torch.mixture import Mixture
+
+_TRAINING_STEPS = 5  # of the fresh attacks in training, unless another attack is given
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A mixture, and what its new classifiers brought.
+
+    Attributes
+    ----------
+    mixture : Mixture
+        The classifiers given, which it shares, and those added, with the optimal weights of the
+        held-out images.
+    added : int
+        How many were added.
+    before, after : float
+        The value before the first round and after the last, against the candidates of the round in
+        question: a lower bound for the one, the risk of `mixture` for the other.
+    history : tuple of GrowRound
+        The rounds; the last one may have added nothing.
+    losses : CandidateLosses
+        The game of the held-out images under the classifiers of `mixture`, candidates included.
+    message : str
+        How it ended, in words.
+    """
+
+    mixture: Mixture = field(repr=False)
+    added: int
+    before: float
+    after: float
+    history: tuple[GrowRound, ...]
+    losses: CandidateLosses = field(repr=False)
+    message: str
+
+
+def grow(
+    mixture: Mixture,
+    data: Data,
+    attacks: str | Attack | Sequence[str | Attack] = "standard",
+    model: nn.Module | Callable[[int], nn.Module] | None = None,
+    *,
+    held_out: Data | float = 0.3,
+    norm: str | None = None,
+    eps: float | None = None,
+    steps: int | None = None,
+    restarts: int | None = None,
+    loss: str | LossFunction = "zero-one",
+    alpha: float = 0.0,
+    rounds: int = 1,
+    tol: float = 5e-3,
+    epochs: int = 10,
+    batch_size: int = 64,
+    optimizer: OptimizerFactory = adam,
+    training_attack: Attack | None = None,
+    fresh: float = 0.5,
+    max_rounds: int = 30,
+    generator: torch.Generator | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    callback: Callable[[GrowRound], object] | None = None,
+    progress: bool = False,
+) -> Growth:
+    """Train classifiers against the attacker's equilibrium strategy and add those that pay.
+
+    Each round solves the game of the training images (`solve_game`), trains a new classifier on
+    candidates drawn from the attacker's optimal strategy, one half of each batch attacked afresh,
+    and solves the game of the held-out images with it and without it. It is added if the value
+    falls by more than `tol` for certain, and the first that does not ends the rounds. For certain:
+    on these images, against all candidates that the attacks found; what other images and other
+    attacks would say is open. The weights are chosen on the held-out images as well, which flatters
+    them a little; use yet other images to report.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        The classifiers to begin with. It is left as it is.
+    data : pair of torch.Tensor, or iterable of pairs
+        Images (N, C, H, W) in [0, 1] and labels (N,) to train on, or batches of them. An iterable
+        is read once, and its images stay in memory, with their candidates.
+    attacks : str, Attack or sequence of them, default "standard"
+        Attacks that play the games, or names as `resolve_attacks` knows them.
+    model : torch.nn.Module or callable, optional
+        What a new classifier starts as: a copy of this one, or what ``model(round)`` returns, with
+        rounds counted from 1. By default a copy of the classifier of the largest weight.
+    held_out : data like the above, or float, default 0.3
+        Images that decide, or the share of `data` to keep for that.
+    norm, eps, steps, restarts
+        Of the attacks given by name, see `solve_game`.
+    loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
+        The loss of the games. Classifiers are trained with the cross-entropy whatever it is.
+    alpha : float, default 0
+        Entropic regularisation of the strategy that is trained against: a positive one spreads it
+        over more candidates. What decides is the exact risk.
+    rounds : int, default 1
+        Classifiers to try at most.
+    tol : float, default 5e-3
+        What the value must fall by, in the unit of the loss.
+    epochs, batch_size : int, default 10 and 64
+        Training of a classifier.
+    optimizer : callable, optional
+        Makes an optimizer of parameters; by default Adam with the learning rate 3e-3. The rate
+        falls to zero along a cosine.
+    training_attack : Attack, optional
+        The fresh attack of training; by default PGD with 5 steps in the ball of the first attack.
+    fresh : float, default 0.5
+        Share of each batch that is attacked afresh, on the mixture with the new classifier.
+    max_rounds : int, default 30
+        Of each `solve_game`. On the training images a game that has not converged will do.
+    generator : torch.Generator, optional
+        Source of all random draws, by default a new one seeded with 0. One number is drawn from it,
+        which gives the draws of every round.
+    folder : str or path, optional
+        Where each round is noted (``grow.pt``, the candidates of the held-out images included). The
+        same call goes on after the last round that was finished; `rounds` may be another.
+    callback : callable, optional
+        Called with each `GrowRound`; a true answer ends the rounds.
+    progress : bool, default False
+        Show a progress bar for each run of the attacks that takes more than two seconds.
+
+    Returns
+    -------
+    Growth
+        The mixture, its value before and after with the bounds of every round.
+
+    Raises
+    ------
+    MixsolveError
+        Wrong data or arguments, a training that diverged, or a folder of another call.
+    MixsolveTypeError
+        Something that is not a mixture, a classifier, an attack, a generator, or data.
+
+    Warns
+    -----
+    ConvergenceWarning
+        A game of the held-out images did not converge within `max_rounds`.
+
+    Examples
+    --------
+    A classifier that looks at the first pixel only is fooled everywhere:
+
+    >>> import torch
+    >>> from mixsolve_torch import Mixture, PGD
+    >>> y = torch.arange(60) % 2
+    >>> x = 0.5 + (y[:, None] - 0.5) * torch.tensor([0.1, 0.8])
+    >>> short_sighted = torch.nn.Linear(2, 2)
+    >>> short_sighted.weight.data = torch.tensor([[-9.0, 0.0], [9.0, 0.0]])
+    >>> short_sighted.bias.data = torch.tensor([4.5, -4.5])
+    >>> pool = Mixture([torch.nn.Sequential(torch.nn.Flatten(), short_sighted)])
+    >>> attack = PGD("Linf", 0.1, steps=3)
+    >>> data = x.reshape(-1, 1, 1, 2), y
+    >>> growth = grow(pool, data, attack, optimizer=lambda p: torch.optim.Adam(p, lr=0.3))
+    >>> growth.added, round(growth.before, 3), round(growth.after, 3)
+    (1, 1.0, 0.0)
+    """
+    check_mixture(mixture)
+    rounds = as_count("rounds", rounds)
+    tol = as_real("tol", tol, at_least=0)
+    chosen = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
+    if training_attack is None:
+        training_attack = PGD(chosen[0].norm, chosen[0].eps, steps=_TRAINING_STEPS)
+    elif not isinstance(training_attack, Attack):
+        raise MixsolveTypeError(
+            f"training_attack must be an Attack; got {type(training_attack).__name__}"
+        )
+    if model is not None and not callable(model):
+        raise MixsolveTypeError(
+            "model must be a torch.nn.Module, or a function of the round that returns one; got "
+            f"{type(model).__name__}"
+        )
+    for name, function in (("optimizer", optimizer), ("callback", callback)):
+        if function is not None and not callable(function):
+            raise MixsolveTypeError(f"{name} must be a function; got {type(function).__name__}")
+    lesson = Lesson(
+        as_count("epochs", epochs),
+        as_count("batch_size", batch_size),
+        optimizer,
+        training_attack,
+        as_real("fresh", fresh, at_least=0, at_most=1),
+    )
+    generator = default_generator(generator)
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    train, held = _split(data, held_out, seed)
+    work = Work(mixture, model, train, held, chosen, loss, alpha, tol, lesson, seed, max_rounds)
+    work.progress_bar = progress
+    notes = None if folder is None else Notes(Path(folder), describe(work.settings()))
+    state = None if notes is None else notes.load(work.make, mixture.device)
+    if state is None:
+        state = work.begin()
+    stopped = False
+    while not (state.ended or stopped) and len(state.history) < rounds:
+        work.play(state)
+        if notes is not None:
+            notes.save(state)
+        stopped = callback is not None and bool(callback(state.history[-1]))
+    return _ended(work, state, stopped)
+
+
+def _ended(work: Work, state: Progress, stopped: bool) -> Growth:
+    risk = state.losses.adversarial_risk(state.weights)
+    before = state.history[0].before
+    last = state.history[-1]
+    if not last.added:
+        why = (
+            "its reduced cost shows that it cannot"
+            if last.after is None
+            else (f"the value falls by {last.gain:.3g}")
+        )
+        end = f"the classifier of round {last.number} does not pay by tol={work.tol:g}: {why}"
+    elif stopped:
+        end = f"the callback ended it after round {last.number}"
+    else:
+        end = f"all {last.number} rounds were used; more may pay"
+    return Growth(
+        mixture=work.pool(state.members, state.weights),
+        added=len(state.members),
+        before=before,
+        after=risk,
+        history=tuple(state.history),
+        losses=state.losses,
+        message=f"{len(state.members)} classifiers added; {end}",
+    )
+
+
+def _split(
+    data: Data, held_out: Data | float, seed: int
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the images trained on and those that decide."""
+    x, y = gather(data)
+    if isinstance(held_out, int | float):
+        share = as_real("held_out", held_out, above=0, below=1)
+        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+        count = round(share * len(y))
+        if not 0 < count < len(y):
+            raise MixsolveError(
+                f"held_out={share:g} of {len(y)} images leaves none to train on, or none to decide"
+            )
+        held, kept = order[:count].to(x.device), order[count:].to(x.device)
+        return (x[kept], y[kept]), (x[held], y[held])
+    return (x, y), gather(held_out)

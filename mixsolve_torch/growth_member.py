@@ -1,0 +1,145 @@
+"""A classifier trained against the attacker's equilibrium strategy.
+
+    min_theta  mean_i (1 - phi) E_{j ~ q_i} loss(f_theta(x_ij), y_i) + phi loss(f_theta(x'_i), y_i)
+
+q is what the attacker plays against the classifiers at hand, so that the first part, with the 0/1
+loss, is the new one's reduced cost up to a constant: below zero, and the value of the game falls.
+One candidate is drawn from q_i whenever image i comes up. But q knows nothing of the new classifier
+and would fool it at once if it could move: x' is a fresh attack on the mixture in which the new
+classifier has half of the weight. The cross-entropy stands for the 0/1 loss.
+
+References
+----------
+McMahan, Gordon, Blum. Planning in the Presence of Cost Functions Controlled by an Adversary.
+ICML 2003 (double oracle).
+Demiriz, Bennett, Shawe-Taylor. Linear Programming Boosting via Column Generation. Machine Learning
+46, 2002.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixsolve.errors import MixsolveError
+from mixsolve_torch import checks
+from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.mixture import Mixture, run_member
+
+logger = logging.getLogger(__name__)
+
+OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
+
+_NEW = 0.5  # weight of the new classifier in the mixture that is attacked while it trains
+
+
+def adam(parameters: Iterable[Any]) -> torch.optim.Optimizer:
+    """Return Adam with the learning rate of `fit`."""
+    return torch.optim.Adam(parameters, lr=3e-3)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How a classifier is trained.
+
+    Attributes
+    ----------
+    epochs, batch_size : int
+        Passes over the images, and images in a step.
+    optimizer : callable
+        Makes an optimizer of parameters.
+    attack : Attack
+        The fresh attack.
+    fresh : float
+        phi, the share of each batch that is attacked afresh.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: OptimizerFactory
+    attack: Attack
+    fresh: float
+
+
+def train_against(
+    model: nn.Module,
+    pool: Mixture,
+    inputs: Tensor,
+    labels: Tensor,
+    strategy: Tensor,
+    lesson: Lesson,
+    generator: torch.Generator,
+) -> float:
+    """Train a classifier in place against an attacker's strategy; left in eval mode.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The new classifier.
+    pool : Mixture
+        Those there are, with their optimal weights.
+    inputs : torch.Tensor of shape (N, m, C, H, W)
+        Candidates, the clean image first.
+    labels : torch.Tensor of shape (N,), int64
+        True classes.
+    strategy : torch.Tensor of shape (N, m)
+        Probabilities of the candidates.
+    lesson : Lesson
+        How long, and with what.
+    generator : torch.Generator
+        Source of all draws.
+
+    Returns
+    -------
+    float
+        The mean loss of the last epoch.
+
+    Raises
+    ------
+    MixsolveError
+        Logits that do not fit the labels, or a loss that is no longer finite.
+    """
+    attacked = Mixture([*pool.models, model], [*((1 - _NEW) * pool.weights).tolist(), _NEW])
+    attacked.to(inputs.device)
+    optimizer = lesson.optimizer(model.parameters())
+    batches = math.ceil(len(labels) / lesson.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, lesson.epochs * batches)
+    strategy = strategy.cpu()
+    mean = math.nan
+    model.train()
+    for epoch in range(lesson.epochs):
+        total = torch.zeros((), dtype=torch.float64, device=inputs.device)
+        order = torch.randperm(len(labels), generator=generator, device=generator.device).cpu()
+        for rows in order.split(lesson.batch_size):
+            drawn = torch.multinomial(
+                strategy[rows].to(generator.device), 1, generator=generator
+            ).squeeze(1)
+            here = rows.to(inputs.device)
+            x, y = inputs[here, drawn.to(inputs.device)], labels[here]
+            n_fresh = round(lesson.fresh * len(rows))
+            if n_fresh:
+                clean = inputs[here[:n_fresh], 0]
+                x[:n_fresh] = lesson.attack(attacked, clean, y[:n_fresh], generator)[0]
+            logits = run_member(model, len(pool), x)
+            checks.label_range("data[1]", int(labels.max()), logits.shape[1])
+            loss = nn.functional.cross_entropy(logits, y)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.detach().to(torch.float64) * len(rows)
+        mean = float(total) / len(labels)
+        if not math.isfinite(mean):
+            raise MixsolveError(
+                f"the training loss of the new classifier became {mean} in epoch {epoch}; give an "
+                "optimizer with a lower learning rate"
+            )
+        logger.debug("epoch %d: loss %.4f", epoch, mean)
+    model.eval()
+    return mean

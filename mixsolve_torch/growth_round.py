@@ -1,0 +1,172 @@
+"""One round of growing a mixture: train a classifier, look at its reduced cost, let it be attacked.
+
+    q, V      the equilibrium of the held-out images under the classifiers at hand
+    c         sum_ij w_i q_ij loss(f(x_ij), y_i) - V: the value cannot fall by more than -c
+    V_before  no weights without f have less, against all candidates found in the end
+    V_after   the risk of the new weights, with f, against the same candidates
+
+f is added if V_before - V_after is above the tolerance; where -c is not, nothing is attacked.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import mixsolve
+from mixsolve.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
+from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.candidates import CandidateLosses, build_losses
+from mixsolve_torch.game import GameSolution, solve_game
+from mixsolve_torch.growth_member import Lesson, train_against
+from mixsolve_torch.growth_notes import GrowRound, Progress
+from mixsolve_torch.losses import LossFunction
+from mixsolve_torch.mixture import Mixture
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Work:
+    """One call: what it was given, and a round of it."""
+
+    mixture: Mixture
+    model: nn.Module | Callable[[int], nn.Module] | None
+    train: tuple[Tensor, Tensor]
+    held: tuple[Tensor, Tensor]
+    attacks: list[Attack]
+    loss: str | LossFunction
+    alpha: float
+    tol: float
+    lesson: Lesson
+    seed: int
+    max_rounds: int
+    progress_bar: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that the rounds depend on."""
+        own = {name: value for name, value in vars(self).items() if name != "progress_bar"}
+        own["mixture"] = [self.mixture.models, self.mixture.weights.tolist()]
+        return own
+
+    def make(self, number: int, members: Sequence[nn.Module]) -> nn.Module:
+        """Return what the classifier of a round starts as; a copy of one of the first pool."""
+        if self.model is None or isinstance(self.model, nn.Module):
+            origin = self.model
+            if origin is None:
+                origin = self.mixture.models[int(self.mixture.weights.argmax())]
+            return copy.deepcopy(origin).requires_grad_(True).to(self.mixture.device)
+        made = self.model(number)
+        if not isinstance(made, nn.Module):
+            raise MixsolveTypeError(
+                f"model({number}) must return a torch.nn.Module; got {type(made).__name__}"
+            )
+        known = [*self.mixture.models, *members]
+        if any(made is each for each in known):
+            raise MixsolveError(
+                f"model({number}) must return a new classifier; got one of the mixture, which "
+                "training would change; return a copy of it"
+            )
+        return made.to(self.mixture.device)
+
+    def game(
+        self, pool: Mixture, data: tuple[Tensor, Tensor], draws: torch.Generator, **options: Any
+    ) -> GameSolution:
+        """Attack and solve until attacks find nothing new, candidates kept."""
+        return solve_game(
+            pool,
+            data,
+            self.attacks,
+            loss=self.loss,
+            max_rounds=self.max_rounds,
+            generator=draws,
+            keep_inputs=True,
+            progress=self.progress_bar,
+            **options,
+        )
+
+    def pool(self, members: Sequence[nn.Module], weights: Any = None) -> Mixture:
+        """Return the mixture of the classifiers given and some more."""
+        return Mixture([*self.mixture.models, *members], weights).to(self.mixture.device)
+
+    def begin(self) -> Progress:
+        """Solve the game of the held-out images as things are."""
+        draws = torch.Generator().manual_seed(self.seed)
+        found = self.game(self.pool([], self.mixture.weights), self.held, draws)
+        return Progress(found.losses, found.weights)
+
+    def play(self, state: Progress) -> None:
+        """Train one classifier, and add it if it pays."""
+        began, number = time.perf_counter(), len(state.history) + 1
+        draws = torch.Generator().manual_seed((self.seed + number) % 2**63)
+        member = self.make(number, state.members)
+        training_loss = self._train(member, state, draws)
+        column = self._losses_of(member, state.losses)
+        before = mixsolve.solve(state.losses.values)
+        played = torch.as_tensor(before.attack.dense(), device=column.device)
+        reduced = float((played * column).sum() / len(column)) - before.lower_bound
+        after = after_bound = None
+        if reduced < -self.tol:
+            values = torch.cat([state.losses.values, column.to(state.losses.values)[..., None]], 2)
+            found = self.game(
+                self.pool([*state.members, member]),
+                self.held,
+                draws,
+                start=replace(state.losses, values=values),
+            )
+            before = mixsolve.solve(found.losses.values[:, :, :-1])
+            after, after_bound = found.risk, mixsolve.solve(found.losses.values).lower_bound
+        added = after is not None and before.lower_bound - after > self.tol
+        if added:
+            state.members.append(member)
+            state.losses, state.weights = found.losses, found.weights
+        state.history.append(
+            GrowRound(
+                number,
+                added,
+                before.lower_bound,
+                before.risk,
+                after,
+                after_bound,
+                reduced,
+                training_loss,
+                len(state.losses.candidate_names),
+                time.perf_counter() - began,
+            )
+        )
+        logger.info("%s", state.history[-1])
+
+    def _train(self, member: nn.Module, state: Progress, draws: torch.Generator) -> float:
+        """Train a classifier against the equilibrium of the training images."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # its candidates are what is wanted
+            found = self.game(self.pool(state.members, state.weights), self.train, draws)
+        solution = mixsolve.solve(found.losses.values, self.alpha, candidate_mask=found.found)
+        assert found.losses.inputs is not None
+        return train_against(
+            member,
+            self.pool(state.members, solution.weights),
+            found.losses.inputs,
+            found.losses.labels.to(self.mixture.device),
+            torch.as_tensor(solution.attack.dense()),
+            self.lesson,
+            draws,
+        )
+
+    def _losses_of(self, member: nn.Module, losses: CandidateLosses) -> Tensor:
+        """Return the losses (N, m), float64, of one classifier on candidates that were kept."""
+        assert losses.inputs is not None
+        alone, labels = Mixture([member]).to(self.mixture.device), losses.labels
+        columns = [
+            build_losses(alone, (losses.inputs[:, j], labels), [], self.loss).values[:, 0, 0]
+            for j in range(losses.inputs.shape[1])
+        ]
+        return torch.stack(columns, dim=1).to(torch.float64)

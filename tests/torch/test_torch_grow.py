@@ -1,0 +1,254 @@
+"""Growing a mixture: where a classifier must pay by construction, and where none can."""
+
+import copy
+
+import pytest
+import torch
+
+import mixsolve
+from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve_torch import PGD, GrowRound, Growth, Mixture, build_losses, grow
+from mixsolve_torch.growth_member import Lesson, train_against
+
+EPS = 0.1
+ATTACK = PGD("Linf", EPS, steps=3)
+
+
+def two_pixels(count=60, seed=0):
+    """Two classes, told apart by a weak pixel within reach of the attacker, and a strong one."""
+    draws = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % 2
+    reach = torch.tensor([0.1, 0.6]) + 0.02 * torch.rand(count, 2, generator=draws)
+    return (0.5 + (y[:, None] - 0.5) * reach).reshape(-1, 1, 1, 2), y
+
+
+def line(weak, strong, sharpness=9.0):
+    """A classifier of the weighted pixels, with its boundary at grey."""
+    layer = torch.nn.utils.skip_init(torch.nn.Linear, 2, 2)
+    row = sharpness * torch.tensor([weak, strong])
+    with torch.no_grad():
+        layer.weight.copy_(torch.stack([-row, row]))
+        layer.bias.copy_(torch.tensor([0.5, -0.5]) * row.sum())
+    return torch.nn.Sequential(torch.nn.Flatten(), layer)
+
+
+def fast(parameters):
+    return torch.optim.Adam(parameters, lr=0.3)
+
+
+def options(**changes):
+    return {"optimizer": fast, "batch_size": 16, "epochs": 8, **changes}
+
+
+def same(mixture, other):
+    pairs = zip(mixture.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(name == twin and torch.equal(a, b) for (name, a), (twin, b) in pairs)
+
+
+def test_a_classifier_that_pays_is_added():
+    pool = Mixture([line(1.0, 0.0)])
+    untouched = copy.deepcopy(pool)
+    growth = grow(pool, two_pixels(), ATTACK, **options())
+    assert same(pool, untouched)
+    assert isinstance(growth, Growth)
+    assert growth.added == 1
+    assert len(growth.mixture) == 2
+    assert growth.mixture.models[0] is pool.models[0]
+    (played,) = growth.history
+    assert isinstance(played, GrowRound)
+    assert played.added
+    # The old one is fooled on every image, the new one need not be on any.
+    assert growth.before == played.before == pytest.approx(1.0)
+    assert growth.after == played.after == pytest.approx(0.0)
+    assert played.gain == pytest.approx(1.0)
+    assert played.reduced_cost == pytest.approx(-1.0)
+    assert growth.mixture.weights.tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_the_figures_are_those_of_the_candidates():
+    pool = Mixture([line(1.0, 0.0), line(0.6, 0.1)])
+    growth = grow(pool, two_pixels(), ATTACK, **options(alpha=0.1))
+    (played,) = growth.history
+    losses = growth.losses
+    assert losses.values.shape == (18, played.candidates, 3)
+    for j in range(played.candidates):
+        again = build_losses(growth.mixture, (losses.inputs[:, j], losses.labels), [])
+        assert torch.equal(again.values[:, 0], losses.values[:, j])
+    old, new = mixsolve.solve(losses.values[:, :, :2]), mixsolve.solve(losses.values)
+    assert played.before == pytest.approx(old.lower_bound)
+    assert played.before_risk == pytest.approx(old.risk)
+    assert played.after_bound == pytest.approx(new.lower_bound)
+    assert played.after == pytest.approx(losses.adversarial_risk(growth.mixture.weights))
+    assert played.after_bound <= played.after + 1e-12
+    # The value cannot fall by more than the reduced cost was below zero, on the old candidates.
+    assert played.reduced_cost < 0
+
+
+def test_one_that_cannot_pay_is_refused():
+    pool = Mixture([line(0.0, 1.0)])  # never fooled: there is nothing to gain
+    growth = grow(pool, two_pixels(), ATTACK, rounds=3, **options(epochs=1))
+    assert growth.added == 0
+    assert len(growth.mixture) == 1
+    (played,) = growth.history
+    assert not played.added
+    assert played.after is None
+    assert played.gain == 0.0
+    assert played.reduced_cost >= 0.0
+    assert "reduced cost" in growth.message
+
+
+def test_what_is_learnt_by_heart_is_refused():
+    """Labels that say nothing: a new classifier does better on its own images, not on others."""
+    draws = torch.Generator().manual_seed(1)
+    x = torch.rand(120, 1, 3, 3, generator=draws)
+    y = torch.randint(2, (120,), generator=draws)
+    coin = torch.nn.utils.skip_init(torch.nn.Linear, 9, 2)
+    with torch.no_grad():
+        coin.weight.copy_(torch.randn(2, 9, generator=draws))
+        coin.bias.zero_()
+    pool = Mixture([torch.nn.Sequential(torch.nn.Flatten(), coin)])
+
+    def wide(number):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(number)
+            return torch.nn.Sequential(
+                torch.nn.Flatten(), torch.nn.Linear(9, 64), torch.nn.ReLU(), torch.nn.Linear(64, 2)
+            )
+
+    growth = grow(
+        pool,
+        (x[:60], y[:60]),
+        PGD("Linf", 0.01, steps=2),
+        wide,
+        held_out=(x[60:], y[60:]),
+        tol=0.1,
+        epochs=80,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.05),
+    )
+    (played,) = growth.history
+    assert played.training_loss < 0.3
+    assert growth.added == 0
+    assert "does not pay" in growth.message
+
+
+def test_the_strategy_is_what_is_trained_on():
+    """Candidate 1 of every image is the opposite class: whoever trains on it learns the reverse."""
+    x, y = two_pixels()
+    inputs = torch.stack([x, 1 - x], dim=1)
+    lesson = Lesson(8, 16, fast, ATTACK, fresh=0.0)
+    learnt = {}
+    for played in (0, 1):
+        model = line(0.0, 0.0)
+        strategy = torch.zeros(len(y), 2)
+        strategy[:, played] = 1.0
+        draws = torch.Generator().manual_seed(0)
+        mean = train_against(model, Mixture([line(1, 0)]), inputs, y, strategy, lesson, draws)
+        assert mean < 0.3
+        assert not model.training
+        learnt[played] = (model(x).argmax(1) == y).float().mean().item()
+    assert learnt == {0: 1.0, 1: 0.0}
+
+
+def test_fresh_attacks_are_trained_on():
+    """Every candidate is clean: only fresh attacks tell that the weak pixel is not to be relied on.
+
+    The strong pixel says nothing here, the weak one everything, within the attacker's reach.
+    """
+    x, y = two_pixels()
+    x[:, :, :, 1] = 0.5
+    strategy = torch.ones(len(y), 1)
+    scores = {}
+    for fresh in (0.0, 1.0):
+        model = line(0.0, 0.0)
+        lesson = Lesson(20, 16, lambda given: torch.optim.Adam(given, lr=2.0), ATTACK, fresh)
+        draws = torch.Generator().manual_seed(0)
+        pool = Mixture([line(1, 0)])
+        scores[fresh] = train_against(model, pool, x[:, None], y, strategy, lesson, draws)
+    assert scores[0.0] < 0.45
+    assert scores[1.0] > 0.6
+
+
+def test_rounds_go_on_until_one_does_not_pay():
+    seen = []
+    growth = grow(
+        Mixture([line(1.0, 0.0)]), two_pixels(), ATTACK, rounds=5, callback=seen.append, **options()
+    )
+    assert growth.added == 1
+    assert [each.added for each in growth.history] == [True, False]
+    assert tuple(seen) == growth.history
+    assert growth.history[1].before == pytest.approx(growth.history[0].after, abs=1e-9)
+    stopped = grow(
+        Mixture([line(1.0, 0.0)]),
+        two_pixels(),
+        ATTACK,
+        rounds=5,
+        callback=lambda played: True,
+        **options(),
+    )
+    assert len(stopped.history) == 1
+    assert "callback" in stopped.message
+
+
+def test_it_goes_on_from_its_folder(tmp_path, monkeypatch):
+    data = two_pixels()
+
+    def run(rounds, **changes):
+        pool = Mixture([line(1.0, 0.0)])
+        return grow(pool, data, ATTACK, rounds=rounds, **options(**changes))
+
+    whole = run(2)
+    run(1, folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["grow.pt"]
+    made = []
+    monkeypatch.setattr(
+        "mixsolve_torch.growth_round.train_against",
+        lambda *arguments: made.append(1) or train_against(*arguments),
+    )
+    on = run(2, folder=tmp_path)
+    assert len(made) == 1  # the first round was not played again
+    assert same(whole.mixture, on.mixture)
+    assert torch.equal(whole.losses.values, on.losses.values)
+    for one, other in zip(whole.history, on.history, strict=True):
+        assert vars(one) | {"seconds": 0} == vars(other) | {"seconds": 0}
+    again = run(4, folder=tmp_path)  # it had ended
+    assert again.message == on.message
+    assert len(made) == 1
+    with pytest.raises(MixsolveError, match="begun with other"):
+        run(2, folder=tmp_path, epochs=3)
+
+
+def test_equal_calls_have_equal_answers():
+    growths = [
+        grow(
+            Mixture([line(1.0, 0.0)]),
+            two_pixels(),
+            ATTACK,
+            generator=torch.Generator().manual_seed(5),
+            **options(),
+        )
+        for _ in range(2)
+    ]
+    assert same(growths[0].mixture, growths[1].mixture)
+    assert torch.equal(growths[0].losses.values, growths[1].losses.values)
+
+
+def test_wrong_arguments():
+    pool, data = Mixture([line(1.0, 0.0)]), two_pixels()
+    with pytest.raises(MixsolveTypeError, match="mixture must be a Mixture"):
+        grow(pool.models[0], data, ATTACK)
+    with pytest.raises(MixsolveError, match="held_out"):
+        grow(pool, data, ATTACK, held_out=1.5)
+    with pytest.raises(MixsolveError, match="leaves none"):
+        grow(pool, data, ATTACK, held_out=0.001)
+    with pytest.raises(MixsolveError, match="fresh"):
+        grow(pool, data, ATTACK, fresh=2)
+    with pytest.raises(MixsolveTypeError, match="training_attack"):
+        grow(pool, data, ATTACK, training_attack="pgd")
+    with pytest.raises(MixsolveTypeError, match="model must be"):
+        grow(pool, data, ATTACK, 3)
+    with pytest.raises(MixsolveTypeError, match=r"model\(1\) must return a torch\.nn\.Module"):
+        grow(pool, data, ATTACK, lambda number: None)
+    with pytest.raises(MixsolveError, match=r"model\(1\) must return a new classifier"):
+        grow(pool, data, ATTACK, lambda number: pool.models[0])
+    with pytest.raises(MixsolveTypeError, match="optimizer must be a function"):
+        grow(pool, data, ATTACK, optimizer="adam")
