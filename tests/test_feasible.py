@@ -101,6 +101,20 @@ def test_prices_prove_the_bound(seed):
 
 
 @pytest.mark.parametrize("seed", CORPUS)
+def test_the_own_multipliers_do(seed, monkeypatch):
+    """Without the simplex method that helps out where they do not."""
+
+    def nobody(*args):
+        raise AssertionError("the simplex method was asked")
+
+    monkeypatch.setattr("mixsolve.feasible.polytope.bound_multipliers", nobody)
+    constraints, size, rng = random_polytope(seed)
+    polytope = Polytope(constraints)
+    for gradient in rng.standard_normal((4, size)):
+        polytope.lowest(gradient)
+
+
+@pytest.mark.parametrize("seed", CORPUS)
 def test_projections_and_quadratic_minima(seed):
     """Optimality by the variational inequality: <slope, other - found> >= 0 for every vertex."""
     constraints, size, rng = random_polytope(seed)
