@@ -2,11 +2,14 @@
 
 A pass wants the blocks of a file one after the other, and would wait for each. Of a memory map the
 kernel of the system is told which block comes next (POSIX ``madvise``, MADV_WILLNEED), so that it
-reads that one while the present one is computed. What has to be fetched by calls (Zarr, HDF5, maps
-in a layout or type that the passes do not take) is fetched by a thread of its own, one block ahead.
+reads that one while the present one is computed; it is told nothing while it reads nothing, since
+looking through pages that are in memory already takes as long as computing on them. What has to be
+fetched by calls (Zarr, HDF5, maps in a layout or type that the passes do not take) is fetched by a
+thread of its own, one block ahead.
 """
 
 import mmap
+import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -15,9 +18,15 @@ import numpy as np
 
 from mixsolve.errors import MixsolveError
 
+try:
+    import resource
+except ImportError:  # not on this platform
+    resource = None  # type: ignore[assignment]
+
 Wanted = TypeVar("Wanted")
 Block = TypeVar("Block")
 
+_PATIENCE = 4  # blocks that were in memory before the next is thought to be
 _WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
 
 
@@ -65,6 +74,8 @@ class MappedFile:
         self._pages = pages
         self._origin = _address(np.frombuffer(pages, dtype=np.uint8))
         self._end = offset + len(pages)
+        self._reads = -1
+        self._unread = 0
 
     @classmethod
     def of(cls, array: np.ndarray) -> "MappedFile | None":
@@ -86,7 +97,7 @@ class MappedFile:
         block : ndarray
             A view of the map; only of one in C order is it known where it lies.
         """
-        if _WILL_NEED is None or not block.flags.c_contiguous:
+        if _WILL_NEED is None or not block.flags.c_contiguous or self._in_memory():
             return
         first = _address(block) - self._origin
         page = first - first % mmap.PAGESIZE
@@ -94,6 +105,13 @@ class MappedFile:
             self._pages.madvise(_WILL_NEED, page, first - page + block.nbytes)
         except OSError:  # a hint that some file systems do not take
             return
+
+    def _in_memory(self) -> bool:
+        """Whether the last blocks were there without this process reading from any disk."""
+        reads = _reads()
+        self._unread = self._unread + 1 if reads == self._reads else 0
+        self._reads = reads
+        return self._unread > _PATIENCE
 
     def check(self) -> None:
         """Refuse a file that has become shorter: to read beyond its end would kill the process.
@@ -113,6 +131,14 @@ class MappedFile:
                 "while it was read; write a new file aside and rename it over the old one, which "
                 "leaves a map intact"
             )
+
+
+def _reads() -> int:
+    """A number that grows whenever this process waits for a disk or asks for a part of one."""
+    if resource is None:
+        return time.monotonic_ns()
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_inblock + usage.ru_majflt
 
 
 def _address(array: np.ndarray) -> int:

@@ -530,3 +530,25 @@ def test_an_interrupted_command_says_so_in_one_line(tmp_path):
     )
     assert done.stdout.split(maxsplit=1) == ["130", "[]\n"]
     assert done.stderr == "mixsolve solve: error: interrupted\n"
+
+
+def test_a_file_that_is_in_memory_is_not_announced(tmp_path, monkeypatch):
+    class Pages:
+        def __init__(self):
+            self.advised = 0
+
+        def madvise(self, *arguments):
+            self.advised += 1
+
+    rows = np.load(npy(tmp_path / "x", GAMES["float32"]), mmap_mode="r")
+    mapped = reading.MappedFile.of(rows)
+    mapped._pages = Pages()
+    reads = iter([7] * 20 + [8] * 20 + list(range(9, 19)))
+    monkeypatch.setattr(reading, "_reads", lambda: next(reads))
+    announced = []
+    for _ in range(50):
+        before = mapped._pages.advised
+        mapped.expect(rows[:10])
+        announced.append(mapped._pages.advised > before)
+    quiet = [True] * (reading._PATIENCE + 1) + [False] * (19 - reading._PATIENCE)
+    assert announced == [*quiet, *quiet, *[True] * 10]
