@@ -155,18 +155,18 @@ def sensitivity(
 ) -> Sensitivity:
     """See `Solution.sensitivity`."""
     _check_solved(solution)
-    charges, linear, prices = _charges(solution), solution.constraints, solution.prices
+    charges, linear = _charges(solution), solution.constraints
+    price_ub, price_eq = clean_prices(solution)
     attack = solution.attack
     values = derivatives = shares = None
     if losses is not None:
         values = _sample_values(solution, losses, candidate_mask, candidate_prior)
         derivatives, shares = values - solution.value, values * solution.sample_weight
-    nothing = np.empty(0)
     return Sensitivity(
         value=solution.value,
         classifier_costs=None if charges is None else charges - charges.min(),
-        price_ub=nothing if prices is None else prices.upper,
-        price_eq=nothing if prices is None else prices.equal,
+        price_ub=price_ub,
+        price_eq=price_eq,
         labels_ub=() if linear is None else linear.labels_ub,
         labels_eq=() if linear is None else linear.labels_eq,
         candidates_played=np.diff(attack.indptr),
@@ -175,6 +175,22 @@ def sensitivity(
         sample_derivatives=derivatives,
         sample_shares=shares,
     )
+
+
+def clean_prices(solution: Solution) -> tuple[np.ndarray, np.ndarray]:
+    """Prices of ``b_ub`` and ``b_eq``, without what the gap leaves on limits that do not bind.
+
+    A price times the slack is part of the gap, so of the two, in units of the problem, only one is
+    more than rounding.
+    """
+    prices, linear = solution.prices, solution.constraints
+    if prices is None or linear is None or solution.attacked_losses is None:
+        return np.empty(0), np.empty(0)
+    weights = np.asarray(to_numpy(solution.weights, "weights"), dtype=np.float64)
+    room = linear.b_ub - linear.A_ub @ weights
+    unit = np.abs(linear.A_ub - linear.b_ub[:, None]).max(axis=1, initial=0.0)
+    binds = prices.upper * unit**2 > room * float(np.ptp(solution.attacked_losses))
+    return np.where(binds, prices.upper, 0.0), prices.equal
 
 
 def _charges(solution: Solution) -> np.ndarray | None:

@@ -369,8 +369,9 @@ def test_highs_takes_over_under_constraints(losses, monkeypatch):
         return replace(found, weights=cuts.centre, dual=lead, converged=False, path=())
 
     monkeypatch.setattr(lp, "solve_small_game", giving_up)
-    constraints = LinearConstraints([[1.0, 2.0, 4.0]], [2.0], [[0.0, 0.0, 1.0]], [0.0])
+    constraints = LinearConstraints([[1.0, 2.0, 4.0]], [1.4], [[0.0, 0.0, 1.0]], [0.1])
     found = mixsolve.solve(losses, constraints=constraints)
+    assert constraints.A_ub @ found.weights == pytest.approx(1.4)
     assert "HiGHS" in found.message
     assert found.success
     assert found.value == pytest.approx(linear_program(losses, constraints), abs=1e-6)

@@ -265,17 +265,16 @@ def test_bounds_under_cvxpy_constraints(name):
         assert bound >= least - 1e-7 * np.ptp(gradient)
 
 
-def test_a_bound_holds_however_bad_the_solver(monkeypatch):
-    convex = ConvexSet(SETS["norm"], 5)
-    gradient = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+@pytest.mark.parametrize("name", SETS)
+def test_a_bound_holds_however_bad_the_solver(name, monkeypatch):
+    convex, gradient = ConvexSet(SETS[name], 5), np.arange(5.0)
     least = convex.lowest(gradient)
-    assert least > 0.5
-    monkeypatch.setattr("mixsolve.feasible.convex._TIGHT", {"max_iter": 4})
-    rough = ConvexSet(SETS["linear"], 5)  # a set that four iterations still find
-    exact = 0.25 * 0.0 + 0.4 * 1.0 + 0.35 * 2.0
-    assert rough.lowest(gradient) <= exact + 1e-12
-    assert convex.lowest(gradient) <= least + 1e-9
-    assert convex.lowest(gradient) < least - 1e-6  # not the same answer
+    bounds = []
+    for n_iterations in range(1, 7):
+        monkeypatch.setattr("mixsolve.feasible.convex._TIGHT", {"max_iter": n_iterations})
+        bounds.append(convex.lowest(gradient))
+    assert max(bounds) <= least + 1e-8
+    assert bounds[0] < least - 0.1 or least == 0.0  # not the same answer
 
 
 def test_models_are_compiled_once():

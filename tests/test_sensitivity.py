@@ -123,6 +123,23 @@ def test_prices_are_derivatives(pool, alpha):
     assert shown.labels_ub == LIMITS.labels_ub
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.05])
+def test_what_does_not_bind_has_no_price(alpha):
+    """The multipliers of loose limits are 0 up to the gap; those of the table are 0."""
+    losses = games.gamma_game(300, 8, 6, seed=0).losses
+    free = mixsolve.solve(losses, alpha).weights
+    limits = LinearConstraints(
+        np.vstack([np.arange(6.0), np.eye(6), -np.eye(6)]),
+        np.concatenate([[0.95 * free @ np.arange(6)], free + 0.02, 0.02 - free]),
+    )
+    solution = mixsolve.solve(losses, alpha, constraints=limits)
+    found = solution.sensitivity()
+    room = limits.b_ub - limits.A_ub @ solution.weights
+    assert found.price_ub[0] > 0.01
+    assert (found.price_ub[room > 1e-4] == 0.0).all()
+    np.testing.assert_array_equal(found.price_ub[room < 1e-9], solution.prices.upper[room < 1e-9])
+
+
 def test_prices_agree_across_methods(pool):
     losses = pool[:, :, :3]
     plain = solved(losses, constraints=LIMITS)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mixsolve.errors import MixsolveError
 from mixsolve.files import written_aside
+from mixsolve.sensitivity import clean_prices
 from mixsolve.solution import Solution
 
 __all__ = ["as_json", "check_target", "save", "table"]
@@ -110,9 +111,8 @@ def _weights_line(weights: np.ndarray) -> str:
 def _prices_line(solution: Solution) -> str:
     """List the constraints that bind, and what one more unit of their limit is worth."""
     assert solution.constraints is not None
-    assert solution.prices is not None
     labels = (*solution.constraints.labels_ub, *solution.constraints.labels_eq)
-    prices = (*solution.prices.upper, *solution.prices.equal)
+    prices = np.concatenate(clean_prices(solution))
     binding = [
         f"{label}: {price:.6g}" for label, price in zip(labels, prices, strict=True) if price
     ]
@@ -123,7 +123,7 @@ def _as_dict(solution: Solution) -> dict[str, Any]:
     """Collect everything a solution says but the attack and the history."""
     constrained: dict[str, Any] = {}
     if solution.constraints is not None and solution.prices is not None:
-        constrained = {"price_ub": solution.prices.upper, "price_eq": solution.prices.equal}
+        constrained = dict(zip(("price_ub", "price_eq"), clean_prices(solution), strict=True))
     if solution.infeasibility is not None:
         constrained = {"clash": list(solution.infeasibility.clash)}
     return constrained | {

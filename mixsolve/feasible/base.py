@@ -51,7 +51,10 @@ class Infeasibility:
 
 @dataclass(frozen=True)
 class Prices:
-    """What one more unit of each constraint is worth.
+    """The multipliers of linear constraints: what one more unit of each is worth.
+
+    They prove the lower bound. A limit that does not bind may have a positive one, of the size of
+    the gap over its slack; `Solution.sensitivity` leaves these out.
 
     Attributes
     ----------
