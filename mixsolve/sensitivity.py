@@ -39,6 +39,7 @@ from mixsolve.engines import Engine, Losses, open_losses
 from mixsolve.errors import MixsolveError
 from mixsolve.interop import to_numpy
 from mixsolve.solution import Attack, Solution, Status
+from mixsolve.stopping import ROUNDING
 
 __all__ = ["Sensitivity"]
 
@@ -59,9 +60,9 @@ class Sensitivity:
         Of the game.
     classifier_costs : ndarray of float64, shape (L,), or None
         By how much the loss of each classifier under the attack, with what the constraints charge
-        for it, is above the least of all: 0 (up to the gap) for those that are played. By so much
-        its losses would have to fall before it is worth a weight. None under constraints that were
-        given as a function.
+        for it, is above the least of all; 0 where that is within the gap, as for those that are
+        played. By so much its losses would have to fall before it is worth a weight. None under
+        constraints that were given as a function.
     price_ub, price_eq : ndarray of float64, shape (p,), (q,)
         By how much the value falls when an entry of ``b_ub``, of ``b_eq`` rises by 1, to first
         order.
@@ -108,9 +109,15 @@ class Sensitivity:
             named = zip([*self.labels_ub, *self.labels_eq], prices, strict=True)
             lines += [f"  {label}: {price:.6g}" for label, price in named]
         if self.classifier_costs is not None:
-            lines.append("classifiers, and how far their loss is above what they would be paid:")
-            order = np.argsort(self.classifier_costs, kind="stable")
-            lines += _listed(order, self.classifier_costs)
+            costs = self.classifier_costs
+            order = np.argsort(costs, kind="stable")
+            idle = order[costs[order] > 0.0]
+            lines.append(
+                f"classifiers that may be played: {costs.size - idle.size} of {costs.size}"
+            )
+            if idle.size:
+                lines.append("the others, and how far their losses are from it:")
+            lines += _listed(idle, costs)
         if self.sample_shares is not None:
             lines.append("samples, and what they add to the value:")
             order = np.argsort(-self.sample_shares, kind="stable")
@@ -162,9 +169,13 @@ def sensitivity(
     if losses is not None:
         values = _sample_values(solution, losses, candidate_mask, candidate_prior)
         derivatives, shares = values - solution.value, values * solution.sample_weight
+    costs = None
+    if charges is not None:
+        costs = charges - charges.min()
+        costs[costs <= max(solution.gap, ROUNDING * float(np.abs(charges).max()))] = 0.0
     return Sensitivity(
         value=solution.value,
-        classifier_costs=None if charges is None else charges - charges.min(),
+        classifier_costs=costs,
         price_ub=price_ub,
         price_eq=price_eq,
         labels_ub=() if linear is None else linear.labels_ub,

@@ -63,7 +63,11 @@ def test_those_in_the_pool_cost_nothing_or_more(pool):
     assert costs.min() == pytest.approx(0.0, abs=1e-9)
     used = solution.weights > 0
     np.testing.assert_allclose(costs[used], 0.0, atol=1e-9)
-    np.testing.assert_allclose(costs, solution.sensitivity().classifier_costs, atol=1e-9)
+    shown = solution.sensitivity()
+    np.testing.assert_allclose(costs, shown.classifier_costs, atol=1e-9)
+    assert (shown.classifier_costs[used] == 0.0).all()
+    assert f"may be played: {used.sum()} of 8" in str(shown)
+    assert f"  5: {costs[5]:.6g}" in str(shown)
     # Its own cost is by how much a classifier's losses may fall before it is played.
     idle = 5
     assert costs[idle] > 0.05
