@@ -4,8 +4,9 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_matrix, hstack
 
 import mixsolve.threads
-from mixsolve import interior_point
-from mixsolve.interior_point import Iterate, solve_interior_point
+from mixsolve import central_path, interior_point
+from mixsolve.central_path import Iterate
+from mixsolve.interior_point import solve_interior_point
 from mixsolve.small_game import normalise
 from mixsolve.vertex import solve_small_game
 
@@ -117,7 +118,7 @@ def test_steps_solve_the_dense_newton_system():
         iterate.step()
         zero = np.zeros(len(q)), np.zeros(5)
         first = dense_newton(scaled, owner, weight, lam, z, s, q, 0.0, *zero)
-        limit = interior_point._CORRECTION * iterate.barrier * weight[owner]
+        limit = central_path._CORRECTION * iterate.barrier * weight[owner]
         product = np.where(many, np.clip(first["s"] * first["q"], -limit, limit), 0.0)
         np.testing.assert_allclose(iterate.product[many], product[many], atol=1e-12)
         # The corrector's target is sigma mu; read it off one row and check all the others.
