@@ -58,6 +58,10 @@ class Outcome:
         Seconds by phase of the method.
     failed : bool
         Whether the method gave up before any limit was hit.
+    feasible : FeasibleSet or None
+        The mixtures that `attack` is played against; None for all of the problem's.
+    lower_bound : float or None
+        Where that is only a part: a bound for all of them, which took many attacks to prove.
     """
 
     weights: np.ndarray
@@ -66,3 +70,5 @@ class Outcome:
     message: str = ""
     timings: dict[str, float] | None = None
     failed: bool = False
+    feasible: FeasibleSet | None = None
+    lower_bound: float | None = None

@@ -189,6 +189,10 @@ class Solution:
         The linear constraints, all together, that `prices` belong to.
     attacked_losses : ndarray of float64, shape (L,), or None
         Loss of each classifier under `attack`. None where no weights meet the constraints.
+    max_models : int or None
+        How many classifiers may have a weight, where that was limited. Then `lower_bound` holds for
+        all mixtures of so many, which took many attacks to prove, and `attack`, `prices` and
+        `attacked_losses` are about mixtures of the classifiers that `weights` uses.
     """
 
     weights: Any
@@ -214,6 +218,7 @@ class Solution:
     infeasibility: "Infeasibility | None" = None
     constraints: "LinearConstraints | None" = field(default=None, repr=False)
     attacked_losses: np.ndarray | None = field(default=None, repr=False)
+    max_models: int | None = None
 
     @property
     def success(self) -> bool:

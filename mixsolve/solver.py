@@ -3,6 +3,8 @@
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from mixsolve.compilation import compile_timer
 from mixsolve.engines import Engine, open_losses
 from mixsolve.errors import ConvergenceWarning
 from mixsolve.feasible import FeasibleSet, Infeasibility, check_constraints, feasible_set
+from mixsolve.methods import Method
 from mixsolve.problem import Outcome, Problem
 from mixsolve.solution import Attack, Solution, Status
 from mixsolve.stopping import ROUNDING, State, Stop
@@ -31,6 +34,7 @@ def solve(
     b_ub: Any = None,
     A_eq: Any = None,
     b_eq: Any = None,
+    max_models: int | None = None,
     tol: float = 1e-6,
     max_iter: int | None = None,
     time_limit: float | None = None,
@@ -79,6 +83,11 @@ def solve(
         ``A_eq @ weights == b_eq``.
     b_ub, b_eq : array_like of shape (p,), (q,), optional
         Their right-hand sides.
+    max_models : int, optional
+        How many classifiers may have a weight that is not 0. The best of all such mixtures is
+        looked for by branch and bound: ``lower_bound`` holds for every choice of so many
+        classifiers, ``attack`` is the one on mixtures of those chosen, iterations are nodes.
+        Constraints must be linear. See `solve_cardinality_path` for all numbers at once.
     tol : float, default 1e-6
         Stop when the certified gap is at most ``tol * (max(losses) - min(losses))``.
     max_iter : int, optional
@@ -134,6 +143,12 @@ def solve(
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
     game = _Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
     try:
+        if max_models is not None:
+            most = as_count("max_models", max_models)
+            if most < game.losses.n_classifiers:
+                from mixsolve.cardinality.path import solve_few
+
+                return solve_few(game, alpha, method, warm_start, options, [most], stacklevel=4)[0]
         return _solve(game, alpha, method, warm_start, options, stacklevel=3)
     finally:
         game.close()
@@ -276,9 +291,46 @@ class _Game:
             close()
 
 
-def _solve(
-    game: _Game, alpha: Any, method: str, warm_start: Any, options: _Options, stacklevel: int
-) -> Solution:
+@dataclass
+class _Clock:
+    """When the phases of a solve were over, by ``time.perf_counter``; seconds spent compiling."""
+
+    began: float
+    ready: float = 0.0
+    minimized: float = 0.0
+    compiling: float = 0.0
+
+
+@dataclass
+class _Checked:
+    """A game with the checked arguments of one solve, or why there is nothing to solve."""
+
+    game: _Game
+    options: _Options
+    method: str
+    entry: Method
+    alpha: np.ndarray | None
+    feasible: FeasibleSet
+    start: np.ndarray
+    warm: bool
+    clock: _Clock
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What is solved."""
+        return Problem(
+            self.game.engine, self.alpha, self.feasible, self.options.presolve, self.warm
+        )
+
+    def stop(self) -> Stop:
+        """When to stop, by this clock."""
+        options, engine = self.options, self.game.engine
+        tolerance = max(options.tol * engine.spread, ROUNDING * engine.magnitude)
+        limits = options.max_iter, options.time_limit
+        return Stop(tolerance, *limits, options.callback, options.verbose, self.clock.began)
+
+
+def _check(game: _Game, alpha: Any, method: str, warm_start: Any, options: _Options) -> _Checked:
     began = time.perf_counter() if game.began is None else game.began
     game.began = None  # a later solve of the same game has its own clock
     alphas = validation.check_alpha(alpha, game.losses.n_samples)
@@ -287,29 +339,44 @@ def _solve(
     )
     start = validation.check_warm_start(warm_start, game.losses.n_classifiers)
     feasible = game.feasible(name)
-    if feasible.infeasibility is not None:
-        return _infeasible(game, feasible.infeasibility, alphas, name, began, stacklevel + 1)
-    start = feasible.project(start)
-    engine = game.engine
-    problem = Problem(engine, alphas, feasible, options.presolve, warm_start is not None)
-    tolerance = max(options.tol * engine.spread, ROUNDING * engine.magnitude)
-    checked = time.perf_counter()
+    if feasible.infeasibility is None:
+        start = feasible.project(start)
+    warm = warm_start is not None
+    return _Checked(game, options, name, entry, alphas, feasible, start, warm, _Clock(began))
 
-    stop = Stop(
-        tolerance, options.max_iter, options.time_limit, options.callback, options.verbose, began
-    )
+
+def _solve(
+    game: _Game, alpha: Any, method: str, warm_start: Any, options: _Options, stacklevel: int
+) -> Solution:
+    checked = _check(game, alpha, method, warm_start, options)
+    if checked.feasible.infeasibility is not None:
+        return _infeasible(checked, checked.feasible.infeasibility, stacklevel + 1)
+    problem, clock = checked.problem, checked.clock
+    clock.ready = time.perf_counter()
+    stop = checked.stop()
     with compile_timer() as compiling:
-        outcome = entry.load()(problem, start, stop)
-        minimized = time.perf_counter()
-        solution = _certify(problem, outcome, stop, name, game.losses.restore)
-    engine.n_passes = 0.0
+        outcome = checked.entry.load()(problem, checked.start, stop)
+    clock.minimized, clock.compiling = time.perf_counter(), compiling.seconds
+    return _finish(checked, outcome, stop, clock, stacklevel + 1)
+
+
+def _finish(
+    checked: _Checked, outcome: Outcome, stop: Stop, clock: _Clock, stacklevel: int
+) -> Solution:
+    """Certify what a method found, and say where it fell short."""
+    with compile_timer() as compiling:
+        certifying = time.perf_counter()
+        solution = _certify(
+            checked.problem, outcome, stop, checked.method, checked.game.losses.restore
+        )
+    checked.problem.engine.n_passes = 0.0
     ended = time.perf_counter()
     solution.timings.update(
-        check=checked - began,
-        solve=minimized - checked,
-        certify=ended - minimized,
-        compile=compiling.seconds,
-        total=ended - began,
+        check=clock.ready - clock.began,
+        solve=clock.minimized - clock.ready,
+        certify=ended - certifying,
+        compile=clock.compiling + compiling.seconds,
+        total=clock.minimized - clock.began + ended - certifying,
     )
     if not solution.success:
         warnings.warn(
@@ -329,6 +396,7 @@ def _certify(
 ) -> Solution:
     """Recompute both players' guarantees from the raw tensor."""
     engine, weights = problem.engine, outcome.weights
+    feasible = problem.feasible if outcome.feasible is None else outcome.feasible
     response = engine.best_response(weights)
     every_sample = np.arange(engine.n_samples)
     smoothing = 0.0
@@ -338,7 +406,7 @@ def _certify(
         if attack is None:
             attack = engine.strategy(every_sample, response.candidates, np.ones(engine.n_samples))
         played = engine.expected_losses(attack)
-        lower_bound = risk_lower_bound = problem.feasible.lowest(played)
+        lower_bound = risk_lower_bound = feasible.lowest(played)
     else:
         soft = problem.soft_response(weights)
         value = soft.value
@@ -347,11 +415,14 @@ def _certify(
             soft = problem.soft_response(proof)
         attack = engine.gibbs(proof, problem.alpha)
         played = soft.gradient
-        lowest = problem.feasible.lowest(played)
+        lowest = feasible.lowest(played)
         lower_bound = soft.lower_bound(proof, lowest)
         risk_lower_bound = lowest  # the gradient is the classifiers' losses under the attack
         surprise = -engine.log_prior(every_sample, response.candidates)
         smoothing = float((engine.sample_weight * problem.alpha) @ surprise)
+    if outcome.lower_bound is not None:
+        # The exact risk is no less than the entropic one.
+        lower_bound = risk_lower_bound = min(outcome.lower_bound, value)
     gap = max(value - lower_bound, 0.0)
     status = _status(gap, stop, outcome.failed)
     return Solution(
@@ -374,22 +445,15 @@ def _certify(
         spread=engine.spread,
         tolerance=stop.tolerance,
         sample_weight=engine.sample_weight,
-        prices=problem.feasible.prices(played),
+        prices=feasible.prices(played),
         constraints=problem.feasible.linear,
         attacked_losses=played,
     )
 
 
-def _infeasible(
-    game: _Game,
-    infeasibility: Infeasibility,
-    alpha: np.ndarray | None,
-    method: str,
-    began: float,
-    stacklevel: int,
-) -> Solution:
+def _infeasible(checked: _Checked, infeasibility: Infeasibility, stacklevel: int) -> Solution:
     """No solution, and why: the least value over no weights at all is infinite."""
-    shape = game.losses
+    shape = checked.game.losses
     *others, last = infeasibility.clash
     words = f"{', '.join(others)} and {last} clash" if others else f"{last} alone cannot be met"
     message = f"no weights on the simplex meet the constraints: {words}; loosen or drop one"
@@ -409,9 +473,9 @@ def _infeasible(
         nit=0,
         n_passes=0.0,
         history=(),
-        method=method,
-        alpha=_as_given(alpha),
-        timings={"total": time.perf_counter() - began},
+        method=checked.method,
+        alpha=_as_given(checked.alpha),
+        timings={"total": time.perf_counter() - checked.clock.began},
         smoothing_bound=0.0,
         risk_lower_bound=np.inf,
         spread=np.nan,

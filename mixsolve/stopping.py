@@ -89,9 +89,17 @@ class Stop:
         self._level = logging.INFO if verbose else logging.DEBUG
         self._began = time.perf_counter() if began is None else began
 
-    def part(self, tolerance: float) -> "Stop":
-        """A quiet one for a step of the same solve: same clock, another absolute tolerance."""
-        return Stop(tolerance, time_limit=self.time_limit, began=self._began)
+    def part(self, tolerance: float, enough: Callable[[State], object] | None = None) -> "Stop":
+        """A quiet one for a step of the same solve: same clock, another absolute tolerance.
+
+        Parameters
+        ----------
+        tolerance : float
+            Absolute gap.
+        enough : callable, optional
+            A callback that may end the step.
+        """
+        return Stop(tolerance, None, self.time_limit, enough, began=self._began)
 
     @property
     def gap(self) -> float:

@@ -301,6 +301,11 @@ class LossTensor(Shape):
             self.n_samples
         )
 
+    def only(self, classifiers: np.ndarray) -> "LossTensor":
+        """A copy of the losses of some classifiers alone, int64 of shape (s,); rows in memory."""
+        assert self._rows is not None
+        return LossTensor.from_rows(np.take(self._rows, classifiers, axis=1), self.offsets)
+
     def subsample(self, samples: np.ndarray) -> "LossTensor":
         """A copy of a few samples alone, int64 of shape (n,), in the same type."""
         wanted, offsets = self.row_indices(samples)

@@ -16,6 +16,7 @@ from mixsolve.threads import chunk_bounds, run_shares
 
 _GIBBS_THRESHOLD = 1e-12
 _GATHER_ENTRIES = 1 << 17
+_COPIED_BYTES = 64 << 20
 _NO_SLACK = np.empty(0)
 
 
@@ -271,6 +272,17 @@ class MemoryEngine(Rules):
         if not self.tensor.held:
             self.n_passes += self.tensor.share_read(samples)
         return MemoryEngine(self.tensor.subsample(samples), *self.restricted(samples))
+
+    def only(self, classifiers: np.ndarray) -> "MemoryEngine | None":
+        """An engine on a copy for some classifiers; None of a large tensor, or one in a file."""
+        share = classifiers.size / self.n_classifiers
+        tensor = self.tensor
+        if not tensor.held or tensor.elsewhere or self.n_bytes * share > _COPIED_BYTES:
+            return None
+        rules = self.sample_weight, self.allowed, self.prior
+        part = MemoryEngine(tensor.only(classifiers), *rules)
+        self.n_passes += share
+        return part
 
     def expected_losses(self, attack: Attack) -> np.ndarray:
         """See `Engine.expected_losses`."""

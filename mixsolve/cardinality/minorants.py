@@ -1,0 +1,103 @@
+"""Linear functions below the objective, and what they prove about mixtures of some classifiers.
+
+By duality every attack q bounds the objective of every mixture from below,
+
+    F(lam) >= <g, lam> - sum_i w_i alpha_i KL(q_i || p_i),    g = sum_i w_i E_{q_i}[l_i],
+
+without the last sum for alpha = 0. Weights sum to 1, so the constant can stand in the row: with
+r = g - constant, F(lam) >= <r, lam> on the whole simplex. The best response to lam, or its Gibbs
+strategy, gives the row that touches F at lam, for one pass. Rows found anywhere hold everywhere:
+
+    min over a set of F  >=  min over the set of max_t <r_t, lam>,
+
+a matrix game of L columns, which costs no pass at all.
+
+Reference: Kelley, The cutting-plane method for solving convex programs, 1960.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from mixsolve.feasible import FeasibleSet
+from mixsolve.problem import Problem
+from mixsolve.vertex import solve_small_game
+
+_MOST_ROWS = 4096
+_KEPT_ROWS = 2048  # of them when they have become too many: the last ones
+_NEAREST = 24  # rows of a matrix game that are highest at its centre
+_SOLVER = partial(solve_small_game, tol=1e-10, max_iter=50)
+
+
+class Minorants:
+    """Rows r (L,) with ``F(lam) >= <r, lam>`` on the simplex.
+
+    Parameters
+    ----------
+    problem : Problem
+        Whose objective F is.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._rows = np.empty((_MOST_ROWS, problem.engine.n_classifiers))
+        self._count = 0
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Those known, (T, L)."""
+        return self._rows[: self._count]
+
+    def touch(self, weights: np.ndarray) -> float:
+        """F at `weights` of shape (L,), on the simplex; its row is known from then on. One pass."""
+        value, row = self.at(weights)
+        self.add(row)
+        return value
+
+    def at(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
+        """F at `weights`, and the row that touches it there."""
+        if self._problem.alpha is None:
+            response = self._problem.engine.best_response(weights)
+            return response.value, response.gradient
+        soft = self._problem.soft_response(weights)
+        return soft.value, soft.gradient + (soft.value - float(weights @ soft.gradient))
+
+    def add(self, row: np.ndarray) -> None:
+        """Take in a row; the oldest ones are forgotten when there are too many."""
+        if self._count == _MOST_ROWS:
+            self._rows[:_KEPT_ROWS] = self._rows[_MOST_ROWS - _KEPT_ROWS :]
+            self._count = _KEPT_ROWS
+        self._rows[self._count] = row
+        self._count += 1
+
+    def single(self, fixed: np.ndarray, one_of: np.ndarray) -> np.ndarray:
+        """Bounds on mixtures of the fixed classifiers with each of some others, by single rows.
+
+        Parameters
+        ----------
+        fixed, one_of : ndarray of int64, shape (f,), (n,)
+            Classifiers.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+        """
+        base = self.rows[:, fixed].min(axis=1, initial=np.inf)[:, None]
+        return np.minimum(base, self.rows[:, one_of]).max(axis=0, initial=-np.inf)
+
+    def lowest(self, classifiers: np.ndarray, feasible: FeasibleSet) -> tuple[float, np.ndarray]:
+        """A lower bound on F over the mixtures of some classifiers, and where the rows have it.
+
+        Parameters
+        ----------
+        classifiers : ndarray of int64, shape (s,)
+            Which.
+        feasible : FeasibleSet
+            Their mixtures.
+        """
+        columns = self.rows[:, classifiers]
+        highest = np.argsort(columns.sum(axis=1))[-_NEAREST:]
+        chosen = np.union1d(columns.argmax(axis=0), highest)
+        rows = self.rows[chosen]
+        found = feasible.solve_small(_SOLVER, rows, np.array([0, chosen.size]), np.ones(1))
+        return feasible.lowest(found.dual @ rows), found.weights

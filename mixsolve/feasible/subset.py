@@ -1,0 +1,78 @@
+"""Mixtures of some classifiers only: a face of the feasible set, where all other weights are 0."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixsolve.feasible.base import FeasibleSet, Prices, SmallSolver
+
+if TYPE_CHECKING:
+    from mixsolve.small_game import Cuts, SmallSolution
+
+
+class Subset(FeasibleSet):
+    """Weights that vanish outside some classifiers.
+
+    Parameters
+    ----------
+    inner : FeasibleSet
+        What is left of the feasible set, in the weights of these classifiers alone.
+    classifiers : ndarray of int64, shape (s,)
+        Ascending.
+    n_classifiers : int
+        L.
+
+    Attributes
+    ----------
+    inner, classifiers
+        As given.
+    """
+
+    def __init__(self, inner: FeasibleSet, classifiers: np.ndarray, n_classifiers: int) -> None:
+        self.classifiers = classifiers
+        self.infeasibility = inner.infeasibility
+        self.inner = inner
+        self._size = n_classifiers
+
+    def whole(self, weights: np.ndarray) -> np.ndarray:
+        """Weights of these classifiers, (s,), as weights of all, (L,)."""
+        placed = np.zeros(self._size)
+        placed[self.classifiers] = weights
+        return placed
+
+    def project(self, point: np.ndarray) -> np.ndarray:
+        """See `FeasibleSet.project`."""
+        return self.whole(self.inner.project(point[self.classifiers]))
+
+    def lowest(self, gradient: np.ndarray) -> float:
+        """See `FeasibleSet.lowest`."""
+        return self.inner.lowest(gradient[self.classifiers])
+
+    def minimize_quadratic(
+        self, gradient: np.ndarray, hessian: np.ndarray, start: np.ndarray, ridge: float
+    ) -> np.ndarray:
+        """See `FeasibleSet.minimize_quadratic`."""
+        kept = self.classifiers
+        bend = np.ascontiguousarray(hessian[np.ix_(kept, kept)])
+        return self.whole(self.inner.minimize_quadratic(gradient[kept], bend, start[kept], ridge))
+
+    def solve_small(
+        self, solver: SmallSolver, rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray
+    ) -> "SmallSolution":
+        """See `FeasibleSet.solve_small`."""
+        from mixsolve import small_game  # which loads Numba
+
+        def on_subset(
+            rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray, cuts: "Cuts | None" = None
+        ) -> "SmallSolution":
+            limits = small_game.Cuts.none(self.classifiers.size) if cuts is None else cuts
+            return solver(rows, offsets, weight, limits)
+
+        kept = np.ascontiguousarray(rows[:, self.classifiers])
+        found = self.inner.solve_small(on_subset, kept, offsets, weight)
+        return replace(found, weights=self.whole(found.weights))
+
+    def prices(self, gradient: np.ndarray) -> Prices | None:
+        """See `FeasibleSet.prices`."""
+        return self.inner.prices(gradient[self.classifiers])
