@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mixsolve import bounds, constraints, games, perturbations, plotting
+    from mixsolve.cardinality.path import CardinalityPath, solve_cardinality_path
     from mixsolve.classifier import MixtureClassifier as MixtureClassifier
     from mixsolve.constraints import LinearConstraints
     from mixsolve.errors import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attack",
+    "CardinalityPath",
     "ConvergenceWarning",
     "LinearConstraints",
     "MissingDependencyError",
@@ -43,6 +45,7 @@ __all__ = [
     "perturbations",
     "plotting",
     "solve",
+    "solve_cardinality_path",
     "solve_path",
 ]
 
@@ -51,6 +54,7 @@ _OPTIONAL = ("MixtureClassifier",)
 
 # Where each public name lives; imported on first use, so that `import mixsolve` stays light.
 _HOMES = {
+    "cardinality.path": ("CardinalityPath", "solve_cardinality_path"),
     "classifier": _OPTIONAL,
     "constraints": ("LinearConstraints",),
     "sensitivity": ("Sensitivity",),
