@@ -97,6 +97,21 @@ def test_one_that_cannot_pay_is_refused():
     assert "reduced cost" in growth.message
 
 
+def test_one_that_is_fooled_as_soon_as_it_is_attacked_is_refused():
+    """Both pixels are within reach; the attacks on the old classifier only spared the other one."""
+    x, y = two_pixels()
+    x[:, :, :, 1] = x[:, :, :, 0]
+    pool = Mixture([line(1.0, 0.0)])
+    growth = grow(pool, (x, y), ATTACK, lambda number: line(0.0, 1.0), **options(fresh=0.0))
+    (played,) = growth.history
+    assert played.reduced_cost < -0.5
+    assert played.after == pytest.approx(1.0)
+    assert played.before == pytest.approx(1.0)
+    assert growth.added == 0
+    assert len(growth.mixture) == growth.losses.values.shape[2] == 1
+    assert "falls by" in growth.message
+
+
 def test_what_is_learnt_by_heart_is_refused():
     """Labels that say nothing: a new classifier does better on its own images, not on others."""
     draws = torch.Generator().manual_seed(1)
