@@ -256,7 +256,7 @@ class Solution:
         ------
         MixsolveError
             If shapes do not match, coefficients are missing, or constraints were given as a
-            function.
+            function, or ``max_models`` was.
 
         Examples
         --------

@@ -244,6 +244,15 @@ def test_under_a_function(losses):
     assert "classifiers" not in str(found)
 
 
+def test_with_few_models(losses):
+    few = mixsolve.solve(losses, max_models=2)
+    with pytest.raises(MixsolveError, match="max_models"):
+        few.reduced_costs(losses)
+    found = few.sensitivity(losses)
+    assert found.classifier_costs is None
+    assert found.sample_shares.sum() == pytest.approx(few.value)
+
+
 def test_what_is_refused(losses):
     plain = mixsolve.solve(losses)
     bound = mixsolve.solve(losses, constraints=expected_cost([1.0, 2.0, 3.0], 2.0))
