@@ -1,0 +1,319 @@
+"""Thousands of small games at once: `solve_batch`.
+
+A call of `mixsolve.solve` costs about a millisecond before any arithmetic. Here runs of games are
+handed to compiled kernels that read, solve and certify each of them without returning to Python,
+on all cores: constraint generation over an interior point for alpha = 0, damped Newton for
+alpha > 0, as `solve` does. Games do not touch each other, so the answers depend neither on the
+number of threads nor on what else is in the batch. A game that the kernels cannot bring within the
+tolerance is given to `mixsolve.solve`.
+"""
+
+import logging
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+
+from mixsolve.arguments import as_count, as_real
+from mixsolve.batch_games import Batch
+from mixsolve.batch_solution import BatchSolution
+from mixsolve.compilation import compile_timer
+from mixsolve.errors import ConvergenceWarning, MixsolveError
+from mixsolve.solution import Status
+from mixsolve.solver import solve
+from mixsolve.threads import run_chunks
+
+logger = logging.getLogger("mixsolve")
+
+_DEFAULT_MAX_ITER = 200
+_RUN_ENTRIES = 1 << 15  # losses of the games that a thread takes at a time
+
+
+def solve_batch(
+    losses: Any,
+    alpha: Any = 0.0,
+    *,
+    sample_weight: Any = None,
+    candidate_mask: Any = None,
+    candidate_prior: Any = None,
+    tol: float = 1e-6,
+    max_iter: int | None = None,
+    keep_attack: bool = True,
+) -> BatchSolution:
+    r"""Solve many games at once, each as `solve` does, with a certificate for each.
+
+    Game b has N samples, m candidates a sample and the L classifiers; minimised is, for each,
+
+    .. math::
+        \sum_i w_{bi} \max_j \langle \lambda, l_{bij} \rangle  \quad (\alpha = 0), \qquad
+        \sum_i w_{bi} \alpha_{bi} \log \sum_j p_{bij} e^{\langle \lambda, l_{bij} \rangle
+        / \alpha_{bi}} \quad (\alpha > 0).
+
+    Every argument has an axis of games in front, of length B or 1, or lacks it: then all games
+    share it. ``losses`` of shape (N, m, L) with ``sample_weight`` of shape (B, N) are B games on
+    the same losses, which are not copied.
+
+    Parameters
+    ----------
+    losses : array_like of shape (B, N, m, L) or (N, m, L), or list of B arrays (N_b, m_b, L)
+        Losses as `solve` takes them: any real or boolean type, of NumPy, PyTorch, JAX and so on.
+        Tensors on another device are brought to the host, some games at a time. Games of a list
+        may differ in samples and candidates.
+    alpha : float or array_like of shape (B,) or (B, N), default 0
+        Entropic regularisation: in each game 0 or positive for all samples.
+    sample_weight : array_like of shape (N,) or (B, N), optional
+        Non-negative; divided by its sum in each game. Uniform by default.
+    candidate_mask : array_like of bool, shape (N, m) or (B, N, m), optional
+        False where a candidate may not be played; its losses are not looked at.
+    candidate_prior : array_like of shape (N, m) or (B, N, m), optional
+        Base measure of the entropic games, positive; divided by its sum in each sample.
+    tol : float, default 1e-6
+        A game is solved when its certified gap is at most ``tol`` times its own spread
+        ``max(losses[b]) - min(losses[b])``.
+    max_iter : int, optional
+        Iterations for each game. With it, no game is given to `solve`.
+    keep_attack : bool, default True
+        Keep the attacker's strategies, a number for each candidate of each game. The bounds are
+        computed from them in either case.
+
+    Returns
+    -------
+    BatchSolution
+        Weights of shape (B, L) in the array type and on the device of `losses`, and a value, a
+        bound and a status for each game; ``solution[b]`` is the `Solution` of one of them.
+
+    Raises
+    ------
+    MixsolveError
+        An argument's value is wrong, in any game; the message says in which.
+    MixsolveTypeError
+        An argument's type is wrong.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Some games ended with a gap above the tolerance; says how many, and which is the first. The
+        other games are as good as ever.
+
+    Examples
+    --------
+    Two matrix games, matching pennies and one with a better second classifier:
+
+    >>> import mixsolve
+    >>> solution = mixsolve.solve_batch([[[[1.0, 0.0], [0.0, 1.0]]], [[[1.0, 0.0], [0.5, 0.25]]]])
+    >>> solution.value.round(9)
+    array([0.5 , 0.25])
+    >>> solution.weights[0].round(6), solution.success.all()
+    (array([0.5, 0.5]), True)
+    """
+    began = time.perf_counter()
+    tol = as_real("tol", tol, above=0.0)
+    limit = None if max_iter is None else as_count("max_iter", max_iter)
+    batch = Batch(losses, alpha, sample_weight, candidate_mask, candidate_prior)
+    run = _Run(batch, tol, limit, keep_attack)
+    checked = time.perf_counter()
+    with compile_timer() as compiling:
+        run.solve()
+        solved = time.perf_counter()
+        handed_on = [] if limit is not None else run.unsolved()
+        for place in handed_on:
+            run.hand_on(place)
+    ended = time.perf_counter()
+    timings = {
+        "check": checked - began,
+        "solve": solved - checked,
+        "one by one": ended - solved,
+        "compile": compiling.seconds,
+        "total": ended - began,
+    }
+    solution = run.solution(len(handed_on), timings)
+    if not solution.success.all():
+        failed = np.flatnonzero(~solution.success)
+        first = int(failed[0])
+        warnings.warn(
+            f"solve_batch ended without reaching tol in {failed.size} of {len(solution)} games, "
+            f"first in game {first}: {solution.status[first]} "
+            f"(gap {solution.gap[first]:.3g}, tolerance {solution.tolerance[first]:.3g})",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return solution
+
+
+class _Run:
+    """What the kernel fills in."""
+
+    def __init__(self, batch: Batch, tol: float, max_iter: int | None, keep_attack: bool) -> None:
+        from mixsolve.kernels import batch as kernels
+
+        self._batch = batch
+        self._tol = tol
+        self._max_iter = max_iter
+        n_games = batch.n_games
+        rows = batch.losses.shapes(0, n_games).prod(axis=1)
+        self._rows = np.concatenate([[0], np.cumsum(rows)])
+        self._weights = np.zeros((n_games, batch.losses.n_classifiers))
+        self._attacked = np.zeros_like(self._weights)
+        self._figures = np.zeros((n_games, kernels.N_FIGURES))
+        self._nit = np.zeros(n_games, dtype=np.int64)
+        self._state = np.zeros(n_games, dtype=np.int64)
+        self._attack = np.empty(int(self._rows[-1])) if keep_attack else None
+        self._status = np.empty(n_games, dtype=object)
+        self._status.fill(Status.OPTIMAL)
+
+    def solve(self) -> None:
+        """Solve all games, as many as a thread takes at a time together."""
+        if not self._batch.n_games:
+            return
+        work = self._rows * self._batch.losses.n_classifiers
+        n_runs = max(1, min(self._batch.n_games, int(work[-1]) // _RUN_ENTRIES))
+        bounds = np.unique(np.searchsorted(work, np.linspace(0, work[-1], n_runs + 1)))
+        run_chunks(lambda c: self._solve_some(int(bounds[c]), int(bounds[c + 1])), bounds.size - 1)
+        self._refuse_overflow()
+
+    def _solve_some(self, first: int, last: int) -> None:
+        from mixsolve.kernels import batch as kernels
+        from mixsolve.kernels import batch_entropic as entropic
+        from mixsolve.kernels import batch_exact as exact
+
+        batch = self._batch
+        shapes = batch.losses.shapes(first, last)
+        rows, starts = batch.losses.rows(first, last)
+        samples = np.concatenate([[0], np.cumsum(shapes[:, 0])])
+        offsets = np.concatenate([[0], np.cumsum(np.repeat(shapes[:, 1], shapes[:, 0]))])
+        attack = np.empty(0)
+        if self._attack is not None:
+            attack = self._attack[self._rows[first] : self._rows[last]]
+        alpha, state = batch.alphas(first, last), self._state[first:last]
+        state[:] = np.where(alpha[samples[:-1]] > 0, kernels.ENTROPIC, kernels.EXACT)
+        game = (
+            rows, starts, samples, offsets, batch.allowed(first, last), batch.priors(first, last),
+            batch.sample_weights(first, last), alpha,
+            self._tol, _DEFAULT_MAX_ITER if self._max_iter is None else self._max_iter,
+            self._weights[first:last], self._figures[first:last], self._attacked[first:last],
+            self._nit[first:last], state, attack,
+        )  # fmt: skip
+        if (state == kernels.ENTROPIC).any():
+            entropic.solve_entropic_games(*game)
+        if (state < kernels.SOLVED).any():
+            exact.solve_exact_games(*game)
+        if (state == kernels.STARTED).any():
+            entropic.solve_entropic_games(*game)
+
+    def _refuse_overflow(self) -> None:
+        """Raise the error for the first game with a loss, or a difference, that is not finite."""
+        from mixsolve.kernels import batch as kernels
+
+        refused = np.flatnonzero(self._state >= kernels.NOT_FINITE)
+        if not refused.size:
+            return
+        game = int(refused[0])
+        losses = self._batch.losses.game(game)
+        allowed = self._batch.allowed(game, game + 1).view(np.bool_)
+        played = (
+            allowed.reshape(losses.shape[:2]) if allowed.size else np.ones(losses.shape[:2], bool)
+        )
+        if self._state[game] == kernels.OVERFLOW:
+            lowest, highest = losses[played].min(), losses[played].max()
+            raise MixsolveError(
+                f"losses of game {game} range from {lowest} to {highest}, which overflows float64; "
+                "divide them by their largest absolute value"
+            )
+        place = tuple(map(int, np.argwhere(~np.isfinite(losses) & played[:, :, None])[0]))
+        raise MixsolveError(
+            f"losses must be finite, got {losses[place]} first at index {(game, *place)} (game, "
+            "sample, candidate, classifier); mend the loss there, or take the candidate away with "
+            "candidate_mask"
+        )
+
+    def unsolved(self) -> list[int]:
+        """Games that the kernel could not bring within the tolerance."""
+        from mixsolve.kernels import batch as kernels
+
+        return np.flatnonzero(self._state == kernels.OPEN).tolist()
+
+    def hand_on(self, place: int) -> None:
+        """Let `mixsolve.solve` try one game, and keep the better answer."""
+        from mixsolve.kernels import batch as kernels
+
+        logger.debug("game %d: the kernel's gap is too wide, solve takes over", place)
+        batch = self._batch
+        shape = batch.shape(place)
+        table = (shape.n_samples, shape.n_candidates)
+        alpha, here = batch.alphas(place, place + 1), (place, place + 1)
+        mask, prior = batch.allowed(*here).view(np.bool_), batch.priors(*here)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # one for all games follows
+            found = solve(
+                batch.losses.game(place),
+                alpha if alpha[0] > 0 else 0.0,
+                sample_weight=batch.sample_weights(*here),
+                candidate_mask=mask.reshape(table) if mask.size else None,
+                candidate_prior=prior.reshape(table) if prior.size and alpha[0] > 0 else None,
+                tol=self._tol,
+            )
+        figures = self._figures[place]
+        if not found.success:
+            self._status[place] = found.status
+        if not found.success and found.gap >= self._gap()[place]:
+            return
+        self._state[place] = kernels.SOLVED if found.success else kernels.OPEN
+        self._weights[place] = found.weights
+        self._attacked[place] = found.attacked_losses
+        self._nit[place] += found.nit
+        figures[:] = (
+            found.value, found.risk, found.lower_bound, found.risk_lower_bound,
+            found.smoothing_bound, found.spread, found.tolerance,
+            figures[kernels.N_PASSES] + found.n_passes,
+        )  # fmt: skip
+        if self._attack is not None:
+            rows = slice(*self._rows[[place, place + 1]])
+            self._attack[rows] = found.attack.dense().reshape(-1)
+
+    def _gap(self) -> np.ndarray:
+        from mixsolve.kernels import batch as kernels
+
+        above = self._figures[:, kernels.VALUE] - self._figures[:, kernels.LOWER_BOUND]
+        return np.maximum(above, 0.0)
+
+    def solution(self, n_one_by_one: int, timings: dict[str, float]) -> BatchSolution:
+        """All games' answers."""
+        from mixsolve.kernels import batch as kernels
+
+        batch, figures = self._batch, self._figures
+        for place in self.unsolved():
+            if self._max_iter is not None:
+                reached = self._nit[place] >= self._max_iter
+                self._status[place] = Status.MAX_ITER if reached else Status.FAILED
+        shapes = batch.losses.shapes(0, batch.n_games)
+        return BatchSolution(
+            weights=batch.losses.restore(self._weights),
+            value=figures[:, kernels.VALUE].copy(),
+            risk=figures[:, kernels.RISK].copy(),
+            lower_bound=figures[:, kernels.LOWER_BOUND].copy(),
+            gap=self._gap(),
+            status=self._status,
+            nit=self._nit,
+            attack=self._attacks(shapes),
+            attacked_losses=self._attacked,
+            smoothing_bound=figures[:, kernels.SMOOTHING].copy(),
+            risk_lower_bound=figures[:, kernels.RISK_LOWER_BOUND].copy(),
+            spread=figures[:, kernels.SPREAD].copy(),
+            tolerance=figures[:, kernels.TOLERANCE].copy(),
+            n_passes=figures[:, kernels.N_PASSES].copy(),
+            alpha=batch.alpha_table(),
+            sample_weight=batch.weight_table(),
+            n_one_by_one=n_one_by_one,
+            timings=timings,
+            _shapes=shapes,
+        )
+
+    def _attacks(self, shapes: np.ndarray) -> np.ndarray | list[np.ndarray] | None:
+        if self._attack is None:
+            return None
+        if self._batch.losses.even:
+            n_samples, n_candidates = self._batch.losses.shapes(0, 1)[0]
+            return self._attack.reshape(len(shapes), n_samples, n_candidates)
+        parts = np.split(self._attack, self._rows[1:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -1,0 +1,130 @@
+"""What the kernels of `solve_batch` share: how a run of games lies in memory, and its states.
+
+A run of n games shares flat arrays. Game g owns the samples ``samples[g]:samples[g + 1]``, sample i
+the rows ``offsets[i]:offsets[i + 1]``, numbered through all games, of ``allowed``, ``prior`` and
+``attack``. Its losses begin at row ``starts[g]`` of ``rows``, so that games that differ in weights
+alone read the same losses. In detail:
+
+- rows (R, L) float64, C-contiguous; starts (n,), samples (n + 1,), offsets (S + 1,) int64;
+- allowed (offsets[-1],) uint8, or empty where every candidate may be played;
+- prior (offsets[-1],) float64, the base measure up to a factor for each sample, or empty;
+- sample_weight (S,) float64, of sum 1 in each game; alpha (S,), in each game positive or 0;
+- filled in: weights (n, L), figures (n, N_FIGURES), attacked (n, L), the classifiers' losses under
+  the attack, nit and state (n,), and attack (offsets[-1],) unless it is empty.
+"""
+
+import numpy as np
+from numba import njit
+
+from mixsolve.kernels.linear_algebra import OPTIONS
+
+# The states of a game: what is to be done, ...
+EXACT, ENTROPIC, WANTS_START, STARTED = range(4)
+# ... and how it ended: the gap is within the tolerance, or above; a loss is NaN or infinite, or the
+# difference of two is.
+SOLVED, OPEN, NOT_FINITE, OVERFLOW = range(4, 8)
+
+# Columns of the figures of a game.
+VALUE, RISK, LOWER_BOUND, RISK_LOWER_BOUND, SMOOTHING, SPREAD, TOLERANCE, N_PASSES = range(8)
+N_FIGURES = 8
+
+_LARGEST = float(np.finfo(np.float64).max)  # isfinite does not survive reassociation
+_GAP = 32  # numbers
+_ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of sums over many samples
+
+
+@njit(**OPTIONS)
+def vector(size):
+    """Zeros (size,) with a gap behind them.
+
+    Compiled loops make sure at run time that their arrays do not overlap, and by bounds that are
+    rounded up. Of arrays side by side they would go another way, with another rounding, so that the
+    last bits of an answer would depend on where it lies in memory.
+    """
+    return np.zeros(size + _GAP)[:size]
+
+
+@njit(**OPTIONS)
+def table(n_rows, size):
+    """Zeros (n_rows, size), likewise."""
+    return np.zeros(n_rows * size + _GAP)[: n_rows * size].reshape((n_rows, size))
+
+
+@njit(**OPTIONS)
+def measure(rows, starts, samples, offsets, allowed, tol, figures, state, g):
+    """Spread and tolerance of game g; False, and its state says why, where there are none."""
+    first = offsets[samples[g]]
+    low = np.inf
+    high = -np.inf
+    for r in range(first, offsets[samples[g + 1]]):
+        if allowed.size and not allowed[r]:
+            continue
+        for k in range(rows.shape[1]):
+            loss = rows[starts[g] + r - first, k]
+            if not abs(loss) <= _LARGEST:  # a NaN is not either
+                state[g] = NOT_FINITE
+                return False
+            low = min(low, loss)
+            high = max(high, loss)
+    if not high - low <= _LARGEST:
+        state[g] = OVERFLOW
+        return False
+    figures[g, SPREAD] = high - low
+    figures[g, TOLERANCE] = max(tol * (high - low), _ROUNDING * max(abs(low), abs(high)))
+    return True
+
+
+@njit(**OPTIONS)
+def load(rows, start, offsets, allowed, prior, sample_weight, alpha):
+    """The part of a game that counts: rows that may be played, of samples that weigh something.
+
+    Returns their losses, where each sample begins among them, the row each was (in the run's
+    numbers), its base measure (empty for uniform), and the samples' weights and alphas.
+    """
+    n_rows = offsets[-1] - offsets[0]
+    n_samples = sample_weight.size
+    table = np.empty((n_rows, rows.shape[1]))
+    bounds = np.zeros(n_samples + 1, dtype=np.int64)
+    place = np.empty(n_rows, dtype=np.int64)
+    priors = np.empty(n_rows if prior.size else 0)
+    weight = np.empty(n_samples)
+    alphas = np.empty(n_samples)
+    kept = 0
+    used = 0
+    for i in range(n_samples):
+        if sample_weight[i] == 0.0:
+            continue
+        for r in range(offsets[i], offsets[i + 1]):
+            if allowed.size and not allowed[r]:
+                continue
+            place[used] = r
+            for k in range(rows.shape[1]):
+                table[used, k] = rows[start + r - offsets[0], k]
+            if prior.size:
+                priors[used] = prior[r]
+            used += 1
+        weight[kept] = sample_weight[i]
+        alphas[kept] = alpha[i]
+        kept += 1
+        bounds[kept] = used
+    if prior.size:
+        priors = priors[:used]
+    return table[:used], bounds[: kept + 1], place[:used], priors, weight[:kept], alphas[:kept]
+
+
+@njit(**OPTIONS)
+def spread_out(offsets, sample_weight, allowed, place, played, attack):
+    """Put the attack where the rows came from; a sample without weight plays its first candidate.
+
+    offsets (n + 1,) and sample_weight (n,) of the game; place, played (R,) of the rows that count.
+    """
+    for r in range(offsets[0], offsets[-1]):
+        attack[r] = 0.0
+    for s in range(place.size):
+        attack[place[s]] = played[s]
+    for i in range(sample_weight.size):
+        if sample_weight[i] == 0.0:
+            r = offsets[i]
+            while allowed.size and not allowed[r]:
+                r += 1
+            attack[r] = 1.0

@@ -1,0 +1,239 @@
+"""Small entropic games, each from its rows to a certified answer without leaving compiled code.
+
+    min_lam  F(lam) = sum_i w_i alpha_i log sum_j p_ij exp(<lam, l_ij> / alpha_i)
+
+over the simplex, by the damped Newton method of `mixsolve.methods.newton`: each step minimises the
+quadratic model exactly (`simplex_qp`) and is cut back until F has decreased enough. Every point
+gives the bound F(lam) - <lam, g> + min_k g_k. Where alpha is tiny beside the losses, or steps had
+to be cut back twice, the exact optimum is the better place to start from; the game is left for that
+to be found (`mixsolve.kernels.batch_exact`), and taken up again there.
+
+References: Meunier et al., ICML 2021, section 4.1; Nocedal and Wright, Numerical Optimization,
+2006, chapters 3 and 16.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from mixsolve.kernels import batch as run
+from mixsolve.kernels import passes
+from mixsolve.kernels.linear_algebra import OPTIONS
+from mixsolve.kernels.simplex_qp import minimize_quadratic
+
+_NEARLY_EXACT = 5e-4  # of the spread: below this alpha the exact optimum is a good start
+_CUTOFF = 40.0  # in units of alpha: candidates so far below the best weigh nothing
+_THRESHOLD = 1e-12  # probabilities of a Gibbs strategy that are left out
+_ARMIJO = 1e-4
+_CUT = 0.5  # share of a step below which it counts as cut back
+_MAX_CUTS = 2  # before the exact optimum is taken for a better start
+_SHORTEST = 1e-10  # share of a step
+_ROUNDING = 16 * float(np.finfo(np.float64).eps)
+_TINY = float(np.finfo(np.float64).tiny)
+_PATIENCE = 20  # iterations without a narrower gap
+_DAMPING = 0.01  # of the gap, added to all curvatures
+_FLAT = 1e-13  # of the largest curvature, likewise
+
+
+@njit(**OPTIONS)
+def _respond(rows, offsets, prior, weight, alpha, cutoff, point, gradient, hessian):
+    """F at a point; ``gradient`` (L,) and the whole ``hessian`` (L, L) are filled in."""
+    everyone = np.empty(0, dtype=np.uint8)
+    gradient[:] = 0.0
+    hessian[:, :] = 0.0
+    value = passes.soft_response(
+        rows, offsets, everyone, prior, weight, alpha, point, cutoff, gradient, hessian
+    )
+    for a in range(hessian.shape[0]):
+        for b in range(a):
+            hessian[a, b] = hessian[b, a]
+    return value
+
+
+@njit(inline="always", **OPTIONS)
+def solve_entropic(
+    rows, offsets, prior, weight, alpha, cutoff, tolerance, max_iter, started, weights, proof
+):
+    """Solve a game of positive sample weights and alphas to an absolute gap, from ``weights``.
+
+    ``weights`` and ``proof`` (L,) become the points of the lowest value and of the highest bound.
+    Returns that value and that bound, the number of iterations, and of passes over the rows. Unless
+    ``started`` says that the weights are those of the exact optimum, it gives up where steps have
+    to be cut back twice.
+    """
+    size = rows.shape[1]
+    gradient = np.empty(size)
+    hessian = np.empty((size, size))
+    ahead_gradient = np.empty(size)
+    ahead_hessian = np.empty((size, size))
+    trial = np.empty(size)
+    target = np.empty(size)
+    point = weights.copy()
+    nit = 0
+    calls = 0
+    value = np.inf
+    bound = -np.inf
+    narrowest = np.inf
+    since = 0
+    cuts = 0
+    now = 0.0
+    slope = 0.0
+    length = 1.0
+    while True:
+        # F at the next trial: the starting point, or a place along the step to the target.
+        mass = 0.0
+        for k in range(size):
+            trial[k] = point[k]
+            if calls:
+                trial[k] = max(point[k] + length * (target[k] - point[k]), 0.0)
+            mass += trial[k]
+        for k in range(size):
+            trial[k] /= mass
+        there = _respond(
+            rows, offsets, prior, weight, alpha, cutoff, trial, ahead_gradient, ahead_hessian
+        )
+        calls += 1
+        if calls > 1:
+            ahead = 0.0
+            for k in range(size):
+                ahead += ahead_gradient[k] * (target[k] - point[k])
+            wanted = now + _ARMIJO * length * min(slope, 0.0) + _ROUNDING * abs(now)
+            if there > wanted and ahead > 0.0 and length >= _SHORTEST:
+                # The slope's zero by the secant of its two values, kept away from both ends.
+                length *= min(max(slope / (slope - ahead), 0.1), 0.7)
+                continue
+        point[:] = trial
+        gradient[:] = ahead_gradient
+        hessian[:, :] = ahead_hessian
+        now = there
+        cuts += length < _CUT
+        slope = 0.0
+        for k in range(size):
+            slope += point[k] * gradient[k]
+        below = now - slope + gradient.min()
+        if now < value:
+            value = now
+            weights[:] = point
+        if below > bound:
+            bound = below
+            proof[:] = point
+        gap = value - bound
+        since += 1
+        if gap < 0.9 * narrowest:
+            narrowest = gap
+            since = 0
+        over = gap <= tolerance or since > _PATIENCE or nit >= max_iter
+        if over or (cuts >= _MAX_CUTS and not started):
+            return value, bound, nit, calls
+        nit += 1
+        largest = 0.0
+        for k in range(size):
+            largest = max(largest, hessian[k, k])
+        ridge = max(_DAMPING * (now - below), _FLAT * largest, _TINY)
+        target[:] = minimize_quadratic(gradient, hessian, point, ridge)
+        slope = 0.0
+        for k in range(size):
+            slope += gradient[k] * (target[k] - point[k])
+        length = 1.0
+
+
+@njit(**OPTIONS)
+def solve_entropic_games(
+    rows, starts, samples, offsets, allowed, prior, sample_weight, alpha, tol, max_iter,
+    weights, figures, attacked, nit, state, attack,
+):  # fmt: skip
+    """Solve the games of a run whose state is ENTROPIC, or STARTED: from the weights given.
+
+    The arguments are those of `mixsolve.kernels.batch`. A game that had better begin at its exact
+    optimum is left in the state WANTS_START.
+    """
+    size = rows.shape[1]
+    everyone = np.empty(0, dtype=np.uint8)
+    no_hessian = np.empty((0, 0))
+    proof = np.empty(size)
+    for g in range(starts.size):
+        if state[g] != run.ENTROPIC and state[g] != run.STARTED:
+            continue
+        begin = samples[g]
+        end = samples[g + 1]
+        if not run.measure(rows, starts, samples, offsets, allowed, tol, figures, state, g):
+            continue
+        table, bounds, place, priors, weight, alphas = run.load(
+            rows, starts[g], offsets[begin : end + 1], allowed, prior, sample_weight[begin:end],
+            alpha[begin:end],
+        )  # fmt: skip
+        started = state[g] == run.STARTED
+        tolerance = figures[g, run.TOLERANCE]
+        if not started:
+            weights[g] = 1.0 / size
+            if size > 1 and alphas.max() <= _NEARLY_EXACT * figures[g, run.SPREAD]:
+                state[g] = run.WANTS_START
+                continue
+        cutoff = _CUTOFF
+        if priors.size:
+            cutoff += math.log(priors.max() / priors.min())
+        value, bound, done, calls = solve_entropic(
+            table, bounds, priors, weight, alphas, cutoff, tolerance, max_iter, started,
+            weights[g], proof,
+        )  # fmt: skip
+        nit[g] += done
+        figures[g, run.N_PASSES] += calls
+        if value - bound > tolerance and not started and nit[g] < max_iter:
+            state[g] = run.WANTS_START
+            continue
+
+        gradient = attacked[g]
+        best = np.empty(weight.size, dtype=np.int64)
+        figures[g, run.RISK] = passes.best_response(
+            table, bounds, everyone, weight, weights[g], best, gradient
+        )
+        gradient[:] = 0.0
+        figures[g, run.VALUE] = passes.soft_response(
+            table, bounds, everyone, priors, weight, alphas, weights[g], cutoff, gradient,
+            no_hessian,
+        )  # fmt: skip
+        there = figures[g, run.VALUE]
+        elsewhere = False
+        for k in range(size):
+            elsewhere = elsewhere or proof[k] != weights[g, k]
+        if elsewhere:
+            gradient[:] = 0.0
+            there = passes.soft_response(
+                table, bounds, everyone, priors, weight, alphas, proof, cutoff, gradient, no_hessian
+            )
+        lowest = gradient.min()
+        for k in range(size):
+            there -= proof[k] * gradient[k]
+        figures[g, run.RISK_LOWER_BOUND] = lowest
+        figures[g, run.LOWER_BOUND] = there + lowest
+        figures[g, run.SMOOTHING] = 0.0
+        figures[g, run.N_PASSES] += (
+            4 + elsewhere
+        )  # the extremes, the certificate, the Gibbs strategy
+        for i in range(weight.size):
+            share = 1.0
+            total = np.float64(bounds[i + 1] - bounds[i])
+            if priors.size:
+                share = priors[bounds[i] + best[i]]
+                total = priors[bounds[i] : bounds[i + 1]].sum()
+            figures[g, run.SMOOTHING] += weight[i] * alphas[i] * math.log(total / share)
+        closed = figures[g, run.VALUE] - figures[g, run.LOWER_BOUND] <= tolerance
+        state[g] = run.SOLVED if closed else run.OPEN
+        if attack.size:
+            counts = np.empty(weight.size, dtype=np.int64)
+            candidates = np.empty(table.shape[0], dtype=np.int64)
+            probabilities = np.empty(table.shape[0])
+            passes.gibbs(
+                table, bounds, everyone, priors, alphas, proof, cutoff, _THRESHOLD,
+                counts, candidates, probabilities,
+            )  # fmt: skip
+            played = np.zeros(table.shape[0])
+            entry = 0
+            for i in range(weight.size):
+                for _ in range(counts[i]):
+                    played[bounds[i] + candidates[entry]] = probabilities[entry]
+                    entry += 1
+            run.spread_out(
+                offsets[begin : end + 1], sample_weight[begin:end], allowed, place, played, attack
+            )
