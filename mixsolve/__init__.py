@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mixsolve import bounds, constraints, games, perturbations, plotting
+    from mixsolve.batch import solve_batch
+    from mixsolve.batch_solution import BatchSolution
     from mixsolve.cardinality.path import CardinalityPath, solve_cardinality_path
     from mixsolve.classifier import MixtureClassifier as MixtureClassifier
     from mixsolve.constraints import LinearConstraints
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attack",
+    "BatchSolution",
     "CardinalityPath",
     "ConvergenceWarning",
     "LinearConstraints",
@@ -45,6 +48,7 @@ __all__ = [
     "perturbations",
     "plotting",
     "solve",
+    "solve_batch",
     "solve_cardinality_path",
     "solve_path",
 ]
@@ -54,6 +58,8 @@ _OPTIONAL = ("MixtureClassifier",)
 
 # Where each public name lives; imported on first use, so that `import mixsolve` stays light.
 _HOMES = {
+    "batch": ("solve_batch",),
+    "batch_solution": ("BatchSolution",),
     "cardinality.path": ("CardinalityPath", "solve_cardinality_path"),
     "classifier": _OPTIONAL,
     "constraints": ("LinearConstraints",),
