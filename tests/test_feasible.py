@@ -70,7 +70,7 @@ def random_polytope(seed):
     return LinearConstraints(A, b, E, e), size, rng
 
 
-CORPUS = range(80)
+CORPUS = range(50)
 
 
 @pytest.mark.parametrize("seed", CORPUS)
