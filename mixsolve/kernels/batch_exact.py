@@ -32,6 +32,7 @@ _LOOSE_GAP = 3e-3  # of the first round, whose rows are a guess
 _RADIUS = 0.05  # within which the first round's weights are thought to err, times L^-1/2
 _SMALL_SHARE = 0.3  # of the tolerance, left to the interior point
 _MAX_ROUNDS = 30
+_FINEST = 1e-13  # of the spread: an absolute gap that can be reached
 
 
 @njit(**OPTIONS)
@@ -290,7 +291,8 @@ def solve_exact_games(
         )  # fmt: skip
         tolerance = figures[g, run.TOLERANCE]
         if state[g] == run.WANTS_START:
-            tolerance = max(tolerance, alphas.min())
+            # A Gibbs strategy of small alpha proves little unless its weights are this near.
+            tolerance = max(alphas.min(), _FINEST * figures[g, run.SPREAD])
         played = np.empty(table.shape[0])
         _, _, done, calls = solve_exact(
             table, bounds, weight, figures[g, run.SPREAD], tolerance, max_iter, weights[g], played
