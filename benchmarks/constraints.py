@@ -192,7 +192,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     peer, faster, difference = "", "", ""
     if row.cvxpy_seconds is not None:
         peer = f"{row.cvxpy_seconds:.3g}"
-        faster = f"{row.cvxpy_seconds / constrained:.0f}"
+        least = "" if row.cvxpy_value is not None else "> "
+        faster = f"{least}{row.cvxpy_seconds / constrained:.0f}"
     if row.cvxpy_value is not None:
         difference = f"{row.value - row.cvxpy_value:.1e}"
     elif row.note:
