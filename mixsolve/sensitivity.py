@@ -304,6 +304,11 @@ def _columns(name: str, rows: Any, n_constraints: int, n_new: int) -> np.ndarray
 def _check_solved(solution: Solution) -> None:
     if solution.status is Status.INFEASIBLE:
         raise MixsolveError(f"nothing was solved: {solution.message}")
+    if solution.max_models is not None:
+        raise MixsolveError(
+            "a solution of few models says nothing about other classifiers; solve with those it "
+            "uses alone, losses[:, :, solution.weights > 0], without max_models, and ask that one"
+        )
 
 
 def _check_shape(losses: Losses, attack: Attack, name: str) -> None:

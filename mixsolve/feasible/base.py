@@ -38,9 +38,10 @@ class Infeasibility:
     upper, equal : ndarray of float64, shape (p,), (q,)
         The certificate: with y = upper >= 0 and v = equal, every weights on the simplex have
         ``y' (A_ub lam - b_ub) + v' (A_eq lam - b_eq) >= excess``, and feasible ones would have at
-        most 0. Empty for constraints that are not arrays.
+        most 0. Empty for constraints that are not arrays, and where ``max_models`` is part of the
+        clash.
     excess : float
-        Positive; NaN for constraints that are not arrays.
+        Positive; NaN in the same cases.
     """
 
     clash: tuple[str, ...]
