@@ -202,6 +202,15 @@ def test_the_attack_is_the_best_one_on_the_classifiers_chosen():
     assert under_attack.min() < with_all < solution.value  # no bound for other classifiers
 
 
+def test_the_attack_is_one_on_the_tensor_that_was_given():
+    losses = (np.random.default_rng(5).random((150, 40, 6)) < 0.2).astype(np.uint8)
+    solution = mixsolve.solve(losses, max_models=2, tol=TOL)
+    assert "presolve kept" in solution.message
+    chosen = np.flatnonzero(solution.weights)
+    under_attack = attacked_losses(losses, solution.attack)
+    assert under_attack[chosen].min() == pytest.approx(solution.value, abs=1e-6)
+
+
 @pytest.mark.parametrize("k", [6, 7, 100])
 def test_as_many_models_as_there_are_is_no_limit(k):
     losses = GAMES["continuous"]
@@ -363,6 +372,14 @@ def test_wrong_arguments_are_named():
         mixsolve.solve(losses, max_models=2, constraints=lambda weights: [weights[0] >= 0.1])
 
 
+def test_nothing_is_said_about_other_classifiers():
+    losses = GAMES["continuous"]
+    solution = mixsolve.solve(losses, max_models=2)
+    for ask in (solution.sensitivity, lambda: solution.reduced_costs(losses[..., :1])):
+        with pytest.raises(MixsolveError, match="without max_models"):
+            ask()
+
+
 def test_a_warm_start_is_a_first_mixture():
     losses, k = many_nodes()
     found = mixsolve.solve(losses, max_models=k, tol=TOL)
@@ -390,7 +407,8 @@ def test_the_path_as_a_table_and_as_arrays():
         assert row[list(support)].sum() == pytest.approx(1.0)
     lines = str(path).splitlines()
     assert len(lines) == 4
-    assert f"{path.risks[1]:.6f}" in lines[2]
+    assert f"{path.risks[1]:.6g}" in lines[2]
+    assert "closed" in lines[2]
 
 
 def test_the_path_as_a_picture():
@@ -418,6 +436,9 @@ def test_rows_are_below_the_objective_everywhere(rng, alpha):
     heights = below.rows @ points.T
     assert np.diag(heights) == pytest.approx(values, abs=1e-12)
     assert (heights.max(axis=0) <= values + 1e-12).all()
+    singles = below.single(np.array([1, 2]), np.array([0, 3]))
+    expected = [below.rows[:, [1, 2, other]].min(axis=1).max() for other in (0, 3)]
+    assert singles == pytest.approx(expected)
 
 
 def test_old_rows_are_forgotten(monkeypatch):

@@ -89,9 +89,10 @@ class CardinalityPath(Sequence[Solution]):
         lines = ["{:>6} {:>11} {:>11} {:>11} {:>8}  classifiers".format(*heads)]
         for k, solution, support in zip(self.max_models, self, self.supports, strict=True):
             numbers = solution.risk, solution.value, solution.lower_bound
-            shown = " ".join(f"{number:>11.6f}" for number in numbers)
+            shown = " ".join(f"{number:>11.6g}" for number in numbers)
             used = ", ".join(map(str, support)) if support else str(solution.status)
-            lines.append(f"{k:>6} {shown} {solution.gap:>8.1e}  {used}")
+            gap = "closed" if solution.success else f"{solution.gap:.1e}"
+            lines.append(f"{k:>6} {shown} {gap:>8}  {used}")
         return "\n".join(lines)
 
     def plot(self) -> "Figure":
