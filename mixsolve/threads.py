@@ -17,6 +17,9 @@ _MAX_CHUNKS = 64
 _MIN_CHUNK_ENTRIES = 1 << 16
 
 
+_NEVER = Event()  # of a single share: what it raises ends it
+
+
 @cache
 def n_threads() -> int:
     """Cores this process may use, or what ``MIXSOLVE_NUM_THREADS`` says."""
@@ -63,6 +66,9 @@ def run_chunks(function: Callable[[int], object], n_chunks: int) -> None:
     n_chunks : int
         Number of calls.
     """
+    if n_chunks == 1:  # a thousand times a second in small games
+        function(0)
+        return
 
     def share(chunks: range, halted: Event) -> None:
         for chunk in chunks:
@@ -89,8 +95,11 @@ def run_shares(function: Callable[[range, Event], object], n_chunks: int) -> Non
     BaseException
         What a share raises, once all have ended: none goes on in the background.
     """
-    halted = Event()
     workers = min(n_threads(), n_chunks)
+    if workers <= 1:
+        function(range(n_chunks), _NEVER)
+        return
+    halted = Event()
 
     def share(first: int) -> None:
         try:
@@ -99,9 +108,6 @@ def run_shares(function: Callable[[range, Event], object], n_chunks: int) -> Non
             halted.set()
             raise
 
-    if workers <= 1:
-        share(0)
-        return
     pool = _pool(os.getpid())
     others = [pool.submit(share, first) for first in range(1, workers)]
     try:
