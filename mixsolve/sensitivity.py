@@ -62,7 +62,7 @@ class Sensitivity:
         By how much the loss of each classifier under the attack, with what the constraints charge
         for it, is above the least of all; 0 where that is within the gap, as for those that are
         played. By so much its losses would have to fall before it is worth a weight. None under
-        constraints that were given as a function, and with ``max_models``.
+        constraints that were given as a function.
     price_ub, price_eq : ndarray of float64, shape (p,), (q,)
         By how much the value falls when an entry of ``b_ub``, of ``b_eq`` rises by 1, to first
         order.
@@ -136,11 +136,6 @@ def reduced_costs(solution: Solution, new_losses: Any, A_ub: Any, A_eq: Any) -> 
     _check_solved(solution)
     losses = open_losses(new_losses)
     _check_shape(losses, solution.attack, "new_losses")
-    if solution.max_models is not None:
-        raise MixsolveError(
-            "reduced_costs needs an attack that is good against all mixtures, and with max_models "
-            "it is against those of the chosen classifiers alone; solve without max_models"
-        )
     charges = _charges(solution)
     if charges is None:
         raise MixsolveError(
@@ -212,7 +207,7 @@ def clean_prices(solution: Solution) -> tuple[np.ndarray, np.ndarray]:
 def _charges(solution: Solution) -> np.ndarray | None:
     """The c_k of all classifiers; None where the constraints are not known as numbers."""
     prices, linear = solution.prices, solution.constraints
-    if prices is None or solution.attacked_losses is None or solution.max_models is not None:
+    if prices is None or solution.attacked_losses is None:
         return None
     if linear is None:
         return solution.attacked_losses

@@ -7,9 +7,14 @@ the first row of K being ones. With multipliers w of K (any sign), y of C and z 
 
     g + H (x - x0) + C' y - K' w - z = 0,    x_k z_k = 0,    u_r y_r = 0.
 
-Everything but x and w is eliminated, which leaves (H + Z/X + C' (Y/U) C) dx - K' dw = right-hand
-side, K dx = what is missing. Both signs of the same method serve: H = 0 is a linear program, H = I
-a projection.
+Everything but x, w and the multipliers of the rows A that seem to bind (y far above u) is
+eliminated. With the other rows B,
+
+    (H + Z/X + C_B' (Y/U)_B C_B) dx - K' dw + C_A' dy_A = right-hand side,
+    K dx = what is missing,   -C_A dx + (U/Y)_A dy_A = right-hand side:
+
+eliminated like the others, a binding row would drown all else in the matrix, in rounding. The same
+method serves many: H = 0 is a linear program, H = I a projection.
 
 Reference: Nocedal and Wright, Numerical Optimization, 2006, sections 14.2 and 16.6.
 """
@@ -21,6 +26,7 @@ from mixsolve.kernels.linear_algebra import factorise, solve
 
 _ROUNDING = 1e-15  # complementarity in units of the problem below which nothing is gained
 _MAX_ITER = 80
+_BINDING = 1e3  # times its slack: a multiplier of a row that seems to bind
 _PATIENCE = 8  # iterations without progress
 
 
@@ -80,7 +86,15 @@ def minimize_quadratic(gradient, hessian, centre, upper, equal, start):
         if best_error <= _ROUNDING or since > _PATIENCE or not np.isfinite(error):
             break
         matrix = hessian.copy()
+        binding = y > _BINDING * u
+        rows = np.empty((n_equal + np.count_nonzero(binding), size))
+        rows[:n_equal] = equal
+        n_rows = n_equal
         for r in range(n_upper):
+            if binding[r]:
+                rows[n_rows] = -upper[r]
+                n_rows += 1
+                continue
             ratio = y[r] / u[r]
             for a in range(size):
                 for b in range(a + 1):
@@ -88,11 +102,13 @@ def minimize_quadratic(gradient, hessian, centre, upper, equal, start):
         for k in range(size):
             matrix[k, k] += z[k] / x[k]
         factorise(matrix)
-        columns = np.empty((n_equal, size))
-        for e in range(n_equal):
-            columns[e] = equal[e]
+        columns = rows.copy()
+        for e in range(n_rows):
             solve(matrix, columns[e])
-        gram = equal @ columns.T
+        gram = rows @ columns.T
+        wanted = np.empty(n_rows)
+        wanted[:n_equal] = missing
+        gram.reshape(-1)[n_equal * (n_rows + 1) :: n_rows + 1] += (u / y)[binding]
         factorise(gram)
         mu = gap / (size + n_upper)
         along_x, along_u = np.zeros(size), np.zeros(n_upper)
@@ -100,14 +116,18 @@ def minimize_quadratic(gradient, hessian, centre, upper, equal, start):
         for stage in range(2):
             pull_x = (sigma * mu - along_x) / x - z
             pull_u = (sigma * mu - along_u) / u - y
-            dx = pull_x - dual_residual - upper.T @ (pull_u - y / u * primal_residual)
+            eliminated = np.where(binding, 0.0, pull_u - y / u * primal_residual)
+            dx = pull_x - dual_residual - upper.T @ eliminated
             solve(matrix, dx)
-            dw = missing - equal @ dx
-            solve(gram, dw)
-            dx += columns.T @ dw
+            wanted[n_equal:] = (u / y * pull_u - primal_residual)[binding]
+            move = wanted - rows @ dx
+            solve(gram, move)
+            dx += columns.T @ move
+            dw = move[:n_equal]
             du = primal_residual - upper @ dx
             dz = pull_x - z / x * dx
             dy = pull_u - y / u * du
+            dy[binding] = move[n_equal:]
             primal, dual = 1.0, 1.0
             for k in range(size):
                 if dx[k] < 0.0:
