@@ -45,7 +45,7 @@ def vector(size):
 
 
 @njit(**OPTIONS)
-def table(n_rows, size):
+def matrix(n_rows, size):
     """Zeros (n_rows, size), likewise."""
     return np.zeros(n_rows * size + _GAP)[: n_rows * size].reshape((n_rows, size))
 
@@ -83,12 +83,12 @@ def load(rows, start, offsets, allowed, prior, sample_weight, alpha):
     """
     n_rows = offsets[-1] - offsets[0]
     n_samples = sample_weight.size
-    table = np.empty((n_rows, rows.shape[1]))
+    table = matrix(n_rows, rows.shape[1])
     bounds = np.zeros(n_samples + 1, dtype=np.int64)
     place = np.empty(n_rows, dtype=np.int64)
-    priors = np.empty(n_rows if prior.size else 0)
-    weight = np.empty(n_samples)
-    alphas = np.empty(n_samples)
+    priors = vector(n_rows) if prior.size else np.empty(0)
+    weight = vector(n_samples)
+    alphas = vector(n_samples)
     kept = 0
     used = 0
     for i in range(n_samples):

@@ -63,13 +63,14 @@ def solve_entropic(
     to be cut back twice.
     """
     size = rows.shape[1]
-    gradient = np.empty(size)
-    hessian = np.empty((size, size))
-    ahead_gradient = np.empty(size)
-    ahead_hessian = np.empty((size, size))
-    trial = np.empty(size)
-    target = np.empty(size)
-    point = weights.copy()
+    gradient = run.vector(size)
+    hessian = run.matrix(size, size)
+    ahead_gradient = run.vector(size)
+    ahead_hessian = run.matrix(size, size)
+    trial = run.vector(size)
+    target = run.vector(size)
+    point = run.vector(size)
+    point[:] = weights
     nit = 0
     calls = 0
     value = np.inf
@@ -151,7 +152,7 @@ def solve_entropic_games(
     size = rows.shape[1]
     everyone = np.empty(0, dtype=np.uint8)
     no_hessian = np.empty((0, 0))
-    proof = np.empty(size)
+    proof = run.vector(size)
     for g in range(starts.size):
         if state[g] != run.ENTROPIC and state[g] != run.STARTED:
             continue

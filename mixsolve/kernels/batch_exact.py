@@ -53,21 +53,21 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
     slack = run.vector(n_rows)
     slack[:] = 1.0
     product = run.vector(n_rows)
-    schur = run.table(1, size * size).reshape((1, size, size))
-    towards = run.table(1, size)
-    against = run.table(1, size)
-    sums = run.table(1, 5)
-    matrix = run.table(size, size)
+    schur = run.matrix(1, size * size).reshape((1, size, size))
+    towards = run.matrix(1, size)
+    against = run.matrix(1, size)
+    sums = run.matrix(1, 5)
+    matrix = run.matrix(size, size)
     linear = run.vector(size)
     centred = run.vector(size)
     d_weights = run.vector(size)
     d_product = run.vector(size)
     reduced = run.vector(size)
     residual = run.vector(size)
-    equal = run.table(1, size)
+    equal = run.matrix(1, size)
     equal[:] = 1.0
-    columns = run.table(1, size)
-    gram = run.table(1, 1)
+    columns = run.matrix(1, size)
+    gram = run.matrix(1, 1)
     omega = run.vector(1)
     steps = run.vector(2)
     none = np.empty(0)
@@ -149,8 +149,8 @@ def _first_rows(rows, offsets, weight, kept):
     """Mark the best responses to the uniform weights and to the points half way to the vertices."""
     size = rows.shape[1]
     best = np.empty(weight.size, dtype=np.int64)
-    gradient = np.empty(size)
-    point = np.empty(size)
+    gradient = run.vector(size)
+    point = run.vector(size)
     everyone = np.empty(0, dtype=np.uint8)
     for corner in range(size + 1):
         point[:] = 1.0 / size
@@ -174,17 +174,18 @@ def solve_exact(rows, offsets, weight, spread, tolerance, max_iter, weights, dua
     n_samples = weight.size
     everyone = np.empty(0, dtype=np.uint8)
     no_slack = np.empty(0)
-    gradient = np.zeros(size)
+    gradient = run.vector(size)
     best = np.empty(n_samples, dtype=np.int64)
     kept = np.zeros(n_rows, dtype=np.bool_)
     near_samples = np.empty(n_rows, dtype=np.int64)
     near_candidates = np.empty(n_rows, dtype=np.int64)
     place = np.empty(n_rows, dtype=np.int64)
-    table = np.empty((n_rows, size))
+    table = run.matrix(n_rows, size)
     small_offsets = np.zeros(n_samples + 1, dtype=np.int64)
-    small_dual = np.empty(n_rows)
-    measured = np.empty(2)
-    point = np.full(size, 1.0 / size)
+    small_dual = run.vector(n_rows)
+    measured = run.vector(2)
+    point = run.vector(size)
+    point[:] = 1.0 / size
 
     # The pure answer: of a constant game, or one classifier, it is the solution.
     weights[:] = point
@@ -293,7 +294,7 @@ def solve_exact_games(
         if state[g] == run.WANTS_START:
             # A Gibbs strategy of small alpha proves little unless its weights are this near.
             tolerance = max(alphas.min(), _FINEST * figures[g, run.SPREAD])
-        played = np.empty(table.shape[0])
+        played = run.vector(table.shape[0])
         _, _, done, calls = solve_exact(
             table, bounds, weight, figures[g, run.SPREAD], tolerance, max_iter, weights[g], played
         )
