@@ -104,8 +104,10 @@ def solve_batch(
     >>> solution = mixsolve.solve_batch([[[[1.0, 0.0], [0.0, 1.0]]], [[[1.0, 0.0], [0.5, 0.25]]]])
     >>> solution.value.round(9)
     array([0.5 , 0.25])
-    >>> solution.weights[0].round(6), solution.success.all()
-    (array([0.5, 0.5]), True)
+    >>> solution.weights[0].round(6)
+    array([0.5, 0.5])
+    >>> solution.success.tolist()
+    [True, True]
     """
     began = time.perf_counter()
     tol = as_real("tol", tol, above=0.0)

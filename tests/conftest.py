@@ -1,6 +1,7 @@
 """Fixtures and settings shared by the tests of both packages."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -17,6 +18,10 @@ settings.register_profile(
 )
 settings.register_profile("thorough", parent=settings.get_profile("mixsolve"), max_examples=400)
 settings.load_profile(os.environ.get("MIXSOLVE_HYPOTHESIS_PROFILE", "mixsolve"))
+
+# A shell starts what it puts in the background deaf to Ctrl-C, and every child inherits that; the
+# tests of interrupted runs need to hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
