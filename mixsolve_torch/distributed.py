@@ -12,14 +12,18 @@ which is mathematics in L dimensions, runs on the first rank alone; it sends the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 import mixsolve
 from mixsolve.engines.base import Losses
-from mixsolve.engines.parts import PartsEngine
+from mixsolve.engines.deferred import DeferredAttack
+from mixsolve.engines.packed import PackedAttack
+from mixsolve.engines.parts import PartsEngine, count_bytes, shortened
+from mixsolve.engines.questions import spread_out
 from mixsolve.errors import MixsolveError
 from mixsolve.solution import Attack, Solution
 from mixsolve.tensor import even_offsets
@@ -37,14 +41,12 @@ class DistributedSolution(Solution):
     ----------
     samples : range
         This rank's samples in the numbering of `attack`, one rank after another.
+    own_attack : Attack
+        The attacker's strategy on this rank's samples alone.
     """
 
     samples: range = field(kw_only=True)
-
-    @property
-    def own_attack(self) -> Attack:
-        """The attacker's strategy on this rank's samples alone."""
-        return self.attack.part(self.samples.start, self.samples.stop)
+    own_attack: Attack = field(kw_only=True, repr=False)
 
 
 def solve_distributed(
@@ -88,7 +90,10 @@ def solve_distributed(
     -------
     DistributedSolution
         The same bits on all ranks. Its weights are of the kind, and on the device, of each rank's
-        own array; its attack is that on all samples, and `own_attack` that on this rank's.
+        own array; its attack is that on all samples, and `own_attack` that on this rank's. Of
+        alpha > 0 and more than a million candidates in all, the strategy stays on the ranks:
+        `own_attack` is computed from the rank's own losses when it is first looked at, and to look
+        at `attack` raises a `MixsolveError`.
 
     Raises
     ------
@@ -139,12 +144,19 @@ class _LossesOnRanks(Losses):
     def __init__(self, parts: RankParts, n_candidates: int, n_classifiers: int) -> None:
         super().__init__(even_offsets(int(parts.bounds[-1]), n_candidates), n_classifiers)
         self._parts = parts
+        self.attack: Any = None  # what the ranks keep, where it is not brought here
 
     def engine(
         self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray
     ) -> PartsEngine:
         """See `mixsolve.engines.Losses.engine`."""
-        return PartsEngine.open(self._parts, self, sample_weight, allowed, prior)
+        return PartsEngine.open(self._parts, self, sample_weight, allowed, prior, self._leave)
+
+    def _leave(
+        self, engine: PartsEngine, weights: np.ndarray, alpha: np.ndarray
+    ) -> Callable[[], Attack]:
+        self.attack = engine.gibbs_there(weights, alpha)
+        return _refuse_whole
 
     def restore(self, weights: np.ndarray) -> np.ndarray:
         """See `mixsolve.engines.Losses.restore`; each rank makes its own kind of array of them."""
@@ -166,14 +178,12 @@ def _solve(
             with rank.leading():
                 interrupt.let_through()
         else:
-            solution = rank.serve(interrupt)
+            found = rank.serve(interrupt)
     if wire.rank == 0:
         with rank.leading():
-            solution = _lead(RankParts(rank, bounds), share, alpha, options)
-            rank.end(solution)
-    values = {entry.name: getattr(solution, entry.name) for entry in fields(Solution)}
-    values["weights"] = share.restore(solution.weights)
-    return DistributedSolution(**values, samples=range(first, last))
+            found = _lead(RankParts(rank, bounds), share, alpha, options)
+            rank.end(found)
+    return _received(found, rank, share, range(first, last), int(bounds[-1]))
 
 
 def _meet(
@@ -197,10 +207,51 @@ def _meet(
     return share, bounds
 
 
-def _lead(parts: RankParts, share: Share, alpha: Any, options: dict[str, Any]) -> Solution:
-    """What the first rank does: run the method."""
+def _lead(
+    parts: RankParts, share: Share, alpha: Any, options: dict[str, Any]
+) -> tuple[dict[str, Any], int | None]:
+    """What the first rank does: run the method. The solution's values, and the attack's name."""
     _, n_candidates, n_classifiers = share.shape
     found = parts.ask(tell, [parts.losses, parts.given]).found
     given = join(found, parts.bounds, n_candidates)
     losses = _LossesOnRanks(parts, n_candidates, n_classifiers)
-    return mixsolve.solve(losses, given.pop("alpha", alpha), **given, **options)
+    solution = mixsolve.solve(losses, given.pop("alpha", alpha), **given, **options)
+    values = {entry.name: getattr(solution, entry.name) for entry in fields(Solution)}
+    values["sample_weight"] = shortened(solution.sample_weight)
+    values["attack"] = None if losses.attack is not None else PackedAttack.of(solution.attack)
+    parts.traffic.sent += count_bytes([values["sample_weight"], values["attack"]])
+    return values, None if losses.attack is None else losses.attack.name
+
+
+def _received(
+    found: tuple[dict[str, Any], int | None],
+    rank: Rank,
+    share: Share,
+    samples: range,
+    n_samples: int,
+) -> DistributedSolution:
+    """The solution as each rank has it."""
+    values, attack_name = found
+    n_candidates = share.shape[1]
+    if attack_name is None:
+        attack = values["attack"].unpacked()
+        own = attack.part(samples.start, samples.stop)
+    else:
+        attack = DeferredAttack(n_samples, n_candidates, _refuse_whole)
+        own = rank.kept(attack_name)
+        if own is None:  # of no samples
+            nobody = np.zeros(1, dtype=np.int64)
+            own = Attack(nobody, nobody[:0], np.empty(0), n_candidates)
+    values |= {
+        "weights": share.restore(values["weights"]),
+        "sample_weight": spread_out(values["sample_weight"], n_samples),
+        "attack": attack,
+    }
+    return DistributedSolution(**values, samples=samples, own_attack=own)
+
+
+def _refuse_whole() -> NoReturn:
+    raise MixsolveError(
+        "the attack on the samples of all ranks was left on them, for it may have an entry for "
+        "every candidate; solution.own_attack is the part of this rank, solution.samples its place"
+    )

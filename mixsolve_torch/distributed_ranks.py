@@ -73,6 +73,10 @@ class Rank:
         self._label = label
         self._kept = dict(kept)
 
+    def kept(self, name: int) -> Any:
+        """What this rank has under a name, None where a question left nothing."""
+        return self._kept[name]
+
     def serve(self, interrupt: Interrupt) -> Any:
         """Answer the first rank's questions until it has a solution; return that.
 

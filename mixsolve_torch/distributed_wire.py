@@ -104,10 +104,17 @@ class Wire:
 
     def broadcast(self, thing: Any = None, root: int = 0) -> Any:
         """Send a thing that can be pickled from one rank to all; returned on all."""
-        return self.broadcast_bytes(pickle.dumps(thing) if self.rank == root else b"", root)
+        if self.rank == root:
+            self._spread(pickle.dumps(thing), root)
+            return thing
+        return self.broadcast_bytes(b"", root)
 
     def broadcast_bytes(self, message: bytes, root: int = 0) -> Any:
         """The same of a thing that is pickled already."""
+        return pickle.loads(self._spread(message, root))
+
+    def _spread(self, message: bytes, root: int) -> Any:
+        """Bytes from one rank on all of them."""
         head = torch.zeros(_INLINE, dtype=torch.uint8)
         room = _INLINE - _LENGTH
         if self.rank == root:
@@ -117,11 +124,11 @@ class Wire:
         content = head.numpy().tobytes()
         length = int.from_bytes(content[:_LENGTH], "little")
         if length <= room:
-            return pickle.loads(content[_LENGTH : _LENGTH + length])
+            return content[_LENGTH : _LENGTH + length]
         rest = _as_tensor(message) if self.rank == root else _room_for(length)
         for piece in rest.split(_PIECE):
             self._send_all(piece, root)
-        return pickle.loads(rest.numpy().data)
+        return rest.numpy().data
 
     def send(self, message: bytes, rank: int) -> None:
         """Send bytes to one rank, which knows how many."""

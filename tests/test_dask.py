@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 import signal
 import threading
 import time
@@ -158,6 +159,25 @@ def test_weights_masks_measures_and_alpha_go_with_their_samples(place, rng):
     alpha = rng.uniform(0.05, 0.5, 60)
     given["candidate_prior"] = rng.uniform(0.1, 1.0, (60, 6))
     agrees(array, LOSSES, alpha, **given)
+
+
+@pytest.mark.parametrize("place", A_FEW, indirect=True)
+def test_a_large_gibbs_strategy_is_computed_when_it_is_looked_at(place, rng, monkeypatch):
+    monkeypatch.setattr(parts, "_SENT_CANDIDATES", 359)
+    array = da.from_array(LOSSES, chunks=CHUNKS)
+    given = rules(rng, 60, 6) | {"candidate_prior": rng.uniform(0.1, 1.0, (60, 6))}
+    alpha = rng.uniform(0.05, 0.5, 60)
+    found = mixsolve.solve(DaskLosses(array), alpha, **given)
+    known = mixsolve.solve(LOSSES, alpha, **given)
+    assert len(found.attack) == 60
+    assert "indptr" not in vars(found.attack)
+    np.testing.assert_allclose(found.attack.dense(), known.attack.dense(), atol=1e-12)
+    again = pickle.loads(pickle.dumps(found.attack))
+    assert type(again) is mixsolve.Attack
+    check_certificate(found, LOSSES, alpha, **given)
+    monkeypatch.setattr(parts, "_SENT_CANDIDATES", 360)
+    here = mixsolve.solve(DaskLosses(array), alpha, **given).attack
+    assert type(here) is mixsolve.Attack
 
 
 @pytest.mark.parametrize("place", A_FEW, indirect=True)

@@ -11,6 +11,8 @@ client of a cluster, or threads.
 
 import logging
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from math import ceil
 from typing import Any, NoReturn
 
@@ -21,6 +23,7 @@ from mixsolve.engines.base import Losses
 from mixsolve.engines.parts import Parts, PartsEngine
 from mixsolve.errors import MixsolveError
 from mixsolve.interop import ArraySource
+from mixsolve.solution import Attack
 from mixsolve.tensor import even_offsets
 
 logger = logging.getLogger("mixsolve")
@@ -50,14 +53,26 @@ class DaskLosses(Losses):
         self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray
     ) -> PartsEngine:
         """See `mixsolve.engines.Losses.engine`."""
+        rules = sample_weight, allowed, prior
+
+        def later(_: PartsEngine, *at: np.ndarray) -> Callable[[], Attack]:
+            return lambda: self._gibbs(rules, *at)
+
         parts = _open_parts(self._array)
         try:
-            engine = PartsEngine.open(parts, self, sample_weight, allowed, prior)
+            engine = PartsEngine.open(parts, self, *rules, later)
         except BaseException:
             parts.close()
             raise
         parts.losses = None  # the engines hold the blocks from here on
         return engine
+
+    def _gibbs(
+        self, rules: tuple[np.ndarray, ...], weights: np.ndarray, alpha: np.ndarray
+    ) -> Attack:
+        """The Gibbs strategy by itself, after a solve: its blocks are read again."""
+        with closing(self.engine(*rules)) as engine:
+            return engine.gibbs_here(weights, alpha)
 
     def restore(self, weights: np.ndarray) -> np.ndarray:
         """See `mixsolve.engines.Losses.restore`."""

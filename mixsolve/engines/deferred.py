@@ -1,8 +1,9 @@
 """An attack that is computed when somebody looks at it.
 
-On a tensor in a file the Gibbs strategy may need more memory than there is: on 0/1 losses nearly
-every candidate has a share. The certificate does without, since the gradient of eq. (7) is already
-the classifiers' losses under it.
+The Gibbs strategy of a tensor in a file may need more memory than there is, and that of a tensor
+spread over workers more than their links carry in the time of a solve: on 0/1 losses nearly every
+candidate has a share. The certificate does without, since the gradient of eq. (7) is already the
+classifiers' losses under it.
 """
 
 from collections.abc import Callable

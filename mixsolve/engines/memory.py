@@ -12,7 +12,7 @@ from mixsolve.engines.deferred import DeferredAttack
 from mixsolve.engines.rules import Rules
 from mixsolve.solution import Attack
 from mixsolve.tensor import LossTensor
-from mixsolve.threads import chunk_bounds, run_shares
+from mixsolve.threads import chunk_bounds, run_chunks, run_shares
 
 _GIBBS_THRESHOLD = 1e-12
 _GATHER_ENTRIES = 1 << 17
@@ -252,15 +252,29 @@ class MemoryEngine(Rules):
                 candidates,
                 probabilities,
             )
-            parts[chunk].append((candidates[:used].copy(), probabilities[:used].copy()))
+            if 2 * used < candidates.size:  # most of these arrays would lie idle
+                candidates, probabilities = candidates[:used].copy(), probabilities[:used].copy()
+            parts[chunk].append((candidates[:used], probabilities[:used]))
 
         self.each_block(work)
-        return Attack(
-            np.concatenate([[0], np.cumsum(counts)]),
-            np.concatenate([candidates for part in parts for candidates, _ in part]),
-            np.concatenate([probabilities for part in parts for _, probabilities in part]),
+        pieces = [piece for part in parts for piece in part]
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        attack = Attack(
+            indptr,
+            np.empty(indptr[-1], dtype=np.int64),
+            np.empty(indptr[-1]),
             self.tensor.n_candidates,
         )
+        ends = np.cumsum([candidates.size for candidates, _ in pieces])
+
+        def place(number: int) -> None:
+            candidates, probabilities = pieces[number]
+            there = slice(ends[number] - candidates.size, ends[number])
+            attack.candidates[there] = candidates
+            attack.probabilities[there] = probabilities
+
+        run_chunks(place, len(pieces))
+        return attack
 
     def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """See `Engine.gather`."""

@@ -8,8 +8,9 @@ of a cluster or on a rank of a distributed program. Over the wire go
 - the rows in doubt, and which samples changed their winner, for the small games that "lp" and
   "newton" solve;
 - one number a sample for the weights of the samples, a mask and a base measure, once, if they are
-  not uniform, and for the final strategy, which is part of the answer. Algorithm 1, whose answer
-  is made of the best responses, takes one number a sample in each iteration.
+  not uniform, and for the final strategy, which is part of the answer: of alpha > 0, where it may
+  have an entry for every candidate, only if it is small or when it is looked at. Algorithm 1, whose
+  answer is made of the best responses, takes one number a sample in each iteration.
 
 Where parts live, and how a question reaches them, is a `Parts`.
 """
@@ -23,6 +24,7 @@ import numpy as np
 
 from mixsolve.engines import questions
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
+from mixsolve.engines.deferred import DeferredAttack
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.engines.packed import PackedAttack
 from mixsolve.engines.placed import PlacedBestResponse, PlacedNearResponse
@@ -32,9 +34,13 @@ from mixsolve.solution import Attack
 from mixsolve.tensor import LossTensor, Shape
 
 _BROUGHT_HERE = 16 << 20  # bytes as float64: a subsample below is solved in this process
+_SENT_CANDIDATES = 1 << 20  # a Gibbs strategy on more of them stays where it is
 
 Kept = Any
 """What one question left with the parts: a handle for later questions."""
+
+Later = Callable[["PartsEngine", np.ndarray, np.ndarray], Callable[[], Attack]]
+"""Given an engine, weights and alpha: what computes the Gibbs strategy after the solve."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,8 @@ class PartsEngine(Rules):
         Memory of the losses as they are stored.
     extremes : tuple of float
         Lowest and highest loss that may be played.
+    later : Later, optional
+        Where the Gibbs strategy can be computed when it is looked at; always brought by default.
     """
 
     def __init__(
@@ -183,6 +191,7 @@ class PartsEngine(Rules):
         prior: np.ndarray,
         n_bytes: int,
         extremes: tuple[float, float],
+        later: Later | None = None,
     ) -> None:
         super().__init__(shape, sample_weight, allowed, prior)
         self.parts = parts
@@ -190,6 +199,7 @@ class PartsEngine(Rules):
         self.take_range(*extremes)
         self._engines = engines
         self._bounds = bounds
+        self._later = later
         self._placed: list[tuple[np.ndarray, Kept]] = []
 
     @classmethod
@@ -200,6 +210,7 @@ class PartsEngine(Rules):
         sample_weight: np.ndarray,
         allowed: np.ndarray,
         prior: np.ndarray,
+        later: Later | None = None,
     ) -> "PartsEngine":
         """Make an engine in every part, then tell each what all of them found.
 
@@ -211,7 +222,7 @@ class PartsEngine(Rules):
         bounds = parts.bounds
         rows = shape.offsets[bounds]
         shares = [
-            (first, _share(sample_weight, first, last), allowed[low:high], prior[low:high])
+            (first, shortened(sample_weight[first:last]), allowed[low:high], prior[low:high])
             for first, last, low, high in zip(
                 bounds[:-1].tolist(), bounds[1:].tolist(), rows[:-1], rows[1:], strict=True
             )
@@ -224,7 +235,16 @@ class PartsEngine(Rules):
             questions.place, [opened.kept], *extremes, shares=[share[1:2] for share in shares]
         )
         engine = cls(
-            parts, placed.kept, bounds, shape, sample_weight, allowed, prior, sum(n_bytes), extremes
+            parts,
+            placed.kept,
+            bounds,
+            shape,
+            sample_weight,
+            allowed,
+            prior,
+            sum(n_bytes),
+            extremes,
+            later,
         )
         engine.n_passes += 1
         return engine
@@ -263,7 +283,7 @@ class PartsEngine(Rules):
             if known is values or np.array_equal(known, values):
                 return kept
         shares = [
-            (_share(values, first, last),)
+            (shortened(values[first:last]),)
             for first, last in zip(self._bounds[:-1], self._bounds[1:], strict=True)
         ]
         kept = self._ask(questions.keep, shares=shares).kept
@@ -322,10 +342,21 @@ class PartsEngine(Rules):
         return self.remember(weights, alpha, response)
 
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
-        """See `mixsolve.engines.Engine.gibbs`."""
+        """See `mixsolve.engines.Engine.gibbs`; a large one is computed when it is looked at."""
+        if self._later is not None and self.n_rows > _SENT_CANDIDATES:
+            compute = self._later(self, weights.copy(), alpha)
+            return DeferredAttack(self.n_samples, self.shape.n_candidates, compute)
+        return self.gibbs_here(weights, alpha)
+
+    def gibbs_here(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
+        """The Gibbs strategy, brought to this process."""
         found = self._ask(questions.gibbs, weights, kept=[self._place(alpha)]).found
         self.n_passes += 1
         return PackedAttack.joined([part for part in found if part is not None]).unpacked()
+
+    def gibbs_there(self, weights: np.ndarray, alpha: np.ndarray) -> Kept:
+        """Each part's share of it, left there, to be computed when it is looked at."""
+        return self._ask(questions.gibbs_later, weights, kept=[self._place(alpha)]).kept
 
     def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """See `mixsolve.engines.Engine.gather`."""
@@ -411,12 +442,11 @@ class _PartsWinners:
         return engine._joined([None if part is None else (part,) for part in found])[0]
 
 
-def _share(values: np.ndarray, first: int, last: int) -> np.ndarray | float:
-    """A part's share of a number for each sample: one number where all are equal."""
-    share = values[first:last]
-    if share.size and (share == share[0]).all():
-        return float(share[0])
-    return share
+def shortened(values: np.ndarray) -> np.ndarray | float:
+    """A number for each sample: one number where all are equal."""
+    if values.size and (values == values[0]).all():
+        return float(values[0])
+    return values
 
 
 def _tensor(found: list[Any], offsets: np.ndarray) -> LossTensor:

@@ -7,11 +7,13 @@ to the process that solves, and what is to stay with the part.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mixsolve.engines.base import BestResponse, Condensing, Engine
+from mixsolve.engines.deferred import DeferredAttack
 from mixsolve.engines.packed import PackedAttack, narrow
 from mixsolve.errors import NonFiniteLossError
 
@@ -70,7 +72,7 @@ def open_part(
         return Answer()
     opened = open_losses(losses)
     try:
-        engine = opened.engine(_spread_out(sample_weight, opened.n_samples), allowed, prior)
+        engine = opened.engine(spread_out(sample_weight, opened.n_samples), allowed, prior)
     except NonFiniteLossError as error:
         raise error.shifted(first_sample) from None
     return Answer(found=(engine.lowest, engine.highest, engine.n_bytes), kept=engine)
@@ -78,13 +80,13 @@ def open_part(
 
 def place(engine: Any, lowest: float, highest: float, sample_weight: np.ndarray | float) -> Answer:
     """Tell a part's engine what it needs to know of the whole."""
-    weight = _spread_out(sample_weight, engine.n_samples)
+    weight = spread_out(sample_weight, engine.n_samples)
     return Answer(kept=engine.as_part(weight, lowest, highest))
 
 
 def keep(engine: Engine, values: np.ndarray | float) -> Answer:
     """Keep a number for each sample."""
-    return Answer(kept=_spread_out(values, engine.n_samples))
+    return Answer(kept=spread_out(values, engine.n_samples))
 
 
 def best_response(engine: Engine, weights: np.ndarray) -> Answer:
@@ -118,6 +120,12 @@ def soft_response(engine: Engine, alpha: np.ndarray, weights: np.ndarray, hessia
 def gibbs(engine: Engine, alpha: np.ndarray, weights: np.ndarray) -> Answer:
     """The Gibbs strategy."""
     return Answer(found=PackedAttack.of(engine.gibbs(weights, alpha)))
+
+
+def gibbs_later(engine: Any, alpha: np.ndarray, weights: np.ndarray) -> Answer:
+    """The Gibbs strategy stays, not computed yet."""
+    compute = partial(engine.gibbs, weights, alpha)
+    return Answer(kept=DeferredAttack(engine.n_samples, engine.shape.n_candidates, compute))
 
 
 def gather(engine: Engine, samples: np.ndarray, candidates: np.ndarray) -> Answer:
@@ -189,5 +197,6 @@ def _winners(engine: Any, response: BestResponse) -> np.ndarray:
     return narrow(response.candidates, engine.shape.n_candidates)
 
 
-def _spread_out(values: np.ndarray | float, n_samples: int) -> np.ndarray:
+def spread_out(values: np.ndarray | float, n_samples: int) -> np.ndarray:
+    """A number for each sample, from what `mixsolve.engines.parts.shortened` made of it."""
     return values if isinstance(values, np.ndarray) else np.full(n_samples, values)

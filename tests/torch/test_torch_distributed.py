@@ -1,8 +1,8 @@
 """One game over the ranks of torch.distributed: the answer in memory, on all of them alike."""
 
 import contextlib
+import dataclasses
 import os
-import pickle
 import re
 import signal
 import subprocess
@@ -20,6 +20,7 @@ from reference import check_certificate
 
 import mixsolve
 from mixsolve import games
+from mixsolve.engines import parts
 from mixsolve.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
 from mixsolve.methods import METHODS
 from mixsolve_torch import (
@@ -100,11 +101,22 @@ def solved(name, cuts, place, group=None, kind=torch.from_numpy):
 
 def plain(solution):
     """What must be the same on all ranks, to the bit."""
-    values = {key: value for key, value in vars(solution).items() if key != "samples"}
-    values["weights"] = np.asarray(solution.weights).tobytes()
-    attack = values.pop("attack")
-    arrays = attack.indptr, attack.candidates, attack.probabilities
-    return pickle.dumps((sorted(values.items()), [array.tobytes() for array in arrays]))
+    own = ("samples", "own_attack", "weights")
+    values = {key: value for key, value in vars(solution).items() if key not in own}
+    return bits(values | {"weights": np.asarray(solution.weights)})
+
+
+def bits(value):
+    """A value that can be compared and hashed, with every bit of its numbers."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, float):
+        return value.hex()
+    if isinstance(value, dict):
+        return tuple((key, bits(value[key])) for key in sorted(value))
+    if isinstance(value, tuple | list):
+        return tuple(map(bits, value))
+    return bits(vars(value)) if dataclasses.is_dataclass(value) else value
 
 
 def failing(function, *arguments, **options):
@@ -140,6 +152,7 @@ def on_three_ranks(rank):
     answers["counted"] = counted(rank)
     answers["warned"] = one_iteration(rank)
     answers["kept"] = kept(rank)
+    answers["left"] = left_on_its_rank(rank)
     answers["again"] = solved("exact lp", CUTS[3][0], rank)
     return answers
 
@@ -305,6 +318,20 @@ class Loud:
         return noted
 
 
+def left_on_its_rank(rank, cuts=(0, 25, 25, 60)):
+    """A Gibbs strategy that counts as large: when it is computed, and what each rank has of it."""
+    log = []
+    few, parts._SENT_CANDIDATES = parts._SENT_CANDIDATES, 359
+    try:
+        with before_answering(log.append):
+            found = solved("soft newton with rules", cuts, rank)
+    finally:
+        parts._SENT_CANDIDATES = few
+    computed = "indptr" in vars(found.own_attack)
+    whole = failing(lambda: found.attack.indptr)
+    return log, computed, whole, len(found.attack), found.samples, found.own_attack.dense()
+
+
 def counted(rank):
     """What goes on, in order: questions, and what is sent for each."""
     log = []
@@ -378,6 +405,22 @@ def test_the_answer_is_that_in_memory_and_the_same_on_all_ranks(name, three, in_
         np.testing.assert_allclose(one.weights, known.weights, atol=1e-5)
         own = [solution.own_attack.dense() for solution in found]
         np.testing.assert_array_equal(np.concatenate(own), one.attack.dense())
+
+
+def test_a_large_gibbs_strategy_stays_on_the_ranks(three, in_memory):
+    found = [answers["left"] for answers in three]
+    for log, _, (kind, words), n_samples, _, _ in found:
+        assert "gibbs_later" in log
+        assert "gibbs" not in log
+        assert kind == "MixsolveError"
+        assert "solution.own_attack is the part of this rank" in words
+        assert n_samples == 60
+    # The rank without samples has nothing to compute.
+    assert [computed for _, computed, *_ in found] == [False, True, False]
+    assert [samples for *_, samples, _ in found] == [range(25), range(25, 25), range(25, 60)]
+    dense = np.concatenate([own for *_, own in found])
+    known = in_memory["soft newton with rules"].attack.dense()
+    np.testing.assert_allclose(dense, known, atol=1e-6)
 
 
 def test_ranks_may_have_different_kinds_of_arrays(three, in_memory):
