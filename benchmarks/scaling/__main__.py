@@ -37,6 +37,9 @@ _LINK = 1.25e9  # bytes a second: 10 Gbit/s
 _DISK = 10e9
 _MACHINES = 64
 
+Kind = tuple[str, str]
+"""A place and a method."""
+
 
 def main() -> int:
     """Run everything, print, write."""
@@ -59,12 +62,15 @@ def main() -> int:
                         run = _run(path, place, workers, alpha, samples, classifiers)
                         runs.append(run)
                         console.print(_line(run, None), markup=False, highlight=False)
-    models = {
-        place: fit([run for run in runs if run["place"] == place])
-        for place in dict.fromkeys(run["place"] for run in runs)
-    }
+    kinds = dict.fromkeys(map(_kind, runs))
+    models = {kind: fit([run for run in runs if _kind(run) == kind]) for kind in kinds}
     _save(runs, models, args.out)
     return 0
+
+
+def _kind(run: dict[str, Any]) -> Kind:
+    """What the runs that a model is fitted to have in common."""
+    return run["place"], run["method"]
 
 
 def _write_game(path: Path, samples: int, classifiers: int) -> None:
@@ -138,31 +144,28 @@ def _line(run: dict[str, Any], model: Model | None) -> str:
 
 
 def _predictions(
-    runs: list[dict[str, Any]], models: dict[str, Model]
-) -> list[tuple[str, str, Prediction]]:
+    runs: list[dict[str, Any]], models: dict[Kind, Model]
+) -> list[tuple[Kind, Prediction]]:
     """1e9 samples x 100 candidates x 10 classifiers, on machines that each solve their share."""
     found = []
-    for place in ("dask", "ranks"):
-        if place not in models:
+    for kind, model in models.items():
+        if kind[0] not in ("dask", "ranks"):
             continue
-        for method in _ALPHAS.values():
-            alike = [run for run in runs if (run["place"], run["method"]) == (place, method)]
-            largest = max(alike, key=lambda run: (run["N"], run["workers"]))
-            model = fit(alike)
-            expected = predict(
-                model,
-                largest,
-                samples=1e9,
-                bytes_per_sample=4.0 * 100 * 10,
-                machines=_MACHINES,
-                disk=_DISK,
-                link=_LINK,
-            )
-            found.append((place, method, expected))
+        alike = [run for run in runs if _kind(run) == kind]
+        expected = predict(
+            model,
+            max(alike, key=lambda run: (run["N"], run["workers"])),
+            samples=1e9,
+            bytes_per_sample=4.0 * 100 * 10,
+            machines=_MACHINES,
+            disk=_DISK,
+            link=_LINK,
+        )
+        found.append((kind, expected))
     return found
 
 
-def _save(runs: list[dict[str, Any]], models: dict[str, Model], out: Path) -> None:
+def _save(runs: list[dict[str, Any]], models: dict[Kind, Model], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     lines = [
         "# Scaling",
@@ -175,39 +178,41 @@ def _save(runs: list[dict[str, Any]], models: dict[str, Model], out: Path) -> No
         "process took besides its tensor (RssAnon), `peak` its largest resident memory, mapped "
         "files included, `worker's peak` that of the largest worker or rank.",
         "",
-        "| place | GB/s of a worker | ms a round | median misfit | bytes sent a sample |",
-        "|---|---|---|---|---|",
+        "| place | method | GB/s of a worker | ms a round | median misfit | bytes sent a sample |",
+        "|---|---|---|---|---|---|",
     ]
-    for place, model in models.items():
+    for (place, method), model in models.items():
         lines.append(
-            f"| {place} | {model.bandwidth / 1e9:.1f} | {1e3 * model.latency:.2f} | "
+            f"| {place} | {method} | {model.bandwidth / 1e9:.1f} | {1e3 * model.latency:.2f} | "
             f"{100 * model.misfit:.0f} % | {model.each:.1f} |"
         )
-    predictions = _predictions(runs, models)
     lines += [
         "",
         f"## 1e9 samples x 100 candidates x 10 classifiers on {_MACHINES} machines",
         "",
         f"4 TB of float32, {_DISK / 1e9:.0f} GB/s of disk on each machine, links of "
-        f"{_LINK / 1e9:g} GB/s; passes and rounds as in the largest run above, latency as fitted.",
+        f"{_LINK / 1e9:g} GB/s; passes and rounds as in the largest run above, latency as fitted. "
+        "`cores` of the kind measured here are what each machine needs to compute as fast as its "
+        "disks read; with fewer, reading is slower in proportion.",
         "",
-        "| place | method | seconds reading | waiting | sending | GB over a link | rules |",
-        "|---|---|---|---|---|---|---|",
+        "| place | method | seconds reading | waiting | sending | GB over a link | rules | cores |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for place, method, expected in predictions:
+    for (place, method), expected in _predictions(runs, models):
         lines.append(
             f"| {place} | {method} | {expected.reading:.0f} | {expected.waiting:.2f} | "
-            f"{expected.sending:.1f} | {expected.link / 1e9:.1f} | {expected.rules} |"
+            f"{expected.sending:.1f} | {expected.link / 1e9:.1f} | {expected.rules} | "
+            f"{expected.cores:.0f} |"
         )
     lines += ["", "## Runs", "", f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
-    lines += [f"| {' | '.join(_cells(run, models[run['place']]))} |" for run in runs]
+    lines += [f"| {' | '.join(_cells(run, models[_kind(run)]))} |" for run in runs]
     lines += ["", "![measured and modelled time](scaling.png)", ""]
     write_text(out / "scaling.md", "\n".join(lines))
     write_text(out / "scaling.json", json.dumps(runs, indent=1))
     _plot(runs, models, out / "scaling.png")
 
 
-def _plot(runs: list[dict[str, Any]], models: dict[str, Model], path: Path) -> None:
+def _plot(runs: list[dict[str, Any]], models: dict[Kind, Model], path: Path) -> None:
     """Time against N and against L, a panel each: marks measured, lines modelled."""
     from benchmarks.figures.style import CYCLE, MARKS, look
 
@@ -216,20 +221,16 @@ def _plot(runs: list[dict[str, Any]], models: dict[str, Model], path: Path) -> N
 
         figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), sharey=True, layout="constrained")
         for axis, name, other, fixed in ((axes[0], "N", "L", 4), (axes[1], "L", "N", 10_000)):
-            for number, (place, model) in enumerate(models.items()):
-                chosen = sorted(
-                    (
-                        run
-                        for run in runs
-                        if (run["place"], run["workers"], run["method"]) == (place, 2, "lp")
-                        and run[other] == fixed
-                    ),
-                    key=lambda run: run[name],
-                )
+            exact = [kind for kind in models if kind[1] == "lp"]
+            for number, kind in enumerate(exact):
+                alike = [run for run in runs if _kind(run) == kind and run["workers"] == 2]
+                chosen = [run for run in alike if run[other] == fixed]
+                chosen.sort(key=lambda run: run[name])
+                model = models[kind]
                 at = [run[name] for run in chosen]
                 axis.plot(at, [model.seconds(run) for run in chosen], color=CYCLE[number])
                 measured = [run["seconds"] for run in chosen]
-                axis.plot(at, measured, MARKS[number], color=CYCLE[number], label=place)
+                axis.plot(at, measured, MARKS[number], color=CYCLE[number], label=kind[0])
             axis.set(xscale="log", yscale="log", xlabel=name, title=f"{other} = {fixed:,}")
         axes[0].set_ylabel("seconds of an exact solve, two workers")
         axes[0].legend(title="marks measured, lines modelled", title_fontsize=8)

@@ -2,9 +2,9 @@
 
     time = passes x bytes / (workers x bandwidth) + rounds x latency
 
-Bandwidth and latency are fitted for each place the tensor can be, in relative least squares, so
-that a run of a millisecond counts as much as one of a minute. What travels is fitted by itself,
-``sent = fixed + each x N``.
+Bandwidth and latency are fitted for each place the tensor can be and each method, in relative least
+squares, so that a run of a millisecond counts as much as one of a minute. What travels is fitted by
+itself, ``sent = fixed + each x N``.
 """
 
 from __future__ import annotations
@@ -83,12 +83,15 @@ class Prediction:
         Seconds: tensor off the disks, rounds, bytes over the busiest link.
     link : float
         Bytes over that link, the one to the process that solves.
+    cores : float
+        Of each machine, to compute as fast as its disks read.
     """
 
     reading: float
     waiting: float
     sending: float
     link: float
+    cores: float
 
     @property
     def rules(self) -> str:
@@ -125,5 +128,9 @@ def predict(
     share = samples * bytes_per_sample / machines
     travels = model.fixed * machines + model.each * samples
     return Prediction(
-        run["passes"] * share / disk, run["rounds"] * model.latency, travels / link, travels
+        reading=run["passes"] * share / disk,
+        waiting=run["rounds"] * model.latency,
+        sending=travels / link,
+        link=travels,
+        cores=disk / model.bandwidth,
     )
