@@ -12,10 +12,12 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.interop import ArraySource, array_source, check_dtype
 from mixsolve.reading import MappedFile, read_ahead
+from mixsolve.threads import chunk_bounds, run_chunks
 
 _KERNEL_DTYPES = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.uint8))
 _KEEP_BYTES = 16 << 20
@@ -308,9 +310,13 @@ class LossTensor(Shape):
 
     def subsample(self, samples: np.ndarray) -> "LossTensor":
         """A copy of a few samples alone, int64 of shape (n,), in the same type."""
+        if self._rows is not None and self.n_rows == self.n_samples * self.n_candidates:
+            tables = self._rows.reshape(self.n_samples, -1)
+            rows = _gathered(tables, samples, self.dtype).reshape(-1, self.n_classifiers)
+            return LossTensor.from_rows(rows, even_offsets(samples.size, self.n_candidates))
         wanted, offsets = self.row_indices(samples)
         if self._rows is not None:
-            return LossTensor.from_rows(self._rows[wanted], offsets)
+            return LossTensor.from_rows(_gathered(self._rows, wanted, self.dtype), offsets)
         parts = []
         for start, stop, rows in self._blocks_with(samples):
             here = slice(*offsets[np.searchsorted(samples, (start, stop))])
@@ -332,13 +338,30 @@ class LossTensor(Shape):
         ndarray of float64, shape (n, L)
         """
         if self._rows is not None:
-            return self._rows[self.offsets[samples] + candidates].astype(np.float64, copy=False)
+            return _gathered(self._rows, self.offsets[samples] + candidates, np.float64)
         chosen = np.empty((samples.size, self.n_classifiers))
         for start, stop, rows in self._blocks_with(samples):
             here = slice(*np.searchsorted(samples, (start, stop)))
             local = self.offsets[samples[here]] + candidates[here] - self.offsets[start]
             chosen[here] = rows[local]
         return chosen
+
+
+def _gathered(table: np.ndarray, wanted: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """Chosen rows of a table, on all cores."""
+    found = np.empty((wanted.size, table.shape[1]), dtype)
+    bounds = chunk_bounds(wanted.size, found.size)
+
+    def gather(chunk: int) -> None:
+        part = slice(bounds[chunk], bounds[chunk + 1])
+        # Clipping changes nothing, and spares a buffer that the check for wrong indices needs.
+        if table.dtype == found.dtype:
+            np.take(table, wanted[part], axis=0, out=found[part], mode="clip")
+        else:
+            found[part] = np.take(table, wanted[part], axis=0, mode="clip")
+
+    run_chunks(gather, bounds.size - 1)
+    return found
 
 
 def even_offsets(n_samples: int, n_candidates: int) -> np.ndarray:
