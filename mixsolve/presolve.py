@@ -262,7 +262,7 @@ def _keep(engine: MemoryEngine, dominance: bool, share: float) -> Kept | None:
             low, high = rows.dtype.type(engine.lowest), rows.dtype.type(engine.highest)
             used = kernels.reduce_bits(
                 rows, offsets, allowed, prior, low, high, dominance,
-                codes, candidates, mass, counts[start:stop], np.empty(n_words, dtype=np.uint64),
+                codes, candidates, mass, counts[start:stop],
             )  # fmt: skip
         else:
             used = kernels.reduce_values(

@@ -12,7 +12,7 @@ from mixsolve import tensor as tensors
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.methods import lp
 
-SIZES = [1, 3, 10, 63, 64, 65, 130, 1024]
+SIZES = [1, 3, 7, 8, 9, 16, 63, 64, 65, 130, 1024]
 TWO_VALUES = {
     "uint8": (np.uint8, 0, 1),
     "bool": (np.bool_, False, True),

@@ -12,16 +12,82 @@ For each sample i, counts[i] rows are kept: their candidates (kept), masses (mas
 words (codes) are written one sample after the other. -1 is returned when they do not fit.
 """
 
+import sys
+
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 _EMPTY = -1
+_LITTLE_ENDIAN = sys.byteorder == "little"
+_LOWEST_BITS = np.uint64(0x0101010101010101)
+# Times eight bytes of 0 and 1, it moves the lowest bit of byte b to bit 56 + b; no two bits meet.
+_TO_TOP = np.uint64(0x0102040810204080)
+
+
+@intrinsic
+def _eight_bytes(typing_context, rows, start):
+    """The bytes start:start + 8 of a contiguous array's memory as one number."""
+
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        number = context.get_value_type(types.uint64).as_pointer()
+        eight = builder.load(cgutils.pointer_add(builder, array.data, arguments[1], number))
+        eight.align = 1
+        return eight
+
+    return types.uint64(rows, start), generate
 
 
 @njit(nogil=True, cache=True)
 def _hash(value, word):
     value = (value ^ word) * np.uint64(0x9E3779B97F4A7C15)
     return value ^ (value >> np.uint64(32))
+
+
+@njit(nogil=True, cache=True)
+def _pack(rows, first, last, allowed, low, high, words):
+    """Write the words of the rows first:last; whether some loss is neither `low` nor `high`."""
+    n_classifiers = rows.shape[1]
+    strange = False
+    for r in range(first, last):
+        if allowed.size and not allowed[r]:
+            continue
+        for w in range(words.shape[1]):
+            word = np.uint64(0)
+            for k in range(64 * w, min(64 * w + 64, n_classifiers)):
+                is_high = rows[r, k] == high
+                strange |= not is_high and rows[r, k] != low
+                word |= np.uint64(is_high) << np.uint64(k - 64 * w)
+            words[r - first, w] = word
+    return strange
+
+
+@njit(nogil=True, cache=True)
+def _pack_bytes(rows, first, last, words):
+    """The same of bytes, 0 and 1, eight at a time; up to seven behind the last row are read."""
+    n_classifiers = rows.shape[1]
+    n_eights = n_classifiers >> 3
+    rest = n_classifiers & 7
+    of_this_row = (np.uint64(1) << np.uint64(8 * rest)) - np.uint64(1)
+    others = np.uint64(0)
+    for w in range(words.shape[1]):
+        end = min(8 * w + 8, n_eights)
+        for r in range(first, last):
+            word = np.uint64(0)
+            shift = np.uint64(0)
+            for b in range(8 * w, end):
+                eight = _eight_bytes(rows, r * n_classifiers + 8 * b)
+                others |= eight & ~_LOWEST_BITS
+                word |= ((eight * _TO_TOP) >> np.uint64(56)) << shift
+                shift += np.uint64(8)
+            if rest and end < 8 * w + 8:
+                eight = _eight_bytes(rows, r * n_classifiers + 8 * end) & of_this_row
+                others |= eight & ~_LOWEST_BITS
+                word |= ((eight * _TO_TOP) >> np.uint64(56)) << shift
+            words[r - first, w] = word
+    return others != 0
 
 
 @njit(nogil=True, cache=True)
@@ -33,26 +99,32 @@ def _subset(codes, small, large):
 
 
 @njit(nogil=True, cache=True)
-def _less(words, codes, entry):
-    for w in range(words.size):
-        if words[w] != codes[entry, w]:
-            return words[w] < codes[entry, w]
+def _less(words, entry, codes, other):
+    for w in range(codes.shape[1]):
+        if words[entry, w] != codes[other, w]:
+            return words[entry, w] < codes[other, w]
     return False
 
 
 @njit(nogil=True, cache=True)
-def reduce_bits(
-    rows, offsets, allowed, prior, low, high, dominance, codes, kept, mass, counts, partial
-):
+def _copy(words, entry, codes, place):
+    for w in range(codes.shape[1]):
+        codes[place, w] = words[entry, w]
+
+
+@njit(nogil=True, cache=True)
+def reduce_bits(rows, offsets, allowed, prior, low, high, dominance, codes, kept, mass, counts):
     """Distinct, and with `dominance` maximal, sets of each sample, in ascending order of words.
 
     Returns the number of rows kept, -1 if there was no room, -2 if some loss is neither `low` nor
-    `high`. `partial` is scratch for one row's words.
+    `high`.
 
-    Memory walk: every row once; the table of a sample's distinct sets stays in cache.
+    Memory walk: every row once; a sample's words and the table of its distinct ones stay in cache.
     """
-    n_classifiers = rows.shape[1]
     n_words = codes.shape[1]
+    n_whole = 0  # rows behind which there are seven bytes
+    if _LITTLE_ENDIAN and rows.itemsize == 1 and low == 0 and high == 1 and allowed.size == 0:
+        n_whole = rows.shape[0] - 1 - 7 // rows.shape[1]
     longest = 0
     for i in range(offsets.size - 1):
         longest = max(longest, offsets[i + 1] - offsets[i])
@@ -61,33 +133,32 @@ def reduce_bits(
         size *= 2
     table = np.full(size, _EMPTY, dtype=np.int64)
     slots = np.empty(longest, dtype=np.int64)
+    words = np.empty((longest, n_words), dtype=np.uint64)
+    moving = np.empty((1, n_words), dtype=np.uint64)
     used = 0
     for i in range(offsets.size - 1):
         first = offsets[i] - offsets[0]
         last = offsets[i + 1] - offsets[0]
         begin = used
+        if last <= n_whole:
+            strange = _pack_bytes(rows, first, last, words)
+        else:
+            strange = _pack(rows, first, last, allowed, low, high, words)
+        if strange:
+            return -2
         for r in range(first, last):
             if allowed.size and not allowed[r]:
                 continue
-            strange = False
             key = np.uint64(0)
             for w in range(n_words):
-                word = np.uint64(0)
-                for k in range(64 * w, min(64 * w + 64, n_classifiers)):
-                    is_high = rows[r, k] == high
-                    strange |= not is_high and rows[r, k] != low
-                    word |= np.uint64(is_high) << np.uint64(k - 64 * w)
-                partial[w] = word
-                key = _hash(key, word)
-            if strange:
-                return -2
+                key = _hash(key, words[r - first, w])
             share = prior[r] if prior.size else 1.0
             slot = np.int64(key & np.uint64(size - 1))
             while table[slot] != _EMPTY:
                 entry = table[slot]
                 same = True
                 for w in range(n_words):
-                    same &= codes[entry, w] == partial[w]
+                    same &= codes[entry, w] == words[r - first, w]
                 if same:
                     break
                 slot = (slot + 1) & (size - 1)
@@ -98,7 +169,7 @@ def reduce_bits(
                 return -1
             table[slot] = used
             slots[used - begin] = slot
-            codes[used] = partial
+            _copy(words, r - first, codes, used)
             kept[used] = r - first
             mass[used] = share
             used += 1
@@ -116,21 +187,21 @@ def reduce_bits(
                 slots[entry - begin] = 1 if maximal else 0
             for entry in range(begin, end):
                 if slots[entry - begin]:
-                    codes[used] = codes[entry]
+                    _copy(codes, entry, codes, used)
                     kept[used] = kept[entry]
                     mass[used] = mass[entry]
                     used += 1
         for entry in range(begin + 1, used):  # insertion sort: few rows are left
-            partial[:] = codes[entry]
+            _copy(codes, entry, moving, 0)
             candidate = kept[entry]
             share = mass[entry]
             place = entry
-            while place > begin and _less(partial, codes, place - 1):
-                codes[place] = codes[place - 1]
+            while place > begin and _less(moving, 0, codes, place - 1):
+                _copy(codes, place - 1, codes, place)
                 kept[place] = kept[place - 1]
                 mass[place] = mass[place - 1]
                 place -= 1
-            codes[place] = partial
+            _copy(moving, 0, codes, place)
             kept[place] = candidate
             mass[place] = share
         counts[i] = used - begin
