@@ -6,6 +6,7 @@ the same state, in blocks into one reused buffer by as many threads as the solve
 that no page of the file is in memory, which is asked of the system (mincore). At a ratio of 1 a
 solve costs what reading the file once a pass does. A file that fits in memory is cold in the first
 pass alone, so `ratio` is seconds / (one read in its state + the other passes warm), the sterner.
+`off memory` is how far the value, or a weight, is from what the same losses in memory give.
 
 `--gigabytes 8` is the size that must not need a gigabyte of memory; files lie in --folder.
 """
@@ -65,6 +66,7 @@ class Row:
     private_megabytes: float
     value: float
     gap: float
+    off_memory: float
 
 
 def draws(name: str, n_samples: int) -> Iterator[np.ndarray]:
@@ -189,6 +191,8 @@ import json, sys, time
 import numpy as np, mixsolve
 from mixsolve.commands.arrays import load_array
 losses, alpha = load_array(sys.argv[1], "losses"), float(sys.argv[2])
+if sys.argv[3] == "memory":
+    losses = np.array(losses[:])
 mixsolve.solve(np.random.default_rng(0).integers(0, 2, (3000, 20, 10), np.uint8), alpha)
 mixsolve.solve(np.random.default_rng(0).random((9000, 20, 10), np.float32), alpha)
 began = time.perf_counter()
@@ -196,14 +200,15 @@ solution = mixsolve.solve(losses, alpha)
 seconds = time.perf_counter() - began
 names = ("value", "gap", "n_passes")
 found = {name: getattr(solution, name) for name in names}
+found["weights"] = solution.weights.tolist()
 print(json.dumps(found | {"shape": losses.shape, "seconds": seconds}))
 """
 
 
-def solve(path: Path, alpha: float) -> tuple[dict[str, Any], float]:
+def solve(path: Path, alpha: float, where: str = "file") -> tuple[dict[str, Any], float]:
     """What a solve found in what time, and the most private memory that it had, in bytes."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _SOLVE, str(path), str(alpha)],
+        [sys.executable, "-c", _SOLVE, str(path), str(alpha), where],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -220,10 +225,15 @@ def solve(path: Path, alpha: float) -> tuple[dict[str, Any], float]:
     return json.loads(out), most
 
 
+def _answer(found: dict[str, Any]) -> np.ndarray:
+    return np.array([found["value"], *found["weights"]])
+
+
 def measure(title: str, path: Path, alpha: float, repeats: int) -> list[Row]:
     """A row for the cold file, and one for the warm."""
     figures: dict[str, list[tuple[float, ...]]] = {"cold": [], "warm": []}
-    found: dict[str, Any] = {}
+    answer = _answer(solve(path, alpha, "memory")[0])
+    off_memory = 0.0
     for _ in range(repeats):
         evict(path)
         cold = read_once(path)
@@ -232,6 +242,7 @@ def measure(title: str, path: Path, alpha: float, repeats: int) -> list[Row]:
             if state == "cold":
                 evict(path)
             found, memory = solve(path, alpha)
+            off_memory = max(off_memory, float(np.abs(_answer(found) - answer).max()))
             seconds, passes = found["seconds"], found["n_passes"]
             expected = read + (passes - 1.0) * warm
             figures[state].append((read, seconds, passes, seconds / expected, memory))
@@ -244,7 +255,7 @@ def measure(title: str, path: Path, alpha: float, repeats: int) -> list[Row]:
         spread = [min(ratios), max(ratios)]
         rows.append(
             Row(title, found["shape"], gigabytes, alpha, state, read, seconds, passes, ratio,
-                spread, most, found["value"], found["gap"])
+                spread, most, found["value"], found["gap"], off_memory)
         )  # fmt: skip
     return rows
 
@@ -252,6 +263,7 @@ def measure(title: str, path: Path, alpha: float, repeats: int) -> list[Row]:
 _COLUMNS = (
     "file", "shape", "GB", "alpha", "state", "read once [s]", "solve [s]", "passes",
     "solve / (passes x read)", "ratio", "from - to", "private MB", "value",
+    "off memory",
 )  # fmt: skip
 
 
@@ -271,6 +283,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.ratio_range[0]:.2f} - {row.ratio_range[1]:.2f}",
         f"{row.private_megabytes:.0f}",
         f"{row.value:.9g}",
+        f"{row.off_memory:.0e}",
     )
 
 
@@ -318,7 +331,8 @@ def _save(out: Path, name: str, rows: list[Row], repeats: int) -> None:
         f"the file in the same state in blocks of {BLOCK >> 20} MiB with {n_threads()} threads. A "
         "file that fits in memory is cold in its first pass alone: `ratio` is solve / (one read in "
         "its state + the other passes warm), `from - to` its extremes, and `private MB` the most "
-        "private memory (RssAnon) of all runs.",
+        "private memory (RssAnon) of all runs. `off memory` is how far the value, or a weight, is "
+        "from what the same losses in memory give.",
         "",
         "| " + " | ".join(_COLUMNS) + " |",
         "|" + "---|" * len(_COLUMNS),
