@@ -11,8 +11,6 @@ image counts by the exact probability that a network drawn from the mixture is r
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import sys
 import time
 from collections.abc import Mapping
@@ -24,9 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-import mixsolve
-from benchmarks.solvers import RESULTS
-from mixsolve.files import write_text
+from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve_torch import PGD, Attack, Mixture, build_losses, digits, digits_cnn, fit
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.bootstrap import Estimate, bootstrap
@@ -190,23 +186,24 @@ def _save(
     orders: list[dict],
     seconds: float,
 ) -> None:
-    lines = [
+    page = [
         "# Attacks on mixtures",
         "",
-        f"{header}. Written by `python -m benchmarks.attack_table` on {time.strftime('%Y-%m-%d')}: "
-        f"mixsolve {mixsolve.__version__}, PyTorch {torch.__version__}, Python "
-        f"{platform.python_version()}, {seconds:.0f} s on one thread. In brackets the "
+        f"{header}. {origin('attack_table', f'PyTorch {torch.__version__}')}; {seconds:.0f} s on "
+        "one thread. In brackets the "
         f"{100 * _LEVEL:g} % bootstrap interval over images. Every attack runs alone; `standard` "
         "is the suite. Lower is a stronger attack.",
         "",
-        f"| attack | {' | '.join(cells)} |",
-        f"|---|{'---|' * len(cells)}",
+        *markdown_table(
+            ["attack", *cells],
+            [
+                [name, *(own[name].percent() for own in cells.values())]
+                for name in next(iter(cells.values()))
+            ],
+        ),
+        "",
+        *(f"- {_sentence(order)}" for order in orders),
     ]
-    for name in next(iter(cells.values())):
-        row = " | ".join(own[name].percent() for own in cells.values())
-        lines.append(f"| {name} | {row} |")
-    lines += ["", *(f"- {_sentence(order)}" for order in orders), ""]
-    write_text(out / "attack_table.md", "\n".join(lines))
     content = {
         "header": header,
         "accuracies": {
@@ -216,7 +213,7 @@ def _save(
         "orders": orders,
         "seconds": round(seconds, 1),
     }
-    write_text(out / "attack_table.json", json.dumps(content, indent=1))
+    save(out, "attack_table", page, content)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -29,9 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-import mixsolve
-from benchmarks.solvers import RESULTS
-from mixsolve.files import write_text
+from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve_torch import PGD, Mixture, digits_cnn
 from mixsolve_torch.attacks import frozen
 from mixsolve_torch.models import resnet18
@@ -197,30 +192,20 @@ def main() -> int:
 
 
 def _save(out: Path, figures: list[Figure], threads: int) -> None:
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), {threads} thread(s)"
+    devices = [f"PyTorch {torch.__version__}", f"{threads} thread(s)"]
     if torch.cuda.is_available():
-        machine += f", {torch.cuda.get_device_name()}"
-    lines = [
+        devices.append(torch.cuda.get_device_name())
+    page = [
         f"# PGD-{STEPS} on a mixture beside its bare networks",
         "",
-        f"Written by `python -m benchmarks.attacks` on {time.strftime('%Y-%m-%d')}: mixsolve "
-        f"{mixsolve.__version__}, PyTorch {torch.__version__}, Python "
-        f"{platform.python_version()}, {machine}. `ratio` is the median over pairs of runs of "
+        f"{origin('attacks', *devices)}. `ratio` is the median over pairs of runs of "
         f"PGD's time over that of {STEPS} L forward and input-gradient passes of the same "
         f"networks; the aim is at most {TARGET}.",
         "",
-        "| " + " | ".join(HEAD) + " |",
-        "|" + "---|" * len(HEAD),
-        *("| " + " | ".join(_cells(figure)) + " |" for figure in figures),
-        "",
+        *markdown_table(HEAD, map(_cells, figures)),
     ]
-    write_text(out / "attacks.md", "\n".join(lines))
-    write_text(
-        out / "attacks.json",
-        json.dumps(
-            {"machine": machine, "figures": [asdict(figure) for figure in figures]}, indent=1
-        ),
-    )
+    numbers = {"machine": ", ".join(devices), "figures": [asdict(figure) for figure in figures]}
+    save(out, "attacks", page, numbers)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ radii, the uniform one and the one that is optimal against the exact attacker.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
 from pathlib import Path
 
@@ -21,8 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import mixsolve
-from benchmarks.solvers import RESULTS
-from mixsolve.files import write_text
+from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve.linear_game import paper2d_exact
 from mixsolve_torch import APGD, ARC, PGD, Attack, Mixture, Standard, Subset, expected_loss
 from mixsolve_torch.linear_images import linear_images
@@ -112,27 +109,18 @@ def main() -> None:
     worst = {name: max(row["attacks"][name]["shortfall"] for row in rows) for name in names}
     sentence = "Largest shortfall: " + ", ".join(f"{n} {v:.2f}" for n, v in worst.items()) + "."
     Console().print(sentence, highlight=False)
-    lines = [
+    page = [
         "# Attacks against the exact attack",
         "",
-        f"{header}. Written by `python -m benchmarks.attacks_exact` on "
-        f"{time.strftime('%Y-%m-%d')}: mixsolve {mixsolve.__version__}, PyTorch "
-        f"{torch.__version__}, Python {platform.python_version()}, one thread. Every attack starts "
-        "from one draw; in brackets the number of classifiers of positive weight. APGD-DLR, which "
-        "needs three classes, is no part of `standard` here.",
+        f"{header}. {origin('attacks_exact', f'PyTorch {torch.__version__}')}, one thread. Every "
+        "attack starts from one draw; in brackets the number of classifiers of positive weight. "
+        "APGD-DLR, which needs three classes, is no part of `standard` here.",
         "",
-        f"| eps | weights | exact risk | {' | '.join(names)} |",
-        f"|---|---|---|{'---|' * len(names)}",
-        *(f"| {' | '.join(cell)} |" for cell in cells),
+        *markdown_table(["eps", "weights", "exact risk", *names], cells),
         "",
         sentence,
-        "",
     ]
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_text(args.out / "attacks_exact.md", "\n".join(lines))
-    write_text(
-        args.out / "attacks_exact.json", json.dumps({"header": header, "rows": rows}, indent=1)
-    )
+    save(args.out, "attacks_exact", page, {"header": header, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -7,22 +7,18 @@ says what is saved besides the use of more cores.
 """
 
 import argparse
-import json
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 
 from rich.console import Console
 
 import mixsolve
+from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve import games
-from mixsolve.files import write_text
 from mixsolve.threads import n_threads
 
-RESULTS = Path(__file__).parent / "results"
 BATCHES = ((1000, 64, 8, 4), (10_000, 16, 4, 3), (100, 512, 16, 6))
 ALPHAS = (0.0, 0.05)
 LOOPED = 100  # games of a batch that the loop solves in a repeat
@@ -83,28 +79,36 @@ def clock(work: Callable[[], object], n_games: int) -> tuple[float, float]:
     return 1e6 * wall / n_games, 1e6 * processor / n_games
 
 
-def markdown(rows: list[Row], repeats: int, note: str) -> str:
-    lines = [
+_HEAD = (
+    "games, N, m, L", "alpha", "loop", "batch", "times faster (range)", "processor: loop", "batch",
+    "times less", "one by one", "largest gap / M",
+)  # fmt: skip
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        " x ".join(map(str, row.shape)),
+        f"{row.alpha:g}",
+        f"{row.loop:.0f}",
+        f"{row.batch:.1f}",
+        f"{row.ratio:.1f} ({row.ratio_range[0]:.1f} to {row.ratio_range[1]:.1f})",
+        f"{row.loop_processor:.0f}",
+        f"{row.batch_processor:.1f}",
+        f"{row.loop_processor / row.batch_processor:.1f}",
+        str(row.one_by_one),
+        f"{row.largest_gap:.1e}",
+    ]
+
+
+def markdown(rows: list[Row], repeats: int, note: str) -> list[str]:
+    return [
         "# Batches of games against a loop",
         "",
-        f"Gamma games, tol 1e-6, microseconds a game: medians of {repeats} repeats. Written by "
-        f"`python -m benchmarks.batch` on {time.strftime('%Y-%m-%d')}: mixsolve "
-        f"{mixsolve.__version__}, Python {platform.python_version()}, {n_threads()} threads."
-        + (f" {note}" if note else ""),
+        f"Gamma games, tol 1e-6, microseconds a game: medians of {repeats} repeats. "
+        f"{origin('batch')}, {n_threads()} threads." + (f" {note}" if note else ""),
         "",
-        "| games, N, m, L | alpha | loop | batch | times faster (range) | processor: loop | batch "
-        "| times less | one by one | largest gap / M |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        *markdown_table(_HEAD, map(_cells, rows)),
     ]
-    lines += [
-        f"| {' x '.join(map(str, row.shape))} | {row.alpha:g} | {row.loop:.0f} | {row.batch:.1f} | "
-        f"{row.ratio:.1f} ({row.ratio_range[0]:.1f} to {row.ratio_range[1]:.1f}) | "
-        f"{row.loop_processor:.0f} | {row.batch_processor:.1f} | "
-        f"{row.loop_processor / row.batch_processor:.1f} | {row.one_by_one} | "
-        f"{row.largest_gap:.1e} |"
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -113,10 +117,9 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what to say about the machine")
     given = parser.parse_args()
     rows = [measure(shape, alpha, given.repeats) for shape in BATCHES for alpha in ALPHAS]
-    text = markdown(rows, given.repeats, given.note)
-    write_text(RESULTS / "batch.md", text)
-    write_text(RESULTS / "batch.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    Console().print(text, markup=False, soft_wrap=True)
+    page = markdown(rows, given.repeats, given.note)
+    save(RESULTS, "batch", page, [asdict(row) for row in rows])
+    Console().print("\n".join(page), markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import ctypes
 import json
 import mmap
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -32,13 +31,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import mixsolve
+from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve import games
 from mixsolve.commands.arrays import load_array
-from mixsolve.files import write_text
 from mixsolve.threads import n_threads
 
-RESULTS = Path(__file__).parent / "results"
 BLOCK = 8 << 20  # bytes
 ALPHAS = (0.0, 0.01)
 GAMES = {  # candidates, classifiers, type
@@ -297,7 +294,6 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where the files are written meanwhile")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for name, (n_candidates, n_classifiers, dtype) in GAMES.items():
         per_sample = n_candidates * n_classifiers * np.dtype(dtype).itemsize
@@ -322,25 +318,19 @@ def _show(rows: list[Row]) -> None:
 
 
 def _save(out: Path, name: str, rows: list[Row], repeats: int) -> None:
-    lines = [
+    page = [
         "# Tensors in files",
         "",
-        f"Written by `python -m benchmarks.blocks` on {time.strftime('%Y-%m-%d')}: mixsolve "
-        f"{mixsolve.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores "
-        f"({platform.machine()}), tolerance 1e-6 M. Medians of {repeats} runs, each after reading "
-        f"the file in the same state in blocks of {BLOCK >> 20} MiB with {n_threads()} threads. A "
+        f"{origin('blocks')}, tolerance 1e-6 M. Medians of {repeats} runs, each after reading the "
+        f"file in the same state in blocks of {BLOCK >> 20} MiB with {n_threads()} threads. A "
         "file that fits in memory is cold in its first pass alone: `ratio` is solve / (one read in "
         "its state + the other passes warm), `from - to` its extremes, and `private MB` the most "
         "private memory (RssAnon) of all runs. `off memory` is how far the value, or a weight, is "
         "from what the same losses in memory give.",
         "",
-        "| " + " | ".join(_COLUMNS) + " |",
-        "|" + "---|" * len(_COLUMNS),
-        *("| " + " | ".join(cells(row)) + " |" for row in rows),
-        "",
+        *markdown_table(_COLUMNS, map(cells, rows)),
     ]
-    write_text(out / f"{name}.md", "\n".join(lines))
-    write_text(out / f"{name}.json", json.dumps([asdict(row) for row in rows], indent=1))
+    save(out, name, page, [asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

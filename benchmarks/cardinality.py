@@ -10,8 +10,6 @@ Every solve runs in a process of its own, once, kernels loaded before the clock 
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -25,10 +23,9 @@ import numpy as np
 from rich.console import Console
 
 import mixsolve
+from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve import games
-from mixsolve.files import write_text
 
-RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 1e-6
 MODELS = (1, 2, 3, 4, 5)
 GRACE = 120.0  # seconds for imports and building the program, besides the time limit
@@ -176,24 +173,17 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _save(out: Path, rows: list[Row], limit: float) -> None:
-    lines = [
+    page = [
         "# Few models",
         "",
-        f"Written by `python -m benchmarks.cardinality` on {time.strftime('%Y-%m-%d')}: mixsolve "
-        f"{mixsolve.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores "
-        f"({platform.machine()}). Tolerance {TOLERANCE:g} M, {limit:g} s for each solve: a gap "
+        f"{origin('cardinality')}. Tolerance {TOLERANCE:g} M, {limit:g} s for each solve: a gap "
         "above the tolerance means that they were over. `nodes` are those examined, `passes` those "
         "over the tensor as given. `milp` is SciPy's (HiGHS) on the whole game, of which it sees "
-        "distinct candidates only; - where it found nothing in time. One run each, with other work "
-        "on the machine.",
+        "distinct candidates only; - where it found nothing in time. One run each.",
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(_cells(row)) + " |" for row in rows),
-        "",
+        *markdown_table(COLUMNS, map(_cells, rows)),
     ]
-    write_text(out / "cardinality.md", "\n".join(lines))
-    write_text(out / "cardinality.json", json.dumps([asdict(row) for row in rows], indent=1))
+    save(out, "cardinality", page, [asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ to the weights, at its default tolerances. Written to `benchmarks/results/constr
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -24,11 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 import mixsolve
+from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve import LinearConstraints, games
 from mixsolve.constraints import expected_cost, weight_bounds
-from mixsolve.files import write_text
 
-RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 1e-6
 REPEATS = 15
 GRACE = 120.0  # seconds for imports, building the game and compiling, besides the time limit
@@ -211,23 +209,17 @@ def _spread(seconds: list[float]) -> str:
 
 
 def _save(out: Path, rows: list[Row]) -> None:
-    lines = [
+    page = [
         "# Solving under constraints",
         "",
-        f"Written by `python -m benchmarks.constraints` on {time.strftime('%Y-%m-%d')}: mixsolve "
-        f"{mixsolve.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores "
-        f"({platform.machine()}), load {os.getloadavg()[1]:.1f} over the last five minutes. "
+        f"{origin('constraints')}, load {os.getloadavg()[1]:.1f} over the last five minutes. "
         f"Tolerance {TOLERANCE:g} M; median (least to most) of {REPEATS} solves. `per pass` is the "
         "ratio of seconds per pass over the tensor; cvxpy's seconds are from the array to the "
         "weights, Clarabel inside, once.",
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(_cells(row)) + " |" for row in rows),
-        "",
+        *markdown_table(COLUMNS, map(_cells, rows)),
     ]
-    write_text(out / "constraints.md", "\n".join(lines))
-    write_text(out / "constraints.json", json.dumps([asdict(row) for row in rows], indent=1))
+    save(out, "constraints", page, [asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

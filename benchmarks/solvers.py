@@ -7,13 +7,9 @@ them, and to one best-response pass over the tensor, carry over to other machine
 """
 
 import argparse
-import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,13 +17,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-import mixsolve
 from benchmarks import latency
+from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve import games
 from mixsolve.bench import report, runner
-from mixsolve.files import write_text
 
-RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 1e-8
 ALPHAS = (1.0, 0.1, 0.01, 0.001, 0.0001)  # of M
 CONES = ("cvxpy", "clarabel", "scs")  # out of reach for the entropic problem on large tensors
@@ -97,25 +91,21 @@ def _save(
     panels: dict[str, tuple[list[runner.Row], float]],
     figures: dict[str, str],
 ) -> None:
-    lines = [
+    page = [
         f"# Solvers on the {suite} problem",
         "",
-        f"Written by `python -m benchmarks.solvers {suite}` on {time.strftime('%Y-%m-%d')}: "
-        f"mixsolve {mixsolve.__version__}, Python {platform.python_version()}, "
-        f"{os.cpu_count()} cores ({platform.machine()}). Tolerance {TOLERANCE:g} M. "
+        f"{origin(f'solvers {suite}')}. Tolerance {TOLERANCE:g} M. "
         "`in passes` is seconds over the seconds of one best response on the tensor as stored, "
         "`passes` counts the passes. The certificate is recomputed alike for all.",
         "",
     ]
     for title, (rows, spread) in panels.items():
-        lines += [f"## {title}", "", report.markdown(rows, spread), ""]
+        page += [f"## {title}", "", report.markdown(rows, spread), ""]
     if figures:
-        lines += ["## Figures", "", "| figure | measured |", "|---|---|"]
-        lines += [f"| {name} | {value} |" for name, value in figures.items()] + [""]
-    lines += [f"![certified gap against time]({suite}.png)", ""]
-    write_text(out / f"{suite}.md", "\n".join(lines))
+        page += ["## Figures", "", *markdown_table(["figure", "measured"], figures.items()), ""]
+    page += [f"![certified gap against time]({suite}.png)"]
     data = {title: [asdict(row) for row in rows] for title, (rows, _) in panels.items()}
-    write_text(out / f"{suite}.json", json.dumps({"games": data, "figures": figures}, indent=1))
+    save(out, suite, page, {"games": data, "figures": figures})
     report.plot(panels, out / f"{suite}.png")
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import platform
 import statistics
 import sys
@@ -27,9 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-import mixsolve
-from benchmarks.solvers import RESULTS
-from mixsolve.files import write_text
+from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve_torch.models import build_model
 from mixsolve_torch.training import (
     AttackConfig,
@@ -235,29 +232,21 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _write(rows: list[dict[str, Any]], apart: list[str], out: Path) -> None:
-    lines = [
+    page = [
         "# The cost of training",
         "",
-        f"Written by `python -m benchmarks.training` on {time.strftime('%Y-%m-%d')}: mixsolve "
-        f"{mixsolve.__version__}, PyTorch {torch.__version__}, {rows[-1]['device']}. `over least "
+        f"{origin('training', f'PyTorch {torch.__version__}')}; {rows[-1]['device']}. `over least "
         "work` is the time of a training step over that of 10 L bare forward passes with input "
         "gradients and one training pass, measured in turns; `with weights` includes the steps "
         "that update the weights; `run over L = 1` is what a run with L networks takes at equal "
         "epochs per network (the article reports 4, 8 and 12 for 2, 3 and 4).",
         "",
-        "| " + " | ".join(_HEADS) + " |",
-        "|" + "---|" * len(_HEADS),
-        *("| " + " | ".join(cells) + " |" for cells in _lines(rows)),
+        *markdown_table(_HEADS, _lines(rows)),
         "",
         "Input gradients of networks of equal architecture, stacked with `torch.func`, over the "
         f"same one by one (time, so below 1 is faster): {'; '.join(apart)}.",
-        "",
     ]
-    for name, text in (
-        ("training.md", "\n".join(lines)),
-        ("training.json", json.dumps(rows, indent=1)),
-    ):
-        write_text(out / name, text)
+    save(out, "training", page, rows)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 import mixsolve
-from benchmarks.solvers import RESULTS
+from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve import plotting
 from mixsolve.files import write_text
 from mixsolve_torch import Mixture, Standard, build_losses, build_model, load_data
@@ -205,34 +204,25 @@ def _table(rows: dict[str, list[dict[str, Any]]]) -> Table:
 
 def _write(rows: dict[str, list[dict[str, Any]]], kinds: list[Kind], args: Any) -> None:
     heads = _heads()
-    lines = [
+    page = [
         "# Algorithm 2 on the digits",
         "",
-        f"Written by `python -m benchmarks.training_digits` on {time.strftime('%Y-%m-%d')}, "
-        f"mixsolve {mixsolve.__version__}: accuracy in percent, mean and standard deviation over "
+        f"{origin('training_digits')}. Accuracy in percent, mean and standard deviation over "
         f"{args.seeds} seeds, of the mixture kept by its accuracy on held-out images, with the "
         "weights it had. `standard attacks` are those of `mixsolve_torch.Standard` "
         f"({_STEPS} steps, {_RESTARTS} restarts) on {_IMAGES} test images, on the mixture and on "
         "each network alone; `best network alone` and `optimal weights` are chosen on "
         "these images, which flatters them.",
         "",
-        "| " + " | ".join(heads) + " |",
-        "|" + "---|" * len(heads),
-        *("| " + " | ".join([name, *_cells(entries)]) + " |" for name, entries in rows.items()),
+        *markdown_table(heads, ([name, *_cells(entries)] for name, entries in rows.items())),
         "",
         "![accuracy under attack](training-digits.png)",
-        "",
     ]
-    report = args.out / "training-digits.md"
-    notes = report.with_name("training-digits-notes.md")
+    notes = args.out / "training-digits-notes.md"
     if notes.exists():
-        lines += [notes.read_text()]
-    for path, text in (
-        (report, "\n".join(lines)),
-        (report.with_suffix(".json"), json.dumps(rows, indent=1)),
-    ):
-        write_text(path, text)
-    _plot(rows, report.with_suffix(".png"))
+        page += ["", notes.read_text().rstrip("\n")]
+    save(args.out, "training-digits", page, rows)
+    _plot(rows, args.out / "training-digits.png")
 
 
 def _plot(rows: dict[str, list[dict[str, Any]]], path: Path) -> None:

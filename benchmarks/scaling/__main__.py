@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from rich.console import Console
 
-import mixsolve
+from benchmarks.report import RESULTS, markdown_table, origin, save
 from benchmarks.scaling.model import Model, Prediction, fit, predict
 from benchmarks.scaling.run import PLACES
-from benchmarks.solvers import RESULTS
-from mixsolve.files import write_text, written_aside
+from mixsolve.files import written_aside
 
 _CANDIDATES = 10
 _SAMPLES = (10_000, 100_000, 1_000_000, 10_000_000)  # with 4 classifiers
@@ -110,6 +107,12 @@ def _run(
     return {**given, "L": classifiers, "bytes": size, **found}
 
 
+_FITTED = (
+    "place", "method", "GB/s of a worker", "ms a round", "median misfit", "bytes sent a sample",
+)  # fmt: skip
+_PREDICTED = (
+    "place", "method", "seconds reading", "waiting", "sending", "GB over a link", "rules", "cores",
+)  # fmt: skip
 _HEAD = (
     "place", "workers", "method", "N", "L", "seconds", "model", "passes", "rounds", "MB read",
     "kB sent", "gap", "private MB", "peak MB", "worker's peak MB",
@@ -166,49 +169,55 @@ def _predictions(
 
 
 def _save(runs: list[dict[str, Any]], models: dict[Kind, Model], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    lines = [
+    fitted = [
+        [
+            *kind,
+            f"{model.bandwidth / 1e9:.1f}",
+            f"{1e3 * model.latency:.2f}",
+            f"{100 * model.misfit:.0f} %",
+            f"{model.each:.1f}",
+        ]
+        for kind, model in models.items()
+    ]
+    predicted = [
+        [
+            *kind,
+            f"{expected.reading:.0f}",
+            f"{expected.waiting:.2f}",
+            f"{expected.sending:.1f}",
+            f"{expected.link / 1e9:.1f}",
+            expected.rules,
+            f"{expected.cores:.0f}",
+        ]
+        for kind, expected in _predictions(runs, models)
+    ]
+    page = [
         "# Scaling",
         "",
-        f"Written by `python -m benchmarks.scaling` on {time.strftime('%Y-%m-%d')}: "
-        f"mixsolve {mixsolve.__version__}, Python {platform.python_version()}, "
-        f"{os.cpu_count()} cores ({platform.machine()}). The gamma game with {_CANDIDATES} "
-        "candidates a sample in float32, tolerance 1e-6 M. `model` is passes x bytes / (workers x "
-        "bandwidth) + rounds x latency, with the figures below. `private` is what the solving "
-        "process took besides its tensor (RssAnon), `peak` its largest resident memory, mapped "
-        "files included, `worker's peak` that of the largest worker or rank.",
+        f"{origin('scaling')}. The gamma game with {_CANDIDATES} candidates a sample in float32, "
+        "tolerance 1e-6 M. `model` is passes x bytes / (workers x bandwidth) + rounds x latency, "
+        "with the figures below. `private` is what the solving process took besides its tensor "
+        "(RssAnon), `peak` its largest resident memory, mapped files included, `worker's peak` "
+        "that of the largest worker or rank.",
         "",
-        "| place | method | GB/s of a worker | ms a round | median misfit | bytes sent a sample |",
-        "|---|---|---|---|---|---|",
-    ]
-    for (place, method), model in models.items():
-        lines.append(
-            f"| {place} | {method} | {model.bandwidth / 1e9:.1f} | {1e3 * model.latency:.2f} | "
-            f"{100 * model.misfit:.0f} % | {model.each:.1f} |"
-        )
-    lines += [
+        *markdown_table(_FITTED, fitted),
         "",
         f"## 1e9 samples x 100 candidates x 10 classifiers on {_MACHINES} machines",
         "",
         f"4 TB of float32, {_DISK / 1e9:.0f} GB/s of disk on each machine, links of "
-        f"{_LINK / 1e9:g} GB/s; passes and rounds as in the largest run above, latency as fitted. "
+        f"{_LINK / 1e9:g} GB/s; passes and rounds as in the largest run below, latency as fitted. "
         "`cores` of the kind measured here are what each machine needs to compute as fast as its "
         "disks read; with fewer, reading is slower in proportion.",
         "",
-        "| place | method | seconds reading | waiting | sending | GB over a link | rules | cores |",
-        "|---|---|---|---|---|---|---|---|",
+        *markdown_table(_PREDICTED, predicted),
+        "",
+        "## Runs",
+        "",
+        *markdown_table(_HEAD, (_cells(run, models[_kind(run)]) for run in runs)),
+        "",
+        "![measured and modelled time](scaling.png)",
     ]
-    for (place, method), expected in _predictions(runs, models):
-        lines.append(
-            f"| {place} | {method} | {expected.reading:.0f} | {expected.waiting:.2f} | "
-            f"{expected.sending:.1f} | {expected.link / 1e9:.1f} | {expected.rules} | "
-            f"{expected.cores:.0f} |"
-        )
-    lines += ["", "## Runs", "", f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
-    lines += [f"| {' | '.join(_cells(run, models[_kind(run)]))} |" for run in runs]
-    lines += ["", "![measured and modelled time](scaling.png)", ""]
-    write_text(out / "scaling.md", "\n".join(lines))
-    write_text(out / "scaling.json", json.dumps(runs, indent=1))
+    save(out, "scaling", page, runs)
     _plot(runs, models, out / "scaling.png")
 
 
