@@ -216,6 +216,9 @@ def _save(runs: list[dict[str, Any]], models: dict[Kind, Model], out: Path) -> N
         *markdown_table(_HEAD, (_cells(run, models[_kind(run)]) for run in runs)),
         "",
         "![measured and modelled time](scaling.png)",
+        "",
+        "The model leaves out the games on the rows in doubt, which the solving process solves "
+        "between the passes: where marks lie well above their line, these take the time.",
     ]
     save(out, "scaling", page, runs)
     _plot(runs, models, out / "scaling.png")

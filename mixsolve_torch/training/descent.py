@@ -1,0 +1,84 @@
+"""Epochs of one network's training: the cross-entropy on batches that somebody else makes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from mixsolve.errors import MixsolveError
+from mixsolve_torch import checks
+from mixsolve_torch.mixture import run_member
+
+logger = logging.getLogger(__name__)
+
+
+def descend(
+    model: nn.Module,
+    index: int,
+    epoch_batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    labels: Tensor,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: torch.optim.Optimizer,
+    mend: str,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Train a network in place, its learning rate falling to zero along a cosine.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Left in train mode.
+    index : int
+        What errors call it among the classifiers.
+    epoch_batches : callable
+        Returns the images and labels of one epoch; a batch is asked for after the step before it.
+    labels : torch.Tensor of shape (N,), int64
+        All of an epoch's, in any order.
+    epochs, batch_size : int
+        Passes over the images, and images in a step.
+    optimizer : torch.optim.Optimizer
+        Of the network's parameters, with the learning rate to begin with.
+    mend : str
+        What to do about a loss that is no longer finite.
+    on_epoch : callable, optional
+        Called as ``on_epoch(epoch, mean_loss)`` after every epoch, counted from 0.
+
+    Returns
+    -------
+    list of float
+        The mean training loss of each epoch.
+
+    Raises
+    ------
+    MixsolveError
+        Logits that do not fit the labels, or a loss that is no longer finite.
+    """
+    steps = epochs * math.ceil(len(labels) / batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    largest_label = int(labels.max())
+    model.train()
+    history: list[float] = []
+    for epoch in range(epochs):
+        total = torch.zeros((), dtype=torch.float64, device=labels.device)
+        for x, y in epoch_batches():
+            logits = run_member(model, index, x)
+            checks.label_range("data[1]", largest_label, logits.shape[1])
+            loss = nn.functional.cross_entropy(logits, y)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.detach().to(torch.float64) * len(x)
+        history.append(float(total) / len(labels))
+        if not math.isfinite(history[-1]):
+            raise MixsolveError(f"the training loss became {history[-1]} in epoch {epoch}; {mend}")
+        logger.debug("epoch %d: loss %.4f", epoch, history[-1])
+        if on_epoch is not None:
+            on_epoch(epoch, history[-1])
+    return history
