@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mixsolve import bounds, constraints, games, perturbations, plotting
-    from mixsolve.batch import solve_batch
-    from mixsolve.batch_solution import BatchSolution
+    from mixsolve.batch.solution import BatchSolution
+    from mixsolve.batch.solver import solve_batch
     from mixsolve.cardinality.path import CardinalityPath, solve_cardinality_path
     from mixsolve.classifier import MixtureClassifier as MixtureClassifier
     from mixsolve.constraints import LinearConstraints
@@ -58,8 +58,8 @@ _OPTIONAL = ("MixtureClassifier",)
 
 # Where each public name lives; imported on first use, so that `import mixsolve` stays light.
 _HOMES = {
-    "batch": ("solve_batch",),
-    "batch_solution": ("BatchSolution",),
+    "batch.solver": ("solve_batch",),
+    "batch.solution": ("BatchSolution",),
     "cardinality.path": ("CardinalityPath", "solve_cardinality_path"),
     "classifier": _OPTIONAL,
     "constraints": ("LinearConstraints",),

@@ -32,14 +32,14 @@ from mixsolve_torch.attacks import (
 from mixsolve_torch.candidates import CandidateLosses, build_losses
 from mixsolve_torch.data import Digits, batches, digits
 from mixsolve_torch.datasets import LabelledImages, load_data, to_unit
-from mixsolve_torch.distributed import DistributedSolution, solve_distributed
+from mixsolve_torch.distributed.solver import DistributedSolution, solve_distributed
 from mixsolve_torch.engine import TorchLosses
 from mixsolve_torch.evaluation import evaluate
 from mixsolve_torch.evaluation_report import Evaluation
 from mixsolve_torch.game import GameRound, GameSolution, solve_game
-from mixsolve_torch.game_gradients import game_value, game_weights
-from mixsolve_torch.growth import Growth, grow
-from mixsolve_torch.growth_notes import GrowRound
+from mixsolve_torch.gradients.functions import game_value, game_weights
+from mixsolve_torch.growth.loop import Growth, grow
+from mixsolve_torch.growth.notes import GrowRound
 from mixsolve_torch.loading import load_model
 from mixsolve_torch.losses import bounded_margin, cross_entropy, expected_loss, zero_one
 from mixsolve_torch.mixture import Mixture

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import mixsolve
 from mixsolve.errors import MixsolveError
-from mixsolve_torch.distributed import solve_distributed
+from mixsolve_torch.distributed.solver import solve_distributed
 
 
 class Ranks:

@@ -15,9 +15,7 @@ Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +25,8 @@ from mixsolve.errors import MixsolveError
 from mixsolve_torch import checks
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.data import batches
-from mixsolve_torch.mixture import Mixture, run_member
-
-logger = logging.getLogger(__name__)
+from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.training.descent import descend
 
 
 def fit(
@@ -84,36 +81,23 @@ def fit(
     batch_size = as_count("batch_size", batch_size)
     images = checks.images("data[0]", data[0])
     labels = checks.labels("data[1]", data[1], len(images))
-    largest_label = int(labels.max())
     generator = torch.Generator().manual_seed(as_count("seed", seed, 0))
     if alongside and attack is None:
         raise MixsolveError("alongside needs an attack; got attack=None, which is plain training")
     attacked = Mixture([*alongside, model])
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    steps = epochs * math.ceil(len(images) / batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    model.train()
-    history: list[float] = []
-    for epoch in range(epochs):
-        total = torch.zeros((), dtype=torch.float64, device=images.device)
+
+    def attacked_batches() -> Iterator[tuple[Tensor, Tensor]]:
         for x, y in batches(images, labels, batch_size, generator):
-            if attack is not None:
-                x = attack(attacked, x, y, generator)[0]
-            logits = run_member(model, 0, x)
-            checks.label_range("data[1]", largest_label, logits.shape[1])
-            loss = nn.functional.cross_entropy(logits, y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.detach().to(torch.float64) * len(x)
-        history.append(float(total) / len(images))
-        if not math.isfinite(history[-1]):
-            raise MixsolveError(
-                f"the training loss became {history[-1]} in epoch {epoch}; "
-                f"lower learning_rate, which was {learning_rate:g}"
-            )
-        logger.debug("epoch %d: loss %.4f", epoch, history[-1])
-        if on_epoch is not None:
-            on_epoch(epoch, history[-1])
-    return history
+            yield x if attack is None else attack(attacked, x, y, generator)[0], y
+
+    return descend(
+        model,
+        0,
+        attacked_batches,
+        labels,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=torch.optim.Adam(model.parameters(), lr=learning_rate),
+        mend=f"lower learning_rate, which was {learning_rate:g}",
+        on_epoch=on_epoch,
+    )

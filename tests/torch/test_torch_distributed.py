@@ -23,14 +23,9 @@ from mixsolve import games
 from mixsolve.engines import parts
 from mixsolve.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
 from mixsolve.methods import METHODS
-from mixsolve_torch import (
-    DistributedSolution,
-    TorchLosses,
-    distributed,
-    distributed_ranks,
-    distributed_wire,
-    solve_distributed,
-)
+from mixsolve_torch import DistributedSolution, TorchLosses, solve_distributed
+from mixsolve_torch.distributed import ranks as asking
+from mixsolve_torch.distributed import solver, wire
 
 LOSSES = games.gamma_game(60, 6, 3, seed=3).losses
 ZERO_ONE = (games.gamma_game(400, 40, 4, seed=5).losses > 1.0).astype(np.uint8)
@@ -178,12 +173,12 @@ def before_answering(act):
         act(question.__name__)
         return original(question, *arguments)
 
-    original = distributed_ranks.respond
-    distributed_ranks.respond = respond
+    original = asking.respond
+    asking.respond = respond
     try:
         yield
     finally:
-        distributed_ranks.respond = original
+        asking.respond = original
 
 
 def raising(rank, error):
@@ -335,7 +330,7 @@ def left_on_its_rank(rank, cuts=(0, 25, 25, 60)):
 def counted(rank):
     """What goes on, in order: questions, and what is sent for each."""
     log = []
-    connections = distributed_wire._connections
+    connections = wire._connections
     quiet = connections[dist.group.WORLD]
     connections[dist.group.WORLD] = Loud(quiet, log)
     with before_answering(lambda name: log.append(("question", name))):
@@ -348,17 +343,17 @@ def kept(rank):
     """Questions of a long solve, and the most that a rank keeps meanwhile."""
     here, most = [], []
 
-    class Watched(distributed_ranks.Rank):
+    class Watched(asking.Rank):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             here.append(self)
 
-    distributed.Rank = Watched
+    solver.Rank = Watched
     try:
         with before_answering(lambda name: most.append(len(here[0]._kept))):
             one_iteration(rank, 60)
     finally:
-        distributed.Rank = distributed_ranks.Rank
+        solver.Rank = asking.Rank
     return len(most), max(most)
 
 

@@ -8,7 +8,7 @@ import torch
 import mixsolve
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import PGD, GrowRound, Growth, Mixture, build_losses, grow
-from mixsolve_torch.growth_member import Lesson, train_against
+from mixsolve_torch.growth.member import Lesson, train_against
 
 EPS = 0.1
 ATTACK = PGD("Linf", EPS, steps=3)
@@ -216,7 +216,7 @@ def test_it_goes_on_from_its_folder(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["grow.pt"]
     made = []
     monkeypatch.setattr(
-        "mixsolve_torch.growth_round.train_against",
+        "mixsolve_torch.growth.round.train_against",
         lambda *arguments: made.append(1) or train_against(*arguments),
     )
     on = run(2, folder=tmp_path)

@@ -27,7 +27,7 @@ import numpy as np
 from mixsolve.engines.parts import Kept, Parts, Reply
 from mixsolve.engines.questions import Answer, respond
 from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch.distributed_wire import Wire
+from mixsolve_torch.distributed.wire import Wire
 from mixsolve_torch.interrupt import Interrupt
 
 LOSSES, GIVEN = 0, 1

@@ -18,21 +18,16 @@ Demiriz, Bennett, Shawe-Taylor. Linear Programming Boosting via Column Generatio
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mixsolve.errors import MixsolveError
-from mixsolve_torch import checks
 from mixsolve_torch.attacks.base import Attack
-from mixsolve_torch.mixture import Mixture, run_member
-
-logger = logging.getLogger(__name__)
+from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.training.descent import descend
 
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 
@@ -107,14 +102,9 @@ def train_against(
     """
     attacked = Mixture([*pool.models, model], [*((1 - _NEW) * pool.weights).tolist(), _NEW])
     attacked.to(inputs.device)
-    optimizer = lesson.optimizer(model.parameters())
-    batches = math.ceil(len(labels) / lesson.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, lesson.epochs * batches)
     strategy = strategy.cpu()
-    mean = math.nan
-    model.train()
-    for epoch in range(lesson.epochs):
-        total = torch.zeros((), dtype=torch.float64, device=inputs.device)
+
+    def drawn_batches() -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(labels), generator=generator, device=generator.device).cpu()
         for rows in order.split(lesson.batch_size):
             drawn = torch.multinomial(
@@ -126,20 +116,17 @@ def train_against(
             if n_fresh:
                 clean = inputs[here[:n_fresh], 0]
                 x[:n_fresh] = lesson.attack(attacked, clean, y[:n_fresh], generator)[0]
-            logits = run_member(model, len(pool), x)
-            checks.label_range("data[1]", int(labels.max()), logits.shape[1])
-            loss = nn.functional.cross_entropy(logits, y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.detach().to(torch.float64) * len(rows)
-        mean = float(total) / len(labels)
-        if not math.isfinite(mean):
-            raise MixsolveError(
-                f"the training loss of the new classifier became {mean} in epoch {epoch}; give an "
-                "optimizer with a lower learning rate"
-            )
-        logger.debug("epoch %d: loss %.4f", epoch, mean)
+            yield x, y
+
+    history = descend(
+        model,
+        len(pool),
+        drawn_batches,
+        labels,
+        epochs=lesson.epochs,
+        batch_size=lesson.batch_size,
+        optimizer=lesson.optimizer(model.parameters()),
+        mend="give an optimizer with a lower learning rate",
+    )
     model.eval()
-    return mean
+    return history[-1]

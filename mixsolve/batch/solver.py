@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from mixsolve.arguments import as_count, as_real
-from mixsolve.batch_games import Batch
-from mixsolve.batch_solution import BatchSolution
+from mixsolve.batch.games import Batch
+from mixsolve.batch.solution import BatchSolution
 from mixsolve.compilation import compile_timer
 from mixsolve.errors import ConvergenceWarning, MixsolveError
 from mixsolve.solution import Status

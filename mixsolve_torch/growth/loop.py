@@ -6,7 +6,7 @@ the classifiers at hand and V the value, a new classifier f has the reduced cost
     c = sum_ij w_i q_ij loss(f(x_ij), y_i) - V,
 
 and the value with f is at least V + min(c, 0): q is still there to be played. So f is trained to
-make c small (`mixsolve_torch.growth_member`), and one with c >= 0 cannot pay. Whether one with
+make c small (`mixsolve_torch.growth.member`), and one with c >= 0 cannot pay. Whether one with
 c < 0 does, the attacker's answer to it decides: f is added if the value falls for certain, on
 images that it was not trained on, against all candidates found for the old mixture and the new.
 
@@ -36,9 +36,9 @@ from mixsolve_torch.attacks.registry import resolve_attacks
 from mixsolve_torch.batching import Data, gather
 from mixsolve_torch.candidates import CandidateLosses
 from mixsolve_torch.fingerprint import describe
-from mixsolve_torch.growth_member import Lesson, OptimizerFactory, adam
-from mixsolve_torch.growth_notes import GrowRound, Notes, Progress
-from mixsolve_torch.growth_round import Work
+from mixsolve_torch.growth.member import Lesson, OptimizerFactory, adam
+from mixsolve_torch.growth.notes import GrowRound, Notes, Progress
+from mixsolve_torch.growth.round import Work
 from mixsolve_torch.losses import LossFunction
 from mixsolve_torch.mixture import Mixture
 

@@ -26,8 +26,8 @@ from mixsolve.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.candidates import CandidateLosses, build_losses
 from mixsolve_torch.game import GameSolution, solve_game
-from mixsolve_torch.growth_member import Lesson, train_against
-from mixsolve_torch.growth_notes import GrowRound, Progress
+from mixsolve_torch.growth.member import Lesson, train_against
+from mixsolve_torch.growth.notes import GrowRound, Progress
 from mixsolve_torch.losses import LossFunction
 from mixsolve_torch.mixture import Mixture
 

@@ -16,7 +16,7 @@ from mixsolve.engines.questions import Answer
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.interop import array_source, check_dtype, to_numpy
 from mixsolve.solution import Solution
-from mixsolve_torch.distributed_wire import listed
+from mixsolve_torch.distributed.wire import listed
 
 _ONE_A_SAMPLE = ("sample_weight", "candidate_mask", "candidate_prior")
 _OPTIONS = {

@@ -27,9 +27,9 @@ from mixsolve.engines.questions import spread_out
 from mixsolve.errors import MixsolveError
 from mixsolve.solution import Attack, Solution
 from mixsolve.tensor import even_offsets
-from mixsolve_torch.distributed_ranks import GIVEN, LOSSES, Rank, RankParts, worded
-from mixsolve_torch.distributed_shares import Share, agree, join, read_share, tell
-from mixsolve_torch.distributed_wire import Wire
+from mixsolve_torch.distributed.ranks import GIVEN, LOSSES, Rank, RankParts, worded
+from mixsolve_torch.distributed.shares import Share, agree, join, read_share, tell
+from mixsolve_torch.distributed.wire import Wire
 from mixsolve_torch.interrupt import Interrupt
 
 

@@ -1,6 +1,6 @@
 """Gradients through a solved game: its optimal value and its optimal weights as PyTorch functions.
 
-The mathematics is in `mixsolve_torch.game_derivatives`.
+The mathematics is in `mixsolve_torch.gradients.derivatives`.
 
 References
 ----------
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mixsolve.errors import MixsolveError
 from mixsolve.solution import Solution
-from mixsolve_torch.game_derivatives import Game, OptimalValue, OptimalWeights
+from mixsolve_torch.gradients.derivatives import Game, OptimalValue, OptimalWeights
 
 
 def game_value(

@@ -1,0 +1,1 @@
+"""Thousands of small games at once, in compiled code on all cores."""

@@ -1,0 +1,1 @@
+"""One game whose samples are spread over the ranks of torch.distributed."""

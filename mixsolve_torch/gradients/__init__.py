@@ -1,0 +1,1 @@
+"""The optimal value and weights of a game as functions that autograd differentiates."""

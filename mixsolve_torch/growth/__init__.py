@@ -1,0 +1,1 @@
+"""A pool that grows: classifiers trained against the attacker's equilibrium strategy."""
