@@ -6,7 +6,7 @@ the same state, in blocks into one reused buffer by as many threads as the solve
 that no page of the file is in memory, which is asked of the system (mincore). At a ratio of 1 a
 solve costs what reading the file once a pass does. A file that fits in memory is cold in the first
 pass alone, so `ratio` is seconds / (one read in its state + the other passes warm), the sterner.
-`off memory` is how far the value, or a weight, is from what the same losses in memory give.
+`off memory` is how far the value is from what the same losses in memory give, and how far a weight.
 
 `--gigabytes 8` is the size that must not need a gigabyte of memory; files lie in --folder.
 """
@@ -63,7 +63,7 @@ class Row:
     private_megabytes: float
     value: float
     gap: float
-    off_memory: float
+    off_memory: list[float]
 
 
 def draws(name: str, n_samples: int) -> Iterator[np.ndarray]:
@@ -222,15 +222,11 @@ def solve(path: Path, alpha: float, where: str = "file") -> tuple[dict[str, Any]
     return json.loads(out), most
 
 
-def _answer(found: dict[str, Any]) -> np.ndarray:
-    return np.array([found["value"], *found["weights"]])
-
-
 def measure(title: str, path: Path, alpha: float, repeats: int) -> list[Row]:
     """A row for the cold file, and one for the warm."""
     figures: dict[str, list[tuple[float, ...]]] = {"cold": [], "warm": []}
-    answer = _answer(solve(path, alpha, "memory")[0])
-    off_memory = 0.0
+    known, _ = solve(path, alpha, "memory")
+    off_memory = [0.0, 0.0]
     for _ in range(repeats):
         evict(path)
         cold = read_once(path)
@@ -239,7 +235,10 @@ def measure(title: str, path: Path, alpha: float, repeats: int) -> list[Row]:
             if state == "cold":
                 evict(path)
             found, memory = solve(path, alpha)
-            off_memory = max(off_memory, float(np.abs(_answer(found) - answer).max()))
+            off_memory = [
+                max(off, float(np.max(np.abs(np.subtract(found[name], known[name])))))
+                for off, name in zip(off_memory, ("value", "weights"), strict=True)
+            ]
             seconds, passes = found["seconds"], found["n_passes"]
             expected = read + (passes - 1.0) * warm
             figures[state].append((read, seconds, passes, seconds / expected, memory))
@@ -280,7 +279,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.ratio_range[0]:.2f} - {row.ratio_range[1]:.2f}",
         f"{row.private_megabytes:.0f}",
         f"{row.value:.9g}",
-        f"{row.off_memory:.0e}",
+        f"{row.off_memory[0]:.0e}, {row.off_memory[1]:.0e}",
     )
 
 
@@ -325,8 +324,8 @@ def _save(out: Path, name: str, rows: list[Row], repeats: int) -> None:
         f"file in the same state in blocks of {BLOCK >> 20} MiB with {n_threads()} threads. A "
         "file that fits in memory is cold in its first pass alone: `ratio` is solve / (one read in "
         "its state + the other passes warm), `from - to` its extremes, and `private MB` the most "
-        "private memory (RssAnon) of all runs. `off memory` is how far the value, or a weight, is "
-        "from what the same losses in memory give.",
+        "private memory (RssAnon) of all runs. `off memory` is how far the value is from "
+        "what the same losses in memory give, and how far a weight.",
         "",
         *markdown_table(_COLUMNS, map(cells, rows)),
     ]

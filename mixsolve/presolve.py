@@ -13,11 +13,13 @@ the distinct candidates of each sample.
 import logging
 import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from mixsolve.engines.base import Condensing, Engine, count_passes
 from mixsolve.engines.memory import MemoryEngine
+from mixsolve.engines.packed import narrow
 from mixsolve.problem import Outcome, Problem
 from mixsolve.solution import Attack
 from mixsolve.tensor import LossTensor
@@ -25,9 +27,11 @@ from mixsolve.tensor import LossTensor
 logger = logging.getLogger("mixsolve")
 
 _MAX_BIT_CLASSIFIERS = 1024
-_TRIAL_ROWS = 1 << 12
+_TRIAL_ROWS = 1 << 14
+_TRIAL_ERROR = 1.25  # of the rows kept per sample, as the trial finds them
 _WORTHWHILE = 0.25
-_MAX_BYTES = 256 << 20  # for the rows kept: the tensor may be in a file larger than memory
+_MAX_BYTES = 672 << 20  # besides the tensor, which may be in a file larger than memory
+_SAMPLE_BYTES = 64  # for the counts, offsets, groups and weights of a sample
 _TAKEN_TOGETHER = 1 << 17
 
 
@@ -73,7 +77,8 @@ class Reduction:
     alpha: np.ndarray | None
     groups: np.ndarray
     message: str
-    _kept: Kept
+    _offsets: np.ndarray
+    _candidates: np.ndarray
 
     def lift(
         self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray
@@ -100,8 +105,8 @@ class Reduction:
         first = np.concatenate([[0], np.cumsum(counts)])
         entries = np.repeat(begin - first[:-1], counts) + np.arange(first[-1])
         originals = np.repeat(np.arange(self.groups.size), counts)
-        rows = self._kept.offsets[originals] + candidates[entries]
-        return originals, self._kept.candidates[rows].astype(np.int64), mass[entries]
+        rows = self._offsets[originals] + candidates[entries]
+        return originals, self._candidates[rows].astype(np.int64), mass[entries]
 
 
 class Shrunk:
@@ -183,11 +188,13 @@ def reduce(engine: Engine, alpha: np.ndarray | None) -> Reduction | None:
     if kept is None:
         return None
     groups, first = _merge(kept, alpha)
+    kept = replace(kept, words=kept.words[:0])  # memory that the smaller game needs
     smaller = _smaller_engine(game, alpha, kept, groups, first)
+    offsets, candidates = kept.offsets, kept.candidates
     if names is not None:
-        rows = np.repeat(game.tensor.offsets[:-1], np.diff(kept.offsets)) + kept.candidates
-        kept = replace(kept, candidates=names[rows])
-    n_rows = kept.offsets[-1]
+        rows = np.repeat(game.tensor.offsets[:-1], np.diff(offsets)) + candidates
+        candidates = names[rows]
+    n_rows = offsets[-1]
     message = (
         f"presolve kept {n_rows} of {engine.n_rows} candidates and merged {engine.n_samples} "
         f"samples into {first.size}"
@@ -198,7 +205,8 @@ def reduce(engine: Engine, alpha: np.ndarray | None) -> Reduction | None:
         None if alpha is None else alpha[first],
         groups,
         message,
-        kept,
+        offsets,
+        candidates,
     )
 
 
@@ -209,9 +217,7 @@ def condense(
     kept = _keep(engine, dominance, limit / engine.n_rows)
     if kept is None or kept.offsets[-1] > limit:
         return None
-    samples = np.repeat(np.arange(engine.n_samples), np.diff(kept.offsets))
-    rows = _take(engine.tensor, samples, kept.candidates)
-    tensor = LossTensor.from_rows(rows, kept.offsets)
+    tensor, _ = _rows_of(engine, kept, np.arange(engine.n_samples))
     nothing = np.empty(0, dtype=np.uint8)
     return MemoryEngine(tensor, engine.sample_weight, nothing, kept.mass), kept.candidates
 
@@ -227,12 +233,17 @@ def _pays(engine: Engine, alpha: np.ndarray | None) -> bool:
     if kept is None or kept.offsets[-1] > _WORTHWHILE * trial.n_rows:
         return False
     n_rows = int(kept.offsets[-1]) * (engine.n_rows / trial.n_rows)
-    return n_rows <= _affordable(kept.words.shape[1])
+    return n_rows <= _TRIAL_ERROR * _affordable(engine.n_samples, trial, kept.words.shape[1])
 
 
-def _affordable(n_words: int) -> float:
-    """Rows that may be kept: of each its losses, candidate and mass, all of them twice."""
-    return _MAX_BYTES / (2 * (8 * n_words + 12))
+def _affordable(n_samples: int, engine: MemoryEngine, n_words: int) -> float:
+    """Rows that may be kept of so many samples, of the kind that an engine has.
+
+    At first each takes its words twice, packed narrowly and wide, and later its losses in their
+    place, with candidate and mass throughout.
+    """
+    losses = engine.tensor.dtype.itemsize * engine.n_classifiers
+    return (_MAX_BYTES - _SAMPLE_BYTES * n_samples) / (20 + max(16 * n_words, losses))
 
 
 def _keep(engine: MemoryEngine, dominance: bool, share: float) -> Kept | None:
@@ -241,8 +252,10 @@ def _keep(engine: MemoryEngine, dominance: bool, share: float) -> Kept | None:
 
     bits = engine.two_valued and engine.n_classifiers <= _MAX_BIT_CLASSIFIERS
     n_words = -(-engine.n_classifiers // 64)
-    room = _affordable(n_words if bits else engine.n_classifiers)
     tensor = engine.tensor
+    room = _affordable(engine.n_samples, engine, n_words if bits else engine.n_classifiers)
+    most = tensor.n_candidates
+    code = np.min_scalar_type((1 << engine.n_classifiers) - 1) if bits and n_words == 1 else None
     counts = np.empty(engine.n_samples, dtype=np.int64)
     parts: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     failed: list[int] = []
@@ -275,7 +288,11 @@ def _keep(engine: MemoryEngine, dominance: bool, share: float) -> Kept | None:
         if not bits:
             first = np.repeat(offsets[:-1] - offsets[0], counts[start:stop])
             codes = rows[first + candidates[:used]].astype(np.float64).view(np.uint64)
-        parts[start] = (candidates[:used].copy(), mass[:used].copy(), codes[:used].copy())
+        parts[start] = (
+            narrow(candidates[:used], most),
+            mass[:used].copy() if prior.size else narrow(mass[:used], most),
+            codes[:used].astype(code or np.uint64),
+        )
 
     engine.each_block(work)
     if failed:
@@ -283,19 +300,30 @@ def _keep(engine: MemoryEngine, dominance: bool, share: float) -> Kept | None:
     in_order = [parts[start] for start in sorted(parts)]
     return Kept(
         np.concatenate([[0], np.cumsum(counts)]),
-        np.concatenate([part[0] for part in in_order]),
-        np.concatenate([part[1] for part in in_order]),
-        np.concatenate([part[2] for part in in_order]),
+        np.concatenate([part[0] for part in in_order], dtype=np.int32),
+        np.concatenate([part[1] for part in in_order], dtype=np.float64),
+        np.concatenate([part[2] for part in in_order], dtype=np.uint64),
     )
 
 
-def _take(tensor: LossTensor, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Rows in the tensor's own type, some at a time, since they are taken as float64."""
-    rows = np.empty((samples.size, tensor.n_classifiers), dtype=tensor.dtype)
-    for first in range(0, samples.size, _TAKEN_TOGETHER):
-        part = slice(first, first + _TAKEN_TOGETHER)
-        rows[part] = tensor.take(samples[part], candidates[part].astype(np.int64))
-    return rows
+def _rows_of(
+    engine: MemoryEngine, kept: Kept, samples: np.ndarray
+) -> tuple[LossTensor, np.ndarray]:
+    """Rows kept of some samples, ascending, in the tensor's own type; and their masses."""
+    lengths = np.diff(kept.offsets)[samples]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    rows = np.empty((offsets[-1], engine.n_classifiers), dtype=engine.tensor.dtype)
+    mass = np.empty(offsets[-1])
+    shifts = kept.offsets[samples] - offsets[:-1]
+    pieces = np.searchsorted(offsets, np.arange(0, offsets[-1], _TAKEN_TOGETHER))
+    for begin, end in pairwise(np.unique([*pieces, samples.size]).tolist()):
+        here = slice(*offsets[[begin, end]])
+        owners = np.repeat(np.arange(begin, end), lengths[begin:end])
+        chosen = np.arange(here.start, here.stop) + shifts[owners]
+        candidates = kept.candidates[chosen].astype(np.int64)
+        rows[here] = engine.tensor.take(samples[owners], candidates)
+        mass[here] = kept.mass[chosen]
+    return LossTensor.from_rows(rows, offsets), mass
 
 
 def _merge(kept: Kept, alpha: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -322,13 +350,7 @@ def _smaller_engine(
     groups: np.ndarray,
     first: np.ndarray,
 ) -> MemoryEngine:
-    lengths = np.diff(kept.offsets)[first]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    chosen = np.repeat(kept.offsets[first] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    samples = np.repeat(first, lengths)
-    rows = _take(engine.tensor, samples, kept.candidates[chosen])
-    tensor = LossTensor.from_rows(rows, offsets)
+    tensor, mass = _rows_of(engine, kept, first)
     weight = np.bincount(groups, weights=engine.sample_weight, minlength=first.size)
     nothing = np.empty(0, dtype=np.uint8)
-    prior = np.empty(0) if alpha is None else kept.mass[chosen]
-    return MemoryEngine(tensor, weight, nothing, prior)
+    return MemoryEngine(tensor, weight, nothing, np.empty(0) if alpha is None else mass)
