@@ -1,24 +1,18 @@
 """`solve` and `solve_path`: check the game, run a method, certify from the raw tensor."""
 
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from mixsolve import validation
-from mixsolve.arguments import as_count, as_real
+from mixsolve.arguments import as_count
+from mixsolve.certificate import finish, infeasible
+from mixsolve.checked import Game, Options, check
 from mixsolve.compilation import compile_timer
-from mixsolve.engines import Engine, open_losses
-from mixsolve.errors import ConvergenceWarning
-from mixsolve.feasible import FeasibleSet, Infeasibility, check_constraints, feasible_set
-from mixsolve.methods import Method
-from mixsolve.problem import Outcome, Problem
-from mixsolve.solution import Attack, Solution, Status
-from mixsolve.stopping import ROUNDING, State, Stop
+from mixsolve.solution import Solution
+from mixsolve.stopping import State
 
 
 def solve(
@@ -139,9 +133,9 @@ def solve(
     >>> round(solution.value, 9), solution.gap < 1e-9
     (0.5, True)
     """
-    options = _Options(tol, max_iter, time_limit, callback, verbose, presolve)
+    options = Options(tol, max_iter, time_limit, callback, verbose, presolve)
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
-    game = _Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
+    game = Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
     try:
         if max_models is not None:
             most = as_count("max_models", max_models)
@@ -215,10 +209,10 @@ def solve_path(
     >>> path[0].value > path[1].value > path[2].value
     True
     """
-    options = _Options(tol, max_iter, time_limit, None, verbose, presolve)
+    options = Options(tol, max_iter, time_limit, None, verbose, presolve)
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
     values = validation.check_alphas(alphas)
-    game = _Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
+    game = Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
     solutions: dict[int, Solution] = {}
     warm_start: Any = None
     try:
@@ -231,282 +225,16 @@ def solve_path(
     return tuple(solutions[place] for place in range(values.size))
 
 
-class _Options:
-    """Checked options of a solve that do not depend on the game."""
-
-    def __init__(
-        self,
-        tol: float,
-        max_iter: int | None,
-        time_limit: float | None,
-        callback: Callable[[State], object] | None,
-        verbose: bool,
-        presolve: bool,
-    ) -> None:
-        self.tol = as_real("tol", tol, above=0.0)
-        self.max_iter = None if max_iter is None else as_count("max_iter", max_iter)
-        self.time_limit = None
-        if time_limit is not None:
-            self.time_limit = as_real("time_limit", time_limit, above=0.0)
-        validation.check_callable(callback, "callback", "a function of the state, or None")
-        self.callback = callback
-        self.verbose = verbose
-        self.presolve = presolve
-
-
-class _Game:
-    """Checked losses with their engine, which is made when a solve first needs it."""
-
-    def __init__(
-        self, losses: Any, sample_weight: Any, mask: Any, prior: Any, limits: tuple[Any, ...]
-    ) -> None:
-        self.began: float | None = time.perf_counter()
-        self.losses = open_losses(losses)
-        self.constraints = check_constraints(limits, self.losses.n_classifiers)
-        self._feasible: FeasibleSet | None = None
-        self._given = (sample_weight, mask, prior)
-        self._engine: Engine | None = None
-
-    def feasible(self, method: str) -> FeasibleSet:
-        """Weights that the mixture may have; for "cvxpy", as cvxpy sees them."""
-        modelled = method == "cvxpy"
-        if self._feasible is None:
-            self._feasible = feasible_set(self.constraints, self.losses.n_classifiers, modelled)
-        return self._feasible
-
-    @property
-    def engine(self) -> Engine:
-        if self._engine is None:
-            sample_weight, mask, prior = self._given
-            weights = validation.check_sample_weight(sample_weight, self.losses.n_samples)
-            allowed = validation.check_candidate_mask(mask, self.losses)
-            measure = validation.check_candidate_prior(prior, self.losses, allowed)
-            self._engine = self.losses.engine(weights, allowed, measure)
-        return self._engine
-
-    def close(self) -> None:
-        """Let an engine that holds something elsewhere give it back, however the solve ended."""
-        close = getattr(self._engine, "close", None)
-        if close is not None:
-            close()
-
-
-@dataclass
-class _Clock:
-    """When the phases of a solve were over, by ``time.perf_counter``; seconds spent compiling."""
-
-    began: float
-    ready: float = 0.0
-    minimized: float = 0.0
-    compiling: float = 0.0
-
-
-@dataclass
-class _Checked:
-    """A game with the checked arguments of one solve, or why there is nothing to solve."""
-
-    game: _Game
-    options: _Options
-    method: str
-    entry: Method
-    alpha: np.ndarray | None
-    feasible: FeasibleSet
-    start: np.ndarray
-    warm: bool
-    clock: _Clock
-
-    @cached_property
-    def problem(self) -> Problem:
-        """What is solved."""
-        return Problem(
-            self.game.engine, self.alpha, self.feasible, self.options.presolve, self.warm
-        )
-
-    def stop(self) -> Stop:
-        """When to stop, by this clock."""
-        options, engine = self.options, self.game.engine
-        tolerance = max(options.tol * engine.spread, ROUNDING * engine.magnitude)
-        limits = options.max_iter, options.time_limit
-        return Stop(tolerance, *limits, options.callback, options.verbose, self.clock.began)
-
-
-def _check(game: _Game, alpha: Any, method: str, warm_start: Any, options: _Options) -> _Checked:
-    began = time.perf_counter() if game.began is None else game.began
-    game.began = None  # a later solve of the same game has its own clock
-    alphas = validation.check_alpha(alpha, game.losses.n_samples)
-    name, entry = validation.check_method(
-        method, entropic=alphas is not None, modelled=callable(game.constraints)
-    )
-    start = validation.check_warm_start(warm_start, game.losses.n_classifiers)
-    feasible = game.feasible(name)
-    if feasible.infeasibility is None:
-        start = feasible.project(start)
-    warm = warm_start is not None
-    return _Checked(game, options, name, entry, alphas, feasible, start, warm, _Clock(began))
-
-
 def _solve(
-    game: _Game, alpha: Any, method: str, warm_start: Any, options: _Options, stacklevel: int
+    game: Game, alpha: Any, method: str, warm_start: Any, options: Options, stacklevel: int
 ) -> Solution:
-    checked = _check(game, alpha, method, warm_start, options)
+    checked = check(game, alpha, method, warm_start, options)
     if checked.feasible.infeasibility is not None:
-        return _infeasible(checked, checked.feasible.infeasibility, stacklevel + 1)
+        return infeasible(checked, checked.feasible.infeasibility, stacklevel + 1)
     problem, clock = checked.problem, checked.clock
     clock.ready = time.perf_counter()
     stop = checked.stop()
     with compile_timer() as compiling:
         outcome = checked.entry.load()(problem, checked.start, stop)
     clock.minimized, clock.compiling = time.perf_counter(), compiling.seconds
-    return _finish(checked, outcome, stop, clock, stacklevel + 1)
-
-
-def _finish(
-    checked: _Checked, outcome: Outcome, stop: Stop, clock: _Clock, stacklevel: int
-) -> Solution:
-    """Certify what a method found, and say where it fell short."""
-    with compile_timer() as compiling:
-        certifying = time.perf_counter()
-        solution = _certify(
-            checked.problem, outcome, stop, checked.method, checked.game.losses.restore
-        )
-    checked.problem.engine.n_passes = 0.0
-    ended = time.perf_counter()
-    solution.timings.update(
-        check=clock.ready - clock.began,
-        solve=clock.minimized - clock.ready,
-        certify=ended - certifying,
-        compile=clock.compiling + compiling.seconds,
-        total=clock.minimized - clock.began + ended - certifying,
-    )
-    if not solution.success:
-        warnings.warn(
-            f"solve ended without reaching tol: {solution.message}",
-            ConvergenceWarning,
-            stacklevel=stacklevel,
-        )
-    return solution
-
-
-def _certify(
-    problem: Problem,
-    outcome: Outcome,
-    stop: Stop,
-    method: str,
-    restore: Callable[[np.ndarray], Any],
-) -> Solution:
-    """Recompute both players' guarantees from the raw tensor."""
-    engine, weights = problem.engine, outcome.weights
-    feasible = problem.feasible if outcome.feasible is None else outcome.feasible
-    response = engine.best_response(weights)
-    every_sample = np.arange(engine.n_samples)
-    smoothing = 0.0
-    if problem.alpha is None:
-        value = response.value
-        attack = outcome.attack
-        if attack is None:
-            attack = engine.strategy(every_sample, response.candidates, np.ones(engine.n_samples))
-        played = engine.expected_losses(attack)
-        lower_bound = risk_lower_bound = feasible.lowest(played)
-    else:
-        soft = problem.soft_response(weights)
-        value = soft.value
-        proof = weights if outcome.proof is None else outcome.proof
-        if not np.array_equal(proof, weights):
-            soft = problem.soft_response(proof)
-        attack = engine.gibbs(proof, problem.alpha)
-        played = soft.gradient
-        lowest = feasible.lowest(played)
-        lower_bound = soft.lower_bound(proof, lowest)
-        risk_lower_bound = lowest  # the gradient is the classifiers' losses under the attack
-        surprise = -engine.log_prior(every_sample, response.candidates)
-        smoothing = float((engine.sample_weight * problem.alpha) @ surprise)
-    if outcome.lower_bound is not None:
-        # The exact risk is no less than the entropic one.
-        lower_bound = risk_lower_bound = min(outcome.lower_bound, value)
-    gap = max(value - lower_bound, 0.0)
-    status = _status(gap, stop, outcome.failed)
-    return Solution(
-        weights=restore(weights),
-        value=value,
-        risk=response.value,
-        lower_bound=lower_bound,
-        gap=gap,
-        attack=attack,
-        status=status,
-        message=_message(status, gap, stop, outcome.message),
-        nit=stop.nit,
-        n_passes=engine.n_passes,
-        history=tuple(stop.history),
-        method=method,
-        alpha=_as_given(problem.alpha),
-        timings=dict(outcome.timings or {}),
-        smoothing_bound=smoothing,
-        risk_lower_bound=risk_lower_bound,
-        spread=engine.spread,
-        tolerance=stop.tolerance,
-        sample_weight=engine.sample_weight,
-        prices=feasible.prices(played),
-        constraints=problem.feasible.linear,
-        attacked_losses=played,
-    )
-
-
-def _infeasible(checked: _Checked, infeasibility: Infeasibility, stacklevel: int) -> Solution:
-    """No solution, and why: the least value over no weights at all is infinite."""
-    shape = checked.game.losses
-    *others, last = infeasibility.clash
-    words = f"{', '.join(others)} and {last} clash" if others else f"{last} alone cannot be met"
-    message = f"no weights on the simplex meet the constraints: {words}; loosen or drop one"
-    warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
-    nobody = np.empty(0, dtype=np.int64)
-    return Solution(
-        weights=shape.restore(np.full(shape.n_classifiers, np.nan)),
-        value=np.inf,
-        risk=np.inf,
-        lower_bound=np.inf,
-        gap=np.inf,
-        attack=Attack(
-            np.zeros(shape.n_samples + 1, dtype=np.int64), nobody, np.empty(0), shape.n_candidates
-        ),
-        status=Status.INFEASIBLE,
-        message=message,
-        nit=0,
-        n_passes=0.0,
-        history=(),
-        method=checked.method,
-        alpha=_as_given(checked.alpha),
-        timings={"total": time.perf_counter() - checked.clock.began},
-        smoothing_bound=0.0,
-        risk_lower_bound=np.inf,
-        spread=np.nan,
-        tolerance=np.nan,
-        sample_weight=np.full(shape.n_samples, np.nan),
-        prices=None,
-        infeasibility=infeasibility,
-    )
-
-
-def _status(gap: float, stop: Stop, failed: bool) -> Status:
-    if gap <= stop.tolerance and not failed:  # never true of a NaN
-        return Status.OPTIMAL
-    if stop.status in (None, Status.OPTIMAL) or failed:
-        return Status.FAILED
-    return stop.status
-
-
-def _message(status: Status, gap: float, stop: Stop, words: str) -> str:
-    reason = {
-        Status.OPTIMAL: "the certified gap is within the tolerance",
-        Status.MAX_ITER: f"the limit of {stop.nit} iterations was reached",
-        Status.TIME_LIMIT: f"the time limit of {stop.time_limit} s was reached",
-        Status.STOPPED: "the callback stopped the solve",
-        Status.FAILED: "the method could not close the gap",
-    }[status]
-    tail = f"; {words}" if words else ""
-    return f"{reason} (gap {gap:.3g}, tolerance {stop.tolerance:.3g}){tail}"
-
-
-def _as_given(alpha: np.ndarray | None) -> float | np.ndarray:
-    if alpha is None:
-        return 0.0
-    return float(alpha[0]) if (alpha == alpha[0]).all() else alpha
+    return finish(checked, outcome, stop, clock, stacklevel + 1)

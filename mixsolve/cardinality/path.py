@@ -14,6 +14,8 @@ import numpy as np
 
 from mixsolve.arguments import as_count
 from mixsolve.cardinality.feasibility import find_few
+from mixsolve.certificate import finish, infeasible
+from mixsolve.checked import Clock, Game, Options, check
 from mixsolve.compilation import compile_timer
 from mixsolve.constraints import LinearConstraints
 from mixsolve.errors import MixsolveError
@@ -22,7 +24,6 @@ from mixsolve.feasible.subset import Subset
 from mixsolve.interop import to_numpy
 from mixsolve.problem import Outcome
 from mixsolve.solution import Solution
-from mixsolve.solver import _check, _Clock, _finish, _Game, _infeasible, _Options
 from mixsolve.stopping import Stop
 
 if TYPE_CHECKING:
@@ -176,10 +177,10 @@ def solve_cardinality_path(
     >>> path.risks.round(6)
     array([1.      , 0.666667, 0.5     ])
     """
-    options = _Options(tol, max_iter, time_limit, None, verbose, presolve)
+    options = Options(tol, max_iter, time_limit, None, verbose, presolve)
     most = None if max_models is None else as_count("max_models", max_models)
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
-    game = _Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
+    game = Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
     try:
         size = game.losses.n_classifiers
         counts = range(1, min(size if most is None else most, size) + 1)
@@ -195,16 +196,16 @@ class _Run:
 
     outcome: Outcome
     stop: Stop
-    clock: _Clock
+    clock: Clock
     n_passes: float
 
 
 def solve_few(
-    game: _Game,
+    game: Game,
     alpha: Any,
     method: str,
     warm_start: Any,
-    options: _Options,
+    options: Options,
     counts: Sequence[int],
     stacklevel: int,
 ) -> list[Solution]:
@@ -216,18 +217,18 @@ def solve_few(
             "constraints must be linear where max_models is given, got a function; give A_ub and "
             "b_ub, or mixsolve.LinearConstraints"
         )
-    checked = _check(game, alpha, method, warm_start, options)
+    checked = check(game, alpha, method, warm_start, options)
     if checked.feasible.infeasibility is not None:
         clash = checked.feasible.infeasibility
         return [
-            replace(_infeasible(checked, clash, stacklevel), max_models=count) for count in counts
+            replace(infeasible(checked, clash, stacklevel), max_models=count) for count in counts
         ]
     linear, size = checked.feasible.linear, game.losses.n_classifiers
     problem, began = checked.problem, checked.clock.began
     search = Search(problem, checked.entry, lambda some: _subset(linear, some, size), checked.start)
     runs: list[_Run | Infeasibility] = []  # one for each count
     for count in counts:
-        checked.clock = _Clock(began)
+        checked.clock = Clock(began)
         first = () if linear is None else find_few(linear, count)
         if isinstance(first, Infeasibility):
             runs.append(first)
@@ -253,9 +254,9 @@ def solve_few(
     for count, run in zip(counts, runs, strict=True):
         if isinstance(run, _Run):
             problem.engine.n_passes = run.n_passes
-            solution = _finish(checked, run.outcome, run.stop, run.clock, stacklevel)
+            solution = finish(checked, run.outcome, run.stop, run.clock, stacklevel)
         else:
-            solution = _infeasible(checked, run, stacklevel)
+            solution = infeasible(checked, run, stacklevel)
         solutions.append(replace(solution, max_models=count))
     return solutions
 

@@ -1,0 +1,182 @@
+"""What a method found, certified: both players' guarantees, recomputed from the raw tensor."""
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mixsolve.checked import Checked, Clock
+from mixsolve.compilation import compile_timer
+from mixsolve.errors import ConvergenceWarning
+from mixsolve.feasible import Infeasibility
+from mixsolve.problem import Outcome, Problem
+from mixsolve.solution import Attack, Solution, Status
+from mixsolve.stopping import Stop
+
+
+def finish(
+    checked: Checked, outcome: Outcome, stop: Stop, clock: Clock, stacklevel: int
+) -> Solution:
+    """Certify what a method found, and warn where it fell short.
+
+    Parameters
+    ----------
+    checked : Checked
+        What was to be solved.
+    outcome : Outcome
+        What the method found.
+    stop : Stop
+        Why it stopped.
+    clock : Clock
+        When its phases were over.
+    stacklevel : int
+        Of the warning.
+    """
+    with compile_timer() as compiling:
+        certifying = time.perf_counter()
+        solution = _certify(
+            checked.problem, outcome, stop, checked.method, checked.game.losses.restore
+        )
+    checked.problem.engine.n_passes = 0.0
+    ended = time.perf_counter()
+    solution.timings.update(
+        check=clock.ready - clock.began,
+        solve=clock.minimized - clock.ready,
+        certify=ended - certifying,
+        compile=clock.compiling + compiling.seconds,
+        total=clock.minimized - clock.began + ended - certifying,
+    )
+    if not solution.success:
+        warnings.warn(
+            f"solve ended without reaching tol: {solution.message}",
+            ConvergenceWarning,
+            stacklevel=stacklevel,
+        )
+    return solution
+
+
+def _certify(
+    problem: Problem,
+    outcome: Outcome,
+    stop: Stop,
+    method: str,
+    restore: Callable[[np.ndarray], Any],
+) -> Solution:
+    """Recompute both players' guarantees from the raw tensor."""
+    engine, weights = problem.engine, outcome.weights
+    feasible = problem.feasible if outcome.feasible is None else outcome.feasible
+    response = engine.best_response(weights)
+    every_sample = np.arange(engine.n_samples)
+    smoothing = 0.0
+    if problem.alpha is None:
+        value = response.value
+        attack = outcome.attack
+        if attack is None:
+            attack = engine.strategy(every_sample, response.candidates, np.ones(engine.n_samples))
+        played = engine.expected_losses(attack)
+        lower_bound = risk_lower_bound = feasible.lowest(played)
+    else:
+        soft = problem.soft_response(weights)
+        value = soft.value
+        proof = weights if outcome.proof is None else outcome.proof
+        if not np.array_equal(proof, weights):
+            soft = problem.soft_response(proof)
+        attack = engine.gibbs(proof, problem.alpha)
+        played = soft.gradient
+        lowest = feasible.lowest(played)
+        lower_bound = soft.lower_bound(proof, lowest)
+        risk_lower_bound = lowest  # the gradient is the classifiers' losses under the attack
+        surprise = -engine.log_prior(every_sample, response.candidates)
+        smoothing = float((engine.sample_weight * problem.alpha) @ surprise)
+    if outcome.lower_bound is not None:
+        # The exact risk is no less than the entropic one.
+        lower_bound = risk_lower_bound = min(outcome.lower_bound, value)
+    gap = max(value - lower_bound, 0.0)
+    status = _status(gap, stop, outcome.failed)
+    return Solution(
+        weights=restore(weights),
+        value=value,
+        risk=response.value,
+        lower_bound=lower_bound,
+        gap=gap,
+        attack=attack,
+        status=status,
+        message=_message(status, gap, stop, outcome.message),
+        nit=stop.nit,
+        n_passes=engine.n_passes,
+        history=tuple(stop.history),
+        method=method,
+        alpha=_as_given(problem.alpha),
+        timings=dict(outcome.timings or {}),
+        smoothing_bound=smoothing,
+        risk_lower_bound=risk_lower_bound,
+        spread=engine.spread,
+        tolerance=stop.tolerance,
+        sample_weight=engine.sample_weight,
+        prices=feasible.prices(played),
+        constraints=problem.feasible.linear,
+        attacked_losses=played,
+    )
+
+
+def infeasible(checked: Checked, infeasibility: Infeasibility, stacklevel: int) -> Solution:
+    """No solution, and why: the least value over no weights at all is infinite."""
+    shape = checked.game.losses
+    *others, last = infeasibility.clash
+    words = f"{', '.join(others)} and {last} clash" if others else f"{last} alone cannot be met"
+    message = f"no weights on the simplex meet the constraints: {words}; loosen or drop one"
+    warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+    nobody = np.empty(0, dtype=np.int64)
+    return Solution(
+        weights=shape.restore(np.full(shape.n_classifiers, np.nan)),
+        value=np.inf,
+        risk=np.inf,
+        lower_bound=np.inf,
+        gap=np.inf,
+        attack=Attack(
+            np.zeros(shape.n_samples + 1, dtype=np.int64), nobody, np.empty(0), shape.n_candidates
+        ),
+        status=Status.INFEASIBLE,
+        message=message,
+        nit=0,
+        n_passes=0.0,
+        history=(),
+        method=checked.method,
+        alpha=_as_given(checked.alpha),
+        timings={"total": time.perf_counter() - checked.clock.began},
+        smoothing_bound=0.0,
+        risk_lower_bound=np.inf,
+        spread=np.nan,
+        tolerance=np.nan,
+        sample_weight=np.full(shape.n_samples, np.nan),
+        prices=None,
+        infeasibility=infeasibility,
+    )
+
+
+def _status(gap: float, stop: Stop, failed: bool) -> Status:
+    if gap <= stop.tolerance and not failed:  # never true of a NaN
+        return Status.OPTIMAL
+    if stop.status in (None, Status.OPTIMAL) or failed:
+        return Status.FAILED
+    return stop.status
+
+
+def _message(status: Status, gap: float, stop: Stop, words: str) -> str:
+    reason = {
+        Status.OPTIMAL: "the certified gap is within the tolerance",
+        Status.MAX_ITER: f"the limit of {stop.nit} iterations was reached",
+        Status.TIME_LIMIT: f"the time limit of {stop.time_limit} s was reached",
+        Status.STOPPED: "the callback stopped the solve",
+        Status.FAILED: "the method could not close the gap",
+    }[status]
+    tail = f"; {words}" if words else ""
+    return f"{reason} (gap {gap:.3g}, tolerance {stop.tolerance:.3g}){tail}"
+
+
+def _as_given(alpha: np.ndarray | None) -> float | np.ndarray:
+    if alpha is None:
+        return 0.0
+    return float(alpha[0]) if (alpha == alpha[0]).all() else alpha

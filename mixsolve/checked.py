@@ -1,0 +1,148 @@
+"""The arguments of a solve, checked: a game with its engine, options, what is to be solved."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mixsolve import validation
+from mixsolve.arguments import as_count, as_real
+from mixsolve.engines import Engine, open_losses
+from mixsolve.feasible import FeasibleSet, check_constraints, feasible_set
+from mixsolve.methods import Method
+from mixsolve.problem import Problem
+from mixsolve.stopping import ROUNDING, State, Stop
+
+
+class Options:
+    """Checked options of a solve that do not depend on the game."""
+
+    def __init__(
+        self,
+        tol: float,
+        max_iter: int | None,
+        time_limit: float | None,
+        callback: Callable[[State], object] | None,
+        verbose: bool,
+        presolve: bool,
+    ) -> None:
+        self.tol = as_real("tol", tol, above=0.0)
+        self.max_iter = None if max_iter is None else as_count("max_iter", max_iter)
+        self.time_limit = None
+        if time_limit is not None:
+            self.time_limit = as_real("time_limit", time_limit, above=0.0)
+        validation.check_callable(callback, "callback", "a function of the state, or None")
+        self.callback = callback
+        self.verbose = verbose
+        self.presolve = presolve
+
+
+class Game:
+    """Checked losses with their engine, which is made when a solve first needs it."""
+
+    def __init__(
+        self, losses: Any, sample_weight: Any, mask: Any, prior: Any, limits: tuple[Any, ...]
+    ) -> None:
+        self.began: float | None = time.perf_counter()
+        self.losses = open_losses(losses)
+        self.constraints = check_constraints(limits, self.losses.n_classifiers)
+        self._feasible: FeasibleSet | None = None
+        self._given = (sample_weight, mask, prior)
+        self._engine: Engine | None = None
+
+    def feasible(self, method: str) -> FeasibleSet:
+        """Weights that the mixture may have; for "cvxpy", as cvxpy sees them."""
+        modelled = method == "cvxpy"
+        if self._feasible is None:
+            self._feasible = feasible_set(self.constraints, self.losses.n_classifiers, modelled)
+        return self._feasible
+
+    @property
+    def engine(self) -> Engine:
+        """Passes over the losses, which are checked when it is first asked for."""
+        if self._engine is None:
+            sample_weight, mask, prior = self._given
+            weights = validation.check_sample_weight(sample_weight, self.losses.n_samples)
+            allowed = validation.check_candidate_mask(mask, self.losses)
+            measure = validation.check_candidate_prior(prior, self.losses, allowed)
+            self._engine = self.losses.engine(weights, allowed, measure)
+        return self._engine
+
+    def close(self) -> None:
+        """Let an engine that holds something elsewhere give it back, however the solve ended."""
+        close = getattr(self._engine, "close", None)
+        if close is not None:
+            close()
+
+
+@dataclass
+class Clock:
+    """When the phases of a solve were over, by ``time.perf_counter``; seconds spent compiling."""
+
+    began: float
+    ready: float = 0.0
+    minimized: float = 0.0
+    compiling: float = 0.0
+
+
+@dataclass
+class Checked:
+    """A game with the checked arguments of one solve, or why there is nothing to solve."""
+
+    game: Game
+    options: Options
+    method: str
+    entry: Method
+    alpha: np.ndarray | None
+    feasible: FeasibleSet
+    start: np.ndarray
+    warm: bool
+    clock: Clock
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What is solved."""
+        return Problem(
+            self.game.engine, self.alpha, self.feasible, self.options.presolve, self.warm
+        )
+
+    def stop(self) -> Stop:
+        """When to stop, by this clock."""
+        options, engine = self.options, self.game.engine
+        tolerance = max(options.tol * engine.spread, ROUNDING * engine.magnitude)
+        limits = options.max_iter, options.time_limit
+        return Stop(tolerance, *limits, options.callback, options.verbose, self.clock.began)
+
+
+def check(game: Game, alpha: Any, method: str, warm_start: Any, options: Options) -> Checked:
+    """Check what a solve of a game was given besides the losses.
+
+    Parameters
+    ----------
+    game : Game
+        Its losses and constraints.
+    alpha, method, warm_start
+        See `mixsolve.solve`.
+    options : Options
+        The rest.
+
+    Raises
+    ------
+    MixsolveError, MixsolveTypeError
+        What is wrong, and the mend.
+    """
+    began = time.perf_counter() if game.began is None else game.began
+    game.began = None  # a later solve of the same game has its own clock
+    alphas = validation.check_alpha(alpha, game.losses.n_samples)
+    name, entry = validation.check_method(
+        method, entropic=alphas is not None, modelled=callable(game.constraints)
+    )
+    start = validation.check_warm_start(warm_start, game.losses.n_classifiers)
+    feasible = game.feasible(name)
+    if feasible.infeasibility is None:
+        start = feasible.project(start)
+    warm = warm_start is not None
+    return Checked(game, options, name, entry, alphas, feasible, start, warm, Clock(began))
