@@ -188,7 +188,8 @@ def reduce(engine: Engine, alpha: np.ndarray | None) -> Reduction | None:
     if kept is None:
         return None
     groups, first = _merge(kept, alpha)
-    kept = replace(kept, words=kept.words[:0])  # memory that the smaller game needs
+    # The words' memory is needed for the smaller game; a view would hold on to it.
+    kept = replace(kept, words=kept.words[:0].copy())
     smaller = _smaller_engine(game, alpha, kept, groups, first)
     offsets, candidates = kept.offsets, kept.candidates
     if names is not None:
