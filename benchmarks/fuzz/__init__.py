@@ -1,0 +1,1 @@
+"""Random and degenerate games, solved every way, judged in extended precision."""
