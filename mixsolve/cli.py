@@ -93,8 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 0
     except MixsolveError as error:
         return _complain(name, str(error))
-    except KeyboardInterrupt:
-        _complain(name, "interrupted")
+    except KeyboardInterrupt as interrupt:
+        # Long work notes on it what is kept.
+        _complain(name, "; ".join(["interrupted", *getattr(interrupt, "__notes__", [])]))
         return _INTERRUPTED
 
 

@@ -27,10 +27,15 @@ class MemoryStore:
     samples : int or None
         Rows in all. None if it is not known: rows then gather in host memory and move to the device
         at the end.
+    inputs : MemoryStore, optional
+        Where the images go whose losses these are, if they are kept.
     """
 
-    def __init__(self, device: torch.device, samples: int | None) -> None:
+    def __init__(
+        self, device: torch.device, samples: int | None, inputs: MemoryStore | None = None
+    ) -> None:
         self._device = device
+        self._inputs = inputs
         self._samples = samples
         self._whole: Tensor | None = None
         self._blocks: list[np.ndarray] = []
@@ -46,8 +51,12 @@ class MemoryStore:
         """Return False: no batch has been done before."""
         return False
 
-    def append(self, rows: Tensor, together: int | None = None) -> None:
-        """Add the rows of one batch, of the shape and dtype of all others."""
+    def append(
+        self, rows: Tensor, together: int | None = None, points: Tensor | None = None
+    ) -> None:
+        """Add the rows of one batch, of the shape and dtype of all others, and its images."""
+        if self._inputs is not None and points is not None:
+            self._inputs.append(points)
         end = self._done + len(rows)
         if self._like is None:
             self._like = rows[:0].clone()
@@ -87,6 +96,15 @@ class MemoryStore:
         if self._device.type == "cpu":
             return host
         return _allocate(shape, host.dtype, self._device).copy_(host)
+
+    def finish_inputs(self) -> Tensor:
+        """Return the images that were kept."""
+        assert self._inputs is not None
+        return self._inputs.finish()
+
+    def kept(self) -> str:
+        """Say how work that was interrupted could have been kept."""
+        return "nothing is kept: give out= to go on after an interruption"
 
     def close(self) -> None:
         """Do nothing: there is no file."""

@@ -5,36 +5,33 @@ It is a .npy file that grows batch by batch under another name, with notes besid
     losses.npy.part         header and rows so far
     losses.npy.part.json    settings of the call, batches done, digest of the data so far
 
-and takes its own name when it is complete, with the notes as ``losses.npy.json``. Rows reach the
-disk before the notes that count them, and notes are written aside and renamed: whenever the process
-is killed, what the notes count is there, and the same call goes on behind it.
+and takes its own name when it is complete, with the notes as ``losses.npy.json``. The candidates
+themselves, where they are kept, grow in ``losses.inputs.npy`` in the same way. Rows reach the disk
+before the notes that count them, and notes are written aside and renamed: whenever the process is
+killed, what the notes count is there, and the same call goes on behind it. Whoever reads or writes
+any of it holds the lock ``losses.npy.lock``.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.lib import format as npy_format
 from torch import Tensor
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import candidate_notes
-from mixsolve_torch.candidate_memory import check_dtype
-from mixsolve_torch.candidate_notes import Notes
+from mixsolve_torch.candidate_file import RowFile, load_values, part_of
+from mixsolve_torch.candidate_notes import Notes, UnfitError
 from mixsolve_torch.fingerprint import digest
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+from mixsolve_torch.lock import Lock
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +59,7 @@ class DiskStore:
     Raises
     ------
     MixsolveError
-        A file in the way, or one of other settings.
+        A file in the way, one of other settings, or one that another run is writing.
     """
 
     def __init__(
@@ -74,65 +71,75 @@ class DiskStore:
     ) -> None:
         self.path = _checked(out)
         self._overwrite = overwrite
-        self._part = _beside(self.path, ".part")
+        self._part = part_of(self.path)
         self._row_shape = row_shape
-        self._file: IO[bytes] | None = None
+        self._files: list[RowFile] = []
         self._seen = Notes(settings)  # batches that went by in this run, done before or now
-        self.notes = self._find(settings)
+        self._lock = Lock(_beside(self.path, ".lock"), f"out {self.path}")
+        if os.access(self.path.parent, os.W_OK):  # elsewhere nobody writes
+            self._lock.acquire()
+        try:
+            with self._writing():
+                self.notes = Notes(settings)
+                self.notes = self._find(settings)
+        except BaseException:
+            self.close()
+            raise
 
     def _find(self, settings: dict[str, Any]) -> Notes:
         """Return the notes to go on from, and refuse what is not to be touched."""
-        begun, done = (
-            candidate_notes.read(_notes_of(self._part)),
-            candidate_notes.read(_notes_of(self.path)),
-        )
+        begun = candidate_notes.read(notes_of(self._part), Notes)
+        if begun is not None and _half_renamed(files_of(begun, self.path, self._row_shape), begun):
+            self._publish(begun)
+            begun = None
+        done = candidate_notes.read(notes_of(self.path), Notes)
+        done_fault = "no notes lie beside it" if done is None else self._fault(done, settings, "")
+        if done is not None and done_fault is None and not self._overwrite:
+            logger.info("%s is finished already", self.path)
+            return done
         if begun is not None:
-            fault = self._fault(begun, settings, self._part)
+            fault = self._fault(begun, settings, ".part")
             if fault is None:
                 return self._go_on(begun)
             if not self._overwrite:
-                raise MixsolveError(
+                raise UnfitError(
                     f"out {self.path} was begun, and this call cannot go on with it: {fault}; "
                     "repeat the first call to go on, give overwrite=True to start anew, or another "
                     "name"
                 )
         elif not self._overwrite:
-            for path in (self._part, _notes_of(self._part)):
+            for path in (self._part, notes_of(self._part)):
                 if path.exists():
                     raise _in_the_way(path, "was not left by an interrupted call")
             if self.path.exists():
-                fault = "no notes lie beside it"
-                if done is not None:
-                    fault = self._fault(done, settings, self.path) or ""
-                if fault or done is None:
-                    raise _in_the_way(self.path, f"is not the result of this call: {fault}")
-                logger.info("%s is finished already", self.path)
-                return done
-            if done is None and _notes_of(self.path).exists():
-                raise _in_the_way(_notes_of(self.path), "does not belong to a file of losses")
+                raise _in_the_way(self.path, f"is not the result of this call: {done_fault}")
+            if done is None and notes_of(self.path).exists():
+                raise _in_the_way(notes_of(self.path), "does not belong to a file of losses")
+            if "keep_inputs" in settings and inputs_of(self.path).exists():
+                raise _in_the_way(inputs_of(self.path), "does not belong to a file of losses")
         return Notes(settings)
 
     def _go_on(self, begun: Notes) -> Notes:
         """Return the notes of an interrupted call that fit, its last renaming done."""
         if begun.finished:
-            self._publish()
+            self._publish(begun)
         elif self.path.exists() and not self._overwrite:
             raise _in_the_way(self.path, "came while the call was interrupted")
         logger.info("going on with %s after %d batches", self.path, begun.batches)
         return begun
 
-    def _fault(self, notes: Notes, settings: dict[str, Any], path: Path) -> str | None:
-        """Return why a file cannot be the beginning, or the result, of this call."""
+    def _fault(self, notes: Notes, settings: dict[str, Any], ending: str) -> str | None:
+        """Return why files of an ending cannot be the beginning, or the result, of this call."""
         if notes.settings != settings:
             return "it was made with other settings: " + candidate_notes.differences(
                 notes.settings, settings
             )
         if notes.batches:
-            path = path if path.exists() else self.path
-            size = path.stat().st_size if path.exists() else 0
-            needed = len(self._header(notes)) + notes.samples * self._row_bytes(notes)
-            if size < needed or (notes.finished and size != needed):
-                return f"{path.name} has {size} bytes where its notes count {needed}"
+            for file in files_of(notes, self.path, self._row_shape):
+                path = _beside(file.path, ending)
+                size, needed = _size(path), file.size(notes.samples)
+                if size < needed or (notes.finished and size != needed):
+                    return f"{path.name} has {size} bytes where its notes count {needed}"
         return None
 
     @property
@@ -153,9 +160,9 @@ class DiskStore:
         seen.batches += 1
         seen.samples += len(x)
         if seen.batches == self.notes.batches and seen.data != self.notes.data:
-            raise MixsolveError(self._other_data(f"the first {seen.batches} batches differ"))
+            raise UnfitError(self._other_data(f"the first {seen.batches} batches differ"))
         if seen.batches > self.notes.batches and self.notes.finished:
-            raise MixsolveError(self._other_data(f"it ended after {self.notes.batches} batches"))
+            raise UnfitError(self._other_data(f"it ended after {self.notes.batches} batches"))
         return seen.batches <= self.notes.batches
 
     def _other_data(self, fault: str) -> str:
@@ -165,84 +172,110 @@ class DiskStore:
             "another name"
         )
 
-    def append(self, rows: Tensor, together: int | None) -> None:
-        """Add the rows of one batch, so that they are there after any crash."""
-        values = np.ascontiguousarray(rows.cpu().numpy())
-        if self._file is None:
-            self._open(str(npy_format.dtype_to_descr(values.dtype)))
-        assert self._file is not None
-        check_dtype(values.dtype, np.dtype(self.notes.dtype))
-        self._file.write(values.data)
-        candidate_notes.flush(self._file)
-        self.notes = replace(self._seen, dtype=self.notes.dtype, together=together)
-        candidate_notes.write(self.notes, _notes_of(self._part))
+    def append(self, rows: Tensor, together: int | None, points: Tensor | None = None) -> None:
+        """Add the rows of one batch, and its images if they are kept; they survive any crash."""
+        batch = [each.cpu().numpy() for each in (rows, points) if each is not None]
+        with self._writing():
+            if not self.notes.batches and not self._files:
+                self.notes.dtype = _name(batch[0])
+                if points is not None:
+                    self.notes.inputs_dtype = _name(batch[1])
+                    self.notes.inputs_shape = list(points.shape[1:])
+                # Notes first: a file without them is nobody's, and would be in the way.
+                candidate_notes.write(self.notes, notes_of(self._part))
+            for file, values in zip(self._opened(), batch, strict=True):
+                file.append(values, self.notes.samples)
+            known = self.notes
+            notes = replace(
+                self._seen,
+                dtype=known.dtype,
+                together=together,
+                inputs_dtype=known.inputs_dtype,
+                inputs_shape=known.inputs_shape,
+            )
+            candidate_notes.write(notes, notes_of(self._part))
+            self.notes = notes
 
-    def _open(self, dtype: str) -> None:
-        """Open the file behind the rows that the notes count."""
-        if not self.notes.batches:
-            self.notes.dtype = dtype
-            # Notes first: a file without them is nobody's, and would be in the way.
-            candidate_notes.write(self.notes, _notes_of(self._part))
-        self._file = self._part.open("r+b" if self._part.exists() else "x+b")
-        _lock(self._file, self._part)
-        header = self._header(self.notes)
-        self._file.truncate(len(header) + self.notes.samples * self._row_bytes(self.notes))
-        self._file.write(header)
-        self._file.seek(0, os.SEEK_END)
+    def _opened(self) -> list[RowFile]:
+        if not self._files:
+            self._files = files_of(self.notes, self.path, self._row_shape)
+        return self._files
 
     def finish(self) -> Tensor:
         """Give the file its name, and return its memory-mapped values."""
         if self._seen.batches < self.notes.batches:
-            raise MixsolveError(self._other_data(f"they have only {self._seen.batches} batches"))
+            raise UnfitError(self._other_data(f"they have only {self._seen.batches} batches"))
         if not self.notes.finished:
-            if self._file is None:
-                self._open(self.notes.dtype)
-            assert self._file is not None
-            self._file.seek(0)
-            self._file.write(self._header(self.notes))
-            candidate_notes.flush(self._file)
-            self.notes.finished = True
-            candidate_notes.write(self.notes, _notes_of(self._part))
-            self.close()
-            self._publish()
+            with self._writing():
+                for file in self._opened():
+                    file.seal(self.notes.samples)
+                self.notes.finished = True
+                candidate_notes.write(self.notes, notes_of(self._part))
+                self._publish(self.notes)
         return load_values(self.path)
 
-    def _publish(self) -> None:
-        """Rename file and notes; after a crash in between, what is left of it is done."""
-        if self._part.exists():
-            if self.path.exists() and not self._overwrite:
-                raise _in_the_way(self.path, "came in the meantime")
-            os.replace(self._part, self.path)
-        os.replace(_notes_of(self._part), _notes_of(self.path))
+    def finish_inputs(self) -> Tensor:
+        """Return the memory-mapped images, where they were kept, of a file that is finished."""
+        return load_values(inputs_of(self.path))
 
-    def _header(self, notes: Notes) -> bytes:
-        """Return the head of the file, whose length does not depend on the number of rows."""
-        head = io.BytesIO()
-        shape = (notes.samples, *self._row_shape)
-        fields = {"descr": notes.dtype, "fortran_order": False, "shape": shape}
-        npy_format.write_array_header_1_0(head, fields)
-        return head.getvalue()
+    def _publish(self, notes: Notes) -> None:
+        """Rename files and notes; after a crash in between, what is left of it is done."""
+        if self._part.exists() and self.path.exists() and not self._overwrite:
+            raise _in_the_way(self.path, "came in the meantime")
+        for file in files_of(notes, self.path, self._row_shape):
+            file.publish()
+        os.replace(notes_of(self._part), notes_of(self.path))
 
-    def _row_bytes(self, notes: Notes) -> int:
-        return int(np.prod(self._row_shape)) * np.dtype(notes.dtype).itemsize
+    def kept(self) -> str:
+        """Say what is in the file, and how the rest gets there."""
+        if not self.notes.batches:
+            return "no batch was done yet: repeat the call to begin again"
+        path = self.path if self.notes.finished else self._part
+        return (
+            f"{self.notes.batches} batches ({self.notes.samples} images) are kept in {path}: "
+            "repeat the call to go on"
+        )
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say what is left where a file cannot be written, on a full disk say."""
+        try:
+            yield
+        except OSError as error:
+            raise MixsolveError(
+                f"out {self.path} could not be written: {error.strerror or error}; {self.kept()}, "
+                "once the file can be written"
+            ) from error
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Let go of the files and of the lock."""
+        for file in self._files:
+            file.close()
+        self._lock.release()
 
 
-def load_values(path: Path) -> Tensor:
-    """Return the tensor in a .npy file, memory-mapped: its entries are read when they are used."""
-    try:
-        # Private pages: writing to the tensor leaves the file as it is.
-        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-    except OSError:
-        # A system may refuse private pages for more than its memory; shared ones need none.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return torch.from_numpy(np.load(path, mmap_mode="r", allow_pickle=False))
+def files_of(notes: Notes, path: Path, row_shape: tuple[int, ...]) -> list[RowFile]:
+    """Return the files that notes count the rows of."""
+    files = [RowFile(path, notes.dtype, row_shape)]
+    if notes.inputs_dtype:
+        files.append(RowFile(inputs_of(path), notes.inputs_dtype, tuple(notes.inputs_shape)))
+    return files
+
+
+def _half_renamed(files: list[RowFile], notes: Notes) -> bool:
+    """Return whether a kill came between the renamings of finished files."""
+    some_renamed = notes.finished and not all(file.part.exists() for file in files)
+    there = (file.part if file.part.exists() else file.path for file in files)
+    sizes = [file.size(notes.samples) for file in files]
+    return some_renamed and [_size(path) for path in there] == sizes
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _name(values: np.ndarray) -> str:
+    return str(npy_format.dtype_to_descr(values.dtype))
 
 
 def _checked(out: str | os.PathLike[str]) -> Path:
@@ -263,23 +296,17 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def _notes_of(path: Path) -> Path:
+def notes_of(path: Path) -> Path:
+    """Return where the notes on a file are."""
     return _beside(path, ".json")
 
 
-def _in_the_way(path: Path, why: str) -> MixsolveError:
-    return MixsolveError(
+def inputs_of(path: Path) -> Path:
+    """Return where the images are whose losses are in a file."""
+    return path.with_suffix(".inputs.npy")
+
+
+def _in_the_way(path: Path, why: str) -> UnfitError:
+    return UnfitError(
         f"out: the file {path} {why}; give overwrite=True to replace it, or another name"
     )
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Refuse to write where another process does; the lock goes when its process does."""
-    if fcntl is None:
-        return
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise MixsolveError(
-            f"out: another process is writing {path}; wait for it, or give another name"
-        ) from error

@@ -35,6 +35,7 @@ from mixsolve_torch.batching import Data, in_batches, pair
 from mixsolve_torch.candidate_memory import MemoryStore
 from mixsolve_torch.candidate_store import DiskStore
 from mixsolve_torch.fingerprint import describe
+from mixsolve_torch.interrupt import explained
 from mixsolve_torch.losses import LossFunction, get_loss
 from mixsolve_torch.mixture import Mixture, check_weights
 from mixsolve_torch.progress import ProgressBar
@@ -124,8 +125,8 @@ def build_losses(
     was, goes on where it stopped when it is repeated, and ends with the same file; one that had
     finished returns the file at once. Data must come in the same order again. What the file is made
     of is noted beside it (``.json``) and compared: a file begun with other classifiers, weights,
-    attacks, data or draws is refused. Attributes of a classifier other than its parameters, buffers
-    and printed form are not seen.
+    attacks, data or draws is refused, and so is one that another process is writing. Attributes of
+    a classifier other than its parameters, buffers and printed form are not seen.
 
     Parameters
     ----------
@@ -156,7 +157,7 @@ def build_losses(
         complete, and one that other settings began be begun anew. A finished one is made again.
     keep_inputs : bool, default False
         Keep the attacked images as well, e.g. for pictures: N m times the size of an image, on the
-        mixture's device.
+        mixture's device, or with `out` in a file beside it (``losses.inputs.npy``).
     progress : bool, default False
         Show a progress bar if the work takes more than two seconds and stderr is a terminal.
 
@@ -170,7 +171,7 @@ def build_losses(
     MixsolveError
         Images outside [0, 1], labels or logits that do not fit, logits that are not finite, data
         without a batch; values that do not fit the device; a file in the way, or one that does not
-        belong to this call.
+        belong to this call; a file that cannot be written, on a full disk say.
     MixsolveTypeError
         Something that is not a mixture, an attack, a generator, or data of images and labels.
 
@@ -193,20 +194,16 @@ def build_losses(
     home = _check_device(device, mixture, out)
     if keep not in ("final", "trajectory"):
         raise MixsolveError(f"keep must be 'final' or 'trajectory'; got {keep!r}")
-    if out is not None and keep_inputs:
-        raise MixsolveError(
-            "keep_inputs must be False with out: images stay in memory and would be lost when the "
-            "run is interrupted; build the losses of fewer images in memory instead"
-        )
     names = candidate_names(chosen, len(mixture), keep)
     batch_size = as_count("batch_size", batch_size)
     total, samples, loader = in_batches(data, batch_size)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     store: MemoryStore | DiskStore
     if out is None:
-        store = MemoryStore(home, samples)
+        kept = MemoryStore(mixture.device, samples) if keep_inputs else None
+        store = MemoryStore(home, samples, kept)
     else:
-        settings = {
+        settings: dict[str, Any] = {
             "candidates": list(names),
             "attacks": describe(chosen),
             "keep": keep,
@@ -217,12 +214,14 @@ def build_losses(
             "batch_size": batch_size if samples is not None else None,
             "generator": seed,
         }
+        if keep_inputs:
+            settings["keep_inputs"] = True
         store = DiskStore(out, settings, (len(names), len(mixture)), overwrite)
     labels: list[Tensor] = []
-    inputs = MemoryStore(mixture.device, samples)
     steps = None if total is None else total * len(names)
     with (
         closing(store),
+        explained(store.kept),
         frozen(mixture),
         ProgressBar("Attacking", steps, enabled=progress) as bar,
     ):
@@ -236,18 +235,17 @@ def build_losses(
                 bar.advance(len(names))
                 continue
             rows, points = recorder.record(number, x, y, keep_inputs=keep_inputs)
-            store.append(rows, recorder.together)
-            if points is not None:
-                inputs.append(points)
+            store.append(rows, recorder.together, points)
         if not labels:
             raise MixsolveError("data must hold at least one batch; got none")
         values = store.finish()
+        inputs = store.finish_inputs() if keep_inputs else None
     losses = CandidateLosses(
         values=values,
         labels=torch.cat(labels).to(values.device),
         candidate_names=names,
         loss=recorded.name,
-        inputs=inputs.finish() if keep_inputs else None,
+        inputs=inputs,
     )
     logger.info("built %s losses of shape %s", losses.loss, tuple(losses.values.shape))
     return losses

@@ -1,9 +1,30 @@
-"""Ctrl-C that waits for what is under way: a step to be saved whole, an exchange between ranks."""
+"""Ctrl-C: what is kept of long work, and waiting for what is under way.
+
+A step may have to be saved whole first, or an exchange between ranks to end.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def explained(words: Callable[[], str]) -> Iterator[None]:
+    """Note on a Ctrl-C what is kept and how to go on.
+
+    Parameters
+    ----------
+    words : callable
+        Says so. Of nested work the outermost is heard: it is what the caller can repeat.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.__notes__ = [words()]
+        raise
 
 
 class Interrupt:

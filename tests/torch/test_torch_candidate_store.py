@@ -1,5 +1,6 @@
 """Tensors in a file: any interruption leaves the same bytes in the end, and nothing is lost."""
 
+import errno
 import json
 import os
 import signal
@@ -13,7 +14,14 @@ import torch
 import mixsolve
 from mixsolve.cli import main
 from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch import PGD, Mixture, UniformBall, build_losses, candidate_store
+from mixsolve_torch import (
+    PGD,
+    Mixture,
+    UniformBall,
+    build_losses,
+    candidate_file,
+    candidate_notes,
+)
 from mixsolve_torch.fingerprint import describe
 from mixsolve_torch.recorder import Recorder
 
@@ -110,7 +118,7 @@ def test_a_system_without_private_pages_gets_shared_ones(mixture, data, out, mon
         return load(path, mmap_mode=mmap_mode, **options)
 
     monkeypatch.setattr(np, "load", refusing)
-    assert torch.equal(candidate_store.load_values(out), expected.values)
+    assert torch.equal(candidate_file.load_values(out), expected.values)
 
 
 @pytest.mark.parametrize("crash_at", [0, 1, 3])
@@ -217,20 +225,213 @@ def test_two_processes_do_not_write_one_file(mixture, data, out, whole):
     pytest.importorskip("fcntl")
     with pytest.raises(Crash):
         build_losses(mixture, stream(data, 3, 2), ATTACKS, out=out)
+    begun = files(out.parent)
     holder = (
-        "import fcntl, sys; file = open(sys.argv[1], 'r+b'); "
-        "fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+        "import sys; from mixsolve_torch.lock import Lock; Lock(sys.argv[1], 'out').acquire(); "
+        "print(flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
-        [sys.executable, "-c", holder, f"{out}.part"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", holder, f"{out}.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     with other:
         other.stdout.readline()
-        with pytest.raises(MixsolveError, match=r"another process is writing .*losses\.npy\.part"):
-            build_losses(mixture, stream(data, 3), ATTACKS, out=out)
-        other.stdin.close()
+        for overwrite in (False, True):
+            with pytest.raises(MixsolveError, match=r"losses\.npy is in use by process .* wait"):
+                build_losses(mixture, stream(data, 3), ATTACKS, out=out, overwrite=overwrite)
+        other.kill()  # its lock goes with it
+    (out.parent / "losses.npy.lock").unlink()
+    assert files(out.parent) == begun
     build_losses(mixture, stream(data, 3), ATTACKS, out=out)
     assert files(out.parent) == whole
+
+
+@pytest.mark.parametrize("crash_at", [None, 2])
+def test_a_run_that_looks_while_another_one_writes_is_refused(crash_at, mixture, data, out, whole):
+    if crash_at:
+        with pytest.raises(Crash):
+            build_losses(mixture, stream(data, 3, crash_at), ATTACKS, out=out)
+
+    def meanwhile():
+        for number, batch in enumerate(stream(data, 3)):
+            if number in (0, 3):
+                with pytest.raises(MixsolveError, match="is in use by process"):
+                    build_losses(mixture, stream(data, 3), ATTACKS, out=out)
+            yield batch
+
+    build_losses(mixture, meanwhile(), ATTACKS, out=out)
+    assert files(out.parent) == whole
+
+
+RACE = """
+import sys, time, torch
+from mixsolve.errors import MixsolveError
+from mixsolve_torch import PGD, Mixture, UniformBall, build_losses
+
+mixture, data, out = torch.load(sys.argv[1], weights_only=False)
+attacks = [PGD("Linf", 0.2, steps=2), UniformBall("L2", 0.4, draws=2)]
+batches = [(data[0][part], data[1][part]) for part in torch.arange(10).split(3)]
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(2000):
+    try:
+        build_losses(mixture, batches, attacks, out=out)
+        break
+    except MixsolveError as error:
+        assert "is in use by" in str(error), error
+        time.sleep(0.01)
+else:
+    sys.exit("never had its turn")
+"""
+
+
+def test_processes_that_start_together_end_with_one_file(mixture, data, out, whole, tmp_path):
+    pytest.importorskip("fcntl")
+    torch.save((mixture, data, str(out)), tmp_path / "call.pt")
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, tmp_path / "call.pt"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    for run in runs:
+        run.stdout.readline()
+    for run in runs:
+        run.stdin.write(b"go\n")
+        run.stdin.close()
+    assert [run.wait() for run in runs] == [0, 0]
+    for run in runs:
+        run.stdout.close()
+    (tmp_path / "call.pt").unlink()
+    assert files(out.parent) == whole
+
+
+def test_a_finished_file_wins_over_one_that_was_left_beside_it(mixture, data, out, whole, attacked):
+    build_losses(mixture, stream(data, 3), ATTACKS, out=out)
+    attacked.clear()
+    part = out.with_name("losses.npy.part")
+    part.write_bytes(whole["losses.npy"][:128] + bytes(len(whole["losses.npy"]) - 128))
+    part.with_name(part.name + ".json").write_bytes(whole["losses.npy.json"])
+    losses = build_losses(mixture, stream(data, 3), ATTACKS, out=out)
+    assert attacked == []
+    assert {name: files(out.parent)[name] for name in whole} == whole
+    assert torch.equal(losses.values, build_losses(mixture, stream(data, 3), ATTACKS).values)
+
+
+def test_a_finished_file_is_read_where_nobody_can_write(mixture, data, out, whole, monkeypatch):
+    build_losses(mixture, stream(data, 3), ATTACKS, out=out)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    monkeypatch.setattr(os, "open", None)
+    build_losses(mixture, stream(data, 3), ATTACKS, out=out)
+    assert files(out.parent) == whole
+
+
+def test_a_full_disk_leaves_what_was_done(mixture, data, out, whole, attacked, monkeypatch):
+    flush = candidate_notes.flush
+    for full_at in range(100):
+        countdown = [full_at]
+
+        def failing(file, left=countdown):
+            if left[0] == 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            left[0] -= 1
+            flush(file)
+
+        attacked.clear()
+        with monkeypatch.context() as patch:
+            for module in (candidate_notes, candidate_file):
+                patch.setattr(module, "flush", failing)
+            try:
+                build_losses(mixture, stream(data, 3), ATTACKS, out=out)
+            except MixsolveError as error:
+                said = str(error)
+            else:
+                break
+        assert "losses.npy could not be written: No space left on device" in said
+        assert "repeat the call to" in said
+        assert not [*out.parent.glob("*.new"), *out.parent.glob("*.lock")]
+        build_losses(mixture, stream(data, 3), ATTACKS, out=out)
+        assert len(attacked) <= 5
+        assert files(out.parent) == whole
+        for path in out.parent.glob("losses.npy*"):
+            path.unlink()
+    assert full_at >= 6
+
+
+def test_a_file_that_may_not_grow_says_so(mixture, data, out, whole):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150, hard))
+    try:
+        with pytest.raises(
+            MixsolveError, match=r"losses\.npy could not be written: File too large"
+        ):
+            build_losses(mixture, stream(data, 3), ATTACKS, out=out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(out.parent.glob("*.new"))
+    build_losses(mixture, stream(data, 3), ATTACKS, out=out)
+    assert files(out.parent) == whole
+
+
+def test_ctrl_c_says_what_is_kept(mixture, data, out):
+    def pressed():
+        yield from list(stream(data, 3))[:2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        build_losses(mixture, pressed(), ATTACKS, out=out)
+    (note,) = stopped.value.__notes__
+    assert "2 batches (6 images) are kept" in note
+    assert f"{out}.part: repeat the call to go on" in note
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        build_losses(mixture, pressed(), ATTACKS)
+    (note,) = stopped.value.__notes__
+    assert "give out=" in note
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_candidates_are_kept_beside_their_losses(function, mixture, data, out, monkeypatch):
+    expected = build_losses(mixture, data, ATTACKS, "margin", batch_size=3, keep_inputs=True)
+
+    def build():
+        return build_losses(
+            mixture, data, ATTACKS, "margin", batch_size=3, keep_inputs=True, out=out
+        )
+
+    call = getattr(os, function)
+    for crash_at in range(100):
+        countdown = [crash_at]
+
+        def failing(*arguments, left=countdown):
+            if left[0] == 0:
+                raise Crash
+            left[0] -= 1
+            return call(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, failing)
+            try:
+                build()
+            except Crash:
+                pass
+            else:
+                break
+        losses = build()
+        assert torch.equal(losses.values, expected.values)
+        assert torch.equal(losses.inputs, expected.inputs)
+        assert sorted(files(out.parent)) == [
+            "losses.inputs.npy",
+            "losses.npy",
+            "losses.npy.json",
+        ]
+        for path in out.parent.iterdir():
+            path.unlink()
+    assert crash_at >= 7
+    with pytest.raises(MixsolveError, match="keep_inputs was true and is null"):
+        build_losses(mixture, data, ATTACKS, "margin", batch_size=3, out=out)
 
 
 def test_what_does_not_belong_to_the_call_is_refused(linear, mixture, data, out, whole):
@@ -333,8 +534,6 @@ def test_paths_that_cannot_be(mixture, data, tmp_path):
             build_losses(mixture, data, ATTACKS, out=out)
     with pytest.raises(MixsolveError, match="device must be left out with out"):
         build_losses(mixture, data, ATTACKS, out=tmp_path / "losses.npy", device="cpu")
-    with pytest.raises(MixsolveError, match="keep_inputs must be False with out"):
-        build_losses(mixture, data, ATTACKS, out=tmp_path / "losses.npy", keep_inputs=True)
     with pytest.raises(MixsolveError, match="data must hold at least one batch"):
         build_losses(mixture, [], ATTACKS, out=tmp_path / "losses.npy")
     assert [path.name for path in tmp_path.iterdir()] == ["folder.npy"]
