@@ -31,7 +31,7 @@ from mixsolve.files import check_folder, write_text
 from mixsolve_torch.attacks.ball import NORMS, read_radius
 from mixsolve_torch.attacks.base import frozen
 from mixsolve_torch.attacks.registry import ATTACKS
-from mixsolve_torch.datasets import LabelledImages, load_data, to_unit
+from mixsolve_torch.datasets import SPLITS, LabelledImages, load_data, splits, to_unit
 from mixsolve_torch.evaluation import evaluate
 from mixsolve_torch.evaluation_report import Evaluation
 from mixsolve_torch.loading import load_model
@@ -62,11 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="DATA",
-        help="digits, cifar10, cifar100, or a .npz file with images and labels",
+        help="digits, cifar10, cifar100, or a .npz file with images and labels, or with "
+        "test_images and test_labels",
     )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where CIFAR lies")
     parser.add_argument("--download", action="store_true", help="download CIFAR if it is missing")
-    parser.add_argument("--split", choices=("test", "train"), default="test", help="(test)")
+    parser.add_argument("--split", choices=SPLITS, help="part of the data (test)")
     parser.add_argument("--limit", type=int, metavar="N", help="attack the first N images only")
     parser.add_argument("--eps", required=True, help="radius of the attacks, e.g. 8/255 or 0.5")
     parser.add_argument("--norm", choices=NORMS, default="Linf", help="its norm (Linf)")
@@ -254,7 +255,7 @@ def _write(
         "torch": torch.__version__,
         "models": models,
         "data": args.data,
-        "split": args.split,
+        "split": args.split or ("test" if splits(args.data) else None),
         "attack_names": args.attacks,
         "steps": args.steps,
         "restarts": args.restarts,

@@ -5,6 +5,7 @@ The digits are part of the installed scikit-learn: nothing is downloaded.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -102,6 +103,29 @@ def digits(*, seed: int = 0, validation: float = 0.15, test: float = 0.3) -> Dig
     labels = torch.from_numpy(bunch.target.astype(np.int64))
     order = [torch.from_numpy(rng.permutation(np.concatenate(part))) for part in parts]
     return Digits(*(Split(images[chosen], labels[chosen]) for chosen in order))
+
+
+def count_shared(images: Tensor, others: Tensor) -> int:
+    """Return how many of `others` stand among `images`, bit by bit.
+
+    Parameters
+    ----------
+    images, others : torch.Tensor of shape (N, C, H, W), (M, C, H, W)
+        Images; those of the second set are converted to the dtype of the first.
+
+    Examples
+    --------
+    >>> images = torch.arange(12.0).reshape(3, 1, 2, 2)
+    >>> count_shared(images, images[1:]), count_shared(images, images + 1)
+    (2, 0)
+    """
+    known = set(_digests(images))
+    return sum(entry in known for entry in _digests(others.to(images.dtype)))
+
+
+def _digests(images: Tensor) -> Iterator[bytes]:
+    for entry in images.detach().cpu().contiguous().numpy():
+        yield hashlib.blake2b(entry.data, digest_size=16).digest()
 
 
 def batches(

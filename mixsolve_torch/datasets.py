@@ -1,8 +1,7 @@
 """Whole data sets in memory: the bundled digits, CIFAR through torchvision, or a file of one's own.
 
 Images come back as the file holds them, bytes as bytes (a quarter of the memory of float32) and
-always NCHW; `to_unit` turns a batch of either kind into floats in [0, 1]. A guess that could be
-wrong is not made: a file whose layout or scale can be read in two ways is refused.
+always NCHW; `to_unit` turns a batch of either kind into floats in [0, 1].
 
 References
 ----------
@@ -20,14 +19,12 @@ import torch
 from torch import Tensor
 
 from mixsolve.arguments import as_count
-from mixsolve.commands.arrays import load_arrays
 from mixsolve.errors import MissingDependencyError, MixsolveError
+from mixsolve_torch import image_files
 from mixsolve_torch.data import digits
+from mixsolve_torch.image_files import SPLITS
 
 _CIFAR = {"cifar10": ("CIFAR10", 10), "cifar100": ("CIFAR100", 100)}
-_SPLITS = ("test", "train")
-_CHANNELS = (1, 3)
-_LAYOUTS = ("NCHW", "NHWC")
 
 
 class LabelledImages(NamedTuple):
@@ -75,7 +72,7 @@ def load_data(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
-    split: str = "test",
+    split: str | None = None,
     limit: int | None = None,
 ) -> LabelledImages:
     """Load a data set into memory.
@@ -85,16 +82,18 @@ def load_data(
     name_or_path : str or path
         "digits", "cifar10", "cifar100", or a .npz file. The file holds ``images``, (N, H, W),
         (N, C, H, W) or (N, H, W, C), uint8 from 0 to 255 or floating in [0, 1], and ``labels``,
-        integers (N,) counted from 0. It may hold ``layout``, "NCHW" or "NHWC", which is needed
-        where the shape can be read in both ways or has neither 1 nor 3 channels, and ``classes``,
-        the number of classes, where the largest label is not the last class.
+        integers (N,) counted from 0; or, of data in two parts, ``train_images``,
+        ``train_labels``, ``test_images`` and ``test_labels``. It may hold ``layout``, "NCHW" or
+        "NHWC", which is needed where the shape can be read in both ways or has neither 1 nor 3
+        channels, and ``classes``, the number of classes, where the largest label is not the last
+        class.
     data_dir : str or path, optional
         Directory in which torchvision keeps, or is to put, CIFAR. Needed for CIFAR alone.
     download : bool, default False
         Let torchvision download CIFAR where it is missing.
-    split : {"test", "train"}, default "test"
-        Which images. The digits are those of ``digits()`` with its default seed. A .npz file is one
-        set of images, returned for either.
+    split : {"test", "train"}, optional
+        Which images; by default the test images, or those of a .npz file that is one set. The
+        digits are those of ``digits()`` with its default seed.
     limit : int, optional
         Keep the first so many images.
 
@@ -108,7 +107,8 @@ def load_data(
     MissingDependencyError
         torchvision or scikit-learn is needed and not installed.
     MixsolveError
-        An unknown name, files that are missing, corrupt or ambiguous, or a download that failed.
+        An unknown name, files that are missing, corrupt or ambiguous, a split that a file does not
+        have, or a download that failed.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def load_data(
     >>> data.images.shape, data.classes
     (torch.Size([100, 1, 8, 8]), 10)
     """
-    if split not in _SPLITS:
+    if split is not None and split not in SPLITS:
         raise MixsolveError(f"split must be 'test' or 'train'; got {split!r}")
     if limit is not None:
         limit = as_count("limit", limit)
@@ -127,17 +127,40 @@ def load_data(
     elif name_or_path in _CIFAR:
         data = _cifar(str(name_or_path), data_dir, download, split)
     elif Path(name_or_path).suffix == ".npz":
-        data = _from_file(Path(name_or_path))
+        data = LabelledImages(*image_files.read(Path(name_or_path), split))
     else:
-        raise MixsolveError(
-            "data must be 'digits', 'cifar10', 'cifar100' or a .npz file; "
-            f"got {str(name_or_path)!r}"
-        )
+        raise _unknown(name_or_path)
     return LabelledImages(data.images[:limit], data.labels[:limit], data.classes)
 
 
+def splits(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the parts that a data set has, "train" and "test"; none of a file that is one set.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        As `load_data` takes it.
+
+    Raises
+    ------
+    MixsolveError
+        An unknown name, or a file that is missing or broken.
+    """
+    if name_or_path == "digits" or name_or_path in _CIFAR:
+        return SPLITS
+    if Path(name_or_path).suffix == ".npz":
+        return image_files.splits(Path(name_or_path))
+    raise _unknown(name_or_path)
+
+
+def _unknown(name_or_path: str | os.PathLike[str]) -> MixsolveError:
+    return MixsolveError(
+        f"data must be 'digits', 'cifar10', 'cifar100' or a .npz file; got {str(name_or_path)!r}"
+    )
+
+
 def _cifar(
-    name: str, data_dir: str | os.PathLike[str] | None, download: bool, split: str
+    name: str, data_dir: str | os.PathLike[str] | None, download: bool, split: str | None
 ) -> LabelledImages:
     try:
         from torchvision import datasets
@@ -184,82 +207,3 @@ def _what_is_wrong(name: str, source: Any, root: Path, download: bool, error: Ex
             "published one; delete the folder and download it again with download=True (--download)"
         )
     return f"{name} in {folder} could not be read: {error}"
-
-
-def _from_file(path: Path) -> LabelledImages:
-    arrays = load_arrays(path, "data")
-    for name in ("images", "labels"):
-        if name not in arrays:
-            found = ", ".join(sorted(arrays)) or "none"
-            raise MixsolveError(
-                f"{path} must hold the arrays 'images' and 'labels'; its arrays are: {found}; "
-                f"write it with np.savez({path.name!r}, images=..., labels=...)"
-            )
-    images, labels = np.asarray(arrays["images"]), np.asarray(arrays["labels"])
-    pixels = _pixels(path, _channels_first(path, images, arrays.get("layout")))
-    if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
-        raise MixsolveError(
-            f"{path}: labels must be integers of shape ({len(images)},), one an image; got "
-            f"{labels.dtype} of shape {labels.shape}; argmax(axis=1) makes labels of one-hot rows"
-        )
-    if int(labels.min()) < 0:
-        raise MixsolveError(f"{path}: labels must count from 0 on; got {int(labels.min())}")
-    classes = max(int(labels.max()) + 1, 2)
-    if "classes" in arrays:
-        told = as_count(f"{path}: classes", np.asarray(arrays["classes"]).tolist(), 2)
-        if told < classes:
-            raise MixsolveError(
-                f"{path}: classes must exceed the largest label; got {told} and {classes - 1}"
-            )
-        classes = told
-    return LabelledImages(pixels, torch.from_numpy(labels.astype(np.int64)), classes)
-
-
-def _channels_first(path: Path, images: np.ndarray, layout: np.ndarray | None) -> np.ndarray:
-    """Return the images as (N, C, H, W), or refuse a shape that can be read in two ways."""
-    shape = images.shape
-    if images.ndim not in (3, 4) or not images.size:
-        raise MixsolveError(
-            f"{path}: images must have shape (N, H, W), (N, C, H, W) or (N, H, W, C) without an "
-            f"empty axis; got {shape}"
-        )
-    if images.ndim == 3:
-        return images[:, None]
-    if layout is not None:
-        told = str(np.asarray(layout).tolist())
-        if told not in _LAYOUTS:
-            raise MixsolveError(f"{path}: layout must be 'NCHW' or 'NHWC'; got {told!r}")
-    else:
-        readings = [k for k, axis in zip(_LAYOUTS, (1, 3), strict=True) if shape[axis] in _CHANNELS]
-        if len(readings) != 1:
-            why = "both axis 1 and axis 3" if readings else "neither axis 1 nor axis 3"
-            raise MixsolveError(
-                f"{path}: the channels of images of shape {shape} cannot be told: {why} could hold "
-                "1 or 3 of them; save a further array layout='NCHW' or layout='NHWC' in the file"
-            )
-        told = readings[0]
-    return images if told == "NCHW" else images.transpose(0, 3, 1, 2)
-
-
-def _pixels(path: Path, images: np.ndarray) -> Tensor:
-    """Return bytes as they are and floats as float32, or refuse a scale that cannot be told."""
-    if images.dtype == np.uint8:
-        if int(images.max()) <= 1:
-            raise MixsolveError(
-                f"{path}: images of uint8 must run from 0 to 255; the largest pixel is "
-                f"{int(images.max())}: if 1 is white, save them with images.astype(np.float32)"
-            )
-        return torch.from_numpy(np.array(images, order="C"))
-    if images.dtype.kind != "f":
-        raise MixsolveError(
-            f"{path}: images must be uint8 from 0 to 255 or floating in [0, 1]; got "
-            f"{images.dtype}; convert bytes held in wider integers with images.astype(np.uint8)"
-        )
-    outside = ~((images >= 0) & (images <= 1))  # a NaN lies outside too
-    if outside.any():
-        index = tuple(int(i) for i in np.argwhere(outside)[0])
-        raise MixsolveError(
-            f"{path}: floating images must lie in [0, 1]; got {images[index]:.6g} at index {index} "
-            "(N, C, H, W); divide bytes by 255, undo a normalisation (it belongs in the model)"
-        )
-    return torch.from_numpy(np.array(images, dtype=np.float32, order="C"))

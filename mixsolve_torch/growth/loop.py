@@ -35,6 +35,7 @@ from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.registry import resolve_attacks
 from mixsolve_torch.batching import Data, gather
 from mixsolve_torch.candidates import CandidateLosses
+from mixsolve_torch.data import count_shared
 from mixsolve_torch.fingerprint import describe
 from mixsolve_torch.growth.member import Lesson, OptimizerFactory, adam
 from mixsolve_torch.growth.notes import GrowRound, Notes, Progress
@@ -278,4 +279,10 @@ def _split(
             )
         held, kept = order[:count].to(x.device), order[count:].to(x.device)
         return (x[kept], y[kept]), (x[held], y[held])
-    return (x, y), gather(held_out)
+    held_x, held_y = gather(held_out)
+    if held_x.shape[1:] == x.shape[1:] and count_shared(x, held_x) == len(held_x):
+        raise MixsolveError(
+            f"held_out must hold images that are not trained on; all {len(held_x)} stand in data: "
+            "give others, or the share of data to keep for that"
+        )
+    return (x, y), (held_x, held_y)

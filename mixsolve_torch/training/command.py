@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -59,6 +63,7 @@ def read(argv: Sequence[str]) -> tuple[TrainConfig, bool]:
         A setting that is not known or not allowed; the message names it.
     """
     parser = _parser()
+    _check_files(argv)
     try:
         args = parser.parse_args(list(argv))
         values = parser.instantiate(args)
@@ -69,7 +74,46 @@ def read(argv: Sequence[str]) -> tuple[TrainConfig, bool]:
     return TrainConfig(**{name: values[name] for name in _SECTIONS}), args.resume
 
 
+def _check_files(argv: Sequence[str]) -> None:
+    """Refuse files of settings that cannot be read, which the parser would take for settings."""
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    files.add_argument("--config", action="append", default=[], type=Path)
+    try:
+        names = files.parse_known_args(list(argv))[0].config
+    except argparse.ArgumentError:
+        return  # the parser says what is wrong
+    for name in names:
+        try:
+            tomllib.loads(name.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise MixsolveError(
+                f"--config {name} cannot be read: {error.strerror}; give the TOML file of a run"
+            ) from error
+        except ValueError as error:  # of UTF-8 and of TOML
+            raise MixsolveError(f"--config {name} is not a TOML file: {error}") from error
+
+
+def _toml(values: dict[str, Any]) -> str:
+    """Return settings as TOML, in which what is not set is left out."""
+    try:
+        import tomli_w
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "--print_config needs tomli-w, which is not installed; "
+            "install it with: pip install 'mixsolve[train]'"
+        ) from error
+    told = {
+        name: {key: entry for key, entry in value.items() if entry is not None}
+        if isinstance(value, dict)
+        else value
+        for name, value in values.items()
+        if value is not None
+    }
+    return tomli_w.dumps(told)
+
+
 def _parser() -> jsonargparse.ArgumentParser:
+    jsonargparse.set_dumper("toml", _toml)
     parser = jsonargparse.ArgumentParser(
         prog="mixsolve train",
         parser_mode="toml",

@@ -23,7 +23,8 @@ class DataConfig:
     Parameters
     ----------
     name : str
-        "digits", "cifar10", "cifar100", or a .npz file of images and labels.
+        "digits", "cifar10", "cifar100", or a .npz file: ``train_images``, ``train_labels``,
+        ``test_images``, ``test_labels``, or ``images`` and ``labels`` to train on alone.
     dir : str, optional
         Where torchvision's data sets lie.
     download : bool
@@ -36,6 +37,9 @@ class DataConfig:
         Pixels of zero padding that random crops move in; 0 for none.
     flip : bool
         Mirror half of the images.
+    test : str, optional
+        Where the test images are, if not in `name`: a .npz file with ``images`` and ``labels``, or
+        with a test part, or a name as above.
     """
 
     name: str = "digits"
@@ -45,6 +49,7 @@ class DataConfig:
     validation: float = 0.1
     crop: int = 0
     flip: bool = False
+    test: str | None = None
 
 
 @dataclass(frozen=True)

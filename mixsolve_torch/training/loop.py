@@ -16,29 +16,29 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mixsolve.errors import MixsolveError
-from mixsolve_torch.datasets import load_data
 from mixsolve_torch.evaluation import evaluate
 from mixsolve_torch.evaluation_report import Evaluation
+from mixsolve_torch.fingerprint import describe, digest
 from mixsolve_torch.interrupt import Interrupt
 from mixsolve_torch.mixture import Mixture
 from mixsolve_torch.models import build_model
-from mixsolve_torch.training import checkpoint
+from mixsolve_torch.training import checkpoint, held_out
 from mixsolve_torch.training.algorithm import Algorithm2
 from mixsolve_torch.training.config import TrainConfig
-from mixsolve_torch.training.images import ImageSet
 from mixsolve_torch.training.journal import Journal, history_plot
 from mixsolve_torch.training.measure import measure
 from mixsolve_torch.training.ranks import Ranks
+from mixsolve_torch.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -99,31 +99,27 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = False) 
     >>> training = train(config)  # doctest: +SKIP
     """
     with Ranks(config.run.device) as ranks:
-        return _Run(config, ranks, resume, progress).finish()
+        run = _Run(config, ranks, progress)
+        with run.begun(resume):
+            return run.finish()
 
 
 class _Run:
     """One process of a run."""
 
-    def __init__(self, config: TrainConfig, ranks: Ranks, resume: bool, progress: bool) -> None:
+    def __init__(self, config: TrainConfig, ranks: Ranks, progress: bool) -> None:
         self._config = config
         self._ranks = ranks
-        self._folder = Path(config.run.out)
-        self._last, self._best = self._folder / "last.pt", self._folder / "best.pt"
-        saved = self._saved(resume)
-        options = config.data
-        read = partial(load_data, options.name, data_dir=options.dir, download=options.download)
-        train_set, test_set = read(split="train", limit=options.limit), read(split="test")
-        whole = ImageSet(train_set.images, train_set.labels)
-        split = torch.Generator().manual_seed(config.run.seed)
-        fitted, validation = whole.split(options.validation, split)
-        self._test = ImageSet(test_set.images, test_set.labels).to(ranks.device)
-        held_out = validation if config.evaluation.select == "validation" else self._test
-        self._measured = held_out.to(ranks.device)
+        self._folder = RunFolder(config.run.out)
+        data = held_out.load(config)
+        ranks.agree(data.digests, "data.name must give the same images on every rank")
+        self._digests = data.digests
+        self._test = None if data.test is None else data.test.to(ranks.device)
+        self._measured = data.measured.to(ranks.device)
         models = [
             build_model(
                 config.model.architecture,
-                classes=train_set.classes,
+                classes=data.classes,
                 seed=config.model.count * config.run.seed + k,
             )
             for k in range(config.model.count)
@@ -131,26 +127,60 @@ class _Run:
         if config.run.channels_last:
             models = [model.to(memory_format=torch.channels_last) for model in models]
         models = [model.to(ranks.device) for model in models]
-        self._algorithm = Algorithm2(config, models, fitted.to(ranks.device), ranks)
+        self._algorithm = Algorithm2(config, models, data.fitted.to(ranks.device), ranks)
         self._records: list[dict[str, Any]] = []
+        self._kept: dict[str, Any] | None = None
         self._seconds = 0.0
-        if saved is not None:
-            own = saved["ranks"][min(ranks.rank, len(saved["ranks"]) - 1)]
-            self._algorithm.load_state(saved["algorithm"] | own)
-            self._records, self._seconds = saved["records"], saved["seconds"]
         self._began = time.perf_counter()
         self._progress = progress and ranks.first
+
+    @contextmanager
+    def begun(self, resume: bool) -> Iterator[None]:
+        """Hold the folder, and go on from what lies there if that is wanted."""
+        try:
+            if self._ranks.lead(lambda: self._folder.open(resume)):
+                self._restore()
+            yield
+        finally:
+            self._folder.close()
+
+    def _restore(self) -> None:
+        """Go back to the last checkpoint; see that the best one is there."""
+        saved = self._folder.read(self._config, self._digests, self._ranks.size)
+        own = saved["ranks"][self._ranks.rank]
+        try:
+            self._algorithm.load_state(saved["algorithm"] | own)
+        except (RuntimeError, KeyError, ValueError) as error:
+            why = str(error).strip().partition("\n")[0]
+            raise MixsolveError(
+                f"the checkpoint {self._folder.last} does not fit the networks of "
+                f"model.architecture = {self._config.model.architecture!r}: {why}; give back the "
+                "code that it was begun with, or choose another folder"
+            ) from error
+        self._records, self._seconds = saved["records"], saved["seconds"]
+        self._kept = self._ranks.lead(lambda: self._folder.kept(self._records))
+        if self._records and self._kept is None:
+            self._replace_best()
+
+    def _replace_best(self) -> None:
+        """Take the last epoch for the best one, whose checkpoint is lost."""
+        record = self._records[-1]
+        lost = _most_robust(self._records)["epoch"]
+        words = f"{self._folder.best} is lost or damaged, and with it epoch {lost}"
+        if record["step"] == self._algorithm.t:
+            self._keep(record)
+            logger.warning("%s; epoch %d, the last one, takes its place", words, record["epoch"])
+        else:
+            logger.warning("%s; the most robust one of those to come takes its place", words)
 
     def finish(self) -> Training:
         """Make the steps that are left, and the final evaluation."""
         algorithm, config = self._algorithm, self._config
         epoch = len(algorithm.mixture) * algorithm.steps_per_pass * config.evaluation.every
-        if self._ranks.first:
-            self._folder.mkdir(parents=True, exist_ok=True)
         with (
             Interrupt(self._ranks.size == 1) as interrupt,
             Journal(
-                self._folder,
+                self._folder.path,
                 records=self._records,
                 tensorboard=config.run.tensorboard,
                 progress=self._progress,
@@ -168,7 +198,9 @@ class _Run:
                     self._save()
                 if interrupt.asked:
                     self._save()
-                    logger.warning("interrupted at step %d; saved to %s", algorithm.t, self._last)
+                    logger.warning(
+                        "interrupted at step %d; saved to %s", algorithm.t, self._folder.last
+                    )
                     raise KeyboardInterrupt
         return self._sum_up()
 
@@ -179,7 +211,7 @@ class _Run:
             raise MixsolveError(
                 f"the training loss became {summary['train_loss']} in epoch {epoch}; lower "
                 f"optimizer.learning_rate, which was {self._config.optimizer.learning_rate:g}; "
-                f"the checkpoint of the epoch before is in {self._last}"
+                f"the checkpoint of the epoch before is in {self._folder.last}"
             )
         record = {
             "epoch": epoch,
@@ -193,8 +225,15 @@ class _Run:
         }
         self._records.append(record)
         journal.log(record)
-        if record is _most_robust(self._records) and self._ranks.first:
-            mixture = algorithm.evaluated
+        if self._kept is None or _robust(record) > _robust(self._kept):
+            self._keep(record)
+        self._save()
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        """Write the best checkpoint."""
+        self._kept = record
+        if self._ranks.first:
+            mixture = self._algorithm.evaluated
             checkpoint.save(
                 {
                     "config": self._config.to_dict(),
@@ -202,48 +241,24 @@ class _Run:
                     "weights": mixture.weights,
                     "models": [model.state_dict() for model in mixture.models],
                 },
-                self._best,
+                self._folder.best,
             )
-        self._save()
 
     def _save(self) -> None:
         state = self._algorithm.state()
         own = self._ranks.collect({name: state.pop(name) for name in ("own", "totals")})
         if self._ranks.first:
-            checkpoint.save(
+            self._folder.write(
                 {
                     "config": self._config.to_dict(),
+                    "data": self._digests,
                     "algorithm": state,
                     "ranks": own,
                     "records": self._records,
                     "seconds": self._elapsed(),
-                },
-                self._last,
+                }
             )
         self._ranks.wait()
-
-    def _saved(self, resume: bool) -> dict[str, Any] | None:
-        """Return the last checkpoint to go on from, or refuse to write over one."""
-        if not self._last.exists():
-            return None
-        if not resume:
-            raise MixsolveError(
-                f"run.out {os.fspath(self._folder)!r} holds a run; go on with it (resume), or "
-                "choose another folder: nothing is overwritten"
-            )
-        saved = checkpoint.load(self._last)
-        differing = _differences(saved["config"], self._config.to_dict())
-        if differing:
-            raise MixsolveError(
-                f"run.out {os.fspath(self._folder)!r} was begun with other settings: "
-                f"{'; '.join(differing)}; use the same ones to go on, or another folder"
-            )
-        if len(saved["ranks"]) != self._ranks.size:
-            raise MixsolveError(
-                f"the run in {os.fspath(self._folder)!r} was begun on {len(saved['ranks'])} "
-                f"processes; got {self._ranks.size}: go on with the same number"
-            )
-        return saved
 
     def _elapsed(self) -> float:
         return self._seconds + time.perf_counter() - self._began
@@ -251,47 +266,47 @@ class _Run:
     def _sum_up(self) -> Training:
         """Go back to the most robust epoch, attack it in earnest, and write the report."""
         self._ranks.wait()
-        kept = checkpoint.load(self._best)
+        kept = checkpoint.load(self._folder.best)
         models = list(self._algorithm.evaluated.models)
         for model, saved in zip(models, kept["models"], strict=True):
             model.load_state_dict(saved)
         mixture = Mixture(models, kept["weights"]).eval()
         evaluation = None
-        config = self._config.evaluation
         if self._ranks.first:
-            history_plot(self._records, self._folder / "history.png")
-            if config.final != "none":
-                count = min(config.final_images or len(self._test), len(self._test))
-                evaluation = evaluate(
-                    mixture,
-                    self._test.batch(torch.arange(count)),
-                    config.final,
-                    norm=self._config.attack.norm,
-                    eps=self._config.attack.radius,
-                    steps=config.final_steps,
-                    restarts=config.final_restarts,
-                    seed=self._config.run.seed,
-                    out=self._folder,
-                    progress=self._progress,
-                )
-                evaluation.to_json(self._folder / "evaluation.json")
-                evaluation.plot(self._folder / "evaluation.png")
-        return Training(mixture, self._records, kept["record"], evaluation, self._folder)
+            history_plot(self._records, self._folder.path / "history.png")
+            if self._config.evaluation.final != "none":
+                evaluation = self._evaluate(mixture)
+        return Training(mixture, self._records, kept["record"], evaluation, self._folder.path)
+
+    def _evaluate(self, mixture: Mixture) -> Evaluation:
+        """Attack a mixture in earnest; what an interrupted call found for it is found again."""
+        config, folder = self._config.evaluation, self._folder.path
+        assert self._test is not None
+        count = min(config.final_images or len(self._test), len(self._test))
+        x, y = self._test.batch(torch.arange(count))
+        options: dict[str, Any] = {
+            "norm": self._config.attack.norm,
+            "eps": self._config.attack.radius,
+            "steps": config.final_steps,
+            "restarts": config.final_restarts,
+            "seed": self._config.run.seed,
+        }
+        # Another effort, other images or another mixture have a place of their own.
+        work = json.dumps(describe([config.final, options, x, y, list(mixture.models)]))
+        found = folder / f"attacks-{digest(work)[:12]}"
+        found.mkdir(exist_ok=True)
+        evaluation = evaluate(
+            mixture, (x, y), config.final, **options, out=found, progress=self._progress
+        )
+        evaluation.to_json(folder / "evaluation.json")
+        evaluation.plot(folder / "evaluation.png")
+        return evaluation
+
+
+def _robust(record: dict[str, Any]) -> float:
+    return record["robust"]["mixture"]
 
 
 def _most_robust(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the first record of the highest robust accuracy of the mixture."""
-    return max(records, key=lambda record: record["robust"]["mixture"])
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Say in which settings two runs differ, except where they run and how they end."""
-    words = []
-    for section, values in new.items():
-        for name, value in values.items():
-            before = old.get(section, {}).get(name)
-            free = section == "run" and name in ("out", "tensorboard", "save_every")
-            free |= section == "evaluation" and name.startswith("final")
-            if before != value and not free:
-                words.append(f"{section}.{name} was {json.dumps(before)}, is {json.dumps(value)}")
-    return words
+    return max(records, key=_robust)

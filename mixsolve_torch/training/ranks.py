@@ -8,8 +8,9 @@ and the game that weights are found from is solved by all together, each keeping
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,8 @@ from torch import Tensor
 import mixsolve
 from mixsolve.errors import MixsolveError
 from mixsolve_torch.distributed.solver import solve_distributed
+
+T = TypeVar("T")
 
 
 class Ranks:
@@ -97,6 +100,28 @@ class Ranks:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def lead(self, work: Callable[[], T]) -> T:
+        """Do something on the first rank; all return what came of it, or raise its error."""
+        if self.size == 1:
+            return work()
+        found: list[Any] = [None, None]
+        if self.first:
+            try:
+                found[0] = work()
+            except Exception as error:
+                found[1] = error if isinstance(error, MixsolveError) else f"{error!r}"
+        dist.broadcast_object_list(found, 0)
+        if found[1] is not None:
+            raise found[1] if isinstance(found[1], MixsolveError) else MixsolveError(found[1])
+        return found[0]
+
+    def agree(self, value: Any, words: str) -> None:
+        """Refuse, on all ranks, a value that is not the same on all of them."""
+        values = self.collect(value)
+        other = next((rank for rank in range(self.size) if values[rank] != values[0]), None)
+        if other is not None:
+            raise MixsolveError(f"{words}; those of rank {other} are not those of rank 0")
 
     def wait(self) -> None:
         """Wait for all other processes."""

@@ -10,6 +10,8 @@ import torch
 
 from mixsolve.errors import MissingDependencyError, MixsolveError
 from mixsolve_torch import digits, load_data, to_unit
+from mixsolve_torch.data import count_shared
+from mixsolve_torch.datasets import splits
 
 
 def test_digits_are_those_of_digits():
@@ -241,3 +243,65 @@ def test_files_that_cannot_be_told_are_refused(save, arrays, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(MixsolveError, match=r"none\.npz does not exist"):
         load_data(tmp_path / "none.npz")
+
+
+# Files in two parts.
+
+
+_PARTS = {
+    "train_images": _BYTES,
+    "train_labels": _LABELS,
+    "test_images": 255 - _BYTES[:2],
+    "test_labels": np.array([5, 0]),
+}
+
+
+def test_the_parts_of_a_file_are_told_apart(save):
+    path = save(**_PARTS, val_images=_BYTES)
+    assert splits(path) == splits("digits") == ("train", "test")
+    for split in ("train", "test"):
+        data = load_data(path, split=split)
+        np.testing.assert_array_equal(data.images[:, 0].numpy(), _PARTS[f"{split}_images"])
+        assert data.labels.tolist() == _PARTS[f"{split}_labels"].tolist()
+        assert data.classes == 6  # those of both parts
+    assert torch.equal(load_data(path).images, load_data(path, split="test").images)
+    assert splits(save(images=_BYTES, labels=_LABELS)) == ()
+    assert splits(save(**{name: _PARTS[name] for name in list(_PARTS)[:2]})) == ("train",)
+    with pytest.raises(MixsolveError, match="must be 'digits'"):
+        splits("mnist")
+
+
+def without(*names, **more):
+    return {name: array for name, array in _PARTS.items() if name not in names} | more
+
+
+@pytest.mark.parametrize(
+    ("arrays", "split", "message"),
+    [
+        (
+            {"images": _BYTES, "labels": _LABELS},
+            "train",
+            "is one set of images, without a train part: leave split out .*train_images=",
+        ),
+        ({"images": _BYTES, "labels": _LABELS}, "test", "without a test part: leave split out"),
+        (without("test_images", "test_labels"), "test", "has no test part: .* of split='train'"),
+        (without("test_images", "test_labels"), None, "has no test part: .* of split='train'"),
+        (without("train_images", "train_labels"), "train", "has no train part"),
+        (without("test_labels"), "train", "must hold the arrays 'test_images' and 'test_labels'"),
+        (without(images=_BYTES), "test", "holds 'train_images' and 'images' too"),
+        (without(test_labels=_LABELS), "test", r"test_labels must be integers of shape \(2,\)"),
+        (without(test_labels=_LABELS), "train", r"test_labels must be integers of shape \(2,\)"),
+        (without(test_labels=np.array([0, -1])), "test", "test_labels must count from 0"),
+        (without(classes=5), "train", "classes must exceed the largest label; got 5 and 5"),
+    ],
+)
+def test_parts_that_are_not_there_or_doubtful_are_refused(save, arrays, split, message):
+    with pytest.raises(MixsolveError, match=message):
+        load_data(save(**arrays), split=split)
+
+
+def test_images_that_two_sets_share_are_counted():
+    images = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert count_shared(images[:4], images[3:]) == 1
+    assert count_shared(images, images.flip(0)) == 6
+    assert count_shared(images.mul(255).byte(), images[:3].mul(255).byte() + 1) == 0

@@ -255,6 +255,9 @@ def test_wrong_arguments():
         grow(pool, data, ATTACK, held_out=1.5)
     with pytest.raises(MixsolveError, match="leaves none"):
         grow(pool, data, ATTACK, held_out=0.001)
+    for held in (data, tuple(part[3:9] for part in data)):
+        with pytest.raises(MixsolveError, match=r"held_out must hold images that are not trained"):
+            grow(pool, data, ATTACK, held_out=held)
     with pytest.raises(MixsolveError, match="fresh"):
         grow(pool, data, ATTACK, fresh=2)
     with pytest.raises(MixsolveTypeError, match="training_attack"):

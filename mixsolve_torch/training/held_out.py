@@ -1,0 +1,120 @@
+"""The images of a run: those trained on, those the best epoch is selected on, those of the test.
+
+What a run reports in the end is worth something only on images that it was not trained on. So a
+data set without a test part needs another file for it, and images that stand among those trained on
+are no test set. The digests tell a resumed run that its images are still the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from mixsolve.errors import MixsolveError
+from mixsolve_torch.data import count_shared
+from mixsolve_torch.datasets import LabelledImages, load_data, splits, to_unit
+from mixsolve_torch.fingerprint import digest
+from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.images import ImageSet
+
+logger = logging.getLogger(__name__)
+
+_HOW_TO_TEST = (
+    "put train_images, train_labels, test_images and test_labels into one .npz file, name another "
+    "file of images in data.test, or take evaluation.final = 'none' and evaluation.select = "
+    "'validation'"
+)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The images of a run, in the hosts' memory.
+
+    Attributes
+    ----------
+    fitted : ImageSet
+        Those trained on.
+    measured : ImageSet
+        Those that the most robust epoch is looked for on.
+    test : ImageSet or None
+        Those attacked in the end; None if nothing is to be.
+    classes : int
+        How many there are.
+    digests : dict of str to str
+        Of "train", all images that were there for training, and of "test", if it selects.
+    """
+
+    fitted: ImageSet
+    measured: ImageSet
+    test: ImageSet | None
+    classes: int
+    digests: dict[str, str]
+
+
+def load(config: TrainConfig) -> RunData:
+    """Load the images of a run.
+
+    Raises
+    ------
+    MixsolveError
+        Data that cannot be read, do not fit together, or are to be tested on what was trained on.
+    """
+    options = config.data
+    read = partial(load_data, data_dir=options.dir, download=options.download)
+    parts = splits(options.name)
+    train = read(options.name, split="train" if parts else None, limit=options.limit)
+    whole = ImageSet(train.images, train.labels)
+    draws = torch.Generator().manual_seed(config.run.seed)
+    fitted, validation = whole.split(options.validation, draws)
+    digests = {"train": digest(train.images, train.labels, str(train.classes))}
+    selects = config.evaluation.select == "test"
+    if not selects and config.evaluation.final == "none":
+        return RunData(fitted, validation, None, train.classes, digests)
+    name = options.name if options.test is None else options.test
+    if options.test is None and "test" not in parts:
+        why = "evaluation.select" if selects else "evaluation.final"
+        raise MixsolveError(
+            f"{why} = {config.evaluation.select if selects else config.evaluation.final!r} needs "
+            f"images that were not trained on, and data.name {options.name!r} has no test part; "
+            f"{_HOW_TO_TEST}"
+        )
+    test = read(name, split="test" if splits(name) else None)
+    _check(train, test, name)
+    if selects:
+        digests["test"] = digest(test.images, test.labels)
+    tested = ImageSet(test.images, test.labels)
+    measured = tested if selects else validation
+    return RunData(fitted, measured, tested, train.classes, digests)
+
+
+def _check(train: LabelledImages, test: LabelledImages, name: str) -> None:
+    """Refuse a test set that a network of the training set cannot be tried on, or that it knows."""
+    if test.images.shape[1:] != train.images.shape[1:]:
+        raise MixsolveError(
+            f"the test images of {name!r} must have the shape of those trained on, "
+            f"{tuple(train.images.shape[1:])}; got {tuple(test.images.shape[1:])}"
+        )
+    if int(test.labels.max()) >= train.classes:
+        raise MixsolveError(
+            f"the test labels of {name!r} must be below the {train.classes} classes of the "
+            f"training images; got {int(test.labels.max())}; a larger number of classes can stand "
+            "in the training file, as the array 'classes'"
+        )
+    images = train.images, test.images
+    if images[0].dtype != images[1].dtype:
+        images = to_unit(images[0]), to_unit(images[1])
+    shared = count_shared(*images)
+    if shared == len(test.images):
+        raise MixsolveError(
+            f"all {shared} test images of {name!r} stand among the images trained on: accuracy on "
+            f"them says nothing about others; {_HOW_TO_TEST}"
+        )
+    if shared:
+        logger.warning(
+            "%d of the %d test images stand among the images trained on: accuracy on them flatters",
+            shared,
+            len(test.images),
+        )

@@ -1,0 +1,388 @@
+"""What a run stands on: images that it was not trained on, one process, the files of its folder."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mixsolve import cli
+from mixsolve.errors import MixsolveError
+from mixsolve_torch.lock import Lock
+from mixsolve_torch.training import (
+    AttackConfig,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainConfig,
+    WeightsConfig,
+    checkpoint,
+    train,
+)
+
+NONE = EvaluationConfig(steps=1, images=12, final="none")
+FINAL = EvaluationConfig(
+    steps=1, images=12, final="pgd", final_steps=1, final_restarts=1, final_images=8
+)
+
+
+def arrays(seed, count=60):
+    """Images of noise with labels of no meaning: nothing can be learnt of others from them."""
+    draws = np.random.default_rng(seed)
+    return draws.integers(0, 256, (count, 8, 8), dtype=np.uint8), draws.integers(0, 10, count)
+
+
+def save(path, **parts):
+    """Save images and labels by part, "" for a file that is one set."""
+    content = {}
+    for part, (images, labels) in parts.items():
+        prefix = "" if part == "whole" else f"{part}_"
+        content |= {f"{prefix}images": images, f"{prefix}labels": labels}
+    np.savez(path, classes=10, **content)
+    return str(path)
+
+
+def tiny(folder, data=None, evaluation=NONE, epochs=1, **sections):
+    return TrainConfig(
+        data=data or DataConfig(limit=60),
+        model=ModelConfig(architecture="digits-cnn", count=2),
+        attack=AttackConfig(eps=0.1, steps=1),
+        weights=WeightsConfig(t_theta=1, t_lambda=5),
+        optimizer=OptimizerConfig(epochs=epochs, batch_size=32, learning_rate=0.05),
+        evaluation=evaluation,
+        run=RunConfig(out=str(folder), tensorboard=False),
+        **sections,
+    )
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A run of two epochs, of which nothing is to be written to."""
+    folder = tmp_path_factory.mktemp("done") / "run"
+    train(tiny(folder, epochs=2))
+    return folder
+
+
+@pytest.fixture
+def run(done, tmp_path):
+    """A copy of that run."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name, content in contents(done).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+# Images that were not trained on.
+
+
+@pytest.mark.parametrize("evaluation", [FINAL, replace(NONE, select="test")])
+def test_a_test_on_what_was_trained_on_is_refused_before_anything_is_done(tmp_path, evaluation):
+    name = save(tmp_path / "noise.npz", whole=arrays(0))
+    words = r"evaluation\.(final|select) = '(pgd|test)' needs images that were not trained on.*"
+    mend = r"test_images and test_labels into one .npz.*data\.test.*evaluation\.final = 'none'"
+    with pytest.raises(MixsolveError, match=words + mend):
+        train(tiny(tmp_path / "run", DataConfig(name), evaluation))
+    for test in (name, save(tmp_path / "copy.npz", whole=arrays(0, 60))):
+        with pytest.raises(MixsolveError, match=r"all 60 test images of .* stand among the images"):
+            train(tiny(tmp_path / "run", DataConfig(name, test=test), evaluation))
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_test_one_set_will_do(tmp_path):
+    name = save(tmp_path / "noise.npz", whole=arrays(0))
+    training = train(tiny(tmp_path / "run", DataConfig(name)))
+    assert training.evaluation is None
+    assert training.best["split"] == "validation"
+
+
+@pytest.mark.parametrize("where", ["a part", "a file", "a part of a file"])
+def test_the_test_images_are_those_told(tmp_path, where):
+    held, whole = arrays(1, 20), arrays(0)
+    if where == "a part":
+        data = DataConfig(save(tmp_path / "both.npz", train=whole, test=held))
+    else:
+        parts = {"whole": held} if where == "a file" else {"train": arrays(2), "test": held}
+        test = save(tmp_path / "test.npz", **parts)
+        data = DataConfig(save(tmp_path / "train.npz", whole=whole), test=test)
+    training = train(tiny(tmp_path / "run", data, replace(FINAL, final_images=None)))
+    x = torch.from_numpy(held[0])[:, None] / 255
+    y = torch.from_numpy(held[1])
+    with torch.no_grad():
+        right = training.mixture.models[0](x).argmax(1) == y
+    assert training.evaluation.players[0].clean.value == pytest.approx(float(right.double().mean()))
+
+
+def test_a_test_set_that_does_not_fit_is_refused(tmp_path):
+    whole = save(tmp_path / "train.npz", whole=arrays(0))
+    images, labels = arrays(1, 20)
+    wide = save(tmp_path / "wide.npz", whole=(np.repeat(images, 2, axis=2), labels))
+    many = tmp_path / "many.npz"
+    np.savez(many, images=images, labels=labels + 10)
+    for test, words in (
+        (wide, r"\(1, 8, 8\); got \(1, 8, 16\)"),
+        (str(many), "below the 10 classes"),
+    ):
+        with pytest.raises(MixsolveError, match=words):
+            train(tiny(tmp_path / "run", DataConfig(whole, test=test), FINAL))
+
+
+# The same images when a run goes on.
+
+
+def test_a_run_does_not_go_on_with_other_images_or_labels(tmp_path):
+    images, labels = arrays(0)
+    held = arrays(1, 20)
+    name = save(tmp_path / "data.npz", train=(images, labels), test=held)
+    config = tiny(tmp_path / "run", DataConfig(name), replace(NONE, select="test"))
+    train(config)
+    before = contents(tmp_path / "run")
+    other = np.where(np.arange(60) == 3, (labels + 1) % 10, labels)
+    changed = images.copy()
+    changed[7, 3, 3] ^= 1
+    for part, parts in (
+        ("train", {"train": (images, other), "test": held}),
+        ("train", {"train": (changed, labels), "test": held}),
+        ("test", {"train": (images, labels), "test": arrays(2, 20)}),
+    ):
+        save(name, **parts)
+        with pytest.raises(MixsolveError, match=f"begun on other data: the {part} images or their"):
+            train(config, resume=True)
+        assert contents(tmp_path / "run") == before
+    moved = save(tmp_path / "moved.npz", train=(images, labels), test=held)
+    os.replace(moved, name)
+    train(config, resume=True)
+
+
+# One process.
+
+
+def test_a_folder_that_another_process_writes_to_is_refused(run):
+    before = contents(run)
+    words = rf"run\.out .*run' is in use by process {os.getpid()} on .*; wait for it to end, or ch"
+    with Lock(run / ".lock", "the folder"):
+        for resume in (False, True):
+            with pytest.raises(MixsolveError, match=words):
+                train(tiny(run, epochs=2), resume=resume)
+    assert contents(run) == before
+
+
+def test_a_folder_is_held_while_a_run_writes_and_let_go_of_after_it(tmp_path, monkeypatch):
+    from mixsolve_torch.training import loop
+
+    tried = []
+
+    def measured(*arguments):
+        with pytest.raises(MixsolveError, match="is in use by process"):
+            Lock(tmp_path / "run" / ".lock", "the folder").acquire()
+        tried.append(1)
+        raise MixsolveError("stopped")
+
+    monkeypatch.setattr(loop, "measure", measured)
+    with pytest.raises(MixsolveError, match="stopped"):
+        train(tiny(tmp_path / "run"))
+    assert tried == [1]
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+# The files of its folder.
+
+
+def test_a_run_whose_last_checkpoint_was_deleted_does_not_start_over(run, caplog):
+    (run / "last.pt").unlink()
+    before = contents(run)
+    with pytest.raises(MixsolveError, match=r"holds a run \(last.pt.previous, best.pt\)"):
+        train(tiny(run, epochs=2))
+    assert contents(run) == before
+    training = train(tiny(run, epochs=2), resume=True)
+    assert "last.pt does not exist; going on from the checkpoint before it" in caplog.text
+    assert [record["epoch"] for record in training.records] == [1, 2]
+
+
+def test_without_any_last_checkpoint_the_best_one_is_not_overwritten(run):
+    (run / "last.pt").unlink()
+    (run / "last.pt.previous").unlink()
+    before = contents(run)
+    with pytest.raises(MixsolveError, match=r"holds best\.pt of a run but no last\.pt"):
+        train(tiny(run, epochs=2), resume=True)
+    assert contents(run) == before
+
+
+def test_a_damaged_last_checkpoint_is_set_aside_for_the_one_before(run, done, caplog):
+    damaged = (run / "last.pt").read_bytes()[:1000]
+    (run / "last.pt").write_bytes(damaged)
+    training = train(tiny(run, epochs=2), resume=True)
+    assert "last.pt is damaged" in caplog.text
+    assert (run / "last.pt.damaged").read_bytes() == damaged
+    whole = checkpoint.load(done / "last.pt")["algorithm"]["models"][1]
+    again = checkpoint.load(run / "last.pt")["algorithm"]["models"][1]
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    assert [record["epoch"] for record in training.records] == [1, 2]
+
+
+def best_of(*robust):
+    """Records and checkpoints as of epochs of these robust accuracies."""
+    return [
+        {
+            "epoch": k + 1,
+            "step": 4 * (k + 1),
+            "robust": {"mixture": value},
+            "clean": {"mixture": 1.0},
+        }
+        for k, value in enumerate(robust)
+    ]
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_a_best_checkpoint_that_is_lost_is_told_at_once(run, caplog, monkeypatch, damage):
+    """The last epoch, which is in last.pt, takes its place."""
+    from mixsolve_torch.training import loop
+
+    monkeypatch.setattr(loop.Journal, "__init__", lambda *_, **__: pytest.fail("too late"))
+    if damage == "missing":
+        (run / "best.pt").unlink()
+    else:
+        (run / "best.pt").write_bytes((run / "best.pt").read_bytes()[:500])
+    (run / "best.pt.previous").unlink(missing_ok=True)
+    with pytest.raises(pytest.fail.Exception, match="too late"):
+        train(tiny(run, epochs=2), resume=True)
+    assert "best.pt is lost or damaged, and with it epoch" in caplog.text
+    assert "epoch 2, the last one, takes its place" in caplog.text
+    last = checkpoint.load(run / "last.pt")
+    best = checkpoint.load(run / "best.pt")
+    assert best["record"] == last["records"][-1]
+    assert torch.equal(best["weights"], last["algorithm"]["weights"])
+
+
+def test_the_best_checkpoint_before_takes_the_place_of_a_damaged_one(tmp_path, caplog):
+    from mixsolve_torch.training.run_folder import RunFolder
+
+    folder = RunFolder(tmp_path)
+    records = best_of(0.2, 0.4, 0.3)
+    for record in records[:2]:
+        checkpoint.save({"record": record}, folder.best)
+    assert folder.kept(records) == records[1]
+    assert not caplog.text
+    folder.best.unlink()
+    folder.best.write_bytes(b"nothing")
+    assert folder.kept(records) == records[0]
+    assert "best.pt is damaged" in caplog.text
+    assert "the most robust epoch before it, epoch 1, takes its place" in caplog.text
+    assert checkpoint.load(folder.best)["record"] == records[0]
+    assert (tmp_path / "best.pt.damaged").read_bytes() == b"nothing"
+
+
+def test_a_best_checkpoint_of_an_epoch_that_is_done_again_is_not_missed(tmp_path, caplog):
+    from mixsolve_torch.training.run_folder import RunFolder
+
+    folder = RunFolder(tmp_path)
+    records = best_of(0.2, 0.4)
+    for record in records:
+        checkpoint.save({"record": record}, folder.best)
+    assert folder.kept(records[:1]) == records[0]
+    assert not caplog.text
+    assert checkpoint.load(folder.best)["record"] == records[1]
+    assert folder.kept([]) is None
+
+
+# Checkpoints of other versions.
+
+
+def change(folder, **entries):
+    state = checkpoint.load(folder / "last.pt") | entries
+    checkpoint.save(
+        {name: value for name, value in state.items() if value is not None}, folder / "last.pt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"ranks": None}, r"it lacks ranks; go on with the version that began it"),
+        ({"config": None, "records": None}, "it lacks config, records"),
+        ({"format": 3, "mixsolve": "9.1"}, r"another version of mixsolve \(9\.1\).*format is 3"),
+    ],
+)
+def test_a_checkpoint_of_another_version_says_so(run, entries, words):
+    change(run, **entries)
+    before = contents(run)
+    with pytest.raises(MixsolveError, match=words):
+        train(tiny(run, epochs=2), resume=True)
+    assert contents(run) == before
+
+
+def test_a_checkpoint_from_before_there_were_digests_is_gone_on_with(run, caplog):
+    config = checkpoint.load(run / "last.pt")["config"]
+    del config["data"]["test"]
+    change(run, format=None, mixsolve=None, data=None, config=config)
+    train(tiny(run, epochs=2), resume=True)
+    assert "does not tell which images it was trained on" in caplog.text
+    config["model"]["depth"] = 3
+    change(run, config=config)
+    with pytest.raises(MixsolveError, match=r"model\.depth was 3, and is unknown now"):
+        train(tiny(run, epochs=2), resume=True)
+
+
+def test_networks_that_have_changed_since_are_named(run):
+    algorithm = checkpoint.load(run / "last.pt")["algorithm"]
+    del algorithm["models"][0]["1.weight"]
+    change(run, algorithm=algorithm)
+    with pytest.raises(MixsolveError, match=r"does not fit the networks of model\.architecture"):
+        train(tiny(run, epochs=2), resume=True)
+
+
+# The final evaluation.
+
+
+def test_another_effort_in_the_end_is_no_dead_end(run):
+    for steps, count in ((1, 8), (2, 8), (2, 6), (1, 8)):
+        final = replace(FINAL, final_steps=steps, final_images=count)
+        training = train(tiny(run, epochs=2, evaluation=final), resume=True)
+        assert json.loads((run / "evaluation.json").read_text()) == json.loads(
+            json.dumps(training.evaluation.as_dict())
+        )
+        assert training.evaluation.as_dict()["images"] == count
+
+
+# The command line.
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "run.toml cannot be read: No such file or directory; give the TOML file"),
+        (b"\x7fELF\xff\xfe\x00\x01[run]", "run.toml is not a TOML file: 'utf-8' codec"),
+        (b"[run\n", "run.toml is not a TOML file: Expected ']'"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_one_line(tmp_path, capsys, content, words):
+    file = tmp_path / "run.toml"
+    if content is not None:
+        file.write_bytes(content)
+    assert cli.main(["train", "--config", str(file)]) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_a_config_is_printed_and_can_be_read_again(tmp_path, capsys):
+    assert cli.main(["train", "--run.out", str(tmp_path / "run"), "--print_config"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    file = tmp_path / "run.toml"
+    file.write_text(printed.out)
+    from mixsolve_torch.training.command import read
+
+    config, _ = read(["--config", str(file)])
+    assert config == TrainConfig(run=RunConfig(out=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
