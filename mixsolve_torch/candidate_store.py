@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.lib import format as npy_format
 from torch import Tensor
 
@@ -260,6 +261,18 @@ def files_of(notes: Notes, path: Path, row_shape: tuple[int, ...]) -> list[RowFi
     if notes.inputs_dtype:
         files.append(RowFile(inputs_of(path), notes.inputs_dtype, tuple(notes.inputs_shape)))
     return files
+
+
+def read_rows(path: Path) -> tuple[Tensor, Tensor | None] | None:
+    """Return the rows so far of a file of losses, and of its images; None if there are none."""
+    for ending in ("", ".part"):
+        notes = candidate_notes.read(notes_of(_beside(path, ending)), Notes)
+        if notes is not None and notes.batches:
+            shape = (len(notes.settings["candidates"]), len(notes.settings["weights"]))
+            files = files_of(notes, path, shape)
+            tensors = [torch.from_numpy(file.rows(notes.samples)) for file in files]
+            return tensors[0], tensors[1] if len(tensors) > 1 else None
+    return None
 
 
 def _half_renamed(files: list[RowFile], notes: Notes) -> bool:

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from mixsolve_torch.attacks.base import (
 )
 from mixsolve_torch.batching import Data, in_batches, pair
 from mixsolve_torch.candidate_memory import MemoryStore
+from mixsolve_torch.candidate_notes import UnfitError
 from mixsolve_torch.candidate_store import DiskStore
 from mixsolve_torch.fingerprint import describe
 from mixsolve_torch.interrupt import explained
@@ -191,7 +193,9 @@ def build_losses(
     recorded = get_loss(loss)
     chosen = check_attacks(attacks)
     generator = default_generator(generator)
-    home = _check_device(device, mixture, out)
+    home = check_device(device, mixture)
+    if out is not None and device is not None:
+        raise MixsolveError(f"device must be left out with out, which says on disk; got {device!r}")
     if keep not in ("final", "trajectory"):
         raise MixsolveError(f"keep must be 'final' or 'trajectory'; got {keep!r}")
     names = candidate_names(chosen, len(mixture), keep)
@@ -251,6 +255,29 @@ def build_losses(
     return losses
 
 
+def rebuild_losses(
+    mixture: Mixture,
+    data: tuple[Tensor, Tensor],
+    attacks: Attack | Sequence[Attack],
+    loss: str | LossFunction = "zero-one",
+    *,
+    generator: torch.Generator,
+    out: Path | None,
+    **options: Any,
+) -> CandidateLosses:
+    """Build losses in a file of longer work's own: what does not fit there is made anew."""
+    before = generator.get_state()
+    try:
+        return build_losses(mixture, data, attacks, loss, generator=generator, out=out, **options)
+    except UnfitError as error:
+        logger.warning("%s is made anew, since what was kept does not fit", out)
+        logger.debug("%s", error)
+        generator.set_state(before)
+        return build_losses(
+            mixture, data, attacks, loss, generator=generator, out=out, overwrite=True, **options
+        )
+
+
 def candidate_names(
     attacks: Sequence[Attack], classifiers: int, keep: str = "final"
 ) -> tuple[str, ...]:
@@ -288,14 +315,10 @@ def check_attacks(attacks: Attack | Sequence[Attack]) -> list[Attack]:
     return chosen
 
 
-def _check_device(
-    device: str | torch.device | None, mixture: Mixture, out: str | os.PathLike[str] | None
-) -> torch.device:
-    """Return where the values are kept, refusing a device where `out` says on disk."""
+def check_device(device: str | torch.device | None, mixture: Mixture) -> torch.device:
+    """Return where the values are kept in memory."""
     if device is None:
         return mixture.device
-    if out is not None:
-        raise MixsolveError(f"device must be left out with out, which says on disk; got {device!r}")
     try:
         return torch.device(device)
     except (RuntimeError, TypeError) as error:

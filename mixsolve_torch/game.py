@@ -19,10 +19,12 @@ Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,85 +36,22 @@ from mixsolve.solution import Solution
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.registry import resolve_attacks
 from mixsolve_torch.batching import Data, gather
-from mixsolve_torch.candidates import CandidateLosses, build_losses
+from mixsolve_torch.candidates import CandidateLosses, check_device, rebuild_losses
+from mixsolve_torch.fingerprint import describe, digest
 from mixsolve_torch.game_board import Board, check_start
-from mixsolve_torch.losses import LossFunction
+from mixsolve_torch.game_folder import (
+    GameFolder,
+    NoFolder,
+    as_folder,
+    read_candidates,
+    run_name,
+)
+from mixsolve_torch.game_solution import GameRound, GameSolution
+from mixsolve_torch.interrupt import explained
+from mixsolve_torch.losses import LossFunction, get_loss
 from mixsolve_torch.mixture import Mixture
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class GameRound:
-    """One round of the game: weights, and what attacks made of them.
-
-    Attributes
-    ----------
-    number : int
-        Counted from 1; 0 is the mixture as it was given.
-    weights : torch.Tensor of shape (L,), float64
-        The weights that were attacked.
-    value : float
-        Their risk against the candidates before the attacks.
-    risk : float
-        Their risk against those and the ones that the attacks of the round found.
-    attacks : int
-        How often the attacks were run, each time with other draws.
-    candidates : int
-        Columns of the tensor after the round.
-    seconds : float
-        What the round took.
-    """
-
-    number: int
-    weights: Tensor
-    value: float
-    risk: float
-    attacks: int
-    candidates: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class GameSolution:
-    """Weights, and how far apart what they promise and what attacks make of them are.
-
-    Attributes
-    ----------
-    weights : torch.Tensor of shape (L,), float64
-        Probability of each classifier: those that the last attacks could not hurt, or, if the game
-        did not converge, those of the lowest `risk` among all that were attacked.
-    value : float
-        Lower end: the risk of the last solution's weights against the candidates it was found from.
-        With alpha = 0 no weights do better, up to ``solution.gap``, whatever else is attacked; with
-        alpha > 0 that holds for ``solution.risk_lower_bound``.
-    risk : float
-        Upper end, as far as the attacks can tell: the risk of `weights` against all candidates of
-        all rounds, those of the last attacks on these weights among them.
-    history : tuple of GameRound
-        The rounds.
-    losses : CandidateLosses
-        The tensor of all candidates: those to begin with, then one column for each run of the
-        attacks that hurt an image. Where it did not hurt image i, row i repeats the clean image.
-    found : torch.Tensor of shape (N, m), bool
-        Where a candidate is not such a repetition: the `candidate_mask` for alpha > 0.
-    solution : Solution
-        The last solve, with its certificate. Its weights are `weights` if the game converged.
-    converged : bool
-        Whether ``risk - value <= tol`` after the number of fresh runs asked for.
-    message : str
-        How the game ended, in words.
-    """
-
-    weights: Tensor
-    value: float
-    risk: float
-    history: tuple[GameRound, ...] = field(repr=False)
-    losses: CandidateLosses = field(repr=False)
-    found: Tensor = field(repr=False)
-    solution: Solution = field(repr=False)
-    converged: bool
-    message: str
 
 
 def solve_game(
@@ -131,7 +70,8 @@ def solve_game(
     confirmations: int = 2,
     batch_size: int = 256,
     generator: torch.Generator | None = None,
-    start: CandidateLosses | None = None,
+    start: CandidateLosses | str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
     keep_inputs: bool = False,
     device: str | torch.device | None = None,
     callback: Callable[[GameRound], object] | None = None,
@@ -146,6 +86,11 @@ def solve_game(
     `confirmations` runs together raise the risk by no more than `tol`. Later runs find less on
     average, since what was found before counts, so that one more can be trusted to stay within
     `tol`, too.
+
+    With `out` what the attacks find goes to files, batch by batch. A call that was interrupted,
+    however it was, goes on where it stopped when it is repeated, and ends as it would have; one
+    that had ended attacks nothing again. Only `max_rounds`, `device`, `callback` and `progress` may
+    be others.
 
     Parameters
     ----------
@@ -177,9 +122,13 @@ def solve_game(
         Images attacked at a time when `data` is a pair of tensors.
     generator : torch.Generator, optional
         Source of all random draws, by default a new one seeded with 0; each run takes one number.
-    start : CandidateLosses, optional
+    start : CandidateLosses or path, optional
         Candidates to begin with: those of the same images under the same classifiers, the clean
-        image first. By default the clean images alone.
+        image first; or the folder that was `out` of another game of these, ended or interrupted.
+        By default the clean images alone.
+    out : str or path, optional
+        A folder for what the attacks find, made if it is missing. It holds the losses on all that
+        each run of the attacks found, and with `keep_inputs` the images.
     keep_inputs : bool, default False
         Keep the candidates themselves in ``losses.inputs``, on the mixture's device: as many times
         the size of the images as there are columns. `start` must hold its own.
@@ -198,7 +147,8 @@ def solve_game(
     Raises
     ------
     MixsolveError
-        Wrong data or arguments; see `build_losses`, `resolve_attacks` and `mixsolve.solve`.
+        Wrong data or arguments; see `build_losses`, `resolve_attacks` and `mixsolve.solve`. A
+        folder `out` of another game, or that another process writes to.
     MixsolveTypeError
         Something that is not a mixture, an attack, a generator, or data of images and labels.
 
@@ -228,47 +178,80 @@ def solve_game(
     generator = default_generator(generator)
     chosen = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
     x, y = gather(data)
+    home, recorded = check_device(device, mixture), get_loss(loss)
+    seen = digest(x, y)
+    kept = as_folder("start", start) if isinstance(start, str | os.PathLike) else None
+    settings = {
+        "classifiers": describe(mixture.models),
+        "weights": mixture.weights.tolist(),
+        "attacks": describe(chosen),
+        "loss": recorded.name,
+        "loss function": describe(recorded.function),
+        "alpha": describe(alpha),
+        "tol": tol,
+        "confirmations": confirmations,
+        "batch_size": batch_size,
+        "generator": describe(generator.get_state()),
+        "start": describe(start.values) if isinstance(start, CandidateLosses) else str(kept),
+        "keep_inputs": keep_inputs,
+    }
+    folder = NoFolder() if out is None else GameFolder(out, settings, seen)
 
-    def attack(weights: Tensor, suite: Sequence[Attack], rows: Tensor) -> CandidateLosses:
-        return build_losses(
+    def attack(
+        weights: Tensor, suite: Sequence[Attack], rows: Tensor, name: str
+    ) -> CandidateLosses:
+        found = rebuild_losses(
             Mixture(mixture.models, weights).to(mixture.device),
             (x[rows.to(x.device)], y[rows.to(y.device)]),
             suite,
             loss,
             batch_size=batch_size,
             generator=generator,
-            device=device,
+            device=home if out is None else None,
+            out=folder.file(name),
             keep_inputs=keep_inputs,
             progress=progress,
         )
+        points = None if found.inputs is None else found.inputs.to(mixture.device)
+        values, labels = found.values.to(home), found.labels.to(home)
+        return replace(found, values=values, labels=labels, inputs=points)
 
-    clean = attack(mixture.weights, [], torch.arange(len(y)))
-    board = Board(clean if start is None else check_start(start, clean))
-    solution = board.solve(alpha, None)  # an alpha that cannot be is refused before the attacks
-    history: list[GameRound] = []
-    converged = stopped = False
-    while not (converged or stopped) and len(history) <= max_rounds:
-        began, number = time.perf_counter(), len(history)
-        if number:
-            solution = board.solve(alpha, solution)
-        weights = solution.weights if number else mixture.weights.to(board.losses.values.device)
-        value = risk = board.risk(weights)
-        runs = 0
-        while runs < (confirmations if number else 1) and risk - value <= tol:
-            runs += 1
-            rows = board.open(weights)
-            if len(rows):
-                fresh = attack(weights, chosen, rows)
-                board.add(f"round {number}, run {runs}", fresh, weights, rows)
-            risk = board.risk(weights)
-        seconds = time.perf_counter() - began
-        history.append(GameRound(number, weights, value, risk, runs, board.width, seconds))
-        logger.info(
-            "round %d: value %.5f, risk %.5f after %d attacks, %d candidates, %.1f s",
-            *(number, value, risk, runs, board.width, seconds),
-        )
-        converged = number > 0 and risk - value <= tol
-        stopped = callback is not None and bool(callback(history[-1]))
+    with closing(folder), explained(folder.kept):
+        clean = attack(mixture.weights, [], torch.arange(len(y)), "clean")
+        begin = clean if start is None else folder.start(clean)
+        if begin is None:
+            if kept is not None:
+                start = read_candidates(kept, clean, seen, settings["classifiers"])
+            begin = check_start(start, clean)
+            folder.keep_start(begin)
+        board = Board(begin)
+        solution = board.solve(alpha, None)  # an alpha that cannot be is refused before the attacks
+        weights = mixture.weights.to(board.losses.values.device)
+        history: list[GameRound] = []
+        converged = stopped = False
+        while not (converged or stopped) and len(history) <= max_rounds:
+            began, number = time.perf_counter(), len(history)
+            if number:
+                solution = board.solve(alpha, weights if number > 1 else solution.weights)
+                weights = solution.weights
+            weights = folder.weights(number, weights)
+            value = risk = board.risk(weights)
+            runs = 0
+            while runs < (confirmations if number else 1) and risk - value <= tol:
+                runs += 1
+                rows = board.open(weights)
+                if len(rows):
+                    fresh = attack(weights, chosen, rows, run_name(number, runs))
+                    board.add(f"round {number}, run {runs}", fresh, weights, rows)
+                risk = board.risk(weights)
+            seconds = folder.took(number, time.perf_counter() - began)
+            history.append(GameRound(number, weights, value, risk, runs, board.width, seconds))
+            logger.info(
+                "round %d: value %.5f, risk %.5f after %d attacks, %d candidates, %.1f s",
+                *(number, value, risk, runs, board.width, seconds),
+            )
+            converged = number > 0 and risk - value <= tol
+            stopped = callback is not None and bool(callback(history[-1]))
     return _ended(board, solution, history, converged, stopped, tol, confirmations)
 
 

@@ -38,7 +38,7 @@ class Board:
         """Return the risk of weights against all candidates."""
         return self.losses.adversarial_risk(weights)
 
-    def solve(self, alpha: Any, before: Solution | None) -> Solution:
+    def solve(self, alpha: Any, before: Any) -> Solution:
         """Solve the game of all candidates; repetitions would count where alpha > 0."""
         values = self.losses.values
         return mixsolve.solve(values, alpha, candidate_mask=self.found, warm_start=before)
@@ -95,7 +95,10 @@ def _strongest(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 def check_start(start: object, clean: CandidateLosses) -> CandidateLosses:
     """Return candidates to begin with, on the board's device, if they belong to this game."""
     if not isinstance(start, CandidateLosses):
-        raise MixsolveTypeError(f"start must be a CandidateLosses; got {type(start).__name__}")
+        raise MixsolveTypeError(
+            f"start must be a CandidateLosses; got {type(start).__name__}; the path of a game's "
+            "folder will do, too"
+        )
     values, expected = start.values.to(clean.values.device), clean.values
     if start.loss != clean.loss or values.dtype != expected.dtype:
         raise MixsolveError(
