@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import numbers
 
+import numpy as np
+
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 
 
@@ -39,6 +41,33 @@ def as_count(name: str, value: object, minimum: int = 1) -> int:
     if count < minimum:
         raise MixsolveError(f"{name} must be an integer >= {minimum}, got {count}")
     return count
+
+
+def as_flag(name: str, value: object) -> bool:
+    """Return `value` as a bool, or raise naming the argument.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    value : object
+        What the caller gave: True or False, also NumPy's. Nothing else, since a word such as
+        "no" counts as true in Python.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    MixsolveTypeError
+        If `value` is neither.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise MixsolveTypeError(
+            f"{name} must be True or False, got {value!r} ({type(value).__name__})"
+        )
+    return bool(value)
 
 
 def as_real(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixsolve import validation
-from mixsolve.arguments import as_count, as_real
+from mixsolve.arguments import as_count, as_flag, as_real
 from mixsolve.engines import Engine, open_losses
 from mixsolve.feasible import FeasibleSet, check_constraints, feasible_set
 from mixsolve.methods import Method
@@ -36,8 +36,8 @@ class Options:
             self.time_limit = as_real("time_limit", time_limit, above=0.0)
         validation.check_callable(callback, "callback", "a function of the state, or None")
         self.callback = callback
-        self.verbose = verbose
-        self.presolve = presolve
+        self.verbose = as_flag("verbose", verbose)
+        self.presolve = as_flag("presolve", presolve)
 
 
 class Game:
@@ -48,9 +48,15 @@ class Game:
     ) -> None:
         self.began: float | None = time.perf_counter()
         self.losses = open_losses(losses)
-        self.constraints = check_constraints(limits, self.losses.n_classifiers)
+        self.labels = self.losses.labels.fresh()
+        self.constraints = check_constraints(limits, self.losses.n_classifiers, self.labels)
         self._feasible: FeasibleSet | None = None
-        self._given = (sample_weight, mask, prior)
+        table = "samples", "candidates"
+        self._given = (
+            self.labels.aligned(sample_weight, table[:1], "sample_weight"),
+            self.labels.aligned(mask, table, "candidate_mask"),
+            self.labels.aligned(prior, table, "candidate_prior"),
+        )
         self._engine: Engine | None = None
 
     def feasible(self, method: str) -> FeasibleSet:
@@ -136,6 +142,8 @@ def check(game: Game, alpha: Any, method: str, warm_start: Any, options: Options
     """
     began = time.perf_counter() if game.began is None else game.began
     game.began = None  # a later solve of the same game has its own clock
+    alpha = game.labels.aligned(alpha, ("samples",), "alpha")
+    warm_start = game.labels.aligned(warm_start, ("classifiers",), "warm_start")
     alphas = validation.check_alpha(alpha, game.losses.n_samples)
     name, entry = validation.check_method(
         method, entropic=alphas is not None, modelled=callable(game.constraints)

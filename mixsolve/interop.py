@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.labels import Reordered, labelled, read_losses, refuse_mask
 from mixsolve.reading import MappedFile
 
 # PyTorch's devices whose tensors are solved there, and those without float64, in which certificates
@@ -160,15 +161,16 @@ def array_source(array: Any, name: str = "losses") -> ArraySource:
     MixsolveTypeError
         If it cannot be read as a numeric array, or NumPy would drop a mask.
     """
-    if isinstance(array, np.ma.MaskedArray):
-        raise MixsolveTypeError(
-            f"{name} is a masked array, whose mask would be lost; pass its data, and "
-            "candidate_mask (True where a candidate exists)"
-        )
+    refuse_mask(array, name)
     if isinstance(array, np.ndarray):
         # Written out: slices of a memory map would stay memory maps, and be slow to make.
         mapped = MappedFile.of(array) is not None
         return ArraySource(np.asarray(array), _same, _same, stored_together=int(mapped))
+    found = labelled(array, name)
+    if found is not None and found.values is not array:
+        return array_source(found.values, name)
+    if isinstance(array, Reordered):
+        return _from_file(array)
     for module_name, class_name, read in _FRAMEWORKS:
         module = sys.modules.get(module_name)
         kind = getattr(module, class_name, None)
@@ -191,6 +193,8 @@ def _through_protocol(array: Any, name: str) -> np.ndarray:
         raise MixsolveTypeError(
             f"{name} must be an array of numbers, got {type(array).__name__}; convert it to one"
         )
+    if isinstance(array, (list, tuple)):
+        array, _ = read_losses(array, name=name)
     try:
         return np.asarray(array)
     except (ValueError, TypeError) as error:

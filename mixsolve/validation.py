@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 
 from mixsolve import interop, simplex
+from mixsolve.array_arguments import check_each, numbers
+from mixsolve.array_arguments import check_sample_weight as check_sample_weight
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.methods import ALIASES, METHODS, Method
 from mixsolve.solution import Solution
@@ -39,20 +41,6 @@ def check_method(name: Any, *, entropic: bool, modelled: bool) -> tuple[str, Met
     return name, method
 
 
-def _numbers(values: Any, name: str) -> np.ndarray:
-    array = interop.to_numpy(values, name)
-    return np.asarray(array, dtype=np.float64)
-
-
-def _check_each(valid: np.ndarray, values: np.ndarray, name: str, expected: str) -> None:
-    if not valid.all():
-        where = tuple(int(axis) for axis in np.argwhere(~valid)[0])
-        place = where[0] if len(where) == 1 else where
-        raise MixsolveError(
-            f"{name} must be {expected}, got {values[where]} first at {name}[{place}]"
-        )
-
-
 def check_alpha(alpha: Any, n_samples: int) -> np.ndarray | None:
     """Regularisation as (N,) positive numbers, or None where it is 0."""
     if isinstance(alpha, str) or alpha is None:
@@ -60,7 +48,7 @@ def check_alpha(alpha: Any, n_samples: int) -> np.ndarray | None:
             f"alpha must be a number >= 0 or one per sample, got {alpha!r}; use 0 for the exact "
             "problem"
         )
-    values = _numbers(alpha if np.ndim(alpha) else [alpha], "alpha")
+    values = numbers(alpha if np.ndim(alpha) else [alpha], "alpha", booleans=False)
     if np.ndim(alpha) > 1 or values.size not in ({n_samples} if np.ndim(alpha) else {1}):
         raise MixsolveError(
             f"alpha must be a number or hold one per sample, {n_samples} in all; got shape "
@@ -69,42 +57,21 @@ def check_alpha(alpha: Any, n_samples: int) -> np.ndarray | None:
     valid = np.isfinite(values) & (values >= 0)
     if not np.ndim(alpha) and not valid.all():
         raise MixsolveError(f"alpha must be a finite number >= 0, got {alpha}")
-    _check_each(valid, values, "alpha", "finite and >= 0")
+    check_each(valid, values, "alpha", "finite and >= 0")
     if not values.any():
         return None
-    _check_each(values > 0, values, "alpha", "positive for every sample or 0 for every sample")
+    check_each(values > 0, values, "alpha", "positive for every sample or 0 for every sample")
     return np.ascontiguousarray(np.broadcast_to(values, (n_samples,)))
 
 
 def check_alphas(alphas: Any) -> np.ndarray:
     """Regularisations of a path as (n,) numbers; each is checked when it is solved."""
-    values = _numbers(alphas, "alphas")
+    values = numbers(alphas, "alphas", booleans=False)
     if values.ndim != 1 or not values.size:
         raise MixsolveError(
             f"alphas must be a list of numbers, one for each solve; got shape {values.shape}"
         )
     return values
-
-
-def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
-    """Sample weights as (N,) non-negative numbers of sum 1; uniform for None."""
-    if sample_weight is None:
-        return np.full(n_samples, 1.0 / n_samples)
-    values = _numbers(sample_weight, "sample_weight")
-    if values.shape != (n_samples,):
-        raise MixsolveError(
-            f"sample_weight must hold one number per sample, shape ({n_samples},); got shape "
-            f"{values.shape}"
-        )
-    _check_each(np.isfinite(values) & (values >= 0), values, "sample_weight", "finite and >= 0")
-    largest = values.max()
-    if largest == 0:
-        raise MixsolveError(
-            "sample_weight must be positive for at least one sample, got all zeros; leave it out "
-            "for uniform weights"
-        )
-    scaled = values / largest  # so that no sum overflows or vanishes
-    return scaled / scaled.sum()
 
 
 def _flat_table(table: Any, name: str, shape: Shape) -> np.ndarray:
@@ -156,7 +123,7 @@ def check_candidate_prior(prior: Any, shape: Shape, allowed: np.ndarray) -> np.n
     """Base measure as (n_rows,) float64, positive where allowed; empty for uniform."""
     if prior is None:
         return np.empty(0)
-    flat = np.asarray(_flat_table(prior, "candidate_prior", shape), dtype=np.float64)
+    flat = numbers(_flat_table(prior, "candidate_prior", shape), "candidate_prior", booleans=False)
     valid = np.isfinite(flat) & (flat > 0)
     if allowed.size:
         valid |= allowed == 0
@@ -177,13 +144,13 @@ def check_warm_start(warm_start: Any, n_classifiers: int) -> np.ndarray:
     if warm_start is None:
         return simplex.uniform(n_classifiers)
     given = warm_start.weights if isinstance(warm_start, Solution) else warm_start
-    values = _numbers(given, "warm_start")
+    values = numbers(given, "warm_start", booleans=False)
     if values.shape != (n_classifiers,):
         raise MixsolveError(
             f"warm_start must hold one weight per classifier, shape ({n_classifiers},); got shape "
             f"{values.shape}"
         )
-    _check_each(
+    check_each(
         np.isfinite(values) & (values >= -_SIMPLEX_TOLERANCE),
         values,
         "warm_start",

@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 
 from mixsolve import interop, validation
+from mixsolve.array_arguments import numbers
 from mixsolve.errors import MixsolveError
 from mixsolve.interop import ArraySource, array_source, check_dtype
+from mixsolve.labels import check_masks, read_losses
 from mixsolve.tensor import Shape, even_offsets
 
 Table = np.ndarray | list[np.ndarray]  # an entry a game: stacked, or of different sizes
 
 _AXES = ("samples", "candidates", "classifiers")
+_GAMES = ("games", *_AXES)
 
 
 class BatchLosses:
@@ -42,6 +45,7 @@ class BatchLosses:
     """
 
     def __init__(self, losses: Any) -> None:
+        losses, self.labels = read_losses(losses, _axes_of(losses))
         self._sources = _sources(losses)
         self.even = not isinstance(losses, (list, tuple)) or len(self._sources) == 1
         first = self._sources[0]
@@ -81,6 +85,12 @@ class BatchLosses:
         """Losses of one game, float64 of shape (N_b, m_b, L)."""
         rows, _ = self.rows(place, place + 1)
         return rows.reshape(*self.shapes(place, place + 1)[0], self.n_classifiers)
+
+
+def _axes_of(losses: Any) -> tuple[str, ...]:
+    """What the axes of the losses stand for."""
+    stacked = isinstance(losses, (list, tuple)) or getattr(losses, "ndim", 4) != 3
+    return _GAMES if stacked else _AXES
 
 
 def _sources(losses: Any) -> list[ArraySource]:
@@ -153,12 +163,15 @@ class Batch:
     ) -> None:
         self.losses = BatchLosses(losses)
         even = self.losses.even
-        given: dict[str, Table | None] = {
-            "alpha": _alpha_table(alpha, even),
-            "sample_weight": _table(sample_weight, "sample_weight", 1, even),
-            "candidate_mask": _table(candidate_mask, "candidate_mask", 2, even),
-            "candidate_prior": _table(candidate_prior, "candidate_prior", 2, even),
+        alpha = self._unnamed(alpha, "alpha", 0)
+        tables = {
+            "sample_weight": (sample_weight, 1),
+            "candidate_mask": (candidate_mask, 2),
+            "candidate_prior": (candidate_prior, 2),
         }
+        given: dict[str, Table | None] = {"alpha": _alpha_table(alpha, even)}
+        for name, (values, n_axes) in tables.items():
+            given[name] = _table(self._unnamed(values, name, n_axes), name, n_axes, even)
         self.n_games = self._count(given)
         shapes = self.losses.shapes(0, self.n_games)
         for name, table in given.items():
@@ -169,6 +182,23 @@ class Batch:
         self._prior = self._checked_prior(given["candidate_prior"])
         self._weight = self._checked_weight(given["sample_weight"])
         self._alpha = self._checked_alpha(given["alpha"])
+
+    def _unnamed(self, values: Any, name: str, n_axes: int) -> Any:
+        """An argument without names, in the order of the losses; see `mixsolve.labels`."""
+        labels = self.losses.labels
+        if isinstance(values, (list, tuple)):
+            check_masks(values, name)
+            return [
+                labels.item(place).aligned(item, _GAMES[1 : 1 + np.ndim(item)], f"{name}[{place}]")
+                for place, item in enumerate(values)
+            ]
+        axes = _GAMES[: getattr(values, "ndim", 0)]
+        if n_axes and len(axes) == n_axes:  # shared by all games, which may each have their order
+            axes = _GAMES[1 : 1 + n_axes]
+            if any(labels.items):
+                places = range(len(labels.items))
+                return [labels.item(place).aligned(values, axes, name) for place in places]
+        return labels.aligned(values, axes, name)
 
     def _count(self, given: dict[str, Table | None]) -> int:
         counts = {name: len(table) for name, table in given.items() if table is not None}
@@ -356,10 +386,9 @@ def _alpha_table(alpha: Any, even: bool) -> Table:
 
 
 def _numbers(values: Any, name: str) -> np.ndarray:
-    array = interop.to_numpy(values, name)
     if name.startswith("candidate_mask"):
-        return array
-    return np.asarray(array, dtype=np.float64)
+        return interop.to_numpy(values, name)
+    return numbers(values, name, booleans=name.startswith("sample_weight"))
 
 
 def _check_sizes(name: str, table: Table, shapes: np.ndarray) -> None:

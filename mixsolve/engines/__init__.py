@@ -14,6 +14,7 @@ import numpy as np
 from mixsolve.engines.base import Engine, Losses
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.interop import ArraySource
+from mixsolve.labels import read_losses
 from mixsolve.tensor import LossTensor, as_loss_tensor
 
 __all__ = ["Engine", "Losses", "MemoryLosses", "open_losses"]
@@ -69,7 +70,11 @@ def open_losses(losses: Any) -> Losses:
     """
     if isinstance(losses, Losses):
         return losses
+    losses, labels = read_losses(losses, ("samples", "candidates", "classifiers"))
     tensor, source = as_loss_tensor(losses)
     if source.engine is None or tensor.held:
-        return MemoryLosses(tensor, source)
-    return import_module(source.engine).open_source(source)
+        opened: Losses = MemoryLosses(tensor, source)
+    else:
+        opened = import_module(source.engine).open_source(source)
+    opened.labels = labels
+    return opened

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from mixsolve.labels import GameLabels
 from mixsolve.solution import Attack
 from mixsolve.tensor import Shape
 
@@ -198,6 +199,9 @@ class Condensing(Protocol):
 
 class Losses(Shape, ABC):
     """Losses in some place, checked, from which `mixsolve.solve` makes an engine there."""
+
+    labels: GameLabels = GameLabels()
+    """What the losses name their samples, candidates and classifiers."""
 
     @abstractmethod
     def engine(self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray) -> Engine:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mixsolve.errors import MixsolveError
 from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices
 from mixsolve.feasible.whole import Simplex
+from mixsolve.labels import GameLabels
 
 if TYPE_CHECKING:
     from mixsolve.constraints import LinearConstraints
@@ -26,7 +27,9 @@ __all__ = [
 ]
 
 
-def check_constraints(given: tuple[Any, ...], n_classifiers: int) -> "Limits":
+def check_constraints(
+    given: tuple[Any, ...], n_classifiers: int, labels: GameLabels | None = None
+) -> "Limits":
     """The constraint arguments of `mixsolve.solve`, as linear constraints or one function.
 
     Parameters
@@ -35,6 +38,8 @@ def check_constraints(given: tuple[Any, ...], n_classifiers: int) -> "Limits":
         ``constraints``, then ``A_ub``, ``b_ub``, ``A_eq`` and ``b_eq``.
     n_classifiers : int
         L.
+    labels : GameLabels, optional
+        What the losses name the classifiers.
 
     Raises
     ------
@@ -64,7 +69,7 @@ def check_constraints(given: tuple[Any, ...], n_classifiers: int) -> "Limits":
                 f"constraints must have one column per classifier, {n_classifiers} in all; got "
                 f"{part.n_classifiers}"
             )
-    return linear
+    return linear if labels is None else [part.ordered(labels) for part in linear]
 
 
 def feasible_set(

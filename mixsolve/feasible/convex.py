@@ -232,4 +232,10 @@ def _call(constraints: Constraints, weights: Any) -> list[Any]:
             "constraints must return a list of cvxpy constraints, got "
             f"{', '.join(wrong) or type(made).__name__}; wrap a single constraint in a list"
         )
+    used = {variable.id for rule in rules for variable in rule.variables()}
+    if used and weights.id not in used:
+        raise MixsolveError(
+            "constraints returned constraints on other variables only, which leave the weights as "
+            "they are; write them on the variable that the function is called with"
+        )
     return rules
