@@ -24,8 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixsolve import member_losses
-from mixsolve.arguments import as_count, as_real
+from mixsolve.arguments import as_count, as_flag, as_real
+from mixsolve.array_arguments import check_sample_weight
 from mixsolve.errors import MissingDependencyError, MixsolveError, MixsolveTypeError
+from mixsolve.labels import matched
 from mixsolve.perturbations import Perturbation
 from mixsolve.pool import fit_member, generator, held_out, with_names, without_dropped
 from mixsolve.solver import solve
@@ -178,6 +180,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
             shape.
         """
         pool = self._check()
+        y, sample_weight = _matched(X, y, sample_weight)
         X, y = validate_data(self, X, y)
         check_classification_targets(y)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
@@ -295,9 +298,11 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         float
             ``mean_i sum_k weights_k [f_k(x_i) = y_i]``.
         """
+        y, sample_weight = _matched(X, y, sample_weight)
         votes = self.vote_proba(X)
         right = (np.asarray(y)[:, None] == self.classes_) * votes
-        return float(np.average(right.sum(axis=1), weights=sample_weight))
+        weights = None if sample_weight is None else check_sample_weight(sample_weight, len(right))
+        return float(np.average(right.sum(axis=1), weights=weights))
 
     def candidate_losses(self, X: Any, y: Any, *, random_state: Any = 0) -> NDArray[Any]:
         """Attack other samples and return the losses of the members, the tensor of their game.
@@ -317,6 +322,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
             Losses, what `mixsolve.solve` takes; candidate 0 is the sample itself.
         """
         check_is_fitted(self, "weights_")
+        y, _ = _matched(X, y, None)
         X, y = validate_data(self, X, y, reset=False)
         return self._losses(X, y, generator(random_state))
 
@@ -346,8 +352,10 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         float
             ``mean_i max_j sum_k weights_k loss(f_k(x_ij), y_i)``, for the `loss` of the mixture.
         """
+        _, sample_weight = _matched(X, y, sample_weight)
         worst = (self.candidate_losses(X, y, random_state=random_state) @ self.weights_).max(axis=1)
-        return float(np.average(worst, weights=sample_weight))
+        weights = None if sample_weight is None else check_sample_weight(sample_weight, len(worst))
+        return float(np.average(worst, weights=weights))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters, with `deep` the named members and theirs too.
@@ -401,6 +409,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         if self.validation_fraction is not None:
             as_real("validation_fraction", self.validation_fraction, above=0, below=1)
         as_count("batch_size", self.batch_size)
+        as_flag("prefit", self.prefit)
         pool = with_names(self.estimators)
         self._validate_names([name for name, _ in pool])
         return without_dropped(pool)
@@ -446,3 +455,9 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
             if weight > 0:
                 mixed += weight * table(member, X, self.classes_)
         return mixed
+
+
+def _matched(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """Labels and weights in the order of the samples, where all name their rows."""
+    y = matched(X, y, "X", "y")
+    return y, matched(X, sample_weight, "X", "sample_weight")

@@ -28,6 +28,7 @@ import numpy as np
 from mixsolve import validation
 from mixsolve.errors import MissingDependencyError, MixsolveError, MixsolveTypeError
 from mixsolve.interop import to_numpy
+from mixsolve.labels import read_losses
 from mixsolve.solver import solve
 from mixsolve.tensor import Shape, even_offsets
 
@@ -157,6 +158,7 @@ def game_weights(
 def _check(
     losses: Any, alpha: Any, sample_weight: Any, mask: Any, prior: Any, tol: float
 ) -> tuple[Any, _Game]:
+    losses, labels = read_losses(losses, ("samples", "candidates", "classifiers"))
     losses = jnp.asarray(losses)
     if not jnp.issubdtype(losses.dtype, jnp.floating):
         raise MixsolveTypeError(
@@ -179,6 +181,8 @@ def _check(
                 f"{name} must be a constant; got a traced value: close over it, or name it in "
                 "static_argnames"
             )
+        axes = ("samples", "candidates")[: 2 if name.startswith("candidate") else 1]
+        value = constants[name] = labels.aligned(value, axes, name)
         if value is not None and np.ndim(value):
             constants[name] = to_numpy(value, name)
     n_samples, n_candidates, n_classifiers = losses.shape

@@ -163,7 +163,7 @@ def _of_pandas(array: Any, name: str) -> Labelled:
     pandas = sys.modules["pandas"]
     values = array.to_numpy()
     if values.dtype == object:  # columns of several types, or pandas' own types
-        types = list(getattr(array, "dtypes", None) if array.ndim == 2 else [array.dtype])
+        types = list(array.dtypes) if array.ndim == 2 else [array.dtype]
         if all(pandas.api.types.is_numeric_dtype(each) for each in types):
             if array.isna().to_numpy().any():
                 raise MixsolveError(f"{name} has missing values; fill them, or leave them out")
@@ -330,7 +330,7 @@ class GameLabels:
         """
         if isinstance(array, (list, tuple)) and nested(array):
             check_masks(array, name)
-            if len(axes) == 1:
+            if len(axes) < 2:
                 return array
             return [
                 self._row(item, place, axes[1:], f"{name}[{place}]")

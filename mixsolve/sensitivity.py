@@ -226,6 +226,9 @@ def _sample_values(solution: Solution, losses: Any, mask: Any, prior: Any) -> np
             f"losses must be those that were solved, of {weights.size} classifiers; got "
             f"{opened.n_classifiers}"
         )
+    labels, table = opened.labels.fresh(), ("samples", "candidates")
+    mask = labels.aligned(mask, table, "candidate_mask")
+    prior = labels.aligned(prior, table, "candidate_prior")
     allowed = validation.check_candidate_mask(mask, opened)
     measure = validation.check_candidate_prior(prior, opened, allowed)
     alpha = validation.check_alpha(solution.alpha, opened.n_samples)

@@ -53,7 +53,9 @@ def solve(
         boolean, from NumPy (memory maps too), PyTorch, JAX, CuPy, Dask, Zarr, h5py, DLPack,
         ``__array__`` or nested lists. Never modified; copied whole only below 16 MB, where its
         layout or type is not one that the kernels read. A larger CUDA tensor is solved on its
-        device. Also `Losses`, which bring an engine of their own:
+        device. Axes, samples, candidates and classifiers that pandas, polars, xarray or a file
+        names are found by name, here and in the other arguments; where names contradict each other
+        they are refused (see `mixsolve.labels`). Also `Losses`, which bring an engine of their own:
         ``mixsolve_torch.TorchLosses(tensor)``.
     alpha : float or array_like of shape (N,), default 0
         Entropic regularisation, in the unit of the losses: 0 for the exact problem, or positive.
@@ -70,8 +72,8 @@ def solve(
         default.
     constraints : LinearConstraints, list of them, or callable, optional
         Linear constraints on the weights (see `mixsolve.constraints`; SciPy's ``LinearConstraint``
-        and ``Bounds`` too), or a function that takes the weights as a cvxpy variable and returns a
-        list of cvxpy constraints.
+        and ``Bounds`` too, but no ``NonlinearConstraint``), or a function that takes the weights as
+        a cvxpy variable and returns a list of cvxpy constraints.
     A_ub, A_eq : array_like of shape (p, L), (q, L), optional
         Linear constraints in SciPy's convention: ``A_ub @ weights <= b_ub``,
         ``A_eq @ weights == b_eq``.

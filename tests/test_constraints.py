@@ -3,13 +3,14 @@
 import itertools
 import json
 import warnings
+from types import SimpleNamespace
 
 import cvxpy as cp
 import numpy as np
 import pytest
 from parts_here import LossesInParts
 from reference import attacked_losses, entropic_risk, exact_risk
-from scipy.optimize import Bounds, LinearConstraint, linprog
+from scipy.optimize import Bounds, LinearConstraint, NonlinearConstraint, linprog
 from scipy.sparse import csr_array
 
 import mixsolve
@@ -541,6 +542,100 @@ class TestReading:
     def test_what_is_refused(self, make, words):
         with pytest.raises(MixsolveError, match=words):
             make()
+
+    @pytest.mark.parametrize(
+        ("constraints", "words"),
+        [
+            (NonlinearConstraint(lambda w: w @ w, 0.0, 0.5), "NonlinearConstraint.*cvxpy"),
+            ({"type": "ineq", "fun": lambda w: w[0] - 0.5}, "dict.*cvxpy"),
+            ([Bounds(0.0, 0.4), NonlinearConstraint(np.sum, 0, 1)], r"constraints\[1\]"),
+            (SimpleNamespace(lb=0.0, ub=0.4), "SimpleNamespace"),
+            (SimpleNamespace(A=np.eye(3), lb=0.0, ub=0.4), "SimpleNamespace"),
+            (cp.Variable(3) <= 0.4, "function of the weights"),
+            ([lambda w: [w <= 0.4]], "one function"),
+        ],
+    )
+    def test_only_what_is_understood_is_taken(self, losses, constraints, words):
+        with pytest.raises(MixsolveTypeError, match=words):
+            mixsolve.solve(losses, constraints=constraints)
+
+    def test_functions_must_constrain_the_weights(self, losses):
+        other = cp.Variable(3)
+        with pytest.raises(MixsolveError, match="other variables only"):
+            mixsolve.solve(losses, constraints=lambda w: [other <= 0.4])
+        found = mixsolve.solve(losses, constraints=lambda w: [w <= other, other <= 0.4])
+        assert found.weights.max() == pytest.approx(0.4, abs=1e-6)
+
+    def test_what_scipy_adds_to_constraints(self, losses):
+        class Own(LinearConstraint):
+            """A class derived from it means the same."""
+
+        expected = mixsolve.solve(losses, A_ub=[[1, 0, 0]], b_ub=[0.1])
+        for constraints in (
+            Own([[1, 0, 0]], 0.0, 0.1),
+            LinearConstraint([[1, 0, 0]], -np.inf, 0.1, keep_feasible=True),
+            Bounds(0.0, [0.1, 1.0, 1.0], keep_feasible=True),
+        ):
+            found = mixsolve.solve(losses, constraints=constraints)
+            np.testing.assert_allclose(found.weights, expected.weights, atol=1e-8)
+
+    @pytest.mark.parametrize(
+        ("make", "words"),
+        [
+            (lambda: LinearConstraint([[1, 0, np.nan]], 0, 1), r"constraints\.A .*nan.*A\[0, 2\]"),
+            (lambda: LinearConstraint([[1, 0, 0]], np.nan, 1), r"constraints\.lb .*nan"),
+            (lambda: LinearConstraint([[1, 0, 0]], 0, -np.inf), r"constraints\.ub .*-inf"),
+            (lambda: [Bounds(np.nan, 1)], r"constraints\[0\]\.lb .*nan"),
+        ],
+    )
+    def test_scipys_own_fields_are_named(self, losses, make, words):
+        with pytest.raises(MixsolveError, match=words):
+            mixsolve.solve(losses, constraints=make())
+
+    def test_clashing_rows_of_scipy_are_named(self, losses):
+        low, high = LinearConstraint([[1, 0, 0]], 0.3, 0.5), LinearConstraint([[1, 0, 0]], 0, 0.1)
+        with pytest.warns(ConvergenceWarning, match=r"constraints\[0\]\.A\[0\] >= 0\.3 and"):
+            mixsolve.solve(losses, constraints=[low, high])
+
+    @pytest.mark.parametrize(
+        ("make", "name"),
+        [
+            (lambda: weight_bounds(3, True, 1.0), "lower"),
+            (lambda: weight_bounds(3, 0.0, [True, 0.5, 1.0]), "upper"),
+            (lambda: expected_cost([True, False, True], 1.0), "cost"),
+            (lambda: expected_cost([1.0, 2.0], True), "budget"),
+            (lambda: LinearConstraints([[1.0, 0.0]], [True]), "b_ub"),
+            (lambda: LinearConstraints(A_eq=[[1.0, 0.0]], b_eq=True), "b_eq"),
+            (lambda: mixsolve.solve([[[1.0, 2.0]]], constraints=Bounds(False, True)), "lb"),
+            (lambda: group_weight(3, [True], 0.1), "members"),
+            (lambda: standard_risk([[0.1, 0.2]], True), "limit"),
+        ],
+    )
+    def test_booleans_are_no_bounds(self, make, name):
+        with pytest.raises(MixsolveTypeError, match=name):
+            make()
+
+    @pytest.mark.parametrize(
+        ("make", "words"),
+        [
+            (lambda: expected_cost([1.0, np.nan], 1.0), r"^cost must .*nan.*cost\[1\]"),
+            (lambda: standard_risk([[0.1, np.inf]], 0.1), r"^clean_losses .*inf.*\[0, 1\]"),
+            (lambda: standard_risk([[0.1], [0.2]], 0.1, [1, -1]), r"^sample_weight .*-1.*\[1\]"),
+            (lambda: standard_risk([[0.1]], 0.1, [0.0]), "^sample_weight .*zeros"),
+            (
+                lambda: LinearConstraints([[1, 2], [3, np.nan]], [1, 1]),
+                r"^A_ub .*nan.*A_ub\[1, 1\]",
+            ),
+            (lambda: LinearConstraints([[1, 2]], [np.nan]), r"^b_ub .*nan.*b_ub\[0\]"),
+        ],
+    )
+    def test_the_argument_that_is_wrong_is_named(self, make, words):
+        with pytest.raises(MixsolveError, match=words):
+            make()
+
+    def test_weights_of_any_size_are_averaged(self):
+        risk = standard_risk([[0.0, 1.0], [1.0, 1.0]], 0.5, [1e308, 1e308])
+        np.testing.assert_allclose(risk.A_ub, [[0.5, 1.0]])
 
     def test_a_wrong_type_is_a_type_error(self):
         with pytest.raises(MixsolveTypeError):

@@ -189,7 +189,9 @@ class Batch:
         if isinstance(values, (list, tuple)):
             check_masks(values, name)
             return [
-                labels.item(place).aligned(item, _GAMES[1 : 1 + np.ndim(item)], f"{name}[{place}]")
+                labels.item(place).aligned(
+                    item, _GAMES[1 : 1 + getattr(item, "ndim", 0)], f"{name}[{place}]"
+                )
                 for place, item in enumerate(values)
             ]
         axes = _GAMES[: getattr(values, "ndim", 0)]

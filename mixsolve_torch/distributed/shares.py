@@ -15,6 +15,7 @@ from mixsolve.engines import Losses, open_losses
 from mixsolve.engines.questions import Answer
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.interop import array_source, check_dtype, to_numpy
+from mixsolve.labels import GameLabels
 from mixsolve.solution import Solution
 from mixsolve_torch.distributed.wire import listed
 
@@ -78,6 +79,13 @@ def read_share(
             f"solve_distributed has no option {unknown[0]!r}; it takes {', '.join(_OPTIONS)}"
         )
     opened, shape, restore = _opened(losses)
+    labels = GameLabels() if opened is None else opened.labels.fresh()
+    alpha = labels.aligned(alpha, ("samples",), "alpha")
+    table = ("samples", "candidates")
+    one_a_sample = {
+        name: labels.aligned(value, table if "candidate" in name else table[:1], name)
+        for name, value in one_a_sample.items()
+    }
     alphas = validation.check_alpha(alpha, shape[0])
     whole = {"alpha": "one per sample" if np.ndim(alpha) else float(alpha)}
     given = {}

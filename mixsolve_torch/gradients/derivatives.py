@@ -38,6 +38,7 @@ from torch.autograd import Function
 import mixsolve
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.interop import to_numpy
+from mixsolve.labels import GameLabels
 from mixsolve.solution import Solution
 
 _RANK = 1e-10  # curvatures below this share of the largest are rounding
@@ -72,10 +73,13 @@ class Game:
         max_iter: int | None,
         warm_start: Any,
     ) -> None:
+        labels, table = GameLabels(), ("samples", "candidates")
+        candidate_mask = labels.aligned(candidate_mask, table, "candidate_mask")
+        candidate_prior = labels.aligned(candidate_prior, table, "candidate_prior")
         self._mask, self._prior = candidate_mask, candidate_prior
-        self._alpha = alpha
+        self._alpha = labels.aligned(alpha, table[:1], "alpha")
         self._options = {
-            "sample_weight": sample_weight,
+            "sample_weight": labels.aligned(sample_weight, table[:1], "sample_weight"),
             "candidate_mask": candidate_mask,
             "candidate_prior": candidate_prior,
             "tol": tol,
