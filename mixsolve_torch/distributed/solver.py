@@ -74,7 +74,8 @@ def solve_distributed(
         One number, the same on all ranks, or one for each of this rank's samples.
     group : torch.distributed.ProcessGroup, optional
         The ranks that solve; all by default. What the ranks say to each other goes over gloo,
-        whatever the group's own backend.
+        whatever the group's own backend. Its timeout holds: a rank that does not answer for so
+        long, because it hangs or is still at work, ends the solve with an error.
     sample_weight : array_like of shape (N_r,), optional
         Of this rank's samples; divided by the sum over all ranks.
     candidate_mask : array_like of bool, shape (N_r, m), optional

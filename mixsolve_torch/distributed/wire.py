@@ -3,17 +3,16 @@
 Everything here is in the hosts' memory, so it goes over gloo, beside whatever backend tensors on
 devices use. The ranks that solve together have gloo connections of their own, made once for each
 process group: when a rank is lost, the others close theirs, on which ranks further away may be
-waiting, so that all of them get an error and none waits for ever. They are not made by
-``torch.distributed.new_group``, in which all ranks of the program would have to take part.
+waiting, so that all of them get an error and none waits for ever. The timeout of the user's group
+holds: for each message, so also while the first rank solves small games. The connections are not
+made by ``torch.distributed.new_group``, in which all ranks of the program would have to take part.
 """
 
 from __future__ import annotations
 
 import pickle
-import re
 import weakref
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mixsolve.errors import MixsolveError
+from mixsolve_torch.distributed.patience import group_timeout, what_is_wrong
 
 _INLINE = 4096  # bytes of a broadcast; longer messages take a second one
 _LENGTH = 8  # of them, that say how long the message is
 _PIECE = 1 << 30  # bytes sent at once
-# Ranks wait while the first one solves small games. One that dies closes its connections, and one
-# that waits elsewhere is found out by the timeout of what it waits for.
-_PATIENCE = timedelta(days=1)
-
 # Connections of each process group; None where a rank was lost.
 _connections: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
@@ -75,6 +71,7 @@ class Wire:
             )
         self.rank, self.size = dist.get_rank(self._whole), dist.get_world_size(self._whole)
         self.over = False
+        self._timeout = group_timeout(self._whole)
         if self._whole not in _connections:
             self._call("connect")
         self._gloo = _connections[self._whole]
@@ -82,6 +79,7 @@ class Wire:
             raise MixsolveError(
                 "a rank of the process group was lost in an earlier call; start all ranks again"
             )
+        self._gloo._set_default_timeout(self._timeout)  # it may have been changed since
 
     def _connect(self) -> None:
         store = dist.distributed_c10d._get_default_store()
@@ -90,7 +88,7 @@ class Wire:
         times = store.add(f"{name}/rank {self.rank}", 1)
         meeting = dist.PrefixStore(f"{name}/{times}", store)
         _connections[self._whole] = dist.ProcessGroupGloo(
-            meeting, self.rank, self.size, timeout=_PATIENCE
+            meeting, self.rank, self.size, timeout=self._timeout
         )
 
     @property
@@ -174,14 +172,10 @@ class Wire:
                 getattr(self._gloo, operation)(*arguments).wait()
             return
         except RuntimeError as error:
-            reason = str(error)
+            words = what_is_wrong(self.rank, self._timeout, error)
         # Past the handler nothing holds frames in which the connections are.
         self.cut()
-        reason = re.sub(r"^\[[^]]*\] ", "", reason).split(". This is typically")[0]
-        raise MixsolveError(
-            f"rank {self.rank} cannot reach the other ranks any more: one of them has ended or was "
-            f"killed, and its own output says why; then start all ranks again ({reason})"
-        )
+        raise MixsolveError(words)
 
 
 def _as_tensor(message: bytes) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import mixsolve
 from mixsolve.errors import MixsolveError
+from mixsolve_torch.distributed.patience import group_timeout, is_about_ranks, what_is_wrong
 from mixsolve_torch.distributed.solver import solve_distributed
 
 T = TypeVar("T")
@@ -51,10 +52,18 @@ class Ranks:
         self._begun = False
 
     def __enter__(self) -> Ranks:
-        """Meet the other processes."""
+        """Meet the other processes; the timeout of a process group that is there holds."""
         if self.size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)  # the one that NCCL is to use for objects too
+            try:
+                dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            except RuntimeError as error:
+                timeout = dist.distributed_c10d.default_pg_timeout
+                raise MixsolveError(what_is_wrong(self.rank, timeout, error)) from error
             self._begun = True
+        if self.size > 1:
+            self._timeout = group_timeout()
         return self
 
     def __exit__(
@@ -63,9 +72,11 @@ class Ranks:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave them."""
+        """Leave them, and say clearly that one of them is lost."""
         if self._begun:
             dist.destroy_process_group()
+        if error is not None and self.size > 1 and is_about_ranks(error):
+            raise MixsolveError(what_is_wrong(self.rank, self._timeout, error)) from error
 
     @property
     def first(self) -> bool:

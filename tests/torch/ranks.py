@@ -12,11 +12,11 @@ import torch.multiprocessing as mp
 _SECONDS = 100  # all ranks together; one that takes longer hangs
 
 
-def run_ranks(size, program, folder):
+def run_ranks(size, program, folder, timeout=None):
     """Run ``program(rank)`` on each rank of a gloo group; what each returned, None if it died."""
     context = mp.get_context("spawn")
     processes = [
-        context.Process(target=_rank, args=(rank, size, program, str(folder)))
+        context.Process(target=_rank, args=(rank, size, program, str(folder), timeout))
         for rank in range(size)
     ]
     for process in processes:
@@ -39,10 +39,12 @@ def run_ranks(size, program, folder):
     return answers
 
 
-def _rank(rank, size, program, folder):
+def _rank(rank, size, program, folder, timeout):
     os.environ["MIXSOLVE_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=size)
+    dist.init_process_group(
+        "gloo", f"file://{folder}/meet", rank=rank, world_size=size, timeout=timeout
+    )
     try:
         answer = program(rank)
     except BaseException:

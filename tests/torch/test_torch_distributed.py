@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from mixsolve.methods import METHODS
 from mixsolve_torch import DistributedSolution, TorchLosses, solve_distributed
 from mixsolve_torch.distributed import ranks as asking
 from mixsolve_torch.distributed import solver, wire
+from mixsolve_torch.distributed.patience import group_timeout
 
 LOSSES = games.gamma_game(60, 6, 3, seed=3).losses
 ZERO_ONE = (games.gamma_game(400, 40, 4, seed=5).losses > 1.0).astype(np.uint8)
@@ -530,6 +532,52 @@ def test_survivors_of_a_lost_rank_get_an_error(tmp_path):
         assert "rank 1 cannot reach the other ranks any more" in words
     assert again[0] == "MixsolveError"
     assert "lost in an earlier call; start all ranks again" in again[1]
+
+
+def stop_a_rank(folder, rank):
+    """The last rank is stopped in its pass, then the next before it calls; the first ends them."""
+    (folder / f"pid{rank}").write_text(str(os.getpid()))
+    seconds = timedelta(seconds=10)
+    groups = [dist.new_group(ranks, timeout=seconds) for ranks in ([0, 1, 2], [0, 1])]
+    solve_distributed(share(rank))  # what is compiled is compiled
+
+    def stop(name):
+        if rank == 2 and name == "near_winners":
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    with before_answering(stop):
+        in_a_pass = failing(solve_distributed, share(rank), group=groups[0])
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    before_it_calls = failing(solve_distributed, share(rank), group=groups[1])
+    for other in (1, 2):
+        os.kill(int((folder / f"pid{other}").read_text()), signal.SIGKILL)
+    return in_a_pass, before_it_calls
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals")
+def test_a_rank_that_stops_is_waited_for_as_long_as_the_group_says(tmp_path):
+    answers = run_ranks(3, partial(stop_a_rank, tmp_path), tmp_path)
+    assert [answer is None for answer in answers] == [False, True, True]
+    for kind, words in answers[0]:
+        assert kind == "MixsolveError"
+        assert "rank 0 cannot reach the other ranks any more: one of them did not answer" in words
+        assert "within 10 s, the timeout of the process group: it hangs, is stopped" in words
+
+
+def test_the_timeout_is_that_of_the_group():
+    seconds = timedelta(seconds=70)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=seconds)
+    try:
+        assert group_timeout() == seconds
+        assert group_timeout(dist.new_group([0], timeout=2 * seconds)) == 2 * seconds
+    finally:
+        dist.destroy_process_group()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        assert group_timeout() == timedelta(minutes=30)  # PyTorch's own
+    finally:
+        dist.destroy_process_group()
 
 
 def test_one_rank_is_enough(in_memory):

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from ranks import run_ranks
 
 from mixsolve import cli
 from mixsolve.errors import MixsolveError
@@ -268,6 +271,40 @@ def test_two_ranks_make_the_same_steps_and_end_with_the_same_weights(tmp_path):
     weights = states[0][0].tolist()
     assert weights != [0.5, 0.5]
     assert checkpoint.load(folder / "last.pt")["algorithm"]["weights"].tolist() == weights
+
+
+def stop_in_a_step(folder, rank):
+    """Train on two ranks, of which the second is stopped; the first ends it."""
+    from mixsolve_torch.training.algorithm import Algorithm2
+
+    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank)}
+    (folder / f"pid{rank}").write_text(str(os.getpid()))
+    step = Algorithm2._train
+
+    def stopped(self, *arguments):
+        if rank and self.t == 3:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        step(self, *arguments)
+
+    Algorithm2._train = stopped
+    config = tiny(folder / "run", weights=WeightsConfig(update="none"))
+    try:
+        train(replace(config, run=replace(config.run, save_every=2)))
+    except MixsolveError as error:
+        words = str(error)
+    os.kill(int((folder / "pid1").read_text()), signal.SIGKILL)
+    return words, checkpoint.load(folder / "run" / "last.pt")["algorithm"]["t"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals")
+def test_a_rank_that_stops_ends_the_training_when_the_group_says_so(tmp_path):
+    (words, kept), gone = run_ranks(
+        2, partial(stop_in_a_step, tmp_path), tmp_path, timeout=timedelta(seconds=20)
+    )
+    assert gone is None
+    assert kept == 2
+    assert "rank 0 cannot reach the other ranks any more: one of them did not answer" in words
+    assert "within 20 s, the timeout of the process group: it hangs, is stopped" in words
 
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
