@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from mixsolve.checked import Checked, Clock
-from mixsolve.compilation import compile_timer
+from mixsolve.compilation import preparations, seconds_of_work
 from mixsolve.errors import ConvergenceWarning
 from mixsolve.feasible import Infeasibility
 from mixsolve.problem import Outcome, Problem
 from mixsolve.solution import Attack, Solution, Status
 from mixsolve.stopping import Stop
+
+_NOTICED = 0.05  # seconds
 
 
 def finish(
@@ -34,20 +36,10 @@ def finish(
     stacklevel : int
         Of the warning.
     """
-    with compile_timer() as compiling:
-        certifying = time.perf_counter()
-        solution = _certify(
-            checked.problem, outcome, stop, checked.method, checked.game.losses.restore
-        )
+    certifying = time.perf_counter()
+    solution = _certify(checked.problem, outcome, stop, checked.method, checked.game.losses.restore)
     checked.problem.engine.n_passes = 0.0
-    ended = time.perf_counter()
-    solution.timings.update(
-        check=clock.ready - clock.began,
-        solve=clock.minimized - clock.ready,
-        certify=ended - certifying,
-        compile=clock.compiling + compiling.seconds,
-        total=clock.minimized - clock.began + ended - certifying,
-    )
+    solution.timings.update(clock.timings(certifying, time.perf_counter()))
     if not solution.success:
         warnings.warn(
             f"solve ended without reaching tol: {solution.message}",
@@ -129,6 +121,7 @@ def infeasible(checked: Checked, infeasibility: Infeasibility, stacklevel: int) 
     message = f"no weights on the simplex meet the constraints: {words}; loosen or drop one"
     warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
     nobody = np.empty(0, dtype=np.int64)
+    began, ended = checked.clock.began, time.perf_counter()
     return Solution(
         weights=shape.restore(np.full(shape.n_classifiers, np.nan)),
         value=np.inf,
@@ -145,7 +138,11 @@ def infeasible(checked: Checked, infeasibility: Infeasibility, stacklevel: int) 
         history=(),
         method=checked.method,
         alpha=_as_given(checked.alpha),
-        timings={"total": time.perf_counter() - checked.clock.began},
+        timings={
+            "check": seconds_of_work(began, ended),
+            **preparations((began, ended)),
+            "total": ended - began,
+        },
         smoothing_bound=0.0,
         risk_lower_bound=np.inf,
         spread=np.nan,
@@ -168,12 +165,20 @@ def _message(status: Status, gap: float, stop: Stop, words: str) -> str:
     reason = {
         Status.OPTIMAL: "the certified gap is within the tolerance",
         Status.MAX_ITER: f"the limit of {stop.nit} iterations was reached",
-        Status.TIME_LIMIT: f"the time limit of {stop.time_limit} s was reached",
+        Status.TIME_LIMIT: f"the time limit of {stop.time_limit} s was reached{_besides(stop)}",
         Status.STOPPED: "the callback stopped the solve",
         Status.FAILED: "the method could not close the gap",
     }[status]
     tail = f"; {words}" if words else ""
     return f"{reason} (gap {gap:.3g}, tolerance {stop.tolerance:.3g}){tail}"
+
+
+def _besides(stop: Stop) -> str:
+    """What the time limit does not count, where that took long enough to wonder about."""
+    seconds = stop.seconds_prepared
+    if seconds < _NOTICED:
+        return ""
+    return f", not counting {seconds:.1f} s of imports and compilation"
 
 
 def _as_given(alpha: np.ndarray | None) -> float | np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mixsolve import validation
 from mixsolve.arguments import as_count, as_flag, as_real
+from mixsolve.compilation import preparations, seconds_of_work
 from mixsolve.engines import Engine, open_losses
 from mixsolve.feasible import FeasibleSet, check_constraints, feasible_set
 from mixsolve.methods import Method
@@ -86,12 +87,22 @@ class Game:
 
 @dataclass
 class Clock:
-    """When the phases of a solve were over, by ``time.perf_counter``; seconds spent compiling."""
+    """When the phases of a solve were over, by ``time.perf_counter``."""
 
     began: float
     ready: float = 0.0
     minimized: float = 0.0
-    compiling: float = 0.0
+
+    def timings(self, certifying: float, ended: float) -> dict[str, float]:
+        """Seconds by phase, with those of a certificate made between two later moments."""
+        spans = (self.began, self.minimized), (certifying, ended)
+        return {
+            "check": seconds_of_work(self.began, self.ready),
+            "solve": seconds_of_work(self.ready, self.minimized),
+            "certify": seconds_of_work(certifying, ended),
+            **preparations(*spans),
+            "total": sum(stop - start for start, stop in spans),
+        }
 
 
 @dataclass

@@ -47,5 +47,9 @@ class ConvergenceWarning(UserWarning):
     """A solve stopped before its certificate reached the tolerance asked for."""
 
 
+class CacheWarning(UserWarning):
+    """Compiled kernels could not be read from disk, or not kept there: answers are the same."""
+
+
 class GradientWarning(UserWarning):
     """A classifier hides from gradients: what an attack found on it may not be its worst case."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixsolve.compilation import load
 from mixsolve.simplex import normalize
 from mixsolve.small_game import Cuts
 
@@ -72,8 +73,8 @@ def solve_rows(
     -------
     LinearProgramResult
     """
-    from scipy.optimize import linprog
-    from scipy.sparse import csr_array, hstack
+    linprog, sparse = load("scipy.optimize").linprog, load("scipy.sparse")
+    csr_array, hstack = sparse.csr_array, sparse.hstack
 
     n_rows, n_classifiers = rows.shape
     n_samples = offsets.size - 1
@@ -136,7 +137,7 @@ def bound_multipliers(
     upper, equal : ndarray of float64, shape (p,), (q,)
         Zeros where HiGHS has no answer.
     """
-    from scipy.optimize import linprog
+    linprog = load("scipy.optimize").linprog
 
     n_upper, n_equal = upper.shape[0], equal.shape[0]
     least = None if most is None else -most

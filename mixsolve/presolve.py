@@ -17,6 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from mixsolve.compilation import seconds_of_work
 from mixsolve.engines.base import Condensing, Engine, count_passes
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.engines.packed import narrow
@@ -132,7 +133,7 @@ class Shrunk:
         self._reduction = reduce(self.engine, self.alpha) if problem.presolve else None
         if self._reduction is not None:
             self.engine, self.alpha = self._reduction.engine, self._reduction.alpha
-        self._seconds = time.perf_counter() - began
+        self._seconds = seconds_of_work(began)
 
     def lift(
         self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray

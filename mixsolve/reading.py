@@ -47,12 +47,21 @@ def read_ahead(
     """
     reader = ThreadPoolExecutor(1, thread_name_prefix="mixsolve-read")
     due: Future[Block] | None = None
+    following: Future[Block] | None
+    alone = False
     try:
         for each in wanted:
-            following = reader.submit(read, each)
+            following = None
+            if not alone:
+                try:
+                    following = reader.submit(read, each)
+                except RuntimeError:  # the interpreter is ending, or no more threads can be had
+                    alone = True
             if due is not None:
                 yield due.result()
             due = following
+            if alone:
+                yield read(each)
         if due is not None:
             yield due.result()
     finally:

@@ -46,7 +46,7 @@ class Record:
     gap : float
         ``value - lower_bound``.
     seconds : float
-        Since the solve began.
+        Since the solve began, without those spent on imports and compilation.
     """
 
     nit: int
@@ -169,7 +169,8 @@ class Solution:
     alpha : float or ndarray of float64, shape (N,)
         Regularisation, as solved.
     timings : dict of str to float
-        Seconds by phase.
+        Seconds by phase: of work in each, then "compile" for kernels that no cache held, "load" for
+        imports and for kernels read from the cache, "total" for everything.
     smoothing_bound : float
         ``risk - value`` is between 0 and this; 0 for alpha = 0.
     risk_lower_bound : float

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixsolve.compilation import preparing, seconds_of_work
 from mixsolve.solution import Record, Status
 
 logger = logging.getLogger("mixsolve")
@@ -31,7 +32,7 @@ class State:
     gap : float
         ``value - lower_bound``.
     seconds : float
-        Since the solve began.
+        Since the solve began, without those spent on imports and compilation.
     """
 
     nit: int
@@ -55,7 +56,7 @@ class Stop:
     max_iter : int or None
         Iterations allowed; None for the method's own default.
     time_limit : float or None
-        Seconds allowed.
+        Seconds allowed, imports and compilation not counted.
     callback : callable or None
         Called with a `State` once an iteration; a true answer stops the solve.
     verbose : bool
@@ -108,8 +109,13 @@ class Stop:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the solve began."""
-        return time.perf_counter() - self._began
+        """Seconds since the solve began, without those spent on imports and compilation."""
+        return seconds_of_work(self._began)
+
+    @property
+    def seconds_prepared(self) -> float:
+        """Seconds spent on imports and compilation since the solve began."""
+        return preparing.seconds(self._began, time.perf_counter())
 
     @property
     def seconds_left(self) -> float | None:

@@ -4,13 +4,17 @@ The number of chunks depends on the data alone, and each chunk writes its own pa
 result does not depend on the number of threads.
 """
 
+import logging
 import os
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from threading import Event
 
 import numpy as np
+
+logger = logging.getLogger("mixsolve")
 
 ENVIRONMENT_VARIABLE = "MIXSOLVE_NUM_THREADS"
 _MAX_CHUNKS = 64
@@ -100,20 +104,37 @@ def run_shares(function: Callable[[range, Event], object], n_chunks: int) -> Non
         function(range(n_chunks), _NEVER)
         return
     halted = Event()
+    waiting = deque(range(workers))  # shares that no thread has begun
 
-    def share(first: int) -> None:
-        try:
-            function(range(first, n_chunks, workers), halted)
-        except BaseException:
-            halted.set()
-            raise
+    def work() -> None:
+        while not halted.is_set():
+            try:
+                first = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                function(range(first, n_chunks, workers), halted)
+            except BaseException:
+                halted.set()
+                raise
 
-    pool = _pool(os.getpid())
-    others = [pool.submit(share, first) for first in range(1, workers)]
+    others = _started(work, workers - 1)
     try:
-        share(0)
+        work()  # all of it, where the pool is busy or there is none
         for other in others:
-            other.result()
+            if not other.cancel():
+                other.result()
     finally:
         halted.set()  # an interrupt may have come while this thread waited
-        wait(others)
+        wait([other for other in others if not other.cancel()])
+
+
+def _started(work: Callable[[], object], n_times: int) -> list[Future[object]]:
+    """Give the pool some work so many times, or as often as it takes some."""
+    taken: list[Future[object]] = []
+    try:
+        for _ in range(n_times):
+            taken.append(_pool(os.getpid()).submit(work))
+    except RuntimeError:  # the interpreter is ending, or the system has no more threads
+        logger.debug("no more threads can be started: the others do the work")
+    return taken

@@ -44,7 +44,8 @@ class BatchSolution:
     n_one_by_one : int
         Games that were given to `mixsolve.solve`, because their gap was above the tolerance.
     timings : dict of str to float
-        Seconds by phase.
+        Seconds by phase: of work in each, then "compile" for kernels that no cache held, "load" for
+        imports and for kernels read from the cache, "total" for everything.
     """
 
     weights: Any

@@ -18,7 +18,7 @@ import numpy as np
 from mixsolve.arguments import as_count, as_real
 from mixsolve.batch.games import Batch
 from mixsolve.batch.solution import BatchSolution
-from mixsolve.compilation import compile_timer
+from mixsolve.compilation import preparations, seconds_of_work
 from mixsolve.errors import ConvergenceWarning, MixsolveError
 from mixsolve.solution import Status
 from mixsolve.solver import solve
@@ -115,18 +115,17 @@ def solve_batch(
     batch = Batch(losses, alpha, sample_weight, candidate_mask, candidate_prior)
     run = _Run(batch, tol, limit, keep_attack)
     checked = time.perf_counter()
-    with compile_timer() as compiling:
-        run.solve()
-        solved = time.perf_counter()
-        handed_on = [] if limit is not None else run.unsolved()
-        for place in handed_on:
-            run.hand_on(place)
+    run.solve()
+    solved = time.perf_counter()
+    handed_on = [] if limit is not None else run.unsolved()
+    for place in handed_on:
+        run.hand_on(place)
     ended = time.perf_counter()
     timings = {
-        "check": checked - began,
-        "solve": solved - checked,
-        "one by one": ended - solved,
-        "compile": compiling.seconds,
+        "check": seconds_of_work(began, checked),
+        "solve": seconds_of_work(checked, solved),
+        "one by one": seconds_of_work(solved, ended),
+        **preparations((began, ended)),
         "total": ended - began,
     }
     solution = run.solution(len(handed_on), timings)

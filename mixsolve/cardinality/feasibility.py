@@ -12,6 +12,7 @@ Feasibility and Infeasibility in Optimization, 2008 (the deletion filter).
 
 import numpy as np
 
+from mixsolve.compilation import load
 from mixsolve.constraints import LinearConstraints
 from mixsolve.errors import MixsolveError
 from mixsolve.feasible import Infeasibility
@@ -43,19 +44,18 @@ def find_few(linear: LinearConstraints, max_models: int) -> tuple[int, ...] | In
 
 
 def _find(linear: LinearConstraints, kept: np.ndarray, max_models: int) -> tuple[int, ...] | None:
-    from scipy.optimize import Bounds, milp
-    from scipy.optimize import LinearConstraint as Rows
-
+    optimize = load("scipy.optimize")
+    Rows = optimize.LinearConstraint
     size, n_upper = linear.n_classifiers, linear.b_ub.size
     # Weights sum to 1: <a, lam> <= b is <a - b, lam> <= 0, in the unit of its largest entry.
     rows = np.vstack([linear.A_ub - linear.b_ub[:, None], linear.A_eq - linear.b_eq[:, None]])
     rows = rows / np.maximum(np.abs(rows).max(axis=1, initial=0.0), 1e-300)[:, None]
     low = np.concatenate([np.full(n_upper, -np.inf), np.zeros(kept.size - n_upper)])
     nothing, ones = np.zeros((kept.sum(), size)), np.ones(size)
-    found = milp(
+    found = optimize.milp(
         np.concatenate([np.zeros(size), ones]),
         integrality=np.repeat([0, 1], size),
-        bounds=Bounds(0.0, 1.0),
+        bounds=optimize.Bounds(0.0, 1.0),
         constraints=[
             Rows(np.hstack([rows[kept], nothing]), low[kept], 0.0),
             Rows(np.hstack([np.eye(size), -np.eye(size)]), -np.inf, 0.0),

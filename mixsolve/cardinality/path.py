@@ -16,7 +16,6 @@ from mixsolve.arguments import as_count
 from mixsolve.cardinality.feasibility import find_few
 from mixsolve.certificate import finish, infeasible
 from mixsolve.checked import Clock, Game, Options, check
-from mixsolve.compilation import compile_timer
 from mixsolve.constraints import LinearConstraints
 from mixsolve.errors import MixsolveError
 from mixsolve.feasible import FeasibleSet, Infeasibility, Simplex, feasible_set
@@ -235,13 +234,11 @@ def solve_few(
             continue
         checked.clock.ready = time.perf_counter()
         stop = checked.stop()
-        with compile_timer() as compiling:
-            outcome = search.run(count, stop, first)
+        outcome = search.run(count, stop, first)
         if outcome is None:
             runs.append(_beyond_rounding(count))
             continue
         checked.clock.minimized = began = time.perf_counter()
-        checked.clock.compiling = compiling.seconds
         runs.append(_Run(outcome, stop, checked.clock, problem.engine.n_passes))
         problem.engine.n_passes = 0.0
     best = -np.inf

@@ -10,6 +10,7 @@ Reference: Chinneck, Feasibility and Infeasibility in Optimization, 2008 (the de
 
 import numpy as np
 
+from mixsolve.compilation import load
 from mixsolve.errors import MixsolveError
 from mixsolve.highs import bound_multipliers
 
@@ -24,7 +25,7 @@ def least_violation(upper: np.ndarray, equal: np.ndarray) -> tuple[np.ndarray, f
     upper, equal : ndarray of float64, shape (p, L), (q, L)
         C and F, of entries of at most 1.
     """
-    from scipy.optimize import linprog
+    linprog = load("scipy.optimize").linprog
 
     size = upper.shape[1]
     rows = np.vstack([upper, equal, -equal])

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from mixsolve import simplex
+from mixsolve.compilation import load
 from mixsolve.constraints import LinearConstraints
 from mixsolve.errors import MixsolveError
 from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices, SmallSolver
@@ -56,8 +57,7 @@ class ConvexSet(FeasibleSet):
     def __init__(
         self, constraints: Constraints, n_classifiers: int, polytope: Polytope | None = None
     ) -> None:
-        import cvxpy as cp
-
+        cp = load("cvxpy")
         self._polytope = polytope
         if polytope is not None:
             self.linear, self.infeasibility = polytope.linear, polytope.infeasibility

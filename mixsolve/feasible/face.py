@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixsolve.compilation import load
 from mixsolve.small_game import Cuts
 
 _SCALE = 1e-6  # price of scaling x up: wider sets than this are told from flat ones
@@ -100,7 +101,7 @@ def find_face(upper: np.ndarray, equal: np.ndarray) -> Face | None:
 
 def _innermost(upper: np.ndarray, equal: np.ndarray) -> np.ndarray | None:
     """A point, of any sum, at which all inequalities hold strictly that can."""
-    from scipy.optimize import linprog
+    linprog = load("scipy.optimize").linprog
 
     (n_upper, size), n_equal = upper.shape, equal.shape[0]
     n_rows = n_upper + size
@@ -156,7 +157,7 @@ def _prove(
     nothing = np.zeros(n_tight), np.zeros(n_equal), np.zeros(size)
     if not n_tight and not dropped.size:
         return nothing
-    from scipy.optimize import linprog
+    linprog = load("scipy.optimize").linprog
 
     found = linprog(
         np.concatenate([np.ones(n_tight + 2 * n_equal), np.zeros(dropped.size)]),

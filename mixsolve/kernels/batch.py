@@ -14,8 +14,8 @@ alone read the same losses. In detail:
 """
 
 import numpy as np
-from numba import njit
 
+from mixsolve.compilation import kernel
 from mixsolve.kernels.linear_algebra import OPTIONS
 
 # The states of a game: what is to be done, ...
@@ -33,7 +33,7 @@ _GAP = 32  # numbers
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of sums over many samples
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def vector(size):
     """Zeros (size,) with a gap behind them.
 
@@ -44,13 +44,13 @@ def vector(size):
     return np.zeros(size + _GAP)[:size]
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def matrix(n_rows, size):
     """Zeros (n_rows, size), likewise."""
     return np.zeros(n_rows * size + _GAP)[: n_rows * size].reshape((n_rows, size))
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def measure(rows, starts, samples, offsets, allowed, tol, figures, state, g):
     """Spread and tolerance of game g; False, and its state says why, where there are none."""
     first = offsets[samples[g]]
@@ -74,7 +74,7 @@ def measure(rows, starts, samples, offsets, allowed, tol, figures, state, g):
     return True
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def load(rows, start, offsets, allowed, prior, sample_weight, alpha):
     """The part of a game that counts: rows that may be played, of samples that weigh something.
 
@@ -112,7 +112,7 @@ def load(rows, start, offsets, allowed, prior, sample_weight, alpha):
     return table[:used], bounds[: kept + 1], place[:used], priors, weight[:kept], alphas[:kept]
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def spread_out(offsets, sample_weight, allowed, place, played, attack):
     """Put the attack where the rows came from; a sample without weight plays its first candidate.
 

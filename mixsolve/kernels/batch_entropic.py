@@ -15,8 +15,8 @@ References: Meunier et al., ICML 2021, section 4.1; Nocedal and Wright, Numerica
 import math
 
 import numpy as np
-from numba import njit
 
+from mixsolve.compilation import kernel
 from mixsolve.kernels import batch as run
 from mixsolve.kernels import passes
 from mixsolve.kernels.linear_algebra import OPTIONS
@@ -36,7 +36,7 @@ _DAMPING = 0.01  # of the gap, added to all curvatures
 _FLAT = 1e-13  # of the largest curvature, likewise
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _respond(rows, offsets, prior, weight, alpha, cutoff, point, gradient, hessian):
     """F at a point; ``gradient`` (L,) and the whole ``hessian`` (L, L) are filled in."""
     everyone = np.empty(0, dtype=np.uint8)
@@ -51,7 +51,7 @@ def _respond(rows, offsets, prior, weight, alpha, cutoff, point, gradient, hessi
     return value
 
 
-@njit(inline="always", **OPTIONS)
+@kernel(inline="always", **OPTIONS)
 def solve_entropic(
     rows, offsets, prior, weight, alpha, cutoff, tolerance, max_iter, started, weights, proof
 ):
@@ -139,7 +139,7 @@ def solve_entropic(
         length = 1.0
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def solve_entropic_games(
     rows, starts, samples, offsets, allowed, prior, sample_weight, alpha, tol, max_iter,
     weights, figures, attacked, nit, state, attack,

@@ -17,8 +17,8 @@ Optim. 1992; Blankenship and Falk, Infinitely constrained optimization problems,
 import math
 
 import numpy as np
-from numba import njit
 
+from mixsolve.compilation import kernel
 from mixsolve.kernels import batch as run
 from mixsolve.kernels import interior_point as kernels
 from mixsolve.kernels import passes, schur_system
@@ -35,7 +35,7 @@ _MAX_ROUNDS = 30
 _FINEST = 1e-13  # of the spread: an absolute gap that can be reached
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, dual):
     """Follow the central path of a game from about `gap` down to `stop`, in units of `unit`.
 
@@ -144,7 +144,7 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
         nit += 1
 
 
-@njit(inline="always", **OPTIONS)
+@kernel(inline="always", **OPTIONS)
 def _first_rows(rows, offsets, weight, kept):
     """Mark the best responses to the uniform weights and to the points half way to the vertices."""
     size = rows.shape[1]
@@ -162,7 +162,7 @@ def _first_rows(rows, offsets, weight, kept):
             kept[offsets[i] + best[i]] = True
 
 
-@njit(inline="always", **OPTIONS)
+@kernel(inline="always", **OPTIONS)
 def solve_exact(rows, offsets, weight, spread, tolerance, max_iter, weights, dual):
     """Solve a game of positive sample weights to an absolute gap.
 
@@ -268,7 +268,7 @@ def solve_exact(rows, offsets, weight, spread, tolerance, max_iter, weights, dua
     return value, bound, nit, calls
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def solve_exact_games(
     rows, starts, samples, offsets, allowed, prior, sample_weight, alpha, tol, max_iter,
     weights, figures, attacked, nit, state, attack,

@@ -10,15 +10,15 @@ a sample with a single row adds nothing.
 import math
 
 import numpy as np
-from numba import njit
 
+from mixsolve.compilation import kernel
 from mixsolve.kernels.linear_algebra import BLOCK, OPTIONS, STRIDE, add_outer
 
 _TINY = 1e-17  # a slack lost to rounding, in units of the losses
 _LEAST_SHARE = 1e-30  # a dual lost to rounding, as a share of its sample's weight
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def measure(rows, offsets, weight, lo, hi, reference, sums):
     """Sum what the rows of one sample share, and how far they spread.
 
@@ -47,7 +47,7 @@ def measure(rows, offsets, weight, lo, hi, reference, sums):
     sums[1] = constant
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def certify(rows, offsets, weight, lo, hi, weights, dual, gradient, sums):
     """Scale the duals of each sample to its weight, and sum both sides of the certificate.
 
@@ -77,7 +77,7 @@ def certify(rows, offsets, weight, lo, hi, weights, dual, gradient, sums):
     sums[0] = value
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def centre(rows, offsets, weight, lo, hi, inverse, weights, barrier, height, dual, gradient):
     """Put the samples on the central path of the barrier parameter mu, for fixed weights.
 
@@ -123,7 +123,7 @@ def centre(rows, offsets, weight, lo, hi, inverse, weights, barrier, height, dua
                 gradient[k] += dual[r] * ((rows[r, k] - rows[first, k]) * inverse)
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def factor(
     rows, offsets, weight, lo, hi, inverse, weights, primal_step, dual_step,
     height, d_height, slack, dual, d_dual, schur, centred, sums,
@@ -194,7 +194,7 @@ def factor(
     sums[1] = closest
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def predict(
     rows, offsets, weight, lo, hi, inverse, d_weights, limit,
     slack, dual, product, towards, against, sums,
@@ -266,7 +266,7 @@ def predict(
     sums[4] = ds_dq
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def correct(
     rows, offsets, weight, lo, hi, inverse, d_weights, target,
     slack, dual, product, d_height, d_dual, sums,
@@ -315,7 +315,7 @@ def correct(
     sums[1] = dual_limit
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def select(
     rows, offsets, weight, inverse, dual, share,
     index, kept_offsets, owners, linear, decided,

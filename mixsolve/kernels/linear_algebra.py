@@ -2,21 +2,19 @@
 
 import math
 
-from numba import njit
+from mixsolve.compilation import kernel
 
 BLOCK = 128  # columns held back before they update a matrix
 STRIDE = BLOCK + 8  # not a power of two: the rows of the block must not share a cache set
 _RIDGE = 1e-15
 # Division by zero gives inf, as in C: a check at every division would keep loops from vectorising.
 OPTIONS = {
-    "nogil": True,
-    "cache": True,
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "nsz"},
 }
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def add_outer(block, filled, matrix):
     """Add the first `filled` columns' outer products, ``block @ block.T``, to the upper triangle.
 
@@ -60,7 +58,7 @@ def add_outer(block, filled, matrix):
             matrix[a, b] += total
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def factorise(matrix):
     """Cholesky factor in place, lower triangle from the lower triangle."""
     size = matrix.shape[0]
@@ -78,7 +76,7 @@ def factorise(matrix):
             matrix[a, b] = total / pivot
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def solve(matrix, vector):
     """Solve in place with the Cholesky factor in the lower triangle."""
     size = matrix.shape[0]

@@ -15,15 +15,15 @@ Sums are float64 whatever the type of the rows.
 import math
 
 import numpy as np
-from numba import njit
 
+from mixsolve.compilation import kernel
 from mixsolve.kernels.linear_algebra import BLOCK, OPTIONS, STRIDE, add_outer
 
 LOWEST = -float(np.finfo(np.float64).max)  # above the score of a masked candidate
 NEGLIGIBLE = 1e-12  # share of a sample's mass that its covariance can do without
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _score(rows, r, weights):
     score = 0.0
     for k in range(rows.shape[1]):
@@ -31,7 +31,7 @@ def _score(rows, r, weights):
     return score
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _longest(offsets):
     longest = 0
     for i in range(offsets.size - 1):
@@ -39,7 +39,7 @@ def _longest(offsets):
     return longest
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _score_all(rows, first, last, allowed, weights, scores):
     """Scores of a sample's rows, -inf where masked; the highest score and the first row with it."""
     masked = allowed.size > 0
@@ -54,7 +54,7 @@ def _score_all(rows, first, last, allowed, weights, scores):
     return top, winner
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _find_near(scores, threshold, near):
     """The places of all scores from `threshold` on, and how many there are."""
     found = 0
@@ -64,7 +64,7 @@ def _find_near(scores, threshold, near):
     return found
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def best_response(rows, offsets, allowed, sample_weight, weights, best, gradient):
     """sum_i w_i max_j <lam, l_ij>; best[i] becomes the first maximiser, gradient += w_i l_i,best.
 
@@ -92,7 +92,7 @@ def best_response(rows, offsets, allowed, sample_weight, weights, best, gradient
     return value
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def soft_response(
     rows, offsets, allowed, prior, sample_weight, alpha, weights, cutoff, gradient, hessian
 ):
@@ -179,7 +179,7 @@ def soft_response(
     return value
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def gibbs(
     rows,
     offsets,
@@ -231,7 +231,7 @@ def gibbs(
     return used
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def near_response(
     rows,
     offsets,

@@ -20,8 +20,8 @@ Reference: Nocedal and Wright, Numerical Optimization, 2006, sections 14.2 and 1
 """
 
 import numpy as np
-from numba import njit
 
+from mixsolve.compilation import kernel
 from mixsolve.kernels.linear_algebra import factorise, solve
 
 _ROUNDING = 1e-15  # complementarity in units of the problem below which nothing is gained
@@ -30,7 +30,7 @@ _BINDING = 1e3  # times its slack: a multiplier of a row that seems to bind
 _PATIENCE = 8  # iterations without progress
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def minimize_quadratic(gradient, hessian, centre, upper, equal, start):
     """Solve from `start`, positive and of sum 1.
 

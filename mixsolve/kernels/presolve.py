@@ -15,9 +15,11 @@ words (codes) are written one sample after the other. -1 is returned when they d
 import sys
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from mixsolve.compilation import kernel
 
 _EMPTY = -1
 _LITTLE_ENDIAN = sys.byteorder == "little"
@@ -40,13 +42,13 @@ def _eight_bytes(typing_context, rows, start):
     return types.uint64(rows, start), generate
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _hash(value, word):
     value = (value ^ word) * np.uint64(0x9E3779B97F4A7C15)
     return value ^ (value >> np.uint64(32))
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _pack(rows, first, last, allowed, low, high, words):
     """Write the words of the rows first:last; whether some loss is neither `low` nor `high`."""
     n_classifiers = rows.shape[1]
@@ -64,7 +66,7 @@ def _pack(rows, first, last, allowed, low, high, words):
     return strange
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _pack_bytes(rows, first, last, words):
     """The same of bytes, 0 and 1, eight at a time; up to seven behind the last row are read."""
     n_classifiers = rows.shape[1]
@@ -90,7 +92,7 @@ def _pack_bytes(rows, first, last, words):
     return others != 0
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _subset(codes, small, large):
     outside = np.uint64(0)
     for w in range(codes.shape[1]):
@@ -98,7 +100,7 @@ def _subset(codes, small, large):
     return outside == 0
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _less(words, entry, codes, other):
     for w in range(codes.shape[1]):
         if words[entry, w] != codes[other, w]:
@@ -106,13 +108,13 @@ def _less(words, entry, codes, other):
     return False
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _copy(words, entry, codes, place):
     for w in range(codes.shape[1]):
         codes[place, w] = words[entry, w]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def reduce_bits(rows, offsets, allowed, prior, low, high, dominance, codes, kept, mass, counts):
     """Distinct, and with `dominance` maximal, sets of each sample, in ascending order of words.
 
@@ -208,7 +210,7 @@ def reduce_bits(rows, offsets, allowed, prior, low, high, dominance, codes, kept
     return used
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def reduce_values(rows, offsets, allowed, prior, dominance, kept, mass, counts):
     """Distinct, and with `dominance` maximal, rows of each sample, as they come.
 
@@ -255,7 +257,7 @@ def reduce_values(rows, offsets, allowed, prior, dominance, kept, mass, counts):
     return used
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def group(words, offsets, alpha, mass, table, groups):
     """groups[i] = number of the first sample's group that has the same rows, masses and alpha.
 

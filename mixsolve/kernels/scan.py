@@ -5,14 +5,14 @@ numbers are turned round. Minima of integers vectorise, and a NaN comes out as a
 """
 
 import numpy as np
-from numba import njit
 
+from mixsolve.compilation import kernel
 from mixsolve.kernels.linear_algebra import OPTIONS
 
 _BITS = {"f": np.int32, "d": np.int64, "B": np.uint8}
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _key_range(bits, shift, turn):
     """Smallest and largest key of some bits (n,), n > 0, as a pair of the same type."""
     extremes = np.empty(2, dtype=bits.dtype)

@@ -10,14 +10,13 @@ and only there when the solution is a vertex; since <1, dlam> = 0, adding rho 1 
 solution and lends that direction the curvature rho.
 """
 
-from numba import njit
-
+from mixsolve.compilation import kernel
 from mixsolve.kernels.linear_algebra import OPTIONS, factorise, solve
 
 _TINY = 1e-17  # a slack lost to rounding
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _project(direction, equal, columns, gram, omega):
     """Move along the solutions for the right-hand sides K' until K direction = 0.
 
@@ -33,7 +32,7 @@ def _project(direction, equal, columns, gram, omega):
             direction[k] -= omega[e] * columns[e, k]
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def predictor(
     schurs, centreds, linear, weights, reduced, upper, room, prices, equal,
     matrix, columns, gram, omega, centred, d_weights,
@@ -79,7 +78,7 @@ def predictor(
     _project(d_weights, equal, columns, gram, omega)
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def corrector(
     towards, against, sums, total_weight, lam_weight, complementarity,
     weights, reduced, upper, room, prices, equal, matrix, columns, gram, omega, centred,
@@ -139,7 +138,7 @@ def corrector(
     return target
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def advance(
     sums, target, lam_weight, fraction, product, room_product, d_weights, omega, upper,
     weights, reduced, room, prices, levels, steps,

@@ -13,12 +13,12 @@ Reference: Nocedal and Wright, Numerical Optimization, 2006, section 16.5.
 """
 
 import numpy as np
-from numba import njit
 
+from mixsolve.compilation import kernel
 from mixsolve.kernels.linear_algebra import factorise, solve
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def minimize_quadratic(gradient, hessian, start, ridge):
     """Minimiser of the model about `start` (L,) on the simplex; `ridge` > 0 keeps it unique."""
     size = gradient.size

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mixsolve.compilation import load
 from mixsolve.feasible import Simplex
 from mixsolve.methods import lp, newton
 from mixsolve.problem import Outcome, Problem
@@ -29,8 +30,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     if not isinstance(problem.feasible, Simplex):
         method = lp if problem.alpha is None else newton
         return method.minimize(problem, start, stop)
-    import cvxpy as cp
-
+    cp = load("cvxpy")
     engine = problem.engine
     samples, candidates = engine.every_candidate()
     for _ in stop.iterations(1):
@@ -79,8 +79,7 @@ def _entropic(
     alpha: np.ndarray,
     log_prior: np.ndarray,
 ) -> Any:
-    from scipy.sparse import csr_array
-
+    csr_array = load("scipy.sparse").csr_array
     soft = cp.Variable(sample_weight.size)
     mass = cp.exp(cp.multiply(1.0 / alpha[samples], scores) + log_prior - soft[samples])
     sums = csr_array((np.ones(samples.size), (samples, np.arange(samples.size))))
