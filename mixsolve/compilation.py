@@ -128,23 +128,23 @@ def _signals_held() -> Iterator[None]:
         yield
         return
     arrived: dict[int, None] = {}
-    handlers: dict[int, Any] = {}
+    handlers: dict[Any, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         arrived[number] = None
 
     _holding = True
     try:
-        for number in signal.valid_signals():
-            handler = signal.getsignal(number)
+        for held in signal.valid_signals():
+            handler = signal.getsignal(held)
             if callable(handler):
-                handlers[number] = handler
-                signal.signal(number, note)
+                handlers[held] = handler
+                signal.signal(held, note)
         yield
     finally:
         _holding = False
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for held, handler in handlers.items():
+            signal.signal(held, handler)
         for number in arrived:
             signal.raise_signal(number)
 

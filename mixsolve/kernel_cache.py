@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,8 @@ def _digest_of_sources(folder: Path) -> str:
 
 @cache
 def _versions() -> tuple[str, ...]:
-    import llvmlite
-    import numba
-    import numpy as np
-
-    return numba.__version__, llvmlite.__version__, np.__version__, platform.python_version()
+    packages = map(import_module, ("numba", "llvmlite", "numpy"))
+    return *(package.__version__ for package in packages), platform.python_version()
 
 
 def _checked(data: bytes) -> bytes:

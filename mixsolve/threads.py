@@ -42,6 +42,16 @@ def _pool(process_id: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads() - 1, thread_name_prefix="mixsolve")
 
 
+def can_be_started() -> bool:
+    """Whether the system has one more thread for this process, which is not ending."""
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(int)
+    except RuntimeError:
+        return False
+    return True
+
+
 def chunk_bounds(n_samples: int, n_entries: int) -> np.ndarray:
     """Bounds of equal chunks of samples, at least about 65,000 tensor entries in each.
 

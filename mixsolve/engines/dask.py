@@ -16,9 +16,11 @@ from contextlib import closing
 from math import ceil
 from typing import Any, NoReturn
 
+import dask
 import dask.base
 import numpy as np
 
+from mixsolve import threads
 from mixsolve.engines.base import Losses
 from mixsolve.engines.parts import Parts, PartsEngine
 from mixsolve.errors import MixsolveError
@@ -122,9 +124,27 @@ def computed(array: Any) -> Any:
         If a task of its graph raises.
     """
     try:
-        return array.compute()
+        return compute_all([array])[0]
     except Exception as error:
         refuse(error)
+
+
+def compute_all(collections: list[Any], **options: Any) -> tuple[Any, ...]:
+    """What ``dask.compute`` returns, also while the interpreter is ending.
+
+    Parameters
+    ----------
+    collections : list
+        Dask collections.
+    **options
+        For ``dask.compute``.
+    """
+    try:
+        return dask.compute(*collections, **options)
+    except RuntimeError:
+        if threads.can_be_started():
+            raise
+        return dask.compute(*collections, scheduler="sync")
 
 
 def refuse(error: Exception, samples: tuple[int, int] | None = None) -> NoReturn:

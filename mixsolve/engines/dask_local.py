@@ -25,7 +25,7 @@ from dask.optimization import cull
 from dask.utils import parse_bytes
 
 from mixsolve.engines import questions
-from mixsolve.engines.dask import logger, refuse
+from mixsolve.engines.dask import compute_all, logger, refuse
 from mixsolve.engines.dask_tasks import Call, blocks_of
 from mixsolve.engines.parts import Kept, Parts, Reply
 from mixsolve.engines.questions import Answer
@@ -121,8 +121,8 @@ class LocalParts(Parts):
             return ()
         try:
             if get is dask.multiprocessing.get:
-                return dask.compute(*tasks, scheduler=get, pool=self._processes())
-            return dask.compute(*tasks, scheduler=get)
+                return compute_all(tasks, scheduler=get, pool=self._processes())
+            return compute_all(tasks, scheduler=get)
         except Exception as error:
             refuse(error)
 
