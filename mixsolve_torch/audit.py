@@ -7,9 +7,9 @@ verdict in words, a picture and files to go on with come out.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 import warnings
@@ -30,15 +30,15 @@ from mixsolve.errors import MixsolveError
 from mixsolve.files import check_folder, write_text
 from mixsolve_torch.attacks.ball import NORMS, read_radius
 from mixsolve_torch.attacks.base import frozen
-from mixsolve_torch.attacks.registry import ATTACKS
+from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.datasets import SPLITS, LabelledImages, load_data, splits, to_unit
-from mixsolve_torch.evaluation import evaluate
+from mixsolve_torch.evaluation import check_names, evaluate
 from mixsolve_torch.evaluation_report import Evaluation
+from mixsolve_torch.interrupt import explained
 from mixsolve_torch.loading import load_model
 from mixsolve_torch.mixture import Mixture, run_member
 
 FILES = ("audit.json", "audit.png", "solution.npz")
-_UNFINISHED = "unfinished"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "A MODEL is a TorchScript archive (torch.jit.save), a program (torch.export.save), or "
         "module:function=FILE: function() builds the network, FILE holds its state dict. Models "
         "take images in [0, 1] and return logits. Pickled models are refused: loading one runs the "
-        "code in it. An audit that was interrupted goes on when it is called again. "
+        "code in it. An audit that was interrupted goes on when it is called again with the same "
+        "models, data and settings. "
         "Exit code: 0 when the optimal mixture holds against the last attacks on it, 1 when more "
         "rounds are needed, 2 for wrong input."
     )
@@ -122,48 +123,35 @@ def run(args: argparse.Namespace) -> int:
         Wrong arguments, models or data that cannot be used, or files in the way.
     """
     started = time.perf_counter()
-    eps = read_radius("--eps", args.eps, args.norm)
-    names = list(args.names or short_names(args.models))
-    check_folder(args.out, FILES, args.overwrite, "--overwrite")
-    plotting.require_matplotlib()
+    options = _checked(args)
     device = _device(args.device)
-    data = load_data(
-        args.data,
-        data_dir=args.data_dir,
-        download=args.download,
-        split=args.split,
-        limit=args.limit,
-    )
-    models = [load_model(spec, device) for spec in args.models]
-    for name, model in zip(args.models, models, strict=True):
-        _probe(name, model, data, device)
-    parts = args.out / f"{_UNFINISHED}-{_key(args)}"
-    try:
-        parts.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MixsolveError(f"--out {args.out} cannot be used: {error}") from error
-    with _log_to_stderr(), warnings.catch_warnings(record=True) as caught:
+    with explained(lambda: "nothing was attacked yet: give the same command again"):
+        models, data = _load(args, device)
+    work = f"what was found is kept in {args.out}: the same command goes on from there"
+    with (
+        explained(lambda: work),
+        _log_to_stderr(),
+        warnings.catch_warnings(record=True) as caught,
+    ):
         warnings.simplefilter("always")
         report = evaluate(
             Mixture(models),
             (data.images, data.labels),
             args.attacks,
             norm=args.norm,
-            eps=eps,
             steps=args.steps,
             restarts=args.restarts,
-            names=names,
             held_out=args.held_out,
-            rounds=args.rounds,
-            batch_size=as_count("--batch-size", args.batch_size),
-            seed=as_count("--seed", args.seed, 0),
-            out=parts,
+            out=args.out,
             progress=True,
+            **options,
         )
-    remarks = list(dict.fromkeys(str(warning.message) for warning in caught))
-    seconds = time.perf_counter() - started
-    _write(report, args, dict(zip(names, args.models, strict=True)), remarks, seconds)
-    shutil.rmtree(parts, ignore_errors=True)
+        remarks = list(dict.fromkeys(str(warning.message) for warning in caught))
+        seconds = time.perf_counter() - started
+        names = dict(zip(options["names"], args.models, strict=True))
+        _write(report, args, names, remarks, seconds)
+    if report.parts is not None:
+        shutil.rmtree(report.parts, ignore_errors=True)
     console = Console()
     console.print(report.table())
     for text in (*report.sentences(), *(f"Warning: {remark}" for remark in remarks)):
@@ -174,7 +162,60 @@ def run(args: argparse.Namespace) -> int:
         highlight=False,
         soft_wrap=True,
     )
+    if others := sorted(path.name for path in args.out.glob("evaluation-*")):
+        console.print(
+            f"Audits that were not finished keep their work there, too: {', '.join(others)}. Their "
+            "commands go on from it; it may be deleted.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     return 0 if report.settled else 1
+
+
+def _checked(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what `evaluate` takes, all that can be wrong without models and data checked first."""
+    eps = read_radius("--eps", args.eps, args.norm)
+    resolve_attacks(args.attacks, args.norm, eps, steps=args.steps, restarts=args.restarts)
+    options = {
+        "eps": eps,
+        "names": check_names(args.names or short_names(args.models), len(args.models)),
+        "rounds": as_count("--rounds", args.rounds),
+        "batch_size": as_count("--batch-size", args.batch_size),
+        "seed": as_count("--seed", args.seed, 0),
+    }
+    if args.limit is not None:
+        as_count("--limit", args.limit)
+    check_folder(args.out, FILES, args.overwrite, "--overwrite")
+    _check_writable(args.out)
+    plotting.require_matplotlib()
+    for spec in args.models:
+        path = Path(spec) if Path(spec).exists() else Path(spec.rpartition("=")[2])
+        if not path.is_file():
+            raise MixsolveError(f"the model {path} does not exist; give a file (see --help)")
+    return options
+
+
+def _check_writable(out: Path) -> None:
+    """Refuse, before the work, a directory that cannot be made or written to."""
+    present = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not present.is_dir() or not os.access(present, os.W_OK):
+        raise MixsolveError(f"--out {out} cannot be written: {present} cannot be written to")
+
+
+def _load(args: argparse.Namespace, device: torch.device) -> tuple[list[nn.Module], LabelledImages]:
+    """Load data and models, and run each model once."""
+    data = load_data(
+        args.data,
+        data_dir=args.data_dir,
+        download=args.download,
+        split=args.split,
+        limit=args.limit,
+    )
+    models = [load_model(spec, device) for spec in args.models]
+    for name, model in zip(args.models, models, strict=True):
+        _probe(name, model, data, device)
+    return models, data
 
 
 def short_names(models: Sequence[str]) -> list[str]:
@@ -226,18 +267,6 @@ def _probe(name: str, model: nn.Module, data: LabelledImages, device: torch.devi
         raise MixsolveError(
             f"{name} returns {logits.shape[1]} logits and the data have {data.classes} classes"
         )
-
-
-def _key(args: argparse.Namespace) -> str:
-    """Return a digest of everything the work depends on, so that only the same work is resumed."""
-    digest = hashlib.sha256()
-    for spec in args.models:
-        path = Path(spec) if Path(spec).exists() else Path(spec.rpartition("=")[2])
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    left_out = ("out", "overwrite", "download", "data_dir", "names", "command", "device")
-    told = {key: value for key, value in vars(args).items() if key not in left_out}
-    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:12]
 
 
 def _write(

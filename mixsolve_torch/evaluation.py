@@ -20,12 +20,9 @@ Dbouk, Shanbhag. Adversarial Vulnerability of Randomized Ensembles. ICML 2022.
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -34,21 +31,18 @@ from torch import Tensor
 
 import mixsolve
 from mixsolve.arguments import as_count, as_real
-from mixsolve.errors import ConvergenceWarning, MixsolveError
+from mixsolve.errors import MixsolveError
 from mixsolve_torch.attacks.base import Attack, check_mixture, frozen
 from mixsolve_torch.attacks.registry import resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
 from mixsolve_torch.batching import Data, gather
-from mixsolve_torch.candidates import CandidateLosses, build_losses
 from mixsolve_torch.datasets import to_unit
+from mixsolve_torch.evaluation_arena import Arena, as_array
+from mixsolve_torch.evaluation_folder import EvaluationFolder
 from mixsolve_torch.evaluation_report import Evaluation, Player, Settings
-from mixsolve_torch.game import GameSolution, solve_game
 from mixsolve_torch.in_turn import InTurn
+from mixsolve_torch.interrupt import explained
 from mixsolve_torch.mixture import Mixture
-
-logger = logging.getLogger(__name__)
-
-_GAME = 9999  # the number of the game's draws, above those of all players
 
 
 def evaluate(
@@ -112,9 +106,10 @@ def evaluate(
     seed : int, default 0
         Of all attacks and of the bootstrap. Global generators are neither read nor seeded.
     out : str or path, optional
-        An existing directory for the finished parts of the work: called again with the same
-        arguments after an interruption, the evaluation goes on from them. The game for the optimal
-        mixture is played again, as it was.
+        A directory for the finished parts of the work, made if it is missing. Called again with the
+        same arguments after an interruption, the evaluation goes on from them; `names`, `rounds`,
+        `resamples`, `level` and `progress` may be others. Evaluations of other classifiers, images
+        or settings lie beside each other in it.
     progress : bool, default False
         Show a progress bar if the work takes more than two seconds and stderr is a terminal.
 
@@ -141,28 +136,47 @@ def evaluate(
     ['classifier 1', 'classifier 2', 'uniform mixture', 'optimal mixture']
     """
     check_mixture(mixture)
-    x, y = _whole(data)
-    classifiers = _names(names, len(mixture))
-    suite = _resolve(attacks, norm, eps, steps, restarts, _classes(mixture, x))
+    classifiers = check_names(names, len(mixture))
+    chosen = _resolve(attacks, norm, eps, steps, restarts)
+    batch_size = as_count("batch_size", batch_size)
     rounds, resamples = as_count("rounds", rounds), as_count("resamples", resamples)
     tol = as_real("tol", tol, at_least=0)
     level = as_real("level", level, above=0, below=1)
     seed = as_count("seed", seed, 0)
+    x, y = _whole(data)
+    suite = _parts(chosen, _classes(mixture, x))
     if held_out and len(x) < 2:
         raise MixsolveError("held_out needs 2 images or more: some to fit on, some to report on")
     fitted = slice(0, None, 2) if held_out else slice(None)
     reported = slice(1, None, 2) if held_out else slice(None)
-    arena = _Arena(mixture, (x, y), InTurn(suite, spare=spare), seed, out, batch_size, progress)
-    for player in _given(mixture, classifiers):
-        arena.meet(player)
-    optimal: Player | None = None
-    extra, value, settled = np.empty((len(x[fitted]), 0, len(mixture)), np.uint8), 0.0, True
-    if len(mixture) > 1:
-        game = arena.play(fitted, rounds, tol)
-        optimal = Player("optimal mixture", "optimal", game.weights.cpu().numpy())
-        extra = _array(game.losses.values)[:, arena.width :]
-        value, settled = game.value, game.converged
-        optimal = arena.meet(optimal)
+    parts = EvaluationFolder(
+        out,
+        {
+            "classifiers": mixture.models,
+            "weights": mixture.weights,
+            "images": x,
+            "labels": y,
+            "attacks": suite,
+            "spare": spare,
+            "held_out": held_out,
+            "tol": tol,
+            "batch_size": batch_size,
+            "seed": seed,
+        },
+    )
+    with closing(parts), explained(parts.kept):
+        attack = InTurn(suite, spare=spare)
+        arena = Arena(mixture, (x, y), attack, seed, parts, batch_size, progress)
+        for player in _given(mixture, classifiers):
+            arena.meet(player)
+        optimal: Player | None = None
+        extra, value, settled = np.empty((len(x[fitted]), 0, len(mixture)), np.uint8), 0.0, True
+        if len(mixture) > 1:
+            game = arena.play(fitted, rounds, tol)
+            optimal = Player("optimal mixture", "optimal", game.weights.cpu().numpy())
+            extra = as_array(game.losses.values)[:, arena.width :]
+            value, settled = game.value, game.converged
+            optimal = arena.meet(optimal)
     seen = np.concatenate([arena.values()[fitted], extra], axis=1)
     singles = arena.players[: len(mixture)]
     best = min(singles, key=lambda player: _risk(seen, player.weights))
@@ -186,91 +200,8 @@ def evaluate(
             level=level,
             seed=seed,
         ),
+        parts=parts.path,
     )
-
-
-class _Arena:
-    """Where players meet the attacks; it keeps all candidates found for anybody."""
-
-    def __init__(
-        self,
-        mixture: Mixture,
-        data: tuple[Tensor, Tensor],
-        attack: InTurn,
-        seed: int,
-        out: str | os.PathLike[str] | None,
-        batch_size: int,
-        progress: bool,
-    ) -> None:
-        self.players: list[Player] = []
-        self._columns: list[np.ndarray] = []
-        self._mixture = mixture
-        self._data = data
-        self._attack = attack
-        self._seed = seed
-        self._out = out
-        self._batch_size = batch_size
-        self._progress = progress
-
-    @property
-    def width(self) -> int:
-        """Number of candidates."""
-        return sum(part.shape[1] for part in self._columns)
-
-    def values(self) -> np.ndarray:
-        """Return the losses (N, m, L) on all candidates, the clean image first."""
-        return np.concatenate(self._columns, axis=1)
-
-    def meet(self, player: Player) -> Player:
-        """Attack a player, keep the losses of all classifiers, and say which columns are its."""
-        number = len(self.players)
-        found = build_losses(
-            Mixture(self._mixture.models, player.weights).to(self._mixture.device),
-            self._data,
-            self._attack,
-            batch_size=self._batch_size,
-            generator=self._draws(number),
-            out=None if self._out is None else Path(self._out) / f"player-{number + 1}.npy",
-            progress=self._progress,
-        )
-        losses = _array(found.values)
-        if not self._columns:
-            self._columns.append(losses[:, :1])
-        first = self.width
-        self._columns.append(losses[:, 1:])
-        self.players.append(replace(player, columns=slice(first, self.width)))
-        logger.info("attacked %s", player.name)
-        return self.players[-1]
-
-    def play(self, fitted: slice, rounds: int, tol: float) -> GameSolution:
-        """Find the optimal mixture: begin with all that was found for the players so far."""
-        x, y = (part[fitted] for part in self._data)
-        known = torch.from_numpy(self.values()[fitted]).to(self._mixture.device)
-        names = tuple(f"candidate {j}" for j in range(self.width))
-        with warnings.catch_warnings():
-            # The report says it.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            game = solve_game(
-                Mixture(self._mixture.models).to(self._mixture.device),
-                (x, y),
-                self._attack,
-                tol=tol,
-                max_rounds=rounds,
-                batch_size=self._batch_size,
-                generator=self._draws(_GAME),
-                start=CandidateLosses(known, y, names, "zero-one"),
-                progress=self._progress,
-            )
-        logger.info("found the optimal mixture: %s", game.message)
-        return game
-
-    def _draws(self, number: int) -> torch.Generator:
-        """Return draws of its own for each player, and for the game: nobody meets them twice."""
-        return torch.Generator().manual_seed((_GAME + 1) * self._seed + number)
-
-
-def _array(values: Any) -> np.ndarray:
-    return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def _risk(values: np.ndarray, weights: np.ndarray) -> float:
@@ -314,9 +245,8 @@ def _resolve(
     eps: float | None,
     steps: int | None,
     restarts: int | None,
-    classes: int,
 ) -> list[Attack]:
-    """Return the attacks one by one, all of one norm and radius, the parts of a suite apart."""
+    """Return the attacks, all of one norm and radius."""
     suite = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
     if not isinstance(attacks, str):
         told = {"norm": norm, "eps": eps, "steps": steps, "restarts": restarts}
@@ -331,6 +261,11 @@ def _resolve(
         raise MixsolveError(
             f"attacks must share one norm and radius, which the accuracies are for; got {threats}"
         )
+    return suite
+
+
+def _parts(suite: Sequence[Attack], classes: int) -> list[Attack]:
+    """Return the attacks one by one, the parts of a suite apart."""
     return [
         part
         for attack in suite
@@ -344,7 +279,8 @@ def _classes(mixture: Mixture, x: Tensor) -> int:
         return mixture.member_logits(x[:1].to(mixture.device), [0]).shape[-1]
 
 
-def _names(names: Sequence[str] | None, count: int) -> list[str]:
+def check_names(names: Sequence[str] | None, count: int) -> list[str]:
+    """Return one name a classifier, refusing others than so many different ones."""
     if names is None:
         return [f"classifier {k + 1}" for k in range(count)]
     if isinstance(names, str) or len(names) != count or len(set(names)) != count:

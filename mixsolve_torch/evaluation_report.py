@@ -120,6 +120,8 @@ class Evaluation:
         How all this was measured.
     losses : ndarray of shape (N, m, L), uint8
         The 0/1 losses on the images reported on, the clean image first: a game to solve.
+    parts : path or None
+        Where the finished parts of the work are, which may be deleted now, if they were kept.
     """
 
     players: tuple[Row, ...]
@@ -132,6 +134,7 @@ class Evaluation:
     settled: bool
     settings: Settings
     losses: np.ndarray
+    parts: Path | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -146,6 +149,7 @@ class Evaluation:
         raised: float,
         settled: bool,
         settings: Settings,
+        parts: Path | None = None,
     ) -> Evaluation:
         """Measure all players on the losses.
 
@@ -167,6 +171,8 @@ class Evaluation:
             Whether the game converged.
         settings : Settings
             How all this was measured.
+        parts : path, optional
+            Where the finished parts of the work are.
 
         Returns
         -------
@@ -200,6 +206,7 @@ class Evaluation:
             settled=settled,
             settings=settings,
             losses=losses,
+            parts=parts,
         )
 
     @property

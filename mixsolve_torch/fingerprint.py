@@ -14,11 +14,12 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -94,8 +95,16 @@ def _function(function: Any) -> str:
 
 
 def _network(network: nn.Module) -> str:
-    """Return a digest of a network: its printed form, parameters and buffers."""
+    """Return a digest of a network: its printed form, parameters, buffers, and code it carries."""
     parts: list[Tensor | str] = [_plain(network)]
+    for part in network.modules():
+        # Programs read from files: two of one form may compute different things.
+        if isinstance(part, fx.GraphModule):
+            parts.append(part.code)
+        elif isinstance(part, torch.jit.ScriptModule):
+            with suppress(RuntimeError, AttributeError):  # a part that is not called has no code
+                code, constants = part.code_with_constants
+                parts += [code, _plain(describe(constants.const_mapping))]
     state: Iterable[tuple[str, Any]] = network.state_dict().items()
     for name, entry in state:
         parts += [name, entry if isinstance(entry, Tensor) else _plain(describe(entry))]

@@ -1,6 +1,8 @@
 """`mixsolve audit` from saved models to the verdict, on a small scale, and all it refuses."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 
 import mixsolve
 from mixsolve.cli import main
+from mixsolve.errors import MissingDependencyError
 from mixsolve_torch import audit, digits_cnn, evaluate, load_data, load_model
 from mixsolve_torch.audit import FILES, short_names
 from mixsolve_torch.mixture import Mixture
@@ -115,6 +118,97 @@ def test_an_interrupted_audit_goes_on(models, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
 
 
+def test_an_audit_of_other_things_is_not_in_the_way(models, tmp_path, monkeypatch, capsys):
+    """The same command, and other data in the file it names, or another model, or another seed."""
+    draws = np.random.default_rng(0)
+    images = draws.random((2, 12, 8, 8)).astype(np.float32)
+    labels = draws.integers(10, size=(2, 12))
+    script = tmp_path / "a.pt"
+    shutil.copy(models[0], script)
+    out = tmp_path / "out"
+
+    def write(which):
+        np.savez(tmp_path / "data.npz", images=images[which], labels=labels[which], classes=10)
+
+    def run(*more):
+        given = ["--models", str(script), models[1], "--data", str(tmp_path / "data.npz")]
+        effort = ["--eps", "0.1", "--steps", "2", "--attacks", "pgd", "--out", str(out), *more]
+        return main(["audit", *given, *effort])
+
+    write(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "_write", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run() == 130
+        assert f"kept in {out}: the same command goes on" in capsys.readouterr().err
+        shutil.copy(models[1], script)
+        assert run() == 130
+        shutil.copy(models[0], script)
+        assert run("--seed", "1") == 130
+    write(1)
+    assert run() == 0
+    printed = capsys.readouterr()
+    assert "Audits that were not finished keep their work there" in printed.out
+    content = json.loads((out / "audit.json").read_text())
+    mixture = Mixture([load_model(models[0]), load_model(models[1])])
+    data = torch.from_numpy(images[1])[:, None], torch.from_numpy(labels[1])
+    report = evaluate(mixture, data, "pgd", norm="Linf", eps=0.1, steps=2, names=["a", "program"])
+    told = json.loads(report.json)
+    assert {key: content[key] for key in told} == told
+    # The one that was interrupted first goes on, and leaves the others to their commands.
+    write(0)
+    assert len(list(out.glob("evaluation-*"))) == 3
+    assert run("--overwrite") == 0
+    assert len(list(out.glob("evaluation-*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--attacks", "typo"], "attacks must be among 'standard', 'pgd', 'apgd-ce', 'apgd-dlr'"),
+        (["--attacks", "pgd,"], "got ''"),
+        (["--eps", "8"], "write 8/255"),
+        (["--eps", "nan"], "--eps must be"),
+        (["--steps", "0"], "steps must be"),
+        (["--restarts", "0"], "restarts must be"),
+        (["--rounds", "0"], "--rounds must be"),
+        (["--batch-size", "0"], "--batch-size must be"),
+        (["--seed", "-1"], "--seed must be"),
+        (["--limit", "0"], "--limit must be"),
+        (["--names", "a", "b"], "names must be 1 different names"),
+        (["--device", "abacus"], "--device abacus cannot be used"),
+        (["--models", "{tmp}/none.pt"], "none.pt does not exist"),
+        (["--models", "zoo:make={tmp}/none.pt"], "none.pt does not exist"),
+        (["--out", "{tmp}/file"], "is a file"),
+        (["--out", "{tmp}/file/below"], "cannot be written"),
+        (["--out", "{tmp}/sealed/below"], "sealed cannot be written to"),
+        (["--out", "{tmp}/unplotted"], "matplotlib is missing"),
+    ],
+)
+def test_what_can_be_checked_is_refused_before_anything_is_loaded(
+    models, tmp_path, capsys, monkeypatch, more, message
+):
+    def loaded(*arguments, **options):
+        pytest.fail("something was loaded")
+
+    monkeypatch.setattr(audit, "load_data", loaded)
+    monkeypatch.setattr(audit, "load_model", loaded)
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "sealed").mkdir()
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not str(path).endswith("sealed") and access(path, mode)
+    )
+    more = [word.replace("{tmp}", str(tmp_path)) for word in more]
+    if "unplotted" in more[-1]:
+
+        def missing():
+            raise MissingDependencyError("matplotlib is missing")
+
+        monkeypatch.setattr(audit.plotting, "require_matplotlib", missing)
+    assert main(command(models[:1], tmp_path / "out", *more)) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_an_optimal_mixture_that_does_not_settle_exits_with_one(models, tmp_path, monkeypatch):
     def unsettled(*arguments, **options):
         return replace(evaluate(*arguments, **options), settled=False)
@@ -181,7 +275,7 @@ def test_models_of_one_name_are_told_apart():
         (["--data", "cifar10"], "data_dir (--data-dir) must name the directory"),
         (["--attacks", "deepfool"], "got 'deepfool'"),
         (["--device", "abacus"], "--device abacus cannot be used"),
-        (["--limit", "0"], "limit must be an integer >= 1"),
+        (["--limit", "0"], "--limit must be an integer >= 1"),
         (["--batch-size", "0"], "--batch-size must be an integer >= 1"),
         (["--names", "a", "b"], "names must be 1 different names"),
     ],

@@ -559,6 +559,25 @@ def test_settings_are_described_alike_in_every_process(linear):
         assert " at 0x" not in said
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_programs_of_one_form_are_told_apart():
+    class Scaled(torch.nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, x):
+            return self.factor * x.flatten(1)
+
+    x = torch.ones(2, 3)
+    traced = [torch.jit.trace(Scaled(factor), x) for factor in (1.0, 2.0, 1.0)]
+    exported = [torch.export.export(Scaled(factor), (x,)).module() for factor in (1.0, 2.0, 1.0)]
+    for one, other, same in (traced, exported):
+        assert describe(one) == describe(same)
+        assert describe(one) != describe(other)
+
+
 def test_addresses_are_no_settings():
     class Odd(torch.nn.Module):
         def __init__(self):

@@ -14,6 +14,8 @@ from mixsolve_torch import PGD, Attack, Mixture, UniformBall, digits_cnn, evalua
 from mixsolve_torch.bootstrap import bootstrap
 from mixsolve_torch.evaluation_view import radius
 from mixsolve_torch.in_turn import InTurn
+from mixsolve_torch.lock import Lock
+from mixsolve_torch.recorder import Recorder
 
 
 class Watch(torch.nn.Module):
@@ -283,13 +285,110 @@ def test_an_interrupted_evaluation_goes_on(networks, tmp_path):
     data = load_data("digits", limit=8)[:2]
     attack = PGD("Linf", 0.1, steps=2)
     whole = evaluate(networks, data, attack, out=tmp_path)
-    done = len(list(tmp_path.glob("player-*.npy")))
+    (parts,) = tmp_path.iterdir()
+    assert whole.parts == parts
+    done = len(list(parts.glob("player-*.npy")))
     assert done >= len(whole.players)
-    (tmp_path / f"player-{done}.npy").unlink()
-    modified = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("player-*.npy")}
+    (parts / f"player-{done}.npy").unlink()
+    modified = {path: path.stat().st_mtime_ns for path in parts.rglob("*.npy")}
     assert evaluate(networks, data, attack, out=tmp_path).json == whole.json
-    for name, time in modified.items():
-        assert (tmp_path / name).stat().st_mtime_ns == time
+    for path, time in modified.items():
+        assert path.stat().st_mtime_ns == time
+    assert evaluate(networks, data, attack).json == whole.json
+
+
+class Crash(BaseException):
+    """What no handler in the package expects, as a killed process."""
+
+
+@pytest.fixture
+def attacked(monkeypatch):
+    """Count the batches that were attacked, and crash at one of them."""
+    record = Recorder.record
+
+    class Count:
+        batches = 0
+        crash_at = None
+        error = Crash
+
+    def counted(self, number, *batch, **options):
+        if Count.batches == Count.crash_at:
+            raise Count.error
+        Count.batches += 1
+        return record(self, number, *batch, **options)
+
+    monkeypatch.setattr(Recorder, "record", counted)
+    return Count
+
+
+def test_no_batch_is_attacked_twice_wherever_an_evaluation_stops(networks, tmp_path, attacked):
+    data = load_data("digits", limit=24)[:2]
+    options = {"norm": "Linf", "eps": 0.1, "steps": 2, "batch_size": 8, "out": tmp_path / "whole"}
+    whole = evaluate(networks, data, "pgd,uniform", **options)
+    batches = attacked.batches
+    assert len(list(tmp_path.glob("whole/*/game/round-*.npy"))) >= 2
+    for crash_at in (0, 7, batches // 2, batches - 4, batches - 1):
+        attacked.batches, attacked.crash_at = 0, crash_at
+        options["out"] = tmp_path / str(crash_at)
+        with pytest.raises(Crash):
+            evaluate(networks, data, "pgd,uniform", **options)
+        attacked.crash_at = None
+        assert evaluate(networks, data, "pgd,uniform", **options).json == whole.json
+        assert attacked.batches == batches
+
+
+def test_ctrl_c_says_where_the_parts_are(networks, tmp_path, attacked):
+    data = load_data("digits", limit=8)[:2]
+    attacked.error = KeyboardInterrupt
+    for out, words in ((tmp_path, "kept in"), (None, "nothing is kept: give out=")):
+        attacked.batches, attacked.crash_at = 0, 3
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            evaluate(networks, data, PGD("Linf", 0.1, steps=2), out=out)
+        (note,) = stopped.value.__notes__
+        assert words in note
+
+
+def test_evaluations_of_other_things_go_side_by_side(networks, tmp_path):
+    data = load_data("digits", limit=8)[:2]
+    attack = PGD("Linf", 0.1, steps=2)
+    swapped = Mixture(list(networks.models)[::-1])
+    for number, (mixture, given, attacks, options) in enumerate(
+        (
+            (networks, data, attack, {}),
+            (networks, (data[0].flip(0), data[1].flip(0)), attack, {}),
+            (networks, (data[0], (data[1] + 1) % 10), attack, {}),
+            (swapped, data, attack, {}),
+            (networks, data, PGD("Linf", 0.2, steps=2), {}),
+            (networks, data, attack, {"seed": 1}),
+            (networks, data, attack, {"held_out": True}),
+            (networks, data, attack, {"batch_size": 3}),
+        ),
+        start=1,
+    ):
+        expected = evaluate(mixture, given, attacks, **options)
+        for _ in range(2):
+            came = evaluate(mixture, given, attacks, out=tmp_path, **options)
+            assert came.json == expected.json
+            assert len(list(tmp_path.iterdir())) == number
+
+
+@pytest.mark.parametrize("name", ["player-1.npy", "game/game.json", "game/clean.npy"])
+def test_damaged_parts_are_made_anew(name, networks, tmp_path):
+    data = load_data("digits", limit=8)[:2]
+    whole = evaluate(networks, data, PGD("Linf", 0.1, steps=2), out=tmp_path)
+    part = whole.parts / name
+    part.write_bytes(part.read_bytes()[:-2])
+    assert evaluate(networks, data, PGD("Linf", 0.1, steps=2), out=tmp_path).json == whole.json
+
+
+def test_one_process_evaluates_at_a_time(networks, tmp_path):
+    data = load_data("digits", limit=8)[:2]
+    whole = evaluate(networks, data, PGD("Linf", 0.1, steps=2), out=tmp_path)
+    with (
+        Lock(whole.parts / ".lock", "it"),
+        pytest.raises(MixsolveError, match=r"the evaluation in .* is in use by process"),
+    ):
+        evaluate(networks, data, PGD("Linf", 0.1, steps=2), out=tmp_path)
 
 
 def test_bootstrap_intervals_have_the_width_they_should():
@@ -375,3 +474,26 @@ def test_wrong_arguments_are_named(options, error, message):
     arguments = {"mixture": watchers(), "data": dark(2), "attacks": light(0)} | options
     with pytest.raises(error, match=message):
         evaluate(**arguments)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attacks": "deepfool"},
+        {"attacks": "standard"},
+        {"names": ["a"]},
+        {"rounds": 0},
+        {"resamples": 0},
+        {"tol": -1.0},
+        {"level": 1.0},
+        {"batch_size": 0},
+        {"seed": -1},
+    ],
+)
+def test_data_are_not_read_before_the_arguments_are_checked(options):
+    def read():
+        pytest.fail("the data were read")
+        yield
+
+    with pytest.raises(MixsolveError):
+        evaluate(watchers(), read(), **{"attacks": light(0), **options})
