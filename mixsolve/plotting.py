@@ -33,6 +33,7 @@ __all__ = [
     "Example",
     "Variant",
     "accuracy_bars",
+    "check_ending",
     "mixture_picture",
     "require_matplotlib",
     "risk_bars",
@@ -342,6 +343,32 @@ def require_matplotlib() -> None:
     _figure(1.0, 1.0)
 
 
+def check_ending(path: Path, called: str) -> None:
+    """Refuse a file whose ending names no format, so that long work need not end in an error.
+
+    Parameters
+    ----------
+    path : path
+        Where a picture is to go.
+    called : str
+        What the user called it, for the message.
+
+    Raises
+    ------
+    MixsolveError
+        matplotlib draws no such format.
+    MissingDependencyError
+        matplotlib is not installed.
+    """
+    require_matplotlib()
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if path.suffix[1:].lower() not in FigureCanvasBase.filetypes:
+        raise MixsolveError(
+            f"{called} must end in .png, .svg or .pdf, which says the format; got {path.name!r}"
+        )
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure aside and rename it, so that no half-written picture is ever left.
 
@@ -358,6 +385,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         The picture cannot be written there.
     """
     path = Path(path)
+    check_ending(path, f"the picture {path}")
     try:
         with written_aside(path) as aside:
             figure.savefig(aside, dpi=_DPI)

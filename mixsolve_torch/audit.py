@@ -186,7 +186,8 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
     }
     if args.limit is not None:
         as_count("--limit", args.limit)
-    check_folder(args.out, FILES, args.overwrite, "--overwrite")
+    read = [*map(_file_of, args.models), Path(args.data)]
+    check_folder(args.out, FILES, args.overwrite, "--overwrite", read)
     _check_writable(args.out)
     plotting.require_matplotlib()
     for spec in args.models:
@@ -267,6 +268,11 @@ def _probe(name: str, model: nn.Module, data: LabelledImages, device: torch.devi
         raise MixsolveError(
             f"{name} returns {logits.shape[1]} logits and the data have {data.classes} classes"
         )
+
+
+def _file_of(spec: str) -> Path:
+    """Return the file that a model is read from: FILE, or architecture=FILE."""
+    return Path(spec) if Path(spec).exists() else Path(spec.rpartition("=")[2])
 
 
 def _write(

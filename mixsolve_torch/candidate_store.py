@@ -28,6 +28,7 @@ from numpy.lib import format as npy_format
 from torch import Tensor
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.files import check_regular
 from mixsolve_torch import candidate_notes
 from mixsolve_torch.candidate_file import RowFile, load_values, part_of
 from mixsolve_torch.candidate_notes import Notes, UnfitError
@@ -298,8 +299,8 @@ def _checked(out: str | os.PathLike[str]) -> Path:
         raise MixsolveTypeError(f"out must be the path of a .npy file; got {out!r}") from error
     if path.suffix != ".npy":
         raise MixsolveError(f"out must end in .npy, which is what it becomes; got {path}")
-    if path.is_dir():
-        raise MixsolveError(f"out {path} is a directory; give the name of a file")
+    for each in (path, notes_of(path), inputs_of(path)):
+        check_regular(each, f"out {each}")
     if not path.parent.is_dir():
         raise MixsolveError(f"out {path} needs an existing directory; {path.parent} is none")
     return path

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mixsolve.arguments import as_count
 from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve.files import written_aside
+from mixsolve.files import check_output, written_aside
 from mixsolve_torch.attacks.base import frozen
 from mixsolve_torch.mixture import Mixture, run_member
 
@@ -68,12 +68,8 @@ def export(
 
 def _check_path(path: Path, replace: bool) -> None:
     """Refuse, before the work, a file that could not be written after it."""
-    if not path.parent.is_dir():
-        raise MixsolveError(f"{path} cannot be written: there is no directory {path.parent}")
-    if path.is_dir():
-        raise MixsolveError(f"{path} is a directory: give the name of a file")
-    if path.exists() and not replace:
-        raise MixsolveError(f"{path} is there already: give replace=True to overwrite it")
+    mend = "give replace=True to overwrite it"
+    check_output(path, f"the file {path}", replace=replace, mend=mend)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from mixsolve import plotting
 from mixsolve.arguments import as_real
 from mixsolve.bench import report, runner
 from mixsolve.commands.arrays import load_array
@@ -71,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
     time_limit = as_real("--time-limit", args.time_limit, above=0.0)
     names = _chosen(args.methods, alpha)
     if args.plot is not None:
-        check_target(args.plot, args.replace)
+        check_target(args.plot, args.replace, "--plot", [args.losses])
+        plotting.check_ending(args.plot, "--plot")
     losses = np.asarray(load_array(args.losses, "losses"))
     if losses.ndim != 3 or not losses.size:
         raise MixsolveError(

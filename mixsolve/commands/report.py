@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mixsolve.errors import MixsolveError
-from mixsolve.files import written_aside
+from mixsolve.files import check_output, written_aside
 from mixsolve.sensitivity import clean_prices
 from mixsolve.solution import Solution
 
@@ -160,7 +160,9 @@ def _plain(value: object) -> object:
     return value
 
 
-def check_target(path: Path, replace: bool) -> None:
+def check_target(
+    path: Path, replace: bool, option: str = "--out", inputs: Iterable[Path | None] = ()
+) -> None:
     """Refuse, before the work, a target that could not be written after it.
 
     Parameters
@@ -169,18 +171,18 @@ def check_target(path: Path, replace: bool) -> None:
         Where the solution is to be saved.
     replace : bool
         Whether a file there may be overwritten.
+    option : str
+        The option that names it, for messages.
+    inputs : iterable of path or None
+        Files that are read, which it must not be.
 
     Raises
     ------
     MixsolveError
-        If it is a directory, lies in none, or exists without `replace`.
+        See `mixsolve.files.check_output`.
     """
-    if path.is_dir():
-        raise MixsolveError(f"--out {path} is a directory: give the name of a file")
-    if not path.parent.is_dir():
-        raise MixsolveError(f"--out {path}: the directory {path.parent} does not exist")
-    if path.exists() and not replace:
-        raise MixsolveError(f"--out {path} exists: give --replace to overwrite it")
+    mend = "give --replace to overwrite it"
+    check_output(path, f"{option} {path}", replace=replace, mend=mend, inputs=inputs)
 
 
 def save(solution: Solution, path: Path, replace: bool) -> None:

@@ -119,7 +119,8 @@ def run(args: argparse.Namespace) -> int:
         For wrong input.
     """
     if args.out is not None:
-        report.check_target(args.out, args.replace)
+        read = [args.losses, args.constraints, *(getattr(args, name) for name in _ARRAY_OPTIONS)]
+        report.check_target(args.out, args.replace, inputs=[*read, Path(args.alpha)])
     losses, options = _read_input(args)
     if args.constraints is not None:
         options |= _read_constraints(args.constraints)

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.files import check_regular
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def save(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
         is still there.
     """
     path = Path(path)
+    check_regular(path, f"the checkpoint {path}")
     needed = _OVERHEAD + _bytes_of(state)
     aside = path.with_name(path.name + ".part")
     try:
