@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -226,15 +227,16 @@ def grow(
     work = Work(mixture, model, train, held, chosen, loss, alpha, tol, lesson, seed, max_rounds)
     work.progress_bar = progress
     notes = None if folder is None else Notes(Path(folder), describe(work.settings()))
-    state = None if notes is None else notes.load(work.make, mixture.device)
-    if state is None:
-        state = work.begin()
-    stopped = False
-    while not (state.ended or stopped) and len(state.history) < rounds:
-        work.play(state)
-        if notes is not None:
-            notes.save(state)
-        stopped = callback is not None and bool(callback(state.history[-1]))
+    with nullcontext() if notes is None else notes.lock:
+        state = None if notes is None else notes.load(work.make, mixture.device)
+        if state is None:
+            state = work.begin()
+        stopped = False
+        while not (state.ended or stopped) and len(state.history) < rounds:
+            work.play(state)
+            if notes is not None:
+                notes.save(state)
+            stopped = callback is not None and bool(callback(state.history[-1]))
     return _ended(work, state, stopped)
 
 

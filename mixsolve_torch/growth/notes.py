@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mixsolve.errors import MixsolveError
 from mixsolve_torch.candidates import CandidateLosses
+from mixsolve_torch.lock import Lock
 from mixsolve_torch.training import checkpoint
 
 
@@ -98,6 +99,19 @@ class Progress:
         return bool(self.history) and not self.history[-1].added
 
 
+_NEEDED = (
+    "settings",
+    "members",
+    "weights",
+    "history",
+    "values",
+    "labels",
+    "inputs",
+    "names",
+    "loss",
+)
+
+
 class Notes:
     """The file of one call.
 
@@ -107,6 +121,11 @@ class Notes:
         Where it is, ``grow.pt``; made if it is missing.
     settings : object
         A description of the call (see `mixsolve_torch.fingerprint.describe`).
+
+    Attributes
+    ----------
+    lock : Lock
+        Held while the call works: it reads the file once and then writes to it.
     """
 
     def __init__(self, folder: Path, settings: Any) -> None:
@@ -116,6 +135,9 @@ class Notes:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MixsolveError(f"folder {folder} could not be made: {error}") from error
+        self.lock = Lock(
+            folder / ".lock", f"folder {folder}", "wait for it to end, or give another folder"
+        )
 
     def save(self, progress: Progress) -> None:
         """Write what has been done, aside first."""
@@ -147,9 +169,16 @@ class Notes:
         device : torch.device
             Where tensors go.
         """
-        if not self._path.exists():
+        state = checkpoint.recover(self._path)
+        if state is None:
             return None
-        state = checkpoint.load(self._path)
+        lacking = [name for name in _NEEDED if name not in state]
+        if lacking:
+            raise MixsolveError(
+                f"{self._path} was written by another version of mixsolve, or not by grow: it "
+                f"lacks {', '.join(lacking)}; go on with the version that began it, or give "
+                "another folder"
+            )
         if state.get("settings") != self._settings:
             raise MixsolveError(
                 f"{self._path} was begun with other classifiers, images, attacks or settings; "

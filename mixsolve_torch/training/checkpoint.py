@@ -121,6 +121,49 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     return state
 
 
+def recover(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Read a checkpoint, or the one before it, which takes the place of one that is lost.
+
+    Parameters
+    ----------
+    path : str or path
+        Of a missing or damaged checkpoint `go_back` is called, and the log says so.
+
+    Returns
+    -------
+    dict or None
+        None if there never was one.
+
+    Raises
+    ------
+    MixsolveError
+        A damaged one, and none from before that is whole.
+    """
+    path = Path(path)
+    if not (path.exists() or previous(path).exists()):
+        return None
+    try:
+        return load(path)
+    except MixsolveError as error:
+        if not previous(path).exists():
+            raise
+        before = load(previous(path))  # or there is nothing to go on from
+        go_back(path)
+        logger.warning("%s; going on from the checkpoint before it", str(error).partition(";")[0])
+        return before
+
+
+def go_back(path: str | os.PathLike[str]) -> None:
+    """Put the checkpoint from before in the place of a lost one, which is kept if it is there.
+
+    Left there, a damaged one would be kept by the next `save` instead of the one that is whole.
+    """
+    path = Path(path)
+    if path.exists():
+        os.replace(path, path.with_name(path.name + ".damaged"))
+    os.replace(previous(path), path)
+
+
 def previous(path: str | os.PathLike[str]) -> Path:
     """Return where the checkpoint is kept that was at `path` before."""
     path = Path(path)

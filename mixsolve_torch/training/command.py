@@ -45,8 +45,10 @@ def main(argv: Sequence[str]) -> int:
     log.setLevel(logging.INFO)
     try:
         training = train(config, resume=resume, progress=True)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         console.print("interrupted; go on with the same command and --resume")
+        if isinstance(stop, SystemExit):
+            raise
         return _INTERRUPTED
     finally:
         log.removeHandler(handler)

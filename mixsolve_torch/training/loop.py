@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,7 +179,7 @@ class _Run:
         algorithm, config = self._algorithm, self._config
         epoch = len(algorithm.mixture) * algorithm.steps_per_pass * config.evaluation.every
         with (
-            Interrupt(self._ranks.size == 1) as interrupt,
+            Interrupt(self._ranks.size == 1, signal.SIGTERM) as interrupt,
             Journal(
                 self._folder.path,
                 records=self._records,
@@ -201,7 +202,7 @@ class _Run:
                     logger.warning(
                         "interrupted at step %d; saved to %s", algorithm.t, self._folder.last
                     )
-                    raise KeyboardInterrupt
+                    interrupt.obey()
         return self._sum_up()
 
     def _close_epoch(self, journal: Journal, epoch: int) -> None:
@@ -294,7 +295,10 @@ class _Run:
         # Another effort, other images or another mixture have a place of their own.
         work = json.dumps(describe([config.final, options, x, y, list(mixture.models)]))
         found = folder / f"attacks-{digest(work)[:12]}"
-        found.mkdir(exist_ok=True)
+        try:
+            found.mkdir(exist_ok=True)
+        except OSError as error:
+            raise MixsolveError(f"{found} could not be made: {error}") from error
         evaluation = evaluate(
             mixture, (x, y), config.final, **options, out=found, progress=self._progress
         )

@@ -25,6 +25,7 @@ from mixsolve_torch.training.config import TrainConfig
 logger = logging.getLogger(__name__)
 
 _FORMAT = 2  # of last.pt: what it holds, and what that means
+_LITTER = ("*.pt.part", "*.pt.link", ".*.part.*")
 _NEEDED = ("config", "algorithm", "ranks", "records", "seconds")
 
 
@@ -136,8 +137,7 @@ class RunFolder:
                 continue
             if record in records:
                 if path != self.best and reasons:
-                    _set_aside(self.best)
-                    os.replace(path, self.best)
+                    checkpoint.go_back(self.best)
                     logger.warning(
                         "%s; the most robust epoch before it, epoch %d, takes its place",
                         reasons[0].partition(";")[0],
@@ -147,6 +147,9 @@ class RunFolder:
         return None
 
     def _find(self, resume: bool) -> bool:
+        for pattern in _LITTER:  # of a process that was killed while it wrote
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
         before = checkpoint.previous(self.last)
         present = [path.name for path in (self.last, before, self.best) if path.exists()]
         if not present:
@@ -156,22 +159,10 @@ class RunFolder:
                 f"{self._name} holds a run ({', '.join(present)}); go on with it (resume), or "
                 "choose another folder: nothing is overwritten"
             )
-        if not (self.last.exists() or before.exists()):
+        if checkpoint.recover(self.last) is None:
             raise MixsolveError(
                 f"{self._name} holds {self.best.name} of a run but no {self.last.name} to go on "
                 "from; put that back, or choose another folder: nothing is overwritten"
-            )
-        try:
-            checkpoint.load(self.last)
-        except MixsolveError as error:
-            if not before.exists():
-                raise
-            checkpoint.load(before)  # or there is nothing to go on from
-            # A save would keep the damaged file in the place of the one that is whole.
-            _set_aside(self.last)
-            os.replace(before, self.last)
-            logger.warning(
-                "%s; going on from the checkpoint before it", str(error).partition(";")[0]
             )
         return True
 
@@ -189,12 +180,6 @@ class RunFolder:
                     f"{self._name} was begun on other data: the {part} images or their labels have "
                     "changed; go on with those that it was begun on, or choose another folder"
                 )
-
-
-def _set_aside(path: Path) -> None:
-    """Keep a damaged file under another name."""
-    if path.exists():
-        os.replace(path, path.with_name(path.name + ".damaged"))
 
 
 def _differences(old: dict[str, Any], config: TrainConfig) -> list[str]:

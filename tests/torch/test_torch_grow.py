@@ -9,6 +9,9 @@ import mixsolve
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import PGD, GrowRound, Growth, Mixture, build_losses, grow
 from mixsolve_torch.growth.member import Lesson, train_against
+from mixsolve_torch.growth.round import Work
+from mixsolve_torch.lock import Lock
+from mixsolve_torch.training import checkpoint
 
 EPS = 0.1
 ATTACK = PGD("Linf", EPS, steps=3)
@@ -230,6 +233,43 @@ def test_it_goes_on_from_its_folder(tmp_path, monkeypatch):
     assert len(made) == 1
     with pytest.raises(MixsolveError, match="begun with other"):
         run(2, folder=tmp_path, epochs=3)
+
+
+def test_its_folder_is_one_calls_and_a_lost_file_does_not_start_it_over(
+    tmp_path, monkeypatch, caplog
+):
+    def run(rounds):
+        return grow(
+            Mixture([line(1.0, 0.0)]),
+            two_pixels(),
+            ATTACK,
+            rounds=rounds,
+            folder=tmp_path,
+            **options(),
+        )
+
+    run(1)
+    one = (tmp_path / "grow.pt").read_bytes()
+    with (
+        Lock(tmp_path / ".lock", "the folder"),
+        pytest.raises(MixsolveError, match=r"folder .* is in use by process .* another folder"),
+    ):
+        run(2)
+    (tmp_path / "grow.pt").rename(tmp_path / "grow.pt.previous")
+    begun = []
+    monkeypatch.setattr(Work, "begin", lambda *_: begun.append(1))
+    whole = run(2)
+    assert "grow.pt does not exist; going on from the checkpoint before it" in caplog.text
+    assert not begun
+    (tmp_path / "grow.pt").write_bytes(b"nothing")
+    assert (tmp_path / "grow.pt.previous").read_bytes() == one
+    assert same(run(2).mixture, whole.mixture)
+    assert not begun
+    state = checkpoint.load(tmp_path / "grow.pt")
+    del state["names"], state["inputs"]
+    checkpoint.save(state, tmp_path / "grow.pt")
+    with pytest.raises(MixsolveError, match=r"another version of mixsolve.* lacks inputs, names"):
+        run(2)
 
 
 def test_equal_calls_have_equal_answers():

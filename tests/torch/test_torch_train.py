@@ -134,10 +134,12 @@ def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path):
     assert_same_run(folder, whole[1])
 
 
-def test_ctrl_c_saves_and_the_run_goes_on(whole, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_a_schedulers_end_save_and_the_run_goes_on(whole, tmp_path, number, code):
     folder = tmp_path / "run"
-    done = signalled(tiny(folder), tmp_path, 5, signal.SIGINT)
-    assert done.returncode == 130, done.stderr
+    done = signalled(tiny(folder), tmp_path, 5, number)
+    assert done.returncode == code, done.stderr
+    assert not [name for name in os.listdir(folder) if name == ".lock" or ".part" in name]
     assert "--resume" in done.stdout
     assert checkpoint.load(folder / "last.pt")["algorithm"]["t"] == 5
     train(tiny(folder), resume=True)

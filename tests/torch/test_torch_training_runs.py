@@ -1,5 +1,6 @@
 """What a run stands on: images that it was not trained on, one process, the files of its folder."""
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -292,6 +293,39 @@ def test_a_best_checkpoint_of_an_epoch_that_is_done_again_is_not_missed(tmp_path
     assert not caplog.text
     assert checkpoint.load(folder.best)["record"] == records[1]
     assert folder.kept([]) is None
+
+
+def test_what_a_kill_left_half_written_is_swept_up(run):
+    litter = ("last.pt.part", "best.pt.link", ".metrics.123.part.jsonl", ".history.9.part.png")
+    for name in litter:
+        (run / name).write_bytes(b"half")
+    train(tiny(run, epochs=2), resume=True)
+    assert not set(litter) & set(os.listdir(run))
+
+
+@pytest.mark.parametrize("moment", ["checkpoint", "metrics"])
+def test_a_full_disk_costs_no_checkpoint_and_leaves_no_rubbish(run, monkeypatch, moment):
+    """The disk is full from the first write of the third epoch on."""
+    longer = tiny(run, epochs=3)
+    change(run, config=longer.to_dict())
+    last = (run / "last.pt").read_bytes()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if moment == "checkpoint":
+        monkeypatch.setattr(torch, "save", full)
+        words = r"pt could not be written: the disk is full; .*; the checkpoint written before is"
+    else:
+        monkeypatch.setattr(Path, "write_text", full)
+        words = r"metrics in .* could not be written: .*No space left.*checkpoint is not touched"
+    before = set(os.listdir(run))
+    with pytest.raises(MixsolveError, match=words):
+        train(longer, resume=True)
+    assert set(os.listdir(run)) == before
+    assert (run / "last.pt").read_bytes() == last
+    monkeypatch.undo()
+    assert [record["epoch"] for record in train(longer, resume=True).records] == [1, 2, 3]
 
 
 # Checkpoints of other versions.
