@@ -17,6 +17,7 @@ from mixsolve_torch.candidates import CandidateLosses, rebuild_losses
 from mixsolve_torch.evaluation_folder import EvaluationFolder
 from mixsolve_torch.evaluation_report import Player
 from mixsolve_torch.game import GameSolution, solve_game
+from mixsolve_torch.game_folder import solved_in
 from mixsolve_torch.in_turn import InTurn
 from mixsolve_torch.mixture import Mixture
 
@@ -101,7 +102,7 @@ class Arena:
         with warnings.catch_warnings():
             # The report says it.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            game = self._parts.game(solve)
+            game = solved_in(self._parts.game(), solve)
         logger.info("found the optimal mixture: %s", game.message)
         return game
 

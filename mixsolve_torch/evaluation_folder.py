@@ -11,22 +11,15 @@ directory goes beside it, neither in its way nor taken for it. What is damaged i
 from __future__ import annotations
 
 import json
-import logging
 import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mixsolve
 from mixsolve.errors import MixsolveError
-from mixsolve_torch.candidate_notes import UnfitError
 from mixsolve_torch.fingerprint import describe, digest
 from mixsolve_torch.game_folder import as_folder
-from mixsolve_torch.game_solution import GameSolution
 from mixsolve_torch.lock import Lock
-
-logger = logging.getLogger(__name__)
 
 _DIGITS = 12
 
@@ -71,17 +64,9 @@ class EvaluationFolder:
         """Return where the losses of a player go."""
         return None if self.path is None else self.path / f"{name}.npy"
 
-    def game(self, solve: Callable[[Path | None], GameSolution]) -> GameSolution:
-        """Solve a game in a folder of its own, anew if that one is damaged."""
-        if self.path is None:
-            return solve(None)
-        folder = self.path / "game"
-        try:
-            return solve(folder)
-        except UnfitError as error:
-            logger.warning("the game is played anew, since what was kept does not fit: %s", error)
-            shutil.rmtree(folder)
-            return solve(folder)
+    def game(self) -> Path | None:
+        """Return the folder of the game."""
+        return None if self.path is None else self.path / "game"
 
     def kept(self) -> str:
         """Say what is kept, and how to go on."""

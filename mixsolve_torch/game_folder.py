@@ -16,7 +16,8 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from mixsolve_torch.candidate_notes import UnfitError
 from mixsolve_torch.candidate_store import read_rows
 from mixsolve_torch.candidates import CandidateLosses
 from mixsolve_torch.game_board import Board
+from mixsolve_torch.game_solution import GameSolution
 from mixsolve_torch.lock import Lock
 
 logger = logging.getLogger(__name__)
@@ -268,6 +270,18 @@ def read_candidates(
             )
             board.add(f"{folder.name}, round {number}, run {run}", fresh, weights, rows)
     return board.losses
+
+
+def solved_in(folder: Path | None, solve: Callable[[Path | None], GameSolution]) -> GameSolution:
+    """Solve a game in a folder of longer work's own, anew if what is there does not fit."""
+    try:
+        return solve(folder)
+    except UnfitError as error:
+        if folder is None:
+            raise
+        logger.warning("the game is played anew, since what was kept does not fit: %s", error)
+        shutil.rmtree(folder)
+        return solve(folder)
 
 
 def run_name(number: int, run: int) -> str:

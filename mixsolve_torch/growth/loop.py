@@ -22,9 +22,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +37,12 @@ from mixsolve_torch.batching import Data, gather
 from mixsolve_torch.candidates import CandidateLosses
 from mixsolve_torch.data import count_shared
 from mixsolve_torch.fingerprint import describe
+from mixsolve_torch.game_folder import as_folder
 from mixsolve_torch.growth.member import Lesson, OptimizerFactory, adam
-from mixsolve_torch.growth.notes import GrowRound, Notes, Progress
+from mixsolve_torch.growth.notes import GrowRound, NoNotes, Notes, Progress
 from mixsolve_torch.growth.round import Work
-from mixsolve_torch.losses import LossFunction
+from mixsolve_torch.interrupt import explained
+from mixsolve_torch.losses import LossFunction, get_loss
 from mixsolve_torch.mixture import Mixture
 
 _TRAINING_STEPS = 5  # of the fresh attacks in training, unless another attack is given
@@ -154,8 +155,10 @@ def grow(
         Source of all random draws, by default a new one seeded with 0. One number is drawn from it,
         which gives the draws of every round.
     folder : str or path, optional
-        Where each round is noted (``grow.pt``, the candidates of the held-out images included). The
-        same call goes on after the last round that was finished; `rounds` may be another.
+        Where each round is noted (``grow.pt``, the candidates of the held-out images included), and
+        what the attacks of a round under way find. The same call, repeated after an interruption,
+        goes on where it stopped, in the training of a classifier at its beginning; `rounds` may be
+        another.
     callback : callable, optional
         Called with each `GrowRound`; a true answer ends the rounds.
     progress : bool, default False
@@ -199,6 +202,9 @@ def grow(
     check_mixture(mixture)
     rounds = as_count("rounds", rounds)
     tol = as_real("tol", tol, at_least=0)
+    alpha = as_real("alpha", alpha, at_least=0)
+    max_rounds = as_count("max_rounds", max_rounds)
+    get_loss(loss)
     chosen = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
     if training_attack is None:
         training_attack = PGD(chosen[0].norm, chosen[0].eps, steps=_TRAINING_STEPS)
@@ -226,16 +232,18 @@ def grow(
     train, held = _split(data, held_out, seed)
     work = Work(mixture, model, train, held, chosen, loss, alpha, tol, lesson, seed, max_rounds)
     work.progress_bar = progress
-    notes = None if folder is None else Notes(Path(folder), describe(work.settings()))
-    with nullcontext() if notes is None else notes.lock:
-        state = None if notes is None else notes.load(work.make, mixture.device)
+    notes = NoNotes()
+    if folder is not None:
+        notes = Notes(as_folder("folder", folder), describe(work.settings()))
+    work.kept = notes.games
+    stopped = False
+    with closing(notes), explained(notes.kept):
+        state = notes.load(work.make, mixture.device)
         if state is None:
             state = work.begin()
-        stopped = False
         while not (state.ended or stopped) and len(state.history) < rounds:
             work.play(state)
-            if notes is not None:
-                notes.save(state)
+            notes.save(state)
             stopped = callback is not None and bool(callback(state.history[-1]))
     return _ended(work, state, stopped)
 

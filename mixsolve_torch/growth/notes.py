@@ -2,13 +2,16 @@
 
 One checkpoint, written after each round, of everything the next round depends on: the classifiers
 added, the weights, the candidates found on the held-out images, and the rounds so far. Beside them
-stands a description of the call, so that a file is not gone on with by another one.
+stands a description of the call, so that a file is not gone on with by another one. A round that is
+under way keeps its games in a folder beside the file, named after the call.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from mixsolve.errors import MixsolveError
+from mixsolve_torch.candidate_notes import differences
 from mixsolve_torch.candidates import CandidateLosses
+from mixsolve_torch.fingerprint import digest
 from mixsolve_torch.lock import Lock
 from mixsolve_torch.training import checkpoint
 
@@ -112,7 +117,35 @@ _NEEDED = (
 )
 
 
-class Notes:
+class NoNotes:
+    """A call whose rounds are kept nowhere.
+
+    Attributes
+    ----------
+    games : path or None
+        A folder for what a round that is not finished has come to.
+    """
+
+    games: Path | None = None
+
+    def save(self, progress: Progress) -> None:
+        """Write what has been done."""
+
+    def load(
+        self, make: Callable[[int, Sequence[nn.Module]], nn.Module], device: torch.device
+    ) -> Progress | None:
+        """Read what was done before; None if nothing was."""
+        return None
+
+    def kept(self) -> str:
+        """Say what is kept, and how to go on."""
+        return "nothing is kept: give folder= to go on after an interruption"
+
+    def close(self) -> None:
+        """Let go of the folder."""
+
+
+class Notes(NoNotes):
     """The file of one call.
 
     Parameters
@@ -122,25 +155,46 @@ class Notes:
     settings : object
         A description of the call (see `mixsolve_torch.fingerprint.describe`).
 
-    Attributes
-    ----------
-    lock : Lock
-        Held while the call works: it reads the file once and then writes to it.
+    Raises
+    ------
+    MixsolveError
+        A folder that cannot be used, or that another process is growing in.
     """
 
     def __init__(self, folder: Path, settings: Any) -> None:
         self._path = folder / "grow.pt"
         self._settings = json.dumps(settings, sort_keys=True)
+        self._lock = Lock(
+            folder / ".lock", f"folder {folder}", "wait for it to end, or give another folder"
+        )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MixsolveError(f"folder {folder} could not be made: {error}") from error
-        self.lock = Lock(
-            folder / ".lock", f"folder {folder}", "wait for it to end, or give another folder"
+        self._lock.acquire()
+        self.games = folder / f"games-{digest(self._settings)[:12]}"
+        try:
+            self.games.mkdir(exist_ok=True)
+        except OSError as error:
+            self.close()
+            raise MixsolveError(f"folder {folder} cannot be written to: {error}") from error
+
+    def kept(self) -> str:
+        """Say what is kept, and how to go on."""
+        return (
+            f"the rounds that ended, and what was found in the one after them, are kept in "
+            f"{self._path.parent}: repeat the call to go on"
         )
 
+    def close(self) -> None:
+        """Let go of the folder; games of a round under way stay, if there are any."""
+        if self.games is not None:
+            with suppress(OSError):
+                self.games.rmdir()
+        self._lock.release()
+
     def save(self, progress: Progress) -> None:
-        """Write what has been done, aside first."""
+        """Write what has been done, aside first; the games of the round are not needed any more."""
         losses = progress.losses
         checkpoint.save(
             {
@@ -156,6 +210,8 @@ class Notes:
             },
             self._path,
         )
+        if self.games is not None:
+            shutil.rmtree(self.games, ignore_errors=True)
 
     def load(
         self, make: Callable[[int, Sequence[nn.Module]], nn.Module], device: torch.device
@@ -180,9 +236,11 @@ class Notes:
                 "another folder"
             )
         if state.get("settings") != self._settings:
+            known = json.loads(str(state.get("settings", "{}")))
             raise MixsolveError(
-                f"{self._path} was begun with other classifiers, images, attacks or settings; "
-                "repeat that call to go on with it, or give another folder"
+                f"{self._path} was begun with other classifiers, images, attacks or settings "
+                f"({differences(known, json.loads(self._settings))}); repeat that call to go on "
+                "with it, or give another folder"
             )
         members: list[nn.Module] = []
         for number, entries in enumerate(state["members"], 1):

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +27,16 @@ from mixsolve.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.candidates import CandidateLosses, build_losses
 from mixsolve_torch.game import GameSolution, solve_game
+from mixsolve_torch.game_folder import solved_in
 from mixsolve_torch.growth.member import Lesson, train_against
 from mixsolve_torch.growth.notes import GrowRound, Progress
 from mixsolve_torch.losses import LossFunction
 from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.training import checkpoint
 
 logger = logging.getLogger(__name__)
+
+_NOT_SETTINGS = ("progress_bar", "kept")
 
 
 @dataclass
@@ -50,10 +55,11 @@ class Work:
     seed: int
     max_rounds: int
     progress_bar: bool = False
+    kept: Path | None = None  # the folder of what a round that is not finished has come to
 
     def settings(self) -> dict[str, Any]:
         """Return all that the rounds depend on."""
-        own = {name: value for name, value in vars(self).items() if name != "progress_bar"}
+        own = {name: value for name, value in vars(self).items() if name not in _NOT_SETTINGS}
         own["mixture"] = [self.mixture.models, self.mixture.weights.tolist()]
         return own
 
@@ -78,20 +84,32 @@ class Work:
         return made.to(self.mixture.device)
 
     def game(
-        self, pool: Mixture, data: tuple[Tensor, Tensor], draws: torch.Generator, **options: Any
+        self,
+        name: str,
+        pool: Mixture,
+        data: tuple[Tensor, Tensor],
+        draws: torch.Generator,
+        **options: Any,
     ) -> GameSolution:
         """Attack and solve until attacks find nothing new, candidates kept."""
-        return solve_game(
-            pool,
-            data,
-            self.attacks,
-            loss=self.loss,
-            max_rounds=self.max_rounds,
-            generator=draws,
-            keep_inputs=True,
-            progress=self.progress_bar,
-            **options,
-        )
+        before = draws.get_state()
+
+        def solve(folder: Path | None) -> GameSolution:
+            draws.set_state(before)
+            return solve_game(
+                pool,
+                data,
+                self.attacks,
+                loss=self.loss,
+                max_rounds=self.max_rounds,
+                generator=draws,
+                keep_inputs=True,
+                out=folder,
+                progress=self.progress_bar,
+                **options,
+            )
+
+        return solved_in(None if self.kept is None else self.kept / name, solve)
 
     def pool(self, members: Sequence[nn.Module], weights: Any = None) -> Mixture:
         """Return the mixture of the classifiers given and some more."""
@@ -100,7 +118,8 @@ class Work:
     def begin(self) -> Progress:
         """Solve the game of the held-out images as things are."""
         draws = torch.Generator().manual_seed(self.seed)
-        found = self.game(self.pool([], self.mixture.weights), self.held, draws)
+        pool = self.pool([], self.mixture.weights)
+        found = self.game("before", pool, self.held, draws)
         return Progress(found.losses, found.weights)
 
     def play(self, state: Progress) -> None:
@@ -108,7 +127,7 @@ class Work:
         began, number = time.perf_counter(), len(state.history) + 1
         draws = torch.Generator().manual_seed((self.seed + number) % 2**63)
         member = self.make(number, state.members)
-        training_loss = self._train(member, state, draws)
+        training_loss = self._trained(member, state, draws)
         column = self._losses_of(member, state.losses)
         before = mixsolve.solve(state.losses.values)
         played = torch.as_tensor(before.attack.dense(), device=column.device)
@@ -117,6 +136,7 @@ class Work:
         if reduced < -self.tol:
             values = torch.cat([state.losses.values, column.to(state.losses.values)[..., None]], 2)
             found = self.game(
+                f"round-{number}-held-out",
                 self.pool([*state.members, member]),
                 self.held,
                 draws,
@@ -144,11 +164,34 @@ class Work:
         )
         logger.info("%s", state.history[-1])
 
+    def _trained(self, member: nn.Module, state: Progress, draws: torch.Generator) -> float:
+        """Train a classifier, or find it trained by a call that was interrupted after that."""
+        if self.kept is None:
+            return self._train(member, state, draws)
+        path = self.kept / f"round-{len(state.history) + 1}-member.pt"
+        if path.exists():
+            try:
+                known = checkpoint.load(path)
+                member.load_state_dict(known["member"])
+            except (MixsolveError, RuntimeError, KeyError) as error:
+                logger.warning("the classifier is trained anew: %s", error)
+            else:
+                draws.set_state(known["draws"])
+                member.eval()
+                return float(known["training_loss"])
+        training_loss = self._train(member, state, draws)
+        entries = dict(member.state_dict())
+        known = {"member": entries, "training_loss": training_loss, "draws": draws.get_state()}
+        checkpoint.save(known, path)
+        return training_loss
+
     def _train(self, member: nn.Module, state: Progress, draws: torch.Generator) -> float:
         """Train a classifier against the equilibrium of the training images."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # its candidates are what is wanted
-            found = self.game(self.pool(state.members, state.weights), self.train, draws)
+            name = f"round-{len(state.history) + 1}-training"
+            pool = self.pool(state.members, state.weights)
+            found = self.game(name, pool, self.train, draws)
         solution = mixsolve.solve(found.losses.values, self.alpha, candidate_mask=found.found)
         assert found.losses.inputs is not None
         return train_against(

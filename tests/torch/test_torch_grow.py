@@ -11,6 +11,7 @@ from mixsolve_torch import PGD, GrowRound, Growth, Mixture, build_losses, grow
 from mixsolve_torch.growth.member import Lesson, train_against
 from mixsolve_torch.growth.round import Work
 from mixsolve_torch.lock import Lock
+from mixsolve_torch.recorder import Recorder
 from mixsolve_torch.training import checkpoint
 
 EPS = 0.1
@@ -272,6 +273,99 @@ def test_its_folder_is_one_calls_and_a_lost_file_does_not_start_it_over(
         run(2)
 
 
+class Crash(BaseException):
+    """What no handler in the package expects, as a killed process."""
+
+
+def grown(folder, **changes):
+    pool = Mixture([line(1.0, 0.0)])
+    growth = grow(pool, two_pixels(), ATTACK, rounds=2, folder=folder, **options(**changes))
+    rounds = [vars(each) | {"seconds": 0} for each in growth.history]
+    state = {name: entry.tolist() for name, entry in growth.mixture.state_dict().items()}
+    losses = growth.losses
+    return rounds, state, losses.values.tolist(), losses.inputs.tolist(), growth.message
+
+
+def test_a_growth_that_is_interrupted_ends_as_it_would_have(tmp_path, monkeypatch):
+    count = {"crash_at": None, "batches": 0, "trained": 0, "crash_in_training": False}
+    record = Recorder.record
+
+    def counted(self, number, *batch, **options):
+        if len(self._sources) > 1:
+            if count["batches"] == count["crash_at"]:
+                raise KeyboardInterrupt
+            count["batches"] += 1
+        return record(self, number, *batch, **options)
+
+    def train(*arguments):
+        if count["crash_in_training"]:
+            raise KeyboardInterrupt
+        count["trained"] += 1
+        return train_against(*arguments)
+
+    monkeypatch.setattr(Recorder, "record", counted)
+    monkeypatch.setattr("mixsolve_torch.growth.round.train_against", train)
+    whole = grown(None)
+    batches, trained = count["batches"], count["trained"]
+    assert trained == 2
+    assert grown(tmp_path / "whole") == whole
+    for crash_at in (0, batches // 2, batches - 1, None):
+        count |= {"batches": 0, "trained": 0, "crash_at": crash_at}
+        count["crash_in_training"] = crash_at is None
+        folder = tmp_path / str(crash_at)
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            grown(folder)
+        (note,) = stopped.value.__notes__
+        assert f"kept in {folder}: repeat the call to go on" in note
+        count |= {"crash_at": None, "crash_in_training": False}
+        assert grown(folder) == whole
+        assert (count["batches"], count["trained"]) == (batches, trained)
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == ["grow.pt", "grow.pt.previous"]
+
+
+def test_one_process_grows_in_a_folder_and_others_are_told(tmp_path, monkeypatch):
+    with (
+        Lock(tmp_path / ".lock", "it"),
+        pytest.raises(MixsolveError, match=r"folder .* is in use by process"),
+    ):
+        grown(tmp_path)
+
+    def crash(*arguments):
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mixsolve_torch.growth.round.train_against", crash)
+        with pytest.raises(Crash):
+            grown(tmp_path)
+    whole = grown(None, epochs=3)
+    assert grown(tmp_path, epochs=3) == whole  # what another call began is not in its way
+    with pytest.raises(MixsolveError, match=r"begun with other .*lesson differs"):
+        grown(tmp_path)
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(MixsolveError, match=r"folder .*file is a file"):
+        grown(tmp_path / "file")
+
+
+def test_what_is_damaged_in_a_round_under_way_is_made_anew(tmp_path, monkeypatch):
+    whole = grown(None)
+
+    def crash(self, progress):
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mixsolve_torch.growth.notes.Notes.save", crash)
+        with pytest.raises(Crash):
+            grown(tmp_path)
+    (games,) = tmp_path.glob("games-*")
+    names = sorted(path.name for path in games.iterdir())
+    assert names == ["before", "round-1-held-out", "round-1-member.pt", "round-1-training"]
+    for name in ("before/game.json", "round-1-member.pt", "round-1-held-out/clean.npy"):
+        damaged = games / name
+        damaged.write_bytes(damaged.read_bytes()[:-3])
+    assert grown(tmp_path) == whole
+
+
 def test_equal_calls_have_equal_answers():
     growths = [
         grow(
@@ -300,6 +394,10 @@ def test_wrong_arguments():
             grow(pool, data, ATTACK, held_out=held)
     with pytest.raises(MixsolveError, match="fresh"):
         grow(pool, data, ATTACK, fresh=2)
+    unread = iter([pytest.fail])
+    for wrong in ({"alpha": -1.0}, {"max_rounds": 0}, {"loss": "hinge"}, {"rounds": 0}):
+        with pytest.raises(MixsolveError, match=next(iter(wrong))):
+            grow(pool, unread, ATTACK, **wrong)
     with pytest.raises(MixsolveTypeError, match="training_attack"):
         grow(pool, data, ATTACK, training_attack="pgd")
     with pytest.raises(MixsolveTypeError, match="model must be"):
