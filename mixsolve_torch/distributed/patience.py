@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 # What gloo, NCCL and the store say of another rank, in errors that are RuntimeErrors and no more.
 _TIMED_OUT = re.compile(r"timed? ?out|DEADLINE_EXCEEDED", re.IGNORECASE)
-_PARTED = re.compile(r"gloo|NCCL|peer|Broken pipe|socket|recv|connect", re.IGNORECASE)
+_PARTED = re.compile(r"\bgloo\b|NCCL|by peer|Broken pipe", re.IGNORECASE)
 
 
 def group_timeout(group: Any = None) -> timedelta:

@@ -27,7 +27,7 @@ from mixsolve.methods import METHODS
 from mixsolve_torch import DistributedSolution, TorchLosses, solve_distributed
 from mixsolve_torch.distributed import ranks as asking
 from mixsolve_torch.distributed import solver, wire
-from mixsolve_torch.distributed.patience import group_timeout
+from mixsolve_torch.distributed.patience import group_timeout, is_about_ranks, what_is_wrong
 
 LOSSES = games.gamma_game(60, 6, 3, seed=3).losses
 ZERO_ONE = (games.gamma_game(400, 40, 4, seed=5).losses > 1.0).astype(np.uint8)
@@ -563,6 +563,26 @@ def test_a_rank_that_stops_is_waited_for_as_long_as_the_group_says(tmp_path):
         assert kind == "MixsolveError"
         assert "rank 0 cannot reach the other ranks any more: one of them did not answer" in words
         assert "within 10 s, the timeout of the process group: it hangs, is stopped" in words
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("[gloo/unbound_buffer.cc:81] Timed out waiting 5000ms for recv"), "did not"),
+        (dist.DistStoreError("wait timeout after 4000ms, keys: /x"), "did not answer within 5 s"),
+        (RuntimeError("[gloo/pair.cc:538] Connection closed by peer [::1]:4"), "was killed"),
+        (dist.DistBackendError("NCCL error: remote process exited"), "was killed"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"), None),
+        (RuntimeError("the graph is disconnected"), None),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), None),
+        (ValueError("Timed out"), None),
+        (None, None),
+    ],
+)
+def test_errors_that_are_about_other_ranks_are_told_apart(error, words):
+    assert is_about_ranks(error) == (words is not None)
+    if words is not None:
+        assert words in what_is_wrong(1, timedelta(seconds=5), error)
 
 
 def test_the_timeout_is_that_of_the_group():

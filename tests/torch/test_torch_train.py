@@ -275,8 +275,8 @@ def test_two_ranks_make_the_same_steps_and_end_with_the_same_weights(tmp_path):
     assert checkpoint.load(folder / "last.pt")["algorithm"]["weights"].tolist() == weights
 
 
-def stop_in_a_step(folder, rank):
-    """Train on two ranks, of which the second is stopped; the first ends it."""
+def stop_in_a_step(folder, number, rank):
+    """Train on two ranks, of which the second sends itself a signal; the first ends it."""
     from mixsolve_torch.training.algorithm import Algorithm2
 
     os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank)}
@@ -285,7 +285,7 @@ def stop_in_a_step(folder, rank):
 
     def stopped(self, *arguments):
         if rank and self.t == 3:
-            os.kill(os.getpid(), signal.SIGSTOP)
+            os.kill(os.getpid(), number)
         step(self, *arguments)
 
     Algorithm2._train = stopped
@@ -299,14 +299,21 @@ def stop_in_a_step(folder, rank):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals")
-def test_a_rank_that_stops_ends_the_training_when_the_group_says_so(tmp_path):
+@pytest.mark.parametrize("name", ["SIGSTOP", "SIGKILL"])
+def test_a_rank_that_stops_ends_the_training_when_the_group_says_so(tmp_path, name):
     (words, kept), gone = run_ranks(
-        2, partial(stop_in_a_step, tmp_path), tmp_path, timeout=timedelta(seconds=20)
+        2,
+        partial(stop_in_a_step, tmp_path, signal.Signals[name]),
+        tmp_path,
+        timeout=timedelta(seconds=20),
     )
     assert gone is None
     assert kept == 2
-    assert "rank 0 cannot reach the other ranks any more: one of them did not answer" in words
-    assert "within 20 s, the timeout of the process group: it hangs, is stopped" in words
+    why = {
+        "SIGSTOP": "did not answer within 20 s, the timeout of the process group: it hangs",
+        "SIGKILL": "has ended or was killed",
+    }
+    assert f"rank 0 cannot reach the other ranks any more: one of them {why[name]}" in words
 
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
