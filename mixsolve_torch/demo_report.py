@@ -14,6 +14,7 @@ from rich.table import Table
 
 from mixsolve import plotting
 from mixsolve.commands.report import save as save_solution
+from mixsolve.errors import MixsolveError
 from mixsolve.files import written_aside
 from mixsolve.solution import Solution
 from mixsolve_torch.candidates import CandidateLosses
@@ -213,8 +214,12 @@ class Report:
             self.names, self.optimal.weights, self.examples(), cmap="gray_r"
         )
         plotting.save(picture, out / "mixture.png")
-        with written_aside(out / "losses.npy") as aside, aside.open("xb") as file:
-            np.save(file, self.losses.values.cpu().numpy())
+        path = out / "losses.npy"
+        try:
+            with written_aside(path) as aside, aside.open("xb") as file:
+                np.save(file, self.losses.values.cpu().numpy())
+        except OSError as error:
+            raise MixsolveError(f"{path} could not be written: {error}") from error
         save_solution(self.solution, out / "solution.npz", replace)
 
     def examples(self) -> list[plotting.Example]:

@@ -60,7 +60,9 @@ def export(
         served = _served(mixture, example, draw, seed)
         with written_aside(path) as aside:
             try:
-                torch.jit.save(served, os.fspath(aside))
+                # A file of Python's: PyTorch's own writer ends the process when the disk is full.
+                with aside.open("xb") as file:
+                    torch.jit.save(served, file)
             except (OSError, RuntimeError) as error:
                 raise MixsolveError(f"{path} could not be written: {error}") from error
             _compare(mixture, torch.jit.load(os.fspath(aside), mixture.device), example)

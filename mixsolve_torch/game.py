@@ -177,8 +177,9 @@ def solve_game(
         )
     generator = default_generator(generator)
     chosen = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
-    x, y = gather(data)
     home, recorded = check_device(device, mixture), get_loss(loss)
+    batch_size = as_count("batch_size", batch_size)
+    x, y = gather(data)
     seen = digest(x, y)
     kept = as_folder("start", start) if isinstance(start, str | os.PathLike) else None
     settings = {

@@ -390,3 +390,25 @@ def test_the_candidates_themselves_are_kept(networks):
     bare = replace(game.losses, inputs=None)
     with pytest.raises(MixsolveError, match="start must hold the candidates themselves"):
         solve_game(mixture, (x, y), attack, keep_inputs=True, start=bare)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attacks": "deepfool"},
+        {"attacks": "pgd"},
+        {"loss": "hinge"},
+        {"batch_size": 0},
+        {"device": "abacus"},
+        {"tol": -1},
+        {"max_rounds": 0},
+        {"confirmations": 0},
+    ],
+)
+def test_data_are_not_read_before_the_arguments_are_checked(linear, wrong):
+    def read():
+        pytest.fail("the data were read")
+        yield
+
+    with pytest.raises(MixsolveError):
+        solve_game(Mixture([linear(0)]), read(), **{"attacks": PGD("Linf", 0.1), **wrong})
