@@ -20,6 +20,7 @@ from rich.table import Table
 
 import mixsolve
 from benchmarks.report import RESULTS, markdown_table, origin, save
+from mixsolve.arguments import as_length
 from mixsolve.linear_game import paper2d_exact
 from mixsolve_torch import APGD, ARC, PGD, Attack, Mixture, Standard, Subset, expected_loss
 from mixsolve_torch.linear_images import linear_images
@@ -78,12 +79,13 @@ def measure(radii: list[float], samples: int, steps: int, seed: int) -> list[dic
 def main() -> None:
     """Attack, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--eps", type=float, nargs="+", default=[0.5, 1.0, 2.0, 3.0])
+    parser.add_argument("--eps", nargs="+", default=[0.5, 1.0, 2.0, 3.0])
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=100, help="of standard and APGD (100)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
+    args.eps = [as_length("--eps", eps) for eps in args.eps]
     torch.set_num_threads(1)
     rows = measure(args.eps, args.samples, args.steps, args.seed)
     header = (

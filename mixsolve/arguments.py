@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 
 import numpy as np
 
@@ -121,3 +122,78 @@ def as_real(
     if not inside:
         raise MixsolveError(f"{expected}, got {number!r}")
     return number
+
+
+def as_length(name: str, value: object) -> float:
+    """Return a length written as a number or as text, a fraction such as "8/255" included.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    value : object
+        What the caller gave.
+
+    Returns
+    -------
+    float
+        At least 0.
+
+    Raises
+    ------
+    MixsolveTypeError
+        If `value` is neither a real number nor text.
+    MixsolveError
+        If it is negative or not finite, or text that is no number.
+
+    Examples
+    --------
+    >>> as_length("eps", "8/255") == 8 / 255
+    True
+    """
+    if not isinstance(value, str):
+        return as_real(name, value, at_least=0)
+    above, slash, below = value.partition("/")
+    try:
+        length = float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError):
+        raise MixsolveError(
+            f"{name} must be a number or a fraction such as 8/255; got {value!r}"
+        ) from None
+    return as_real(name, length, at_least=0)
+
+
+def as_norm(name: str, value: object) -> str:
+    """Return "Linf" or "L2" for the usual ways of writing them.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    value : object
+        "Linf", "L_inf", "l-infinity", "inf" or infinity itself; "L2", "l_2", "2" or 2.
+
+    Returns
+    -------
+    {"Linf", "L2"}
+
+    Raises
+    ------
+    MixsolveError
+        If it is another norm.
+
+    Examples
+    --------
+    >>> as_norm("norm", "linf"), as_norm("norm", 2)
+    ('Linf', 'L2')
+    """
+    given = value
+    if isinstance(given, numbers.Real) and not isinstance(given, bool):
+        given = f"{float(given):g}"
+    if isinstance(given, str):
+        plain = re.sub(r"[\s_-]", "", given).lower().removeprefix("l")
+        if plain in ("inf", "infinity", "infty", "\N{INFINITY}"):
+            return "Linf"
+        if plain == "2":
+            return "L2"
+    raise MixsolveError(f"{name} must be 'Linf' or 'L2'; got {value!r}")

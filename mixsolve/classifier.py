@@ -193,10 +193,18 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
             for member in members:
                 check_is_fitted(member)
         else:
-            # Members that pick columns by name get the names that X came with.
-            table = member_losses.as_fitted(self, X[seen])
-            weights = None if weight is None else weight[seen]
-            members = [fit_member(name, member, table, y[seen], weights) for name, member in pool]
+            # Members that pick columns by name get the names that X came with, and each gets
+            # copies of its own, since it may scale them in place.
+            members = [
+                fit_member(
+                    name,
+                    member,
+                    member_losses.as_fitted(self, X[seen]),
+                    y[seen],
+                    None if weight is None else weight[seen],
+                )
+                for name, member in pool
+            ]
         self.estimators_ = members
         self.named_estimators_ = dict(zip((name for name, _ in pool), members, strict=True))
         self.classes_ = np.unique(np.concatenate([member.classes_ for member in members]))

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mixsolve.arguments import as_count, as_real
+from mixsolve.arguments import as_count, as_length
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 
 __all__ = [
@@ -134,7 +134,7 @@ def paper2d(
     n_samples: int = 1000,
     n_candidates: int = 1000,
     n_classifiers: int = 10,
-    eps: float = 3.0,
+    eps: float | str = 3.0,
     loss: Literal["zero-one", "logistic"] = "zero-one",
     seed: Seed = 0,
     *,
@@ -164,8 +164,8 @@ def paper2d(
     ----------
     n_samples, n_candidates, n_classifiers : int, default 1000, 1000, 10
         Sizes N, m and L of the game.
-    eps : float, default 3.0
-        Radius of the ball, >= 0.
+    eps : float or str, default 3.0
+        Radius of the ball, >= 0; a fraction such as "1/3" will do.
     loss : {"zero-one", "logistic"}, default "zero-one"
         The loss of a classifier on a candidate.
     seed : int or numpy.random.Generator, default 0
@@ -200,7 +200,7 @@ def paper2d(
     n_samples = as_count("n_samples", n_samples)
     n_candidates = as_count("n_candidates", n_candidates)
     n_classifiers = as_count("n_classifiers", n_classifiers)
-    eps = as_real("eps", eps, at_least=0.0)
+    eps = as_length("eps", eps)
     if loss not in ("zero-one", "logistic"):
         raise MixsolveError(f"loss must be 'zero-one' or 'logistic', got {loss!r}")
     for_points, for_classifiers, for_candidates = _generator(seed).spawn(3)

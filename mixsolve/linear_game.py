@@ -23,7 +23,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mixsolve.arguments import as_real
+from mixsolve.arguments import as_length, as_real
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.games import Game, Seed, paper2d
 
@@ -41,7 +41,7 @@ def linear_game(
     labels: ArrayLike,
     directions: ArrayLike,
     intercepts: ArrayLike,
-    eps: float,
+    eps: float | str,
     *,
     tie: float = 1e-10,
 ) -> Game:
@@ -62,8 +62,8 @@ def linear_game(
         and errs on the whole ball or nowhere.
     intercepts : array_like of shape (n_classifiers,)
         The intercepts b_k.
-    eps : float
-        Radius of the ball, >= 0.
+    eps : float or str
+        Radius of the ball, >= 0; a fraction such as "1/3" will do.
     tie : float, default 1e-10
         Lengths within ``tie * (||x_i|| + |b_k| / ||w_k|| + eps)`` of a boundary or of the sphere
         count as on it, and normals whose smallest singular value is below `tie` as dependent. A
@@ -102,7 +102,7 @@ def linear_game(
     (array([-1.,  0.]), array([ True,  True,  True, False]))
     """
     points, labels, directions, intercepts = _check(points, labels, directions, intercepts)
-    eps = as_real("eps", eps, at_least=0.0)
+    eps = as_length("eps", eps)
     tie = as_real("tie", tie, at_least=0.0, below=1.0)
     lengths = np.linalg.norm(directions, axis=1)
     constant = lengths == 0
@@ -153,7 +153,7 @@ def linear_game(
 
 
 def paper2d_exact(
-    n_samples: int = 1000, n_classifiers: int = 10, eps: float = 3.0, seed: Seed = 0
+    n_samples: int = 1000, n_classifiers: int = 10, eps: float | str = 3.0, seed: Seed = 0
 ) -> Game:
     """Build the game that `mixsolve.games.paper2d` samples, with the best attacks for draws.
 
@@ -161,8 +161,8 @@ def paper2d_exact(
     ----------
     n_samples, n_classifiers : int, default 1000, 10
         Sizes N and L of the game.
-    eps : float, default 3.0
-        Radius of the ball, >= 0.
+    eps : float or str, default 3.0
+        Radius of the ball, >= 0; a fraction such as "1/3" will do.
     seed : int or numpy.random.Generator, default 0
         Where the draws come from; an integer gives the points and classifiers of `paper2d`.
 
@@ -180,6 +180,7 @@ def paper2d_exact(
     >>> paper2d_exact(n_samples=50, n_classifiers=3, eps=1.0, seed=1)
     Game('paper2d exact eps=1', losses=(50, 7, 3) uint8)
     """
+    eps = as_length("eps", eps)
     drawn = paper2d(n_samples, 1, n_classifiers, eps=eps, seed=seed).details
     exact = linear_game(
         drawn["points"], drawn["labels"], drawn["directions"], drawn["intercepts"], eps

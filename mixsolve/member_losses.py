@@ -114,16 +114,17 @@ def probabilities(member: Any, X: NDArray[Any], classes: NDArray[Any]) -> NDArra
 
 
 def as_fitted(member: Any, X: NDArray[Any]) -> Any:
-    """Return X in the form that a member saw when it was fitted: with its columns' names, if any.
+    """Return a copy of X in the form that a member was fitted to: with its columns' names, if any.
 
     Candidates are arrays; a member that was fitted to a table may pick columns by their names, and
-    scikit-learn warns where names are missing.
+    scikit-learn warns where names are missing. A copy, since a member may scale it in place
+    (``StandardScaler(copy=False)`` in a pipeline) and others are still to see it.
     """
     names = getattr(member, "feature_names_in_", None)
     pandas = sys.modules.get("pandas")
     if names is None or pandas is None or len(names) != X.shape[1]:
-        return X
-    return pandas.DataFrame(X, columns=names)
+        return X.copy()
+    return pandas.DataFrame(X.copy(), columns=names)
 
 
 def _candidates(
@@ -137,7 +138,7 @@ def _candidates(
     yield X
     if perturb is None:
         return
-    found = perturb(members, X.copy(), y.copy(), rng)  # the caller's code may write into them
+    found = perturb(list(members), X.copy(), y.copy(), rng)  # the caller's code may write into them
     try:
         candidates = iter(found)
     except TypeError as error:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mixsolve.arguments import as_count, as_real
+from mixsolve.arguments import as_count, as_length, as_norm, as_real
 from mixsolve.errors import MixsolveError
 
 __all__ = ["Perturbation", "UniformBall"]
@@ -32,8 +32,6 @@ __all__ = ["Perturbation", "UniformBall"]
 Perturbation = Callable[
     [Sequence[Any], NDArray[Any], NDArray[Any], np.random.Generator], Iterable[ArrayLike]
 ]
-
-_NORMS = ("Linf", "L2")
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,10 @@ class UniformBall:
     Parameters
     ----------
     norm : {"Linf", "L2"}
-        The norm of the ball, taken over the features of one sample.
-    eps : float
-        The radius, at least 0, in the unit of the features.
+        The norm of the ball, taken over the features of one sample; other spellings such as "inf"
+        or "l2" will do.
+    eps : float or str
+        The radius, at least 0, in the unit of the features: a number, or a fraction as "8/255".
     draws : int, default 10
         Candidates for each sample.
     low, high : float, optional
@@ -76,10 +75,8 @@ class UniformBall:
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        if self.norm not in _NORMS:
-            names = " or ".join(map(repr, _NORMS))
-            raise MixsolveError(f"norm must be {names}; got {self.norm!r}")
-        as_real("eps", self.eps, at_least=0)
+        object.__setattr__(self, "norm", as_norm("norm", self.norm))
+        object.__setattr__(self, "eps", as_length("eps", self.eps))
         as_count("draws", self.draws)
         for name in ("low", "high"):
             if getattr(self, name) is not None:

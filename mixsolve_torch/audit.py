@@ -24,19 +24,20 @@ from torch import nn
 
 import mixsolve
 from mixsolve import plotting
-from mixsolve.arguments import as_count
+from mixsolve.arguments import as_count, as_norm
 from mixsolve.commands.report import save as save_solution
 from mixsolve.errors import MixsolveError
 from mixsolve.files import check_folder, write_text
-from mixsolve_torch.attacks.ball import NORMS, read_radius
+from mixsolve_torch.attacks.ball import read_radius
 from mixsolve_torch.attacks.base import frozen
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
+from mixsolve_torch.classifiers import check_repeatable
 from mixsolve_torch.datasets import SPLITS, LabelledImages, load_data, splits, to_unit
 from mixsolve_torch.evaluation import check_names, evaluate
 from mixsolve_torch.evaluation_report import Evaluation
 from mixsolve_torch.interrupt import explained
 from mixsolve_torch.loading import load_model
-from mixsolve_torch.mixture import Mixture, run_member
+from mixsolve_torch.mixture import Mixture
 
 FILES = ("audit.json", "audit.png", "solution.npz")
 
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=SPLITS, help="part of the data (test)")
     parser.add_argument("--limit", type=int, metavar="N", help="attack the first N images only")
     parser.add_argument("--eps", required=True, help="radius of the attacks, e.g. 8/255 or 0.5")
-    parser.add_argument("--norm", choices=NORMS, default="Linf", help="its norm (Linf)")
+    parser.add_argument("--norm", default="Linf", help="its norm, Linf or L2 (Linf)")
     parser.add_argument(
         "--attacks",
         default="standard",
@@ -138,7 +139,6 @@ def run(args: argparse.Namespace) -> int:
             Mixture(models),
             (data.images, data.labels),
             args.attacks,
-            norm=args.norm,
             steps=args.steps,
             restarts=args.restarts,
             held_out=args.held_out,
@@ -175,9 +175,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _checked(args: argparse.Namespace) -> dict[str, Any]:
     """Return what `evaluate` takes, all that can be wrong without models and data checked first."""
-    eps = read_radius("--eps", args.eps, args.norm)
-    resolve_attacks(args.attacks, args.norm, eps, steps=args.steps, restarts=args.restarts)
+    norm = as_norm("--norm", args.norm)
+    eps = read_radius("--eps", args.eps, norm)
+    resolve_attacks(args.attacks, norm, eps, steps=args.steps, restarts=args.restarts)
     options = {
+        "norm": norm,
         "eps": eps,
         "names": check_names(args.names or short_names(args.models), len(args.models)),
         "rounds": as_count("--rounds", args.rounds),
@@ -253,8 +255,8 @@ def _probe(name: str, model: nn.Module, data: LabelledImages, device: torch.devi
     """Refuse a model that cannot classify these images, before it is attacked for an hour."""
     x = to_unit(data.images[:2]).to(device)
     try:
-        with frozen(model), torch.no_grad():
-            logits = run_member(model, 0, x)
+        with frozen(model):
+            logits = check_repeatable(model, "models[0]", x)
     except MixsolveError as error:
         raise MixsolveError(f"{name}: {str(error).replace('models[0]', 'the model')}") from error
     except Exception as error:

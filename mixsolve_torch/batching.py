@@ -38,12 +38,17 @@ def gather(data: Data) -> tuple[Tensor, Tensor]:
     """Return all images (N, C, H, W) and labels (N,) of some data, read once."""
     _, samples, loader = in_batches(data, 1)
     if samples is not None:
-        return pair(data, 0)
-    pairs = [pair(batch, number) for number, batch in enumerate(loader)]
-    if not pairs:
+        x, y = pair(data, 0)
+        return x, checks.labels("y", y, len(x))
+    images: list[Tensor] = []
+    labels: list[Tensor] = []
+    for number, batch in enumerate(loader):
+        x, y = pair(batch, number)
+        # Copies, since the next batch may come in the same memory.
+        images.append(checks.images("x", x).clone())
+        labels.append(checks.labels("y", y, len(x)).clone())
+    if not images:
         raise MixsolveError("data must hold at least one batch; got none")
-    images = [checks.images("x", x) for x, _ in pairs]
-    labels = [checks.labels("y", y, len(x)) for x, y in pairs]
     return torch.cat(images), torch.cat(labels)
 
 

@@ -234,7 +234,7 @@ def build_losses(
         recorder.together = store.together
         for number, batch in enumerate(loader):
             x, y = prepare(mixture, *pair(batch, number))
-            labels.append(y)
+            labels.append(y.clone())  # the next batch may come in the same memory
             if store.passes_over(x, y):
                 bar.advance(len(names))
                 continue

@@ -51,7 +51,7 @@ def evaluate(
     attacks: str | Attack | Sequence[str | Attack] = "standard",
     *,
     norm: str | None = None,
-    eps: float | None = None,
+    eps: float | str | None = None,
     steps: int | None = None,
     restarts: int | None = None,
     names: Sequence[str] | None = None,
@@ -79,8 +79,8 @@ def evaluate(
         reported one by one.
     norm : {"Linf", "L2"}, optional
         The norm of the attacker's ball; names need it.
-    eps : float, optional
-        Its radius in the unit of images in [0, 1]; names need it.
+    eps : float or str, optional
+        Its radius in the unit of images in [0, 1], such as 8 / 255 or "8/255"; names need it.
     steps, restarts : int, optional
         Effort of the named attacks; their own defaults where left out.
     names : sequence of str of length L, optional
@@ -242,7 +242,7 @@ def _groups(suite: Sequence[Attack], classifiers: int) -> dict[str, slice]:
 def _resolve(
     attacks: str | Attack | Sequence[str | Attack],
     norm: str | None,
-    eps: float | None,
+    eps: float | str | None,
     steps: int | None,
     restarts: int | None,
 ) -> list[Attack]:

@@ -11,6 +11,7 @@ PyTorch. The TorchScript language reference, and ``torch.jit.save``.
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from mixsolve.arguments import as_count
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.files import check_output, written_aside
 from mixsolve_torch.attacks.base import frozen
-from mixsolve_torch.mixture import Mixture, run_member
+from mixsolve_torch.classifiers import cast_for, run_member
+from mixsolve_torch.mixture import Mixture
 
 _DRAWS = ("call", "image", "none")
 _MEND = "; give torch.jit.script(model) in its place if it branches on what it sees"
@@ -96,15 +98,41 @@ def _served(mixture: Mixture, example: Tensor, draw: str, seed: int | None) -> A
 
 
 def _traced(model: nn.Module, k: int, example: Tensor) -> nn.Module:
-    run_member(model, k, example)  # says what is wrong with a model better than the tracer
-    if isinstance(model, torch.jit.ScriptModule):
+    logits = run_member(model, k, example)  # says what is wrong better than the tracer
+    scripted = isinstance(model, torch.jit.ScriptModule)
+    if scripted and not hasattr(model, "training"):
+        model = _reloaded(model)  # frozen: the compiler takes it as a submodule when loaded only
+    dtype = cast_for(model, example)
+    if dtype is not None:
+        model = _Cast(model, dtype, logits.dtype)
+    elif scripted:
         return model
     try:
-        return torch.jit.trace(model, example, check_trace=False)
+        return torch.jit.trace(model, example.clone(), check_trace=False)
     except Exception as error:
         # The tracer runs the model's own code, and raises whatever it likes besides.
         first = str(error).strip().partition("\n")[0]
         raise MixsolveError(f"models[{k}] cannot be traced: {first}{_MEND}") from error
+
+
+def _reloaded(model: nn.Module) -> nn.Module:
+    buffer = io.BytesIO()
+    torch.jit.save(model, buffer)
+    buffer.seek(0)
+    return torch.jit.load(buffer)
+
+
+class _Cast(nn.Module):
+    """A classifier that takes its own dtype only, for images of another."""
+
+    def __init__(self, model: nn.Module, taken: torch.dtype, returned: torch.dtype) -> None:
+        super().__init__()
+        self.model = model
+        self.taken = taken
+        self.returned = returned
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x.to(self.taken)).to(self.returned)
 
 
 def _compare(mixture: Mixture, served: Any, example: Tensor) -> None:

@@ -61,7 +61,7 @@ def solve_game(
     alpha: Any = 0.0,
     *,
     norm: str | None = None,
-    eps: float | None = None,
+    eps: float | str | None = None,
     steps: int | None = None,
     restarts: int | None = None,
     loss: str | LossFunction = "zero-one",
@@ -106,8 +106,8 @@ def solve_game(
         convergence are those of the exact risk, whatever alpha.
     norm : {"Linf", "L2"}, optional
         The norm of the attacker's ball; names need it.
-    eps : float, optional
-        Its radius; names need it.
+    eps : float or str, optional
+        Its radius, such as 8 / 255 or "8/255"; names need it.
     steps, restarts : int, optional
         Effort of the attacks that are given by name; their own defaults if left out.
     loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
@@ -229,6 +229,7 @@ def solve_game(
         solution = board.solve(alpha, None)  # an alpha that cannot be is refused before the attacks
         weights = mixture.weights.to(board.losses.values.device)
         history: list[GameRound] = []
+        played: list[Tensor] = []
         converged = stopped = False
         while not (converged or stopped) and len(history) <= max_rounds:
             began, number = time.perf_counter(), len(history)
@@ -246,20 +247,23 @@ def solve_game(
                     board.add(f"round {number}, run {runs}", fresh, weights, rows)
                 risk = board.risk(weights)
             seconds = folder.took(number, time.perf_counter() - began)
-            history.append(GameRound(number, weights, value, risk, runs, board.width, seconds))
+            played.append(weights)
+            told = weights.clone()  # the callback may write into it
+            history.append(GameRound(number, told, value, risk, runs, board.width, seconds))
             logger.info(
                 "round %d: value %.5f, risk %.5f after %d attacks, %d candidates, %.1f s",
                 *(number, value, risk, runs, board.width, seconds),
             )
             converged = number > 0 and risk - value <= tol
             stopped = callback is not None and bool(callback(history[-1]))
-    return _ended(board, solution, history, converged, stopped, tol, confirmations)
+    return _ended(board, solution, history, played, converged, stopped, tol, confirmations)
 
 
 def _ended(
     board: Board,
     solution: Solution,
     history: Sequence[GameRound],
+    played: Sequence[Tensor],
     converged: bool,
     stopped: bool,
     tol: float,
@@ -268,10 +272,10 @@ def _ended(
     last = history[-1]
     gain = f"the last attacks raised the risk by {last.risk - last.value:.3g}"
     if converged:
-        weights = last.weights
+        weights = played[-1].clone()
         message = f"{gain}, within tol={tol:g}, in {last.attacks} runs of round {last.number}"
     else:
-        weights = min((each.weights for each in history), key=board.risk)
+        weights = min(played, key=board.risk).clone()
         cause = "the callback stopped the game" if stopped else "the rounds were used up"
         message = (
             f"{cause} after round {last.number}: {gain}, and it takes {confirmations} runs within "

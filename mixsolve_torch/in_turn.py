@@ -56,7 +56,7 @@ class InTurn(Attack):
                 for _ in attack.names(len(mixture)):
                     yield losing.clone()
                 continue
-            for found in attack.generate(mixture, x[rows], y[rows], generator):
+            for found in attack.candidates(mixture, x[rows], y[rows], generator):
                 candidate = losing.clone()
                 candidate[rows] = found
                 yield candidate

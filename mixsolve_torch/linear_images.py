@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixsolve.arguments import as_real
+from mixsolve.arguments import as_length
 from mixsolve.games import Game
 
 # How far the balls stay away from the walls of the box, as a share of their room.
@@ -45,7 +45,7 @@ class LinearImages(NamedTuple):
     eps: float
 
 
-def linear_images(game: Game, eps: float) -> LinearImages:
+def linear_images(game: Game, eps: float | str) -> LinearImages:
     """Turn a game of linear classifiers into images and networks.
 
     Parameters
@@ -73,7 +73,7 @@ def linear_images(game: Game, eps: float) -> LinearImages:
     >>> images.x.shape, len(images.models)
     (torch.Size([50, 1, 1, 2]), 3)
     """
-    eps = as_real("eps", eps, at_least=0.0)
+    eps = as_length("eps", eps)
     points, labels = game.details["points"], game.details["labels"]
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     half = np.abs(points - middle).max() + eps

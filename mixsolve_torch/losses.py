@@ -200,17 +200,20 @@ def get_loss(loss: str | LossFunction) -> Loss:
 
 
 def _one_loss_an_image(name: str, function: LossFunction) -> LossFunction:
-    """Return `function`, refusing any result but one loss an image: a mean over the batch, say."""
+    """Return `function`, refusing any result but one loss an image: a mean over the batch, say.
+
+    It is given tensors of its own to write into, and what it returns it may fill again.
+    """
 
     def checked(logits: Tensor, labels: Tensor) -> Tensor:
-        losses = function(logits, labels)
+        losses = function(logits.clone(), labels.clone())
         if not isinstance(losses, Tensor) or losses.shape != labels.shape:
             came = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
             raise MixsolveError(
                 f"loss {name!r} must return one loss an image, a tensor of shape "
                 f"{tuple(labels.shape)}; got {came}; PyTorch's own losses do with reduction='none'"
             )
-        return losses
+        return losses.clone()
 
     return checked
 

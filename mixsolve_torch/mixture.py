@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve_torch.classifiers import run_member
 
 _SUM_TOLERANCE = 1e-5  # float32 weights of a few hundred classifiers pass, wrong ones do not
 
@@ -119,12 +120,23 @@ class Mixture(nn.Module):
         Returns
         -------
         torch.Tensor of shape (B, classes)
-            ``log sum_k lam_k softmax(f_k(x))``. Classifiers of weight 0 are not run.
+            ``log sum_k lam_k softmax(f_k(x))``. Classifiers of weight 0 are not run, but in a
+            graph of `torch.export`, `torch.compile` or ONNX, which must hold for other weights.
         """
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self._expected_of_all(x)
         support = self.support()
         log_probabilities = self.member_logits(x, support).log_softmax(dim=-1)
         log_weights = self.weights[support].log().to(log_probabilities.dtype)
         return torch.logsumexp(log_probabilities + log_weights[:, None, None], dim=0)
+
+    def _expected_of_all(self, x: Tensor) -> Tensor:
+        """Return what `forward` does without asking which weights are 0, as a graph must."""
+        log_probabilities = self.member_logits(x).log_softmax(dim=-1)
+        log_weights = self.weights.log().to(log_probabilities.dtype)[:, None, None]
+        # What a classifier of weight 0 returns does not count, not even a NaN.
+        terms = torch.where(log_weights > -torch.inf, log_probabilities + log_weights, -torch.inf)
+        return torch.logsumexp(terms, dim=0)
 
     def member_logits(self, x: Tensor, members: Sequence[int] | None = None) -> Tensor:
         """Return the logits of every classifier, whatever its weight.
@@ -244,29 +256,6 @@ class Mixture(nn.Module):
         if self.weights.dtype != torch.float64:
             self.weights = exact.to(self.weights.device)
         return self
-
-
-def run_member(model: nn.Module, k: int, x: Tensor) -> Tensor:
-    """Return the logits (B, classes) of classifier k, refusing any other shape."""
-    try:
-        logits = model(x)
-    except Exception as error:
-        error.add_note(
-            f"raised by models[{k}] for images of shape {tuple(x.shape)}, {x.dtype}, on {x.device}"
-        )
-        raise
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise MixsolveError(
-            f"models[{k}] must return logits of shape ({len(x)}, classes) for {len(x)} images; "
-            f"got {came}"
-        )
-    if logits.shape[1] < 2:
-        raise MixsolveError(
-            f"models[{k}] must return logits of at least 2 classes; got {tuple(logits.shape)}; "
-            "write a binary score s as the two logits (0, s)"
-        )
-    return logits
 
 
 def check_weights(weights: Any, count: int) -> Tensor:

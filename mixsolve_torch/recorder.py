@@ -12,14 +12,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mixsolve.errors import MixsolveError
 from mixsolve_torch import checks
 from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.classifiers import refuse_random
 from mixsolve_torch.losses import LOSSES, Loss
 from mixsolve_torch.mixture import Mixture
 
@@ -39,7 +40,7 @@ class Source:
     names : tuple of str
         Its columns.
     generate : callable
-        Yields one tensor of images (B, C, H, W) for each column.
+        Yields one tensor of images (B, C, H, W) for each column, in the set that was declared.
     """
 
     title: str
@@ -66,8 +67,9 @@ def source(attack: Attack, classifiers: int, keep: str) -> Source:
     """
     title = attack.label(type(attack).__name__)
     if keep == "trajectory":
-        return Source(title, tuple(attack.trajectory_names(classifiers)), attack.trajectory)
-    return Source(title, tuple(attack.names(classifiers)), attack.generate)
+        visited = partial(attack.candidates, trajectory=True)
+        return Source(title, tuple(attack.trajectory_names(classifiers)), visited)
+    return Source(title, tuple(attack.names(classifiers)), attack.candidates)
 
 
 class Recorder:
@@ -140,8 +142,12 @@ class Recorder:
                 shortage = None
                 try:
                     draws = self._draws(number, rank, begin)
-                    for j, points in self._points(each, x[begin:end], y[begin:end], draws):
-                        losses = member_losses(self._mixture, points, y[begin:end], self._loss)
+                    part = x[begin:end], y[begin:end]
+                    for j, points in enumerate(each.generate(self._mixture, *part, draws)):
+                        # Chance in a classifier shows in the first batch, on the clean images.
+                        losses = member_losses(
+                            self._mixture, points, part[1], self._loss, twice=number + rank == 0
+                        )
                         batch.put(slice(begin, end), first + j, losses, points)
                         if end == len(x) and j == reached:
                             reached += 1
@@ -158,25 +164,6 @@ class Recorder:
                     self._halve(each, end - begin, shortage)
             first += len(each.names)
         return batch.losses, batch.inputs
-
-    def _points(
-        self, each: Source, x: Tensor, y: Tensor, draws: torch.Generator
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Yield the columns of a source, refusing more or fewer than it has names for."""
-        count = 0
-        for points in each.generate(self._mixture, x, y, draws):
-            if count == len(each.names) or points.shape != x.shape:
-                raise MixsolveError(
-                    f"{each.title} must yield {len(each.names)} tensors of shape {tuple(x.shape)}, "
-                    f"one for each of its names; tensor {count} has shape {tuple(points.shape)}"
-                )
-            yield count, points
-            count += 1
-        if count < len(each.names):
-            raise MixsolveError(
-                f"{each.title} must yield {len(each.names)} tensors, one for each of its names; "
-                f"got {count}"
-            )
 
     def _draws(self, *place: int) -> torch.Generator:
         """Return the random numbers of one part of one batch under one attack."""
@@ -213,11 +200,20 @@ class _Batch:
 
 
 @torch.no_grad()
-def member_losses(mixture: Mixture, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
-    """Return the losses (B, L) of all classifiers, in the smallest dtype that holds them."""
+def member_losses(
+    mixture: Mixture, x: Tensor, y: Tensor, loss: Loss, *, twice: bool = False
+) -> Tensor:
+    """Return the losses (B, L) of all classifiers, in the smallest dtype that holds them.
+
+    With `twice` they are run once more, and one whose logits are others then is refused.
+    """
     logits = mixture.member_logits(x)
     checks.label_range("y", int(y.max()), logits.shape[-1])
     checks.finite_logits(logits, range(len(mixture)))
+    if twice:
+        again = mixture.member_logits(x)
+        for k, model in enumerate(mixture.models):
+            refuse_random(model, f"models[{k}]", logits[k], again[k])
     losses = torch.stack([loss.function(member, y) for member in logits], dim=1)
     if loss is LOSSES["zero-one"] or losses.dtype == torch.bool:
         return losses.to(torch.uint8)

@@ -141,7 +141,7 @@ class Served(nn.Module):
         logits = x
         for k, network in enumerate(self.networks):
             if k == place:
-                logits = network(x)
+                logits = network(x.clone())  # which may write into it
         return logits
 
     @torch.jit.export
@@ -171,5 +171,5 @@ class Served(nn.Module):
         """Return the log of the expected class probabilities; all classifiers are run."""
         terms: list[Tensor] = []
         for k, network in enumerate(self.networks):
-            terms.append(network(x).log_softmax(dim=-1) + math.log(self.weights[k]))
+            terms.append(network(x.clone()).log_softmax(dim=-1) + math.log(self.weights[k]))
         return torch.logsumexp(torch.stack(terms), dim=0)

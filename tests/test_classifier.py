@@ -37,6 +37,24 @@ EXEMPT = {
 }
 
 
+class ScalesInPlace(StandardScaler):
+    """Writes into what it is given, as `StandardScaler(copy=False)` does and worse."""
+
+    def fit(self, X, y=None, sample_weight=None):
+        super().fit(X, y, sample_weight)
+        X[...] = np.nan
+        return self
+
+    def fit_transform(self, X, y=None, **options):
+        kept = X.copy()
+        return self.fit(X, y).transform(kept)
+
+    def transform(self, X, copy=None):
+        scaled = super().transform(X, copy=True)
+        X[...] = np.nan
+        return scaled
+
+
 def axis_moves(estimators, X, y, rng):
     """Move each sample by 0.7 along each feature, both ways: an attack without randomness."""
     for feature, step in itertools.product(range(X.shape[1]), (-0.7, 0.7)):
@@ -289,6 +307,56 @@ def test_members_may_know_other_classes():
     losses = mixture.candidate_losses(X, y)[:, 0]
     unsaid = -np.log(np.finfo(float).eps)
     np.testing.assert_allclose(losses, [[0, unsaid]] * 2 + [[0, 0]] * 2 + [[unsaid, 0]] * 2)
+
+
+@pytest.mark.parametrize("fraction", [0.3, None])
+@pytest.mark.parametrize("scaler", [ScalesInPlace, lambda: StandardScaler(copy=False)])
+def test_members_that_scale_in_place_do_it_for_themselves_alone(data, fraction, scaler):
+    X, y = data
+    before = X.copy()
+    fitted = [
+        MixtureClassifier(
+            [make_pipeline(make(), member) for member in (LinearSVC(), GaussianNB())]
+            + [DecisionTreeClassifier(max_depth=3, random_state=0)],
+            perturb=axis_moves,
+            validation_fraction=fraction,
+            random_state=0,
+        ).fit(X, y)
+        for make in (scaler, StandardScaler)
+    ]
+    assert np.array_equal(X, before)
+    assert np.array_equal(fitted[0].weights_, fitted[1].weights_)
+    assert fitted[0].solution_.value == fitted[1].solution_.value
+    losses = [each.candidate_losses(X, y) for each in fitted]
+    assert np.array_equal(*losses)
+    assert fitted[0].adversarial_risk(X, y) == fitted[1].adversarial_risk(X, y)
+    assert np.array_equal(fitted[0].vote_proba(X), fitted[1].vote_proba(X))
+    assert np.array_equal(fitted[0].predict(X), fitted[1].predict(X))
+    assert np.array_equal(X, before)
+
+
+def test_a_perturbation_may_write_into_all_it_is_given(data):
+    def writes(estimators, X, y, rng):
+        point = X.copy()
+        for moved in axis_moves(estimators, X.copy(), y, rng):
+            X[...], y[...] = np.nan, 0
+            estimators.clear()
+            point[...] = moved
+            yield point
+
+    X, y = data
+    before = X.copy(), y.copy()
+    pool = [GaussianNB(), DecisionTreeClassifier(max_depth=3, random_state=0)]
+    fitted = [
+        MixtureClassifier(pool, perturb=perturb, random_state=0).fit(X, y)
+        for perturb in (writes, axis_moves)
+    ]
+    assert len(fitted[0].estimators_) == 2
+    assert np.array_equal(fitted[0].weights_, fitted[1].weights_)
+    losses = [each.candidate_losses(X, y) for each in fitted]
+    assert np.array_equal(*losses)
+    assert np.array_equal(X, before[0])
+    assert np.array_equal(y, before[1])
 
 
 def test_parameters_reach_members(data):

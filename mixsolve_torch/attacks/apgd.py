@@ -88,6 +88,10 @@ class APGD(SearchAttack):
         """Return the loss whose expectation is ascended and that breaks ties."""
         return self.loss
 
+    def followed(self) -> str:
+        """Return the name of the loss that is ascended."""
+        return ascended_loss(self.loss).name
+
     def label(self, kind: str) -> str:
         """Return the attack's name, or one that also tells its loss."""
         loss = ascended_loss(self.loss).name

@@ -31,7 +31,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_count, as_real
+from mixsolve.arguments import as_count, as_length
 from mixsolve_torch.attacks.ball import image_norms, project, steepest
 from mixsolve_torch.attacks.boundary import dual_norms, nearest_boundary
 from mixsolve_torch.attacks.objective import Objective, Score
@@ -89,7 +89,7 @@ class ARC(SearchAttack):
         super().__post_init__()
         as_count("rivals", self.rivals)
         if self.step_size is not None:
-            as_real("step_size", self.step_size, at_least=0)
+            object.__setattr__(self, "step_size", as_length("step_size", self.step_size))
 
     def visit(
         self, objective: Objective, start: Tensor, center: Tensor, y: Tensor

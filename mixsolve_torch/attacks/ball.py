@@ -9,60 +9,26 @@ first axis and keeps results in the set up to the rounding of their dtype.
 
 from __future__ import annotations
 
-from fractions import Fraction
+import math
 
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_real
+from mixsolve.arguments import as_length
 from mixsolve.errors import MixsolveError
 
-NORMS = ("Linf", "L2")
 
-
-def check_norm(norm: str) -> str:
-    """Return `norm` if it is one of `NORMS`."""
-    if norm not in NORMS:
-        raise MixsolveError(f"norm must be 'Linf' or 'L2'; got {norm!r}")
-    return norm
-
-
-def read_length(argument: str, value: str | float) -> float:
-    """Return a length written as a number or as a fraction, at least 0.
-
-    Parameters
-    ----------
-    argument : str
-        Its name, for the message.
-    value : str or float
-        Such as "0.5", "8/255" or 0.5.
-
-    Returns
-    -------
-    float
+def read_radius(argument: str, value: str | float, norm: str) -> float:
+    """Return the radius of a ball of images, a number or a fraction such as "8/255".
 
     Raises
     ------
     MixsolveError
-        Something else, or a negative number.
-
-    Examples
-    --------
-    >>> read_length("eps", "8/255") == 8 / 255
-    True
+        A negative radius, or one in "Linf" beyond that of the whole box, 1: bytes are meant.
+    MixsolveTypeError
+        No number and no text.
     """
-    try:
-        length = float(Fraction(value)) if isinstance(value, str) else float(value)
-    except (ValueError, ZeroDivisionError):
-        raise MixsolveError(
-            f"{argument} must be a number or a fraction such as 8/255; got {value!r}"
-        ) from None
-    return as_real(argument, length, at_least=0)
-
-
-def read_radius(argument: str, value: str | float, norm: str) -> float:
-    """Return the radius of a ball (see `read_length`), in "Linf" at most that of the whole box."""
-    eps = read_length(argument, value)
+    eps = as_length(argument, value)
     if norm == "Linf" and eps > 1:
         raise MixsolveError(
             f"{argument} is in the unit of images in [0, 1], where no Linf radius exceeds 1; "
@@ -88,6 +54,46 @@ def image_norms(perturbation: Tensor, norm: str) -> Tensor:
     """
     flat = perturbation.flatten(1)
     return flat.abs().amax(dim=1) if norm == "Linf" else torch.linalg.vector_norm(flat, dim=1)
+
+
+def outside(points: Tensor, center: Tensor, norm: str, eps: float) -> str | None:
+    """Return which image left the ball or the box by more than rounding, and how; None if none did.
+
+    Rounding is that of the coarser dtype of the two, in every entry of an image: the sum of an
+    original and a perturbation within the ball may be so far outside.
+
+    Parameters
+    ----------
+    points, center : torch.Tensor of shape (B, C, H, W)
+        Images, and the originals.
+    norm : {"Linf", "L2"}
+        The norm of the ball.
+    eps : float
+        The radius.
+    """
+    unit = max(torch.finfo(part.dtype).eps for part in (points, center) if part.is_floating_point())
+    shared = torch.promote_types(torch.promote_types(points.dtype, center.dtype), torch.float32)
+    points = points.to(center.device, shared)
+    if norm == "Linf":
+        lengths, slack = image_norms(points - center, norm), 2 * unit
+    else:
+        shift = (points - center).flatten(1)
+        lengths = torch.linalg.vector_norm(shift, dim=1, dtype=torch.float64)
+        slack = unit * math.sqrt(shift.shape[1]) * (1 + eps)
+    lowest, highest = points.flatten(1).aminmax(dim=1)
+    inside = (lengths <= eps + slack) & (lowest >= -unit) & (highest <= 1 + unit)
+    if inside.all():  # NaN is not inside
+        return None
+    i = int((~inside).nonzero()[0])
+    length, low, high = float(lengths[i]), float(lowest[i]), float(highest[i])
+    if math.isnan(length):
+        return f"image {i} of the batch holds NaN"
+    if low < -unit or high > 1 + unit:
+        return f"image {i} of the batch has entries from {low:.6g} to {high:.6g}"
+    return (
+        f"image {i} of the batch is {norm} {length:.6g} away from the original, "
+        f"{length - eps:.3g} too far"
+    )
 
 
 def project(point: Tensor, center: Tensor, norm: str, eps: float) -> Tensor:

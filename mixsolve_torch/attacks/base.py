@@ -3,7 +3,9 @@
 An attack is a small object that holds its threat model (norm and radius) and its effort. Called
 on a mixture and a batch it returns K attacked copies of the batch, (K, B, C, H, W), each within
 the ball and the box. A subclass writes `names` and `generate`; one that goes step by step also
-says which points it visits on the way, in `trajectory_names` and `trajectory`.
+says which points it visits on the way, in `trajectory_names` and `trajectory`. Nothing that comes
+out of these is believed: `candidates`, through which all of it goes, holds each image against the
+ball that the attack declares.
 
 Classifiers are attacked in eval mode, gradients are taken with respect to the images alone, and
 whatever was switched is switched back, also after an error. Random draws come from a
@@ -14,16 +16,17 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from mixsolve.arguments import as_real
-from mixsolve.errors import MixsolveTypeError
+from mixsolve.arguments import as_norm
+from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import checks
-from mixsolve_torch.attacks.ball import check_norm
+from mixsolve_torch.attacks.ball import outside, read_radius
 from mixsolve_torch.mixture import Mixture
 
 
@@ -33,26 +36,58 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
     Gradients are enabled inside, whatever the caller's mode (an attack inside ``torch.no_grad()``
     or ``torch.inference_mode()`` works). Each module's own mode comes back at the end, also after
-    an exception: a network that trains with its batch norms in eval mode keeps them so.
+    an exception: a network that trains with its batch norms in eval mode keeps them so. A part that
+    refuses to be switched back keeps none of the others from it; its error comes at the end.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The mixture or classifier to freeze.
+        The mixture or classifier to freeze. Parts whose mode was fixed when they were exported or
+        frozen (``ExportedProgram.module()``, `torch.jit.freeze`) stay in it.
+
+    Raises
+    ------
+    MixsolveError
+        A lazy module whose parameters have no shape yet.
     """
-    modes = [(part, part.training) for part in module.modules()]
-    trained = [(p, p.requires_grad) for p in module.parameters()]
-    try:
-        module.eval()
-        for parameter, _ in trained:
-            parameter.requires_grad_(False)
+    for name, parameter in module.named_parameters():
+        if is_lazy(parameter):
+            raise MixsolveError(
+                f"{name} has no shape yet, and no values: run the classifier once on images, and "
+                "train it or load its weights"
+            )
+    with ExitStack() as restored:
+        for part in module.modules():
+            if hasattr(part, "training"):
+                restored.callback(_set_mode, part, part.training)
+        _switch_to_eval(module)
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                restored.callback(parameter.requires_grad_, True)
+                parameter.requires_grad_(False)
         with torch.inference_mode(False), torch.enable_grad():
             yield
-    finally:
-        for part, training in modes:
-            part.training = training
-        for parameter, requires_grad in trained:
-            parameter.requires_grad_(requires_grad)
+
+
+def _set_mode(part: nn.Module, training: bool) -> None:
+    if part.training != training:
+        part.training = training
+
+
+def _switch_to_eval(module: nn.Module) -> None:
+    """Put a module in eval mode, part by part, so that one that cannot does not stop the others."""
+    own = type(module)
+    changed = {"train", "eval"} & vars(module).keys()
+    if changed or own.train is not nn.Module.train or own.eval is not nn.Module.eval:
+        try:
+            module.eval()
+            return
+        except NotImplementedError:
+            pass  # an exported program, or a module that holds one
+    if hasattr(module, "training"):  # a frozen TorchScript module has no mode
+        module.training = False
+    for part in module.children():
+        _switch_to_eval(part)
 
 
 def check_mixture(mixture: object) -> None:
@@ -93,9 +128,10 @@ class Attack(abc.ABC):
     Parameters
     ----------
     norm : {"Linf", "L2"}
-        The norm of the ball, taken over one image.
-    eps : float
-        The radius, at least 0, in the unit of the images (0 to 1).
+        The norm of the ball, taken over one image; other spellings such as "inf" or "l2" will do.
+    eps : float or str
+        The radius, at least 0, in the unit of the images (0 to 1), as a number or a fraction such
+        as "8/255"; in "Linf" at most 1.
     name : str, optional
         How the candidates are called in tables; made from the parameters by default.
 
@@ -112,8 +148,8 @@ class Attack(abc.ABC):
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        check_norm(self.norm)
-        as_real("eps", self.eps, at_least=0)
+        object.__setattr__(self, "norm", as_norm("norm", self.norm))
+        object.__setattr__(self, "eps", read_radius("eps", self.eps, self.norm))
 
     def __call__(
         self, mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator | None = None
@@ -139,12 +175,70 @@ class Attack(abc.ABC):
         Raises
         ------
         MixsolveError
-            Images outside [0, 1], wrong shapes or labels, or logits that are not finite.
+            Images outside [0, 1], wrong shapes or labels, logits that are not finite, or candidates
+            outside the ball.
         """
         check_mixture(mixture)
         with frozen(mixture):
             x, y = prepare(mixture, x, y)
-            return torch.stack(list(self.generate(mixture, x, y, default_generator(generator))))
+            found = x.new_empty(len(self.names(len(mixture))), *x.shape)
+            draws = default_generator(generator)
+            for j, points in enumerate(self.candidates(mixture, x, y, draws)):
+                found[j] = points
+        return found
+
+    def candidates(
+        self,
+        mixture: Mixture,
+        x: Tensor,
+        y: Tensor,
+        generator: torch.Generator,
+        *,
+        trajectory: bool = False,
+    ) -> Iterator[Tensor]:
+        """Yield what `generate` or `trajectory` does, each image held against the declared ball.
+
+        The attack is given copies of images and labels, which it may write into; what is yielded it
+        may write into when it is asked for the next.
+
+        Raises
+        ------
+        MixsolveError
+            More or fewer tensors than there are names, another shape than that of `x`, or an image
+            that left the ball or the box [0, 1] by more than rounding.
+        MixsolveTypeError
+            Something else than a tensor.
+        """
+        names = (self.trajectory_names if trajectory else self.names)(len(mixture))
+        points_of = self.trajectory if trajectory else self.generate
+        title = self.label(type(self).__name__)
+        norm = as_norm("norm", self.norm)
+        eps = read_radius("eps", self.eps, norm)
+        count = 0
+        for points in points_of(mixture, x.clone(), y.clone(), generator):
+            if not isinstance(points, Tensor):
+                raise MixsolveTypeError(
+                    f"{title} must yield tensors of images; got {type(points).__name__}"
+                )
+            if count == len(names) or points.shape != x.shape:
+                raise MixsolveError(
+                    f"{title} must yield {len(names)} tensors of shape {tuple(x.shape)}, "
+                    f"one for each of its names; tensor {count} has shape {tuple(points.shape)}"
+                )
+            points = points.detach()
+            reason = outside(points, x, norm, eps)
+            if reason is not None:
+                raise MixsolveError(
+                    f"{title} must stay in the ball that it declares, {norm} of radius {eps:g}, "
+                    f"and in the box [0, 1]; candidate {names[count]!r} of {reason}; correct the "
+                    "attack, or declare the norm and the eps that it has"
+                )
+            yield points.to(x)
+            count += 1
+        if count < len(names):
+            raise MixsolveError(
+                f"{title} must yield {len(names)} tensors, one for each of its names; got {count}"
+            )
 
     def label(self, kind: str) -> str:
         """Return the attack's name, or one made of its kind and its threat model."""

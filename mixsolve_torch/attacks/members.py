@@ -24,8 +24,9 @@ from torch import Tensor
 
 from mixsolve.errors import GradientWarning, MixsolveError
 from mixsolve_torch import checks
+from mixsolve_torch.classifiers import run_member
 from mixsolve_torch.losses import errs
-from mixsolve_torch.mixture import Mixture, check_weights, run_member
+from mixsolve_torch.mixture import Mixture, check_weights
 
 # A few images whose loss is flat are no sign of masking; a tenth of those still classified
 # correctly is more than networks without it show.
@@ -33,6 +34,9 @@ VANISHED_SHARE = 0.1
 
 # Gradients of a member that are noted before they are counted: some kilobytes each.
 _UNCOUNTED = 64
+
+LOGITS = "differences of logits"
+NEVER_FLAT = ("dlr", LOGITS)  # what is flat only where the logits are
 
 Function = Callable[[Tensor, Tensor], Tensor]
 
@@ -191,8 +195,13 @@ class Members:
         gradient = torch.stack(parts) if values.ndim == 2 else parts[0]
         return Slope(logits, wrong, values.detach(), gradient)
 
-    def check(self) -> None:
+    def check(self, followed: str = LOGITS) -> None:
         """Say what went wrong so far; to be called once at the end, since it waits for the device.
+
+        Parameters
+        ----------
+        followed : str, optional
+            The name of the loss whose gradients were asked for; differences of logits by default.
 
         Raises
         ------
@@ -225,9 +234,7 @@ class Members:
                 _warn(
                     f"models[{k}] gives a gradient of exactly zero on {vanished / right:.1%} of "
                     "the images that it classifies correctly: the attack sees no way out there, "
-                    "and its result flatters the mixture (gradient masking); try another loss "
-                    "(APGD with 'dlr' does not saturate), float64, smoother activations, or "
-                    "attacks that transfer from other classifiers"
+                    f"and alone it flatters the mixture (gradient masking); {_way_out(followed)}"
                 )
 
     def _run(self, i: int, x: Tensor) -> Tensor:
@@ -269,6 +276,20 @@ class Members:
                 "detaches or runs without gradients, or use UniformBall, which needs none"
             )
         return own
+
+
+def _way_out(followed: str) -> str:
+    """Return what to do about gradients of a loss that vanish."""
+    if followed in NEVER_FLAT:
+        return (
+            f"it follows {followed}, which does not saturate, so that the logits themselves are "
+            "flat: try float64, smoother activations, or attacks that ask this classifier for no "
+            "gradient (transfer from others, UniformBall)"
+        )
+    return (
+        f"it follows {followed}, which saturates where logits are large: rely on attacks that do "
+        "not (APGD with 'dlr', ARC, Subset), or try float64 or smoother activations"
+    )
 
 
 def _warn(message: str) -> None:

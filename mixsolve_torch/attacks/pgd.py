@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_real
+from mixsolve.arguments import as_length
 from mixsolve_torch.attacks.ball import project, steepest
 from mixsolve_torch.attacks.objective import Objective, Score, ascended_loss
 from mixsolve_torch.attacks.search import SearchAttack
@@ -78,11 +78,15 @@ class PGD(SearchAttack):
         super().__post_init__()
         ascended_loss(self.loss)
         if self.step_size is not None:
-            as_real("step_size", self.step_size, at_least=0)
+            object.__setattr__(self, "step_size", as_length("step_size", self.step_size))
 
     def ascended(self) -> str | LossFunction:
         """Return the loss whose expectation is ascended and that breaks ties."""
         return self.loss
+
+    def followed(self) -> str:
+        """Return the name of the loss that is ascended."""
+        return ascended_loss(self.loss).name
 
     def visit(
         self, objective: Objective, start: Tensor, center: Tensor, y: Tensor

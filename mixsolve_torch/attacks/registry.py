@@ -36,7 +36,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 def resolve_attacks(
     attacks: str | Attack | Iterable[str | Attack],
     norm: str | None = None,
-    eps: float | None = None,
+    eps: float | str | None = None,
     *,
     steps: int | None = None,
     restarts: int | None = None,
@@ -50,8 +50,8 @@ def resolve_attacks(
         "uniform"; one string may hold several, separated by commas. Or attacks themselves.
     norm : {"Linf", "L2"}, optional
         The norm of the ball; needed by names.
-    eps : float, optional
-        The radius; needed by names.
+    eps : float or str, optional
+        The radius, such as 8 / 255 or "8/255"; needed by names.
     steps : int, optional
         Steps of the attacks that take steps; each attack's own default if left out.
     restarts : int, optional
@@ -89,7 +89,9 @@ def resolve_attacks(
     return [_resolve(attack, norm, eps, given) for attack in wanted]
 
 
-def _resolve(attack: object, norm: str | None, eps: float | None, effort: dict[str, int]) -> Attack:
+def _resolve(
+    attack: object, norm: str | None, eps: float | str | None, effort: dict[str, int]
+) -> Attack:
     if isinstance(attack, Attack):
         return attack
     if not isinstance(attack, str):

@@ -26,7 +26,7 @@ from mixsolve.arguments import as_count
 from mixsolve.errors import MixsolveError
 from mixsolve_torch.attacks.ball import uniform_in_ball
 from mixsolve_torch.attacks.base import Attack
-from mixsolve_torch.attacks.members import Members
+from mixsolve_torch.attacks.members import LOGITS, Members
 from mixsolve_torch.attacks.objective import Objective, Score, keep_better
 from mixsolve_torch.losses import LossFunction
 from mixsolve_torch.mixture import Mixture
@@ -129,6 +129,10 @@ class SearchAttack(GradientAttack):
         """Return the loss whose expectation is ascended, or that at least breaks ties."""
         return "cross-entropy"
 
+    def followed(self) -> str:
+        """Return the name of what gradients are taken of."""
+        return LOGITS
+
     def visits(self) -> int:
         """Return how many points `visit` yields."""
         return self.steps + 1
@@ -174,7 +178,7 @@ class SearchAttack(GradientAttack):
         ]
         for visited in zip(*together, strict=True):
             yield from torch.cat([point for point, _ in visited]).split(len(x))
-        objective.members.check()
+        objective.members.check(self.followed())
 
     def starts(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return the starts (restarts B, C, H, W) of a batch, one restart after another."""
@@ -226,7 +230,7 @@ class SearchAttack(GradientAttack):
                 for part in passes(len(start) - rows.start, limit)
             ]
         for members in {id(o.members): o.members for o in (objective, exact)}.values():
-            members.check()
+            members.check(self.followed())
         best = torch.cat(points).split(len(x))
         judged = [torch.cat(part).split(len(x)) for part in zip(*scores, strict=True)]
         return list(best), [Score(*part) for part in zip(*judged, strict=True)]

@@ -87,7 +87,7 @@ def grow(
     *,
     held_out: Data | float = 0.3,
     norm: str | None = None,
-    eps: float | None = None,
+    eps: float | str | None = None,
     steps: int | None = None,
     restarts: int | None = None,
     loss: str | LossFunction = "zero-one",

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 import mixsolve
 from mixsolve.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
-from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.attacks.base import Attack, frozen
 from mixsolve_torch.candidates import CandidateLosses, build_losses
+from mixsolve_torch.classifiers import check_repeatable
 from mixsolve_torch.game import GameSolution, solve_game
 from mixsolve_torch.game_folder import solved_in
 from mixsolve_torch.growth.member import Lesson, train_against
@@ -37,6 +38,7 @@ from mixsolve_torch.training import checkpoint
 logger = logging.getLogger(__name__)
 
 _NOT_SETTINGS = ("progress_bar", "kept")
+_PROBED = 32  # images on which a new classifier must answer twice alike
 
 
 @dataclass
@@ -128,6 +130,9 @@ class Work:
         draws = torch.Generator().manual_seed((self.seed + number) % 2**63)
         member = self.make(number, state.members)
         training_loss = self._trained(member, state, draws)
+        with frozen(member):
+            images = self.held[0][:_PROBED].to(self.mixture.device)
+            check_repeatable(member, f"the classifier of round {number}", images)
         column = self._losses_of(member, state.losses)
         before = mixsolve.solve(state.losses.values)
         played = torch.as_tensor(before.attack.dense(), device=column.device)

@@ -21,7 +21,7 @@ Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -151,7 +151,7 @@ class Adversary:
         MixsolveError
             A classifier diverged.
         """
-        self._members.check()
+        self._members.check("the divergence" if self._trades else self._attack.followed())
 
     @contextmanager
     def _statistics(self) -> Iterator[None]:
@@ -160,11 +160,9 @@ class Adversary:
             yield
             return
         norms = [part for part in self._mixture.modules() if isinstance(part, _BatchNorm)]
-        tracked = [part.track_running_stats for part in norms]
-        try:
+        with ExitStack() as restored:
             for part in norms:
+                restored.callback(setattr, part, "track_running_stats", part.track_running_stats)
+                restored.callback(setattr, part, "training", False)
                 part.training, part.track_running_stats = True, False
             yield
-        finally:
-            for part, tracks in zip(norms, tracked, strict=True):
-                part.training, part.track_running_stats = False, tracks

@@ -234,7 +234,9 @@ class Algorithm2:
         attacked = [attack(x, y, self._own)[0] for attack in (self._adversary, *self._alone)]
         with frozen(self.mixture), torch.no_grad():
             rows = [
-                torch.stack([loss.function(model(point), y) for model in self.mixture.models], -1)
+                torch.stack(
+                    [loss.function(own, y) for own in self.mixture.member_logits(point)], -1
+                )
                 for point in (x, *attacked)
             ]
         losses = torch.stack(rows, dim=1)

@@ -11,9 +11,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from mixsolve.arguments import as_count, as_real
+from mixsolve.arguments import as_count, as_length, as_norm, as_real
 from mixsolve.errors import MixsolveError
-from mixsolve_torch.attacks.ball import read_length, read_radius
+from mixsolve_torch.attacks.ball import read_radius
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class AttackConfig:
     Parameters
     ----------
     norm : {"Linf", "L2"}
-        The norm of the ball.
+        The norm of the ball; other spellings such as "inf" or "l2" will do.
     eps : str or float
         Its radius in the unit of images in [0, 1]; a fraction such as "8/255" will do.
     steps : int
@@ -112,12 +112,16 @@ class AttackConfig:
         attacked batch. The running ones are not touched by attacks either way.
     """
 
-    norm: Literal["Linf", "L2"] = "Linf"
+    norm: str = "Linf"
     eps: str | float = "8/255"
     steps: int = 10
     step_size: str | float | None = None
     loss: Literal["cross-entropy", "margin"] = "cross-entropy"
     batch_norm: Literal["eval", "train"] = "eval"
+
+    def __post_init__(self) -> None:
+        """Write the norm in one way."""
+        object.__setattr__(self, "norm", as_norm("attack.norm", self.norm))
 
     @property
     def radius(self) -> float:
@@ -129,7 +133,7 @@ class AttackConfig:
         """The length of a step as a number."""
         if self.step_size is None:
             return 2.5 * self.radius / self.steps
-        return read_length("attack.step_size", self.step_size)
+        return as_length("attack.step_size", self.step_size)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mixsolve.errors import MixsolveError
 from mixsolve_torch import checks
-from mixsolve_torch.mixture import run_member
+from mixsolve_torch.classifiers import run_member
 
 logger = logging.getLogger(__name__)
 

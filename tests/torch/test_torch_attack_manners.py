@@ -8,7 +8,7 @@ from attack_cases import CASES, attacks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch import PGD, Mixture, UniformBall
+from mixsolve_torch import PGD, Mixture, UniformBall, checks
 from mixsolve_torch.attacks import frozen
 
 
@@ -131,6 +131,33 @@ def test_the_steps_never_wait_for_the_device(case, linear, batch):
     assert counts[0] == counts[1] > 0
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda x: x * (1 + 2**-23),
+            r"got 1\.00000012 .*1\.19e-07 above 1",
+        ),
+        (lambda x: x.double().clamp(max=1 - 1e-9) + 2e-9, r"got 1\.000000001 at .*1e-09 above 1"),
+        (lambda x: x - 2**-30, r"got -9\.3132\d*e-10 at .*9\.31e-10 below 0; .*clamp\(0, 1\)"),
+        (lambda x: x * 255, r"got 255 at index .*; scale the images and leave"),
+        (lambda x: x.flatten(1), r"got \(2, 4\); rows of numbers .*x\[:, None, None, :\]"),
+        (lambda x: x[:, 0], r"got \(2, 2, 2\); add a channel .*x\[:, None\], or a batch axis"),
+        (lambda x: x[:, :, None], r"got \(2, 1, 1, 2, 2\); volumes .*x.flatten\(2, 3\).*\(1, 2\)"),
+        (lambda x: x[:0], r"got \(0, 1, 2, 2\); there is no image in it"),
+        (lambda x: x[:0].flatten(1), r"got \(0, 4\); there is no image in it"),
+        (lambda x: x[:, :0], r"got \(2, 0, 2, 2\); its images have no pixels"),
+        (lambda x: x[0, 0, 0], r"got \(2,\); bring each sample into the form \(C, H, W\)"),
+    ],
+)
+def test_the_words_for_images_that_are_none(change, message):
+    x = torch.tensor([0.0, 1.0]).repeat(4).reshape(2, 1, 2, 2)
+    wrong = change(x)
+    with pytest.raises(MixsolveError, match=message):
+        checks.images("x", wrong)
+    assert checks.images("x", x) is x
+
+
 def test_images_that_are_none(linear, batch):
     x, y = batch
     attack, mixture = PGD("Linf", 0.1, steps=1), Mixture([linear(0)])
@@ -193,7 +220,9 @@ def test_classifiers_that_cannot_be_attacked(linear, batch):
         (lambda: PGD("L1", 0.1), MixsolveError, r"norm must be 'Linf' or 'L2'; got 'L1'"),
         (lambda: PGD("L2", -0.1), MixsolveError, r"eps must be a finite number >= 0, got -0.1"),
         (lambda: PGD("L2", math.nan), MixsolveError, r"eps must be a finite number >= 0, got nan"),
-        (lambda: PGD("L2", "8/255"), MixsolveTypeError, r"eps must be .* got '8/255' \(str\)"),
+        (lambda: PGD("L2", None), MixsolveTypeError, r"eps must be .* got None \(NoneType\)"),
+        (lambda: PGD("L2", "8/0"), MixsolveError, r"eps must be .* such as 8/255; got '8/0'"),
+        (lambda: PGD("Linf", 8), MixsolveError, r"no Linf radius exceeds 1; got 8; .* write 8/255"),
         (lambda: PGD("L2", 1, steps=0), MixsolveError, r"steps must be an integer >= 1, got 0"),
         (lambda: PGD("L2", 1, restarts=1.5), MixsolveTypeError, r"restarts must be an integer"),
         (lambda: PGD("L2", 1, step_size=-1), MixsolveError, r"step_size must be .* >= 0"),

@@ -9,7 +9,7 @@ import torch
 from attack_cases import curved, linear_classifiers
 
 from mixsolve.errors import GradientWarning, MixsolveError
-from mixsolve_torch import APGD, PGD, Mixture, Standard, expected_loss
+from mixsolve_torch import APGD, ARC, PGD, Mixture, Standard, Subset, expected_loss
 from mixsolve_torch.attacks import frozen
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.losses import cross_entropy
@@ -87,6 +87,40 @@ def test_a_vanishing_gradient_names_its_classifier():
         warnings.simplefilter("error")
         attack(Mixture([steady(), Saturated()]), x, y + 1)
         attack(Mixture([steady(), Saturated()], [1, 0]), x, y)
+
+
+@pytest.mark.parametrize(
+    ("attack", "told", "untold"),
+    [
+        (PGD("Linf", 0.05, steps=2), "follows cross-entropy, which saturates", "logits th"),
+        (
+            APGD("Linf", 0.05, steps=2, loss="margin"),
+            "follows margin, which saturates",
+            "logits th",
+        ),
+        (
+            APGD("Linf", 0.05, steps=2, loss="dlr"),
+            "follows dlr, which does not.*logits the",
+            "'dlr'",
+        ),
+        (ARC("Linf", 0.05, steps=2), "follows differences of logits, which does not sat", "'dlr'"),
+        (Subset("Linf", 0.05, steps=2), "follows differences of logits, which does", "'dlr'"),
+    ],
+    ids=["pgd", "apgd margin", "apgd dlr", "arc", "subset"],
+)
+def test_the_way_out_is_not_what_was_tried(attack, told, untold):
+    class Flat(torch.nn.Module):
+        """Three logits that hang on the image by a factor of zero, the first the largest."""
+
+        def forward(self, x):
+            return 0 * x.flatten(1).sum(dim=1, keepdim=True) + torch.tensor([[2.0, 1.0, 0.0]])
+
+    x, y = pixels([0.9, 0.8, 0.7, 0.1]), torch.zeros(4, dtype=torch.int64)
+    with pytest.warns(GradientWarning, match="gradient of exactly zero on 100.0%") as caught:
+        attack(Mixture([Flat()]), x, y)
+    message = str(caught[0].message)
+    assert re.search(told, message)
+    assert untold not in message
 
 
 def test_few_vanishing_gradients_are_no_sign():
@@ -181,7 +215,7 @@ def test_classifiers_are_compiled_where_that_is_asked_for(batch, linear, monkeyp
 
     def record(model):
         compiled.append(model)
-        return lambda x: model(x)
+        return torch.nn.Sequential(model)
 
     monkeypatch.setattr(torch, "compile", record)
     mixture = Mixture([linear(0), linear(1), linear(2)], [0.5, 0.5, 0.0])

@@ -180,6 +180,8 @@ def test_more_restarts_are_never_worse(norm, batch):
 @given(ball=balls())
 def test_attacks_stay_inside(case, ball):
     center, norm, eps, seed = ball
+    if norm == "Linf":
+        eps = min(eps, 1.0)  # the box has no larger radius
     draws = torch.Generator().manual_seed(seed)
     mixture = Mixture(linear_classifiers(2, center[0].numel(), generator=draws))
     y = torch.zeros(len(center), dtype=torch.int64)
