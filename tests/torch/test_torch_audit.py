@@ -94,6 +94,13 @@ def test_the_command_prints_table_and_verdict(models, tmp_path, capsys):
     assert "attacked optimal mixture" in printed.err
 
 
+def test_norms_may_be_spelled_otherwise(models, tmp_path):
+    arguments = command(models[:1], tmp_path, "--attacks", "uniform", "--norm", "l_2", eps="1 / 2")
+    assert main(arguments) == 0
+    content = json.loads((tmp_path / "audit.json").read_text())
+    assert (content["norm"], content["eps"]) == ("L2", 0.5)
+
+
 def test_an_interrupted_audit_goes_on(models, tmp_path, monkeypatch):
     def stop(*arguments, **keywords):
         raise KeyboardInterrupt
@@ -270,6 +277,8 @@ def test_models_of_one_name_are_told_apart():
     ("more", "message"),
     [
         (["--eps", "8"], "in units of bytes write 8/255"),
+        (["--eps", "8", "--norm", "inf"], "in units of bytes write 8/255"),
+        (["--norm", "L1"], "--norm must be 'Linf' or 'L2'; got 'L1'"),
         (["--models", "none.pt"], "the model none.pt does not exist"),
         (["--data", "mnist"], "data must be 'digits', 'cifar10', 'cifar100' or a .npz file"),
         (["--data", "cifar10"], "data_dir (--data-dir) must name the directory"),
