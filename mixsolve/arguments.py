@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
+from typing import Any
 
 import numpy as np
 
@@ -44,31 +45,66 @@ def as_count(name: str, value: object, minimum: int = 1) -> int:
     return count
 
 
-def as_flag(name: str, value: object) -> bool:
-    """Return `value` as a bool, or raise naming the argument.
+def check_flags(**given: object) -> None:
+    """Refuse options that say yes or no by anything but True or False, also NumPy's.
+
+    A word such as "no" counts as true in Python.
+
+    Parameters
+    ----------
+    **given
+        What the caller gave, by the argument's name.
+
+    Raises
+    ------
+    MixsolveTypeError
+        If a value is neither.
+    """
+    for name, value in given.items():
+        if not isinstance(value, bool | np.bool_):
+            raise MixsolveTypeError(
+                f"{name} must be True or False, got {value!r} ({type(value).__name__})"
+            )
+
+
+def as_array(name: str, given: Any, axes: str, ndim: int) -> np.ndarray:
+    """Return finite real numbers of so many axes, none of them empty, in the type that they have.
 
     Parameters
     ----------
     name : str
         The argument's name, for the message.
-    value : object
-        What the caller gave: True or False, also NumPy's. Nothing else, since a word such as
-        "no" counts as true in Python.
-
-    Returns
-    -------
-    bool
+    given : array_like
+        What the caller gave.
+    axes : str
+        What its axes stand for, for the message: "(n_candidates, n_classifiers)".
+    ndim : int
+        How many there are.
 
     Raises
     ------
     MixsolveTypeError
-        If `value` is neither.
+        If they are no real numbers, or a masked array.
+    MixsolveError
+        If the shape is another, or a number is not finite.
     """
-    if not isinstance(value, bool | np.bool_):
-        raise MixsolveTypeError(
-            f"{name} must be True or False, got {value!r} ({type(value).__name__})"
+    if isinstance(given, np.ma.MaskedArray):
+        raise MixsolveTypeError(f"{name} is a masked array, whose mask would be lost; fill it")
+    try:
+        array = np.asarray(given)
+    except ValueError as error:  # rows of unequal length
+        raise MixsolveError(f"{name} must have the shape {axes}: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise MixsolveTypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.ndim != ndim or 0 in array.shape:
+        raise MixsolveError(
+            f"{name} must have the shape {axes} with no empty axis, got {array.shape}"
         )
-    return bool(value)
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise MixsolveError(f"{name} must be finite, got {array[index]} at index {index}")
+    return array
 
 
 def as_real(

@@ -362,6 +362,8 @@ def smoothing_bound(
 
 def _per_sample(name: str, value: ArrayLike | None) -> NDArray[np.float64]:
     """Finite numbers, one or one a sample, as a one-dimensional float64 array."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise MixsolveTypeError(f"{name} is a masked array, whose mask would be lost; fill it")
     try:
         array = np.asarray(value)
     except ValueError as error:

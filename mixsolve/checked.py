@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixsolve import validation
-from mixsolve.arguments import as_count, as_flag, as_real
+from mixsolve.arguments import as_count, as_real, check_flags
 from mixsolve.compilation import preparations, seconds_of_work
 from mixsolve.engines import Engine, open_losses
 from mixsolve.feasible import FeasibleSet, check_constraints, feasible_set
@@ -37,8 +37,9 @@ class Options:
             self.time_limit = as_real("time_limit", time_limit, above=0.0)
         validation.check_callable(callback, "callback", "a function of the state, or None")
         self.callback = callback
-        self.verbose = as_flag("verbose", verbose)
-        self.presolve = as_flag("presolve", presolve)
+        check_flags(verbose=verbose, presolve=presolve)
+        self.verbose = bool(verbose)
+        self.presolve = bool(presolve)
 
 
 class Game:

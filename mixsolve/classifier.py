@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixsolve import member_losses
-from mixsolve.arguments import as_count, as_flag, as_real
+from mixsolve.arguments import as_count, as_real, check_flags
 from mixsolve.array_arguments import check_sample_weight
 from mixsolve.errors import MissingDependencyError, MixsolveError, MixsolveTypeError
 from mixsolve.labels import matched
@@ -417,7 +417,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         if self.validation_fraction is not None:
             as_real("validation_fraction", self.validation_fraction, above=0, below=1)
         as_count("batch_size", self.batch_size)
-        as_flag("prefit", self.prefit)
+        check_flags(prefit=self.prefit)
         pool = with_names(self.estimators)
         self._validate_names([name for name, _ in pool])
         return without_dropped(pool)

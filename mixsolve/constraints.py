@@ -16,7 +16,6 @@ import numpy as np
 from mixsolve.arguments import as_count, as_real
 from mixsolve.array_arguments import check_sample_weight, numbers
 from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve.interop import to_numpy
 from mixsolve.labels import GameLabels, Names, labelled, matched, moves, read_losses
 
 __all__ = [
@@ -183,7 +182,12 @@ class LinearConstraints:
         weights : array_like of shape (L,)
             Any weights.
         """
-        lam = to_numpy(weights, "weights")
+        lam = numbers(weights, "weights")
+        if lam.shape != (self.n_classifiers,):
+            raise MixsolveError(
+                f"weights must hold one number per classifier, {self.n_classifiers} in all; got "
+                f"shape {lam.shape}"
+            )
         above = (self.A_ub @ lam - self.b_ub).max(initial=0.0)
         return float(max(above, np.abs(self.A_eq @ lam - self.b_eq).max(initial=0.0)))
 

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mixsolve.arguments import as_count, as_length
+from mixsolve.arguments import as_array, as_count, as_length, check_flags
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 
 __all__ = [
@@ -201,6 +201,7 @@ def paper2d(
     n_candidates = as_count("n_candidates", n_candidates)
     n_classifiers = as_count("n_classifiers", n_classifiers)
     eps = as_length("eps", eps)
+    check_flags(include_point=include_point)
     if loss not in ("zero-one", "logistic"):
         raise MixsolveError(f"loss must be 'zero-one' or 'logistic', got {loss!r}")
     for_points, for_classifiers, for_candidates = _generator(seed).spawn(3)
@@ -285,7 +286,10 @@ def gamma_game(
     n_samples = as_count("n_samples", n_samples)
     n_candidates = as_count("n_candidates", n_candidates)
     n_classifiers = as_count("n_classifiers", n_classifiers)
-    dtype = np.dtype(dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError:
+        raise MixsolveTypeError(f"dtype must be a floating point type, got {dtype!r}") from None
     if dtype.kind != "f":
         raise MixsolveTypeError(f"dtype must be a floating point type, got {dtype}")
     rng = _generator(seed)
@@ -319,21 +323,15 @@ def matrix_game(matrix: ArrayLike) -> Game:
     Raises
     ------
     MixsolveError
-        If `matrix` is not a real two-dimensional array with at least one row and one column.
+        If `matrix` is not a two-dimensional array of finite real numbers with at least one row and
+        one column.
 
     Examples
     --------
     >>> matrix_game([[3, 1], [0, 2]])
     Game('matrix', losses=(1, 2, 2) int64)
     """
-    array = np.asarray(matrix)
-    if array.dtype.kind not in "biuf":
-        raise MixsolveTypeError(f"matrix must hold real numbers, got dtype {array.dtype}")
-    if array.ndim != 2 or 0 in array.shape:
-        raise MixsolveError(
-            "matrix must have the shape (n_candidates, n_classifiers) with no empty axis, "
-            f"got {array.shape}"
-        )
+    array = as_array("matrix", matrix, "(n_candidates, n_classifiers)", 2)
     return Game(name="matrix", losses=array[None])
 
 

@@ -4,8 +4,9 @@ A framework's arrays can only come from a caller who has imported it, so it is l
 `sys.modules`; what no known framework claims goes through DLPack, then ``numpy.asarray``.
 """
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MappingView
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,6 +163,9 @@ def array_source(array: Any, name: str = "losses") -> ArraySource:
         If it cannot be read as a numeric array, or NumPy would drop a mask.
     """
     refuse_mask(array, name)
+    inner = getattr(type(array), "__mixsolve_losses__", None)
+    if inner is not None:  # an object that says which array of it is the tensor
+        return array_source(array.__mixsolve_losses__, name)
     if isinstance(array, np.ndarray):
         # Written out: slices of a memory map would stay memory maps, and be slow to make.
         mapped = MappedFile.of(array) is not None
@@ -189,19 +193,41 @@ def _through_protocol(array: Any, name: str) -> np.ndarray:
                     f"{name}: a {type(array).__name__} could not be read through DLPack "
                     f"({error}); move it to host memory first"
                 ) from error
-    if isinstance(array, (str, bytes, dict, set)) or array is None:
-        raise MixsolveTypeError(
-            f"{name} must be an array of numbers, got {type(array).__name__}; convert it to one"
-        )
     if isinstance(array, (list, tuple)):
         array, _ = read_losses(array, name=name)
+    else:
+        _refuse_others(array, name)
     try:
-        return np.asarray(array)
+        values = np.asarray(array)
     except (ValueError, TypeError) as error:
         raise MixsolveError(
             f"{name} cannot be read as an array: {error}; give every sample a rectangular "
             "(candidates, classifiers) table"
         ) from error
+    if values.dtype == object and not values.ndim:
+        raise MixsolveTypeError(
+            f"{name} must be an array of numbers, got {type(array).__name__}; convert it to one"
+        )
+    return values
+
+
+def _refuse_others(array: Any, name: str) -> None:
+    """Say how to make an array of what is none, of which NumPy would make an object."""
+    mend = None
+    if isinstance(array, (str, bytes, os.PathLike)):
+        mend = "read the file first, with numpy.load(path, mmap_mode='r') say"
+    elif hasattr(array, "toarray") or hasattr(array, "todense"):
+        mend = "it is sparse: pass its dense form, .toarray() or .todense()"
+    elif isinstance(array, Iterator):
+        mend = "it can be gone through only once: pass list(...) of it"
+    elif isinstance(array, (dict, set, frozenset, MappingView)) or array is None:
+        mend = "convert it to one"
+    elif hasattr(array, "losses") and not hasattr(array, "__array__"):
+        mend = "pass its .losses"
+    if mend is not None:
+        raise MixsolveTypeError(
+            f"{name} must be an array of numbers, got {type(array).__name__}; {mend}"
+        )
 
 
 def _restore_like(array: Any) -> Callable[[np.ndarray], Any]:

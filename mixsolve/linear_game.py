@@ -23,8 +23,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mixsolve.arguments import as_length, as_real
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.arguments import as_array, as_length, as_real
+from mixsolve.errors import MixsolveError
 from mixsolve.games import Game, Seed, paper2d
 
 __all__ = ["linear_game", "paper2d_exact"]
@@ -216,18 +216,7 @@ def _check(
 
 
 def _numbers(name: str, given: ArrayLike, axes: str, ndim: int) -> NDArray[np.float64]:
-    array = np.asarray(given)
-    if array.dtype.kind not in "biuf":
-        raise MixsolveTypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    if array.ndim != ndim or 0 in array.shape:
-        raise MixsolveError(
-            f"{name} must have the shape {axes} with no empty axis, got {array.shape}"
-        )
-    finite = np.isfinite(array)
-    if not finite.all():
-        index = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise MixsolveError(f"{name} must be finite, got {array[index]} at index {index}")
-    return array.astype(np.float64)
+    return as_array(name, given, axes, ndim).astype(np.float64)
 
 
 def _boundary_sets(movable: NDArray[np.intp], d: int) -> list[NDArray[np.intp]]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixsolve.errors import MixsolveError
+from mixsolve.arguments import as_count
+from mixsolve.errors import MixsolveError, MixsolveTypeError
 
 if TYPE_CHECKING:
     from mixsolve.constraints import LinearConstraints
@@ -85,6 +86,8 @@ class Attack:
     def __getitem__(self, sample: int) -> tuple[np.ndarray, np.ndarray]:
         """Candidate indices and probabilities of one sample."""
         n_samples = len(self)
+        if isinstance(sample, bool | np.bool_):
+            raise MixsolveTypeError(f"a sample must be an integer, got {sample!r} (bool)")
         if not -n_samples <= sample < n_samples:
             raise IndexError(f"sample {sample} is out of range for {n_samples} samples")
         entries = slice(*self.indptr[sample % n_samples :][:2])
@@ -127,6 +130,8 @@ class Attack:
         ndarray of int64, shape (N,)
             Indices into the candidate axis of the tensor that was given.
         """
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            rng = as_count("rng", rng, minimum=0)
         draws = np.random.default_rng(rng).random(len(self))
         cumulative = np.cumsum(self.probabilities)
         before = np.concatenate([[0.0], cumulative])[self.indptr]

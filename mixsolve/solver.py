@@ -54,7 +54,8 @@ def solve(
         layout or type is not one that the kernels read. A larger CUDA tensor is solved on its
         device. Axes, samples, candidates and classifiers that pandas, polars, xarray or a file
         names are found by name, here and in the other arguments; where names contradict each other
-        they are refused (see `mixsolve.labels`). Also `Losses`, which bring an engine of their own:
+        they are refused (see `mixsolve.labels`). Also what
+        ``mixsolve_torch.build_losses`` returns, and `Losses`, which bring an engine of their own:
         ``mixsolve_torch.TorchLosses(tensor)``.
     alpha : float or array_like of shape (N,), default 0
         Entropic regularisation, in the unit of the losses: 0 for the exact problem, or positive.

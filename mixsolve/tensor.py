@@ -403,7 +403,7 @@ def as_loss_tensor(losses: Any) -> tuple[LossTensor, ArraySource]:
     """
     if isinstance(losses, (list, tuple)) and losses and _is_table(losses[0]):
         return _from_list(losses)
-    if np.isscalar(losses):
+    if np.isscalar(losses) and not isinstance(losses, (str, bytes)):
         raise MixsolveTypeError(
             f"losses must be an array of numbers, got {type(losses).__name__}; pass one of shape "
             "(samples, candidates, classifiers)"

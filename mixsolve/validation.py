@@ -48,7 +48,7 @@ def check_alpha(alpha: Any, n_samples: int) -> np.ndarray | None:
             f"alpha must be a number >= 0 or one per sample, got {alpha!r}; use 0 for the exact "
             "problem"
         )
-    values = numbers(alpha if np.ndim(alpha) else [alpha], "alpha", booleans=False)
+    values = numbers([alpha] if np.isscalar(alpha) else alpha, "alpha", booleans=False)
     if np.ndim(alpha) > 1 or values.size not in ({n_samples} if np.ndim(alpha) else {1}):
         raise MixsolveError(
             f"alpha must be a number or hold one per sample, {n_samples} in all; got shape "

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_count
+from mixsolve.arguments import as_count, check_flags
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.base import (
     Attack,
@@ -73,6 +73,11 @@ class CandidateLosses:
     candidate_names: tuple[str, ...]
     loss: str
     inputs: Tensor | None = None
+
+    @property
+    def __mixsolve_losses__(self) -> Tensor:
+        """What `mixsolve.solve` takes in place of the whole."""
+        return self.values
 
     def adversarial_risk(self, weights: Any) -> float:
         """Return the risk of given weights when each image meets its worst candidate.
@@ -199,6 +204,7 @@ def build_losses(
     if keep not in ("final", "trajectory"):
         raise MixsolveError(f"keep must be 'final' or 'trajectory'; got {keep!r}")
     names = candidate_names(chosen, len(mixture), keep)
+    check_flags(overwrite=overwrite, keep_inputs=keep_inputs, progress=progress)
     batch_size = as_count("batch_size", batch_size)
     total, samples, loader = in_batches(data, batch_size)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))

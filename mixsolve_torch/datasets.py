@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_count
+from mixsolve.arguments import as_count, check_flags
 from mixsolve.errors import MissingDependencyError, MixsolveError
 from mixsolve_torch import image_files
 from mixsolve_torch.data import digits
@@ -116,6 +116,7 @@ def load_data(
     >>> data.images.shape, data.classes
     (torch.Size([100, 1, 8, 8]), 10)
     """
+    check_flags(download=download)
     if split is not None and split not in SPLITS:
         raise MixsolveError(f"split must be 'test' or 'train'; got {split!r}")
     if limit is not None:

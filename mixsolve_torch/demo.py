@@ -20,7 +20,7 @@ from rich.console import Console
 
 import mixsolve
 from mixsolve import plotting
-from mixsolve.arguments import as_count
+from mixsolve.arguments import as_count, check_flags
 from mixsolve.files import check_folder
 from mixsolve_torch.candidates import build_losses
 from mixsolve_torch.data import Split, digits
@@ -129,6 +129,7 @@ def demo(
         A negative seed, settings out of their range, or files in the way.
     """
     out = Path(out)
+    check_flags(replace=replace, progress=progress)
     seed = as_count("seed", seed, 0)
     count = as_count("images", settings.images)
     check_folder(out, FILES, replace, "--replace")

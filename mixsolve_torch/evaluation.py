@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 import mixsolve
-from mixsolve.arguments import as_count, as_real
+from mixsolve.arguments import as_count, as_real, check_flags
 from mixsolve.errors import MixsolveError
 from mixsolve_torch.attacks.base import Attack, check_mixture, frozen
 from mixsolve_torch.attacks.registry import resolve_attacks
@@ -138,6 +138,7 @@ def evaluate(
     check_mixture(mixture)
     classifiers = check_names(names, len(mixture))
     chosen = _resolve(attacks, norm, eps, steps, restarts)
+    check_flags(held_out=held_out, spare=spare, progress=progress)
     batch_size = as_count("batch_size", batch_size)
     rounds, resamples = as_count("rounds", rounds), as_count("resamples", resamples)
     tol = as_real("tol", tol, at_least=0)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixsolve.arguments import as_count
+from mixsolve.arguments import as_count, check_flags
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.files import check_output, written_aside
 from mixsolve_torch.attacks.base import frozen
@@ -43,6 +43,7 @@ def export(
     replace: bool = False,
 ) -> None:
     """Write a mixture as one TorchScript file; see `Mixture.export`."""
+    check_flags(replace=replace)
     path = Path(path)
     if draw not in _DRAWS:
         raise MixsolveError(f"draw must be one of {', '.join(map(repr, _DRAWS))}; got {draw!r}")

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_count, as_real
+from mixsolve.arguments import as_count, as_real, check_flags
 from mixsolve.errors import ConvergenceWarning, MixsolveTypeError
 from mixsolve.solution import Solution
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
@@ -168,6 +168,7 @@ def solve_game(
     (True, True)
     """
     check_mixture(mixture)
+    check_flags(keep_inputs=keep_inputs, progress=progress)
     tol = as_real("tol", tol, at_least=0)
     max_rounds = as_count("max_rounds", max_rounds)
     confirmations = as_count("confirmations", confirmations)

@@ -100,3 +100,31 @@ def test_markdown_has_a_line_for_each_solver():
     assert len(lines) == 4
     assert "5.0e-04" in lines[2]
     assert "failed: x" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        (GAME.astype(str), "dtype <U32"),
+        (GAME.astype("M8[s]"), "dtype datetime64"),
+        (GAME.astype("m8[s]"), "dtype timedelta64"),
+        (GAME + 1j, "dtype complex128"),
+        (np.zeros((4, 3, 2), [("a", "f8")]), "dtype"),
+        (np.where(GAME.max() == GAME, np.nan, GAME), "got nan first at index"),
+        (np.where(GAME.max() == GAME, -np.inf, GAME), "got -inf first at index"),
+        (np.where(GAME > 1.0, 1.7e308, -1.7e308), "overflows"),
+        (GAME[0], "three axes"),
+        (GAME[:0], "no samples"),
+    ],
+)
+def test_losses_that_are_none_are_refused_before_the_work(capsys, tmp_path, losses, words):
+    np.save(tmp_path / "losses.npy", losses)
+    assert main(["bench", str(tmp_path / "losses.npy")]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_is_left_out_is_said(capsys, tmp_path):
+    weight = np.arange(1.0, 1.0 + len(GAME))
+    np.savez(tmp_path / "game.npz", losses=GAME, sample_weight=weight)
+    assert main(["bench", str(tmp_path / "game.npz"), "--methods", "lp", "--tol", "1e-6"]) == 0
+    assert "not used: sample_weight" in " ".join(capsys.readouterr().err.split())

@@ -259,6 +259,26 @@ class TestWrongInput:
         err = refused(capsys, "solve", path)
         assert f"broken{suffix} is not a readable .npy or .npz file" in err
 
+    @pytest.mark.parametrize("command", ["solve", "bench"])
+    @pytest.mark.parametrize(
+        "shape", ["(-4, 3, -2)", "(-1, 3, 2)", "(True, 3, 2)", f"(0, {10**20}, 2)", f"({10**12},)"]
+    )
+    def test_a_header_of_no_shape(self, capsys, tmp_path, shape, command):
+        path = tmp_path / "x.npy"
+        np.save(path, np.zeros((4, 3, 2)))
+        content = path.read_bytes().replace(b"(4, 3, 2)", shape.encode(), 1)
+        length = content.index(b"\n") + 1 - 10
+        path.write_bytes(content[:8] + length.to_bytes(2, "little") + content[10:])
+        err = refused(capsys, command, path)
+        assert "x.npy is not a readable .npy or .npz file of numbers" in err
+        assert shape in err
+
+    @pytest.mark.parametrize("command", ["solve", "bench"])
+    def test_a_pipe_is_not_waited_for(self, capsys, tmp_path, command):
+        os.mkfifo(tmp_path / "pipe.npy")
+        err = refused(capsys, command, tmp_path / "pipe.npy")
+        assert "pipe.npy is a device, a pipe or a socket" in err
+
     @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
     def test_a_damaged_archive(self, capsys, tmp_path, save):
         path = tmp_path / "losses.npz"

@@ -1,14 +1,16 @@
 """Every wrong input is refused with the argument's name, what came, and where."""
 
 import datetime
+import pathlib
 import re
 
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 import mixsolve
-from mixsolve import MixsolveError, MixsolveTypeError
+from mixsolve import MixsolveError, MixsolveTypeError, games
 from mixsolve.errors import ConvergenceWarning, MissingDependencyError
 
 N, m, L = 4, 3, 2
@@ -126,6 +128,51 @@ def test_losses_of_a_wrong_type(losses, words):
     assert isinstance(caught.value, TypeError)
     for word in ["losses", *words]:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        (csr_array(GOOD[0]), ["csr_array", "sparse", ".toarray()"]),
+        ([csr_array(table) for table in GOOD], ["losses[0]", "sparse"]),
+        ((table for table in GOOD), ["generator", "list(...)"]),
+        (map(list, GOOD), ["map", "list(...)"]),
+        (pathlib.Path("losses.npy"), ["numpy.load"]),
+        ("losses.npy", ["numpy.load"]),
+        (dict(enumerate(GOOD)).values(), ["dict_values"]),
+        (games.line_game(), ["Game", "pass its .losses"]),
+        (torch.nn.Linear(2, 2), ["Linear"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_array_is_said_with_its_mend(losses, words):
+    for solve in (mixsolve.solve, mixsolve.solve_batch):
+        if isinstance(losses, list) and solve is mixsolve.solve_batch:
+            continue
+        with pytest.raises(MixsolveTypeError) as caught:
+            solve(losses)
+        assert "unequal length" not in str(caught.value)
+        for word in ["losses", *words]:
+            assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["sample_weight", "candidate_mask", "alpha"])
+def test_the_same_for_other_arguments(name):
+    for value in ((1.0 for _ in range(N)), csr_array(np.ones((N, m))), pathlib.Path("w.npy")):
+        with pytest.raises(MixsolveTypeError, match=name) as caught:
+            mixsolve.solve(GOOD, **{name: value})
+        assert "unequal length" not in str(caught.value)
+
+
+def test_what_the_plugin_builds_is_taken():
+    from mixsolve_torch import CandidateLosses
+
+    values, labels = torch.tensor(GOOD), torch.zeros(N, dtype=torch.int64)
+    built = CandidateLosses(values, labels, ("clean",) * m, "zero-one")
+    found, expected = mixsolve.solve(built), mixsolve.solve(values)
+    assert torch.equal(found.weights, expected.weights)
+    batch = mixsolve.solve_batch([built, built])
+    assert torch.equal(batch.weights[0], mixsolve.solve_batch(values[None]).weights[0])
 
 
 @pytest.mark.parametrize(
@@ -305,6 +352,69 @@ def test_max_iter():
     refused(MixsolveError, "max_iter", "0", max_iter=0)
     refused(MixsolveError, "max_iter", "-3", max_iter=-3)
     refused(MixsolveTypeError, "max_iter", "2.5", max_iter=2.5)
+
+
+@pytest.mark.parametrize("name", ["presolve", "verbose"])
+@pytest.mark.parametrize("value", ["no", 0, 1, None, [], np.ones(2)], ids=repr)
+def test_what_says_yes_or_no_is_a_boolean(name, value):
+    refused(MixsolveTypeError, name, "True or False", **{name: value})
+    with pytest.raises(MixsolveTypeError, match=name):
+        mixsolve.solve_path(GOOD, [0.1], **{name: value})
+    with pytest.raises(MixsolveTypeError, match=name):
+        mixsolve.solve_cardinality_path(GOOD, **{name: value})
+
+
+def test_booleans_of_numpy_say_yes_or_no_too():
+    expected = mixsolve.solve(GOOD, presolve=False)
+    assert mixsolve.solve(GOOD, presolve=np.bool_(False)).value == expected.value
+
+
+def test_other_options_that_say_yes_or_no():
+    from mixsolve_torch import PGD, game_value, load_data
+
+    with pytest.raises(MixsolveTypeError, match="keep_attack"):
+        mixsolve.solve_batch(GOOD[None], keep_attack="no")
+    with pytest.raises(MixsolveTypeError, match="include_point"):
+        games.paper2d(5, 5, 2, include_point="no")
+    with pytest.raises(MixsolveTypeError, match="random_start"):
+        PGD("Linf", 0.1, random_start="no")
+    with pytest.raises(MixsolveTypeError, match="keep_restarts"):
+        PGD("Linf", 0.1, keep_restarts="no")
+    with pytest.raises(MixsolveTypeError, match="return_solution"):
+        game_value(torch.tensor(GOOD), return_solution="no")
+    with pytest.raises(MixsolveTypeError, match="download"):
+        load_data("digits", download="no")
+
+
+@pytest.mark.parametrize("value", [True, False, np.True_, [True] * N, [0.1, True, 0.1, 0.1]])
+def test_booleans_are_no_alpha(value):
+    refused(MixsolveTypeError, "alpha", "booleans", alpha=value)
+    with pytest.raises(MixsolveTypeError, match="alpha"):
+        mixsolve.solve_batch(GOOD[None], value)
+
+
+def test_booleans_are_no_quantities():
+    refused(MixsolveTypeError, "warm_start", warm_start=[True, False])
+    prior = np.ones((N, m), bool)
+    refused(MixsolveTypeError, "candidate_prior", alpha=0.1, candidate_prior=prior)
+    with pytest.raises(MixsolveTypeError, match="candidate_prior"):
+        mixsolve.solve_batch(GOOD[None], 0.1, candidate_prior=prior)
+    with pytest.raises(MixsolveTypeError, match="alphas"):
+        mixsolve.solve_path(GOOD, [True, 0.1])
+    solution = mixsolve.solve(GOOD)
+    for call in (lambda: solution.attack[True], lambda: solution.attack.sample(True)):
+        with pytest.raises(MixsolveTypeError, match="integer"):
+            call()
+    with pytest.raises(MixsolveError, match="rng"):
+        solution.attack.sample(-1)
+    with pytest.raises(MixsolveError, match=r"weights .*3 in all.*\(2,\)"):
+        mixsolve.constraints.weight_bounds(3).violation([0.5, 0.5])
+
+
+def test_booleans_choose_samples_and_candidates():
+    chosen = np.array([True, False, True, True])
+    found = mixsolve.solve(GOOD, sample_weight=chosen)
+    assert found.value == mixsolve.solve(GOOD, sample_weight=chosen.astype(float)).value
 
 
 def test_callback_that_cannot_be_called():

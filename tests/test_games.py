@@ -201,3 +201,22 @@ def test_a_seed_fixes_the_game_and_a_generator_advances(make):
 def test_wrong_arguments_are_named(call, words):
     with pytest.raises(MixsolveError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("matrix", "words"),
+    [
+        ([[1.0, np.nan]], r"matrix must be finite, got nan at index \(0, 1\)"),
+        ([[1.0], [-np.inf]], r"matrix must be finite, got -inf at index \(1, 0\)"),
+        ([[1.0], [1.0, 2.0]], r"matrix must have the shape \(n_candidates, n_classifiers\)"),
+        (np.ma.masked_array([[1, 2]], mask=[[0, 1]]), "matrix is a masked array"),
+    ],
+)
+def test_a_matrix_of_no_game_is_refused(matrix, words):
+    with pytest.raises(MixsolveError, match=words):
+        games.matrix_game(matrix)
+
+
+def test_a_type_that_is_none():
+    with pytest.raises(MixsolveError, match="dtype must be a floating point type, got 'nonsense'"):
+        games.gamma_game(2, 2, 2, dtype="nonsense")

@@ -93,9 +93,14 @@ def _axes_of(losses: Any) -> tuple[str, ...]:
     return _GAMES if stacked else _AXES
 
 
+def _is_game(item: Any) -> bool:
+    """Whether an item of a list is an array, or an object that has one of a game."""
+    return hasattr(item, "ndim") or hasattr(type(item), "__mixsolve_losses__")
+
+
 def _sources(losses: Any) -> list[ArraySource]:
     """One source, or one a game for a list of arrays; all checked for axes and types."""
-    listed = isinstance(losses, (list, tuple)) and bool(losses) and hasattr(losses[0], "ndim")
+    listed = isinstance(losses, (list, tuple)) and bool(losses) and _is_game(losses[0])
     if not listed:
         source = array_source(losses)
         shape = tuple(source.data.shape)
@@ -108,7 +113,7 @@ def _sources(losses: Any) -> list[ArraySource]:
             )
         _check_axes("losses", shape)
         return [source]
-    sources = []
+    sources: list[ArraySource] = []
     for place, item in enumerate(losses):
         name = f"losses[{place}]"
         source = array_source(item, name)
@@ -120,10 +125,11 @@ def _sources(losses: Any) -> list[ArraySource]:
                 f"shape {shape}; a list holds one tensor per game"
             )
         _check_axes(name, shape)
-        if shape[2] != losses[0].shape[2]:
+        known = int((sources[0] if sources else source).data.shape[2])
+        if shape[2] != known:
             raise MixsolveError(
                 f"{name} has losses of {shape[2]} classifiers, but losses[0] of "
-                f"{losses[0].shape[2]}; games of one batch have equally many: solve the others in "
+                f"{known}; games of one batch have equally many: solve the others in "
                 "a batch of their own"
             )
         sources.append(source)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve.arguments import as_count, as_real
+from mixsolve.arguments import as_count, as_real, check_flags
 from mixsolve.batch.games import Batch
 from mixsolve.batch.solution import BatchSolution
 from mixsolve.compilation import preparations, seconds_of_work
@@ -111,6 +111,7 @@ def solve_batch(
     """
     began = time.perf_counter()
     tol = as_real("tol", tol, above=0.0)
+    check_flags(keep_attack=keep_attack)
     limit = None if max_iter is None else as_count("max_iter", max_iter)
     batch = Batch(losses, alpha, sample_weight, candidate_mask, candidate_prior)
     run = _Run(batch, tol, limit, keep_attack)

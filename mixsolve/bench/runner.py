@@ -155,6 +155,22 @@ def _engine(losses: np.ndarray) -> MemoryEngine:
     return MemoryEngine(tensor, uniform, np.empty(0, dtype=np.uint8), np.empty(0))
 
 
+def spread(losses: np.ndarray) -> float:
+    """M, the largest of the losses less the smallest.
+
+    Parameters
+    ----------
+    losses : ndarray, shape (N, m, L)
+        The game.
+
+    Raises
+    ------
+    MixsolveError
+        A loss is NaN or infinite, or M overflows.
+    """
+    return _engine(losses).spread
+
+
 def pass_seconds(losses: np.ndarray) -> float:
     """Seconds of one best response to uniform weights, the fastest of a few."""
     engine = _engine(losses)

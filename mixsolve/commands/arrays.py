@@ -25,7 +25,10 @@ from numpy.typing import NDArray
 from mixsolve.commands import stores
 from mixsolve.errors import MixsolveError
 
-__all__ = ["load_array", "load_arrays"]
+__all__ = ["ARRAY_OPTIONS", "choose", "load_array", "load_arrays"]
+
+# Options of `mixsolve.solve` that a file can hold, as arrays of a .npz or in files of their own.
+ARRAY_OPTIONS = ("sample_weight", "candidate_mask", "candidate_prior")
 
 # A zip member's local header: 26 bytes, then the lengths of its name and of its extra field.
 _LOCAL_HEADER = struct.Struct("<26xHH")
@@ -105,6 +108,8 @@ def load_arrays(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
             return stores.load_zarr(path, name)
         if path.is_dir():
             raise MixsolveError(f"the {name} file {path} is a directory")
+        if path.exists() and not path.is_file():  # a pipe waits for ever, a device has no end
+            raise MixsolveError(f"the {name} file {path} is a device, a pipe or a socket")
         if stores.is_hdf5(path):
             return stores.load_hdf5(path, name)
         with path.open("rb") as file:
@@ -141,6 +146,11 @@ class _Header:
             else npy_format.read_array_header_2_0
         )
         shape, fortran_order, dtype = read(stream)
+        # NumPy's reader takes negative numbers, and True, which is an int in Python.
+        if any(isinstance(length, bool) or length < 0 for length in shape):
+            raise ValueError(f"its header says the shape {shape}")
+        if max(shape, default=0) > np.iinfo(np.intp).max:
+            raise ValueError(f"its header says the shape {shape}, which no array can have")
         if dtype.hasobject:
             raise ValueError("it holds Python objects, which are not read from files")
         return cls(shape, "F" if fortran_order else "C", dtype, stream.tell())

@@ -13,9 +13,12 @@ from rich.progress import Progress
 from mixsolve import plotting
 from mixsolve.arguments import as_real
 from mixsolve.bench import report, runner
-from mixsolve.commands.arrays import load_array
+from mixsolve.commands.arrays import ARRAY_OPTIONS, choose, load_arrays
 from mixsolve.commands.report import check_target
 from mixsolve.errors import MixsolveError
+from mixsolve.interop import array_source
+from mixsolve.labels import read_losses
+from mixsolve.tensor import check_axes
 
 __all__ = ["add_arguments", "run"]
 
@@ -74,13 +77,10 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         check_target(args.plot, args.replace, "--plot", [args.losses])
         plotting.check_ending(args.plot, "--plot")
-    losses = np.asarray(load_array(args.losses, "losses"))
-    if losses.ndim != 3 or not losses.size:
-        raise MixsolveError(
-            f"{args.losses} must hold losses of shape (samples, candidates, classifiers), got "
-            f"shape {losses.shape}"
-        )
-    spread = float(losses.max()) - float(losses.min())
+    losses, beside = _read(args.losses)
+    spread = runner.spread(losses)
+    if beside:
+        Console(stderr=True).print(f"not used: {', '.join(beside)} in {args.losses}", markup=False)
     rows = []
     with tempfile.TemporaryDirectory() as folder, Progress(console=Console(stderr=True)) as bar:
         path = Path(folder) / "losses.npy"
@@ -97,6 +97,18 @@ def run(args: argparse.Namespace) -> int:
         report.plot({title: (rows, spread or 1.0)}, args.plot)
     certified = [row for row in rows if row.gap is not None and row.gap <= tol * spread]
     return 0 if certified else 1
+
+
+def _read(path: Path) -> tuple[np.ndarray, list[str]]:
+    """The losses in a file, in memory, and the options beside them that a benchmark leaves out."""
+    arrays = load_arrays(path, "losses")
+    beside = [name for name in ARRAY_OPTIONS if name in arrays]
+    if "losses" not in arrays:
+        arrays = {name: array for name, array in arrays.items() if name not in beside}
+    axes = ("samples", "candidates", "classifiers")
+    source = array_source(read_losses(choose(arrays, path, "losses"), axes)[0])
+    check_axes(source)
+    return np.asarray(source.to_numpy(source.data)), beside
 
 
 def _chosen(text: str | None, alpha: float) -> list[str]:

@@ -17,14 +17,12 @@ from rich.console import Console
 
 import mixsolve
 from mixsolve.commands import report
-from mixsolve.commands.arrays import load_array, load_arrays
+from mixsolve.commands.arrays import ARRAY_OPTIONS, load_array, load_arrays
 from mixsolve.errors import ConvergenceWarning, MixsolveError
+from mixsolve.labels import read_losses
 from mixsolve.stopping import State
 
 __all__ = ["add_arguments", "run"]
-
-# Options of `mixsolve.solve` that a file can hold, as arrays of a .npz or in files of their own.
-_ARRAY_OPTIONS = ("sample_weight", "candidate_mask", "candidate_prior")
 
 _CONSTRAINTS = ("A_ub", "b_ub", "A_eq", "b_eq")
 
@@ -119,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         For wrong input.
     """
     if args.out is not None:
-        read = [args.losses, args.constraints, *(getattr(args, name) for name in _ARRAY_OPTIONS)]
+        read = [args.losses, args.constraints, *(getattr(args, name) for name in ARRAY_OPTIONS)]
         report.check_target(args.out, args.replace, inputs=[*read, Path(args.alpha)])
     losses, options = _read_input(args)
     if args.constraints is not None:
@@ -162,13 +160,13 @@ def _read_input(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         found = ", ".join(sorted(arrays)) or "none"
         raise MixsolveError(f"{args.losses} has no array {chosen!r}, its arrays are: {found}")
     group = chosen.rpartition("/")[0]
-    beside = {name: f"{group}/{name}".lstrip("/") for name in _ARRAY_OPTIONS}
+    beside = {name: f"{group}/{name}".lstrip("/") for name in ARRAY_OPTIONS}
     options: dict[str, Any] = {
         name: arrays.pop(place)
         for name, place in beside.items()
         if place in arrays and place != chosen
     }
-    for name in _ARRAY_OPTIONS:
+    for name in ARRAY_OPTIONS:
         path = getattr(args, name)
         if path is not None:
             options[name] = load_array(path, name)
@@ -181,7 +179,7 @@ def _read_input(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
                 f"are: {found}; name one of them with --dataset"
             )
         losses = next(iter(arrays.values()))
-    return losses, options
+    return read_losses(losses, ("samples", "candidates", "classifiers"))[0], options
 
 
 def _read_constraints(path: Path) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from __future__ import annotations
 import abc
 import logging
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_count
+from mixsolve.arguments import as_count, check_flags
 from mixsolve.errors import MixsolveError
 from mixsolve_torch.attacks.ball import uniform_in_ball
 from mixsolve_torch.attacks.base import Attack
@@ -82,6 +82,9 @@ class GradientAttack(Attack):
     def __post_init__(self) -> None:
         """Check the parameters."""
         super().__post_init__()
+        for field in fields(self):
+            if field.type == "bool":
+                check_flags(**{field.name: getattr(self, field.name)})
         as_count("steps", self.steps)
         as_count("restarts", self.restarts)
         as_count("images_per_pass", self.images_per_pass)

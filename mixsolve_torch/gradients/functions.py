@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mixsolve.arguments import check_flags
 from mixsolve.errors import MixsolveError
 from mixsolve.solution import Solution
 from mixsolve_torch.gradients.derivatives import Game, OptimalValue, OptimalWeights
@@ -94,6 +95,7 @@ def game_value(
     (0.5, tensor([[[0.2500, 0.2500],
              [0.2500, 0.2500]]]))
     """
+    check_flags(return_solution=return_solution)
     game = Game(alpha, sample_weight, candidate_mask, candidate_prior, tol, max_iter, warm_start)
     losses = game.check(losses)
     value = OptimalValue.apply(losses, OptimalWeights.apply(losses, game), game).to(losses.dtype)

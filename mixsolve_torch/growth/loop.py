@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mixsolve.arguments import as_count, as_real
+from mixsolve.arguments import as_count, as_real, check_flags
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.pgd import PGD
@@ -200,6 +200,7 @@ def grow(
     (1, 1.0, 0.0)
     """
     check_mixture(mixture)
+    check_flags(progress=progress)
     rounds = as_count("rounds", rounds)
     tol = as_real("tol", tol, at_least=0)
     alpha = as_real("alpha", alpha, at_least=0)

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from mixsolve.arguments import check_flags
 from mixsolve.errors import MixsolveError
 from mixsolve_torch.evaluation import evaluate
 from mixsolve_torch.evaluation_report import Evaluation
@@ -99,6 +100,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = False) 
     >>> config = TrainConfig(optimizer=OptimizerConfig(epochs=10))
     >>> training = train(config)  # doctest: +SKIP
     """
+    check_flags(resume=resume, progress=progress)
     with Ranks(config.run.device) as ranks:
         run = _Run(config, ranks, progress)
         with run.begun(resume):
