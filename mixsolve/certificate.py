@@ -2,16 +2,15 @@
 
 import time
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from mixsolve.checked import Checked, Clock
 from mixsolve.compilation import preparations, seconds_of_work
 from mixsolve.errors import ConvergenceWarning
-from mixsolve.feasible import Infeasibility
-from mixsolve.problem import Outcome, Problem
+from mixsolve.feasible import Infeasibility, Prices
+from mixsolve.problem import Outcome
+from mixsolve.scale import in_losses_unit
 from mixsolve.solution import Attack, Solution, Status
 from mixsolve.stopping import Stop
 
@@ -37,7 +36,7 @@ def finish(
         Of the warning.
     """
     certifying = time.perf_counter()
-    solution = _certify(checked.problem, outcome, stop, checked.method, checked.game.losses.restore)
+    solution = _certify(checked, outcome, stop)
     checked.problem.engine.n_passes = 0.0
     solution.timings.update(clock.timings(certifying, time.perf_counter()))
     if not solution.success:
@@ -49,14 +48,9 @@ def finish(
     return solution
 
 
-def _certify(
-    problem: Problem,
-    outcome: Outcome,
-    stop: Stop,
-    method: str,
-    restore: Callable[[np.ndarray], Any],
-) -> Solution:
+def _certify(checked: Checked, outcome: Outcome, stop: Stop) -> Solution:
     """Recompute both players' guarantees from the raw tensor."""
+    problem, exponent = checked.problem, checked.game.exponent
     engine, weights = problem.engine, outcome.weights
     feasible = problem.feasible if outcome.feasible is None else outcome.feasible
     response = engine.best_response(weights)
@@ -72,44 +66,62 @@ def _certify(
     else:
         soft = problem.soft_response(weights)
         value = soft.value
-        proof = weights if outcome.proof is None else outcome.proof
-        if not np.array_equal(proof, weights):
-            soft = problem.soft_response(proof)
-        attack = engine.gibbs(proof, problem.alpha)
-        played = soft.gradient
-        lowest = feasible.lowest(played)
-        lower_bound = soft.lower_bound(proof, lowest)
-        risk_lower_bound = lowest  # the gradient is the classifiers' losses under the attack
         surprise = -engine.log_prior(every_sample, response.candidates)
-        smoothing = float((engine.sample_weight * problem.alpha) @ surprise)
+        assert checked.alpha is not None
+        smoothing = float((engine.sample_weight * checked.alpha) @ surprise)
+        if outcome.attack is not None:
+            attack = outcome.attack
+            played = engine.expected_losses(attack)
+            lowest = feasible.lowest(played)
+            lower_bound = lowest - problem.divergence(attack)
+        else:
+            proof = weights if outcome.proof is None else outcome.proof
+            if not np.array_equal(proof, weights):
+                soft = problem.soft_response(proof)
+            attack = engine.gibbs(proof, problem.alpha)
+            played = soft.gradient  # the classifiers' losses under the attack
+            lowest = feasible.lowest(played)
+            lower_bound = soft.lower_bound(proof, lowest)
+        risk_lower_bound = lowest
     if outcome.lower_bound is not None:
         # The exact risk is no less than the entropic one.
         lower_bound = risk_lower_bound = min(outcome.lower_bound, value)
-    gap = max(value - lower_bound, 0.0)
-    status = _status(gap, stop, outcome.failed)
+    gap = value - lower_bound
+    figures = value, response.value, lower_bound, risk_lower_bound, gap
+    finite = bool(np.isfinite([*figures, *weights]).all())
+    status = _status(gap, finite, stop)
+    # Rounding may put the bound a little above the value; anything else is no rounding.
+    gap = max(gap, 0.0) if finite and gap >= -stop.tolerance else gap
+
+    def real(value: float) -> float:
+        return in_losses_unit(value, exponent)
+
+    prices = feasible.prices(played)
+    if prices is not None and exponent:
+        prices = Prices(*(np.ldexp(side, exponent) for side in (prices.upper, prices.equal)))
     return Solution(
-        weights=restore(weights),
-        value=value,
-        risk=response.value,
-        lower_bound=lower_bound,
-        gap=gap,
+        weights=checked.game.losses.restore(weights),
+        value=real(value),
+        risk=real(response.value),
+        lower_bound=real(lower_bound),
+        gap=real(gap),
         attack=attack,
         status=status,
-        message=_message(status, gap, stop, outcome.message),
+        message=_message(status, real(gap), real(stop.tolerance), stop, outcome.message),
         nit=stop.nit,
         n_passes=engine.n_passes,
         history=tuple(stop.history),
-        method=method,
-        alpha=_as_given(problem.alpha),
+        method=checked.method,
+        alpha=_as_given(checked.alpha),
         timings=dict(outcome.timings or {}),
-        smoothing_bound=smoothing,
-        risk_lower_bound=risk_lower_bound,
-        spread=engine.spread,
-        tolerance=stop.tolerance,
+        smoothing_bound=min(smoothing, real(engine.spread)),
+        risk_lower_bound=real(risk_lower_bound),
+        spread=real(engine.spread),
+        tolerance=real(stop.tolerance),
         sample_weight=engine.sample_weight,
-        prices=feasible.prices(played),
+        prices=prices,
         constraints=problem.feasible.linear,
-        attacked_losses=played,
+        attacked_losses=np.ldexp(played, exponent) if exponent else played,
     )
 
 
@@ -153,15 +165,16 @@ def infeasible(checked: Checked, infeasibility: Infeasibility, stacklevel: int) 
     )
 
 
-def _status(gap: float, stop: Stop, failed: bool) -> Status:
-    if gap <= stop.tolerance and not failed:  # never true of a NaN
-        return Status.OPTIMAL
-    if stop.status in (None, Status.OPTIMAL) or failed:
+def _status(gap: float, finite: bool, stop: Stop) -> Status:
+    """OPTIMAL by the certificate alone; a bound well above the value is none."""
+    if not finite or gap < -stop.tolerance:
         return Status.FAILED
-    return stop.status
+    if gap <= stop.tolerance:
+        return Status.OPTIMAL
+    return Status.FAILED if stop.status in (None, Status.OPTIMAL) else stop.status
 
 
-def _message(status: Status, gap: float, stop: Stop, words: str) -> str:
+def _message(status: Status, gap: float, tolerance: float, stop: Stop, words: str) -> str:
     reason = {
         Status.OPTIMAL: "the certified gap is within the tolerance",
         Status.MAX_ITER: f"the limit of {stop.nit} iterations was reached",
@@ -170,7 +183,7 @@ def _message(status: Status, gap: float, stop: Stop, words: str) -> str:
         Status.FAILED: "the method could not close the gap",
     }[status]
     tail = f"; {words}" if words else ""
-    return f"{reason} (gap {gap:.3g}, tolerance {stop.tolerance:.3g}){tail}"
+    return f"{reason} (gap {gap:.3g}, tolerance {tolerance:.3g}){tail}"
 
 
 def _besides(stop: Stop) -> str:

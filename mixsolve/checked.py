@@ -12,9 +12,11 @@ from mixsolve import validation
 from mixsolve.arguments import as_count, as_real, check_flags
 from mixsolve.compilation import preparations, seconds_of_work
 from mixsolve.engines import Engine, open_losses
+from mixsolve.errors import MixsolveError
 from mixsolve.feasible import FeasibleSet, check_constraints, feasible_set
 from mixsolve.methods import Method
 from mixsolve.problem import Problem
+from mixsolve.scale import unit_exponent, within_reach
 from mixsolve.stopping import ROUNDING, State, Stop
 
 
@@ -60,6 +62,7 @@ class Game:
             self.labels.aligned(prior, table, "candidate_prior"),
         )
         self._engine: Engine | None = None
+        self.exponent = 0  # of the engine's unit, a power of 2
 
     def feasible(self, method: str) -> FeasibleSet:
         """Weights that the mixture may have; for "cvxpy", as cvxpy sees them."""
@@ -70,13 +73,28 @@ class Game:
 
     @property
     def engine(self) -> Engine:
-        """Passes over the losses, which are checked when it is first asked for."""
+        """Passes over the losses, which are checked when it is first asked for.
+
+        Its unit is 2^`exponent`: 1, unless squares of the losses could over- or underflow.
+        """
         if self._engine is None:
             sample_weight, mask, prior = self._given
             weights = validation.check_sample_weight(sample_weight, self.losses.n_samples)
             allowed = validation.check_candidate_mask(mask, self.losses)
             measure = validation.check_candidate_prior(prior, self.losses, allowed)
-            self._engine = self.losses.engine(weights, allowed, measure)
+            self._engine = engine = self.losses.engine(weights, allowed, measure)
+            used = None if self._feasible is None else self._feasible.used
+            if used is not None:
+                engine = engine.confined(used)
+            if not np.isfinite(engine.spread):
+                raise MixsolveError(
+                    f"losses range from {engine.lowest} to {engine.highest}, which overflows "
+                    "float64; divide them by their largest absolute value"
+                )
+            self.exponent = unit_exponent(engine.magnitude)
+            if self.exponent:
+                engine = engine.in_unit(self.exponent)
+            self._engine = engine
         return self._engine
 
     def close(self) -> None:
@@ -122,17 +140,26 @@ class Checked:
 
     @cached_property
     def problem(self) -> Problem:
-        """What is solved."""
-        return Problem(
-            self.game.engine, self.alpha, self.feasible, self.options.presolve, self.warm
-        )
+        """What is solved, in the engine's unit."""
+        engine, alpha = self.game.engine, self.alpha
+        if alpha is not None:
+            with np.errstate(over="ignore", under="ignore"):
+                alpha = within_reach(np.ldexp(alpha, -self.game.exponent), engine)
+        return Problem(engine, alpha, self.feasible, self.options.presolve, self.warm)
 
     def stop(self) -> Stop:
         """When to stop, by this clock."""
         options, engine = self.options, self.game.engine
         tolerance = max(options.tol * engine.spread, ROUNDING * engine.magnitude)
         limits = options.max_iter, options.time_limit
-        return Stop(tolerance, *limits, options.callback, options.verbose, self.clock.began)
+        return Stop(
+            tolerance,
+            *limits,
+            options.callback,
+            options.verbose,
+            self.clock.began,
+            self.game.exponent,
+        )
 
 
 def check(game: Game, alpha: Any, method: str, warm_start: Any, options: Options) -> Checked:

@@ -56,6 +56,7 @@ def solve_interior_point(
     start: SmallSolution | Vector | None = None,
     start_gap: float = 1e-3,
     refine: Refinement | None = None,
+    halted: Callable[[], bool] | None = None,
 ) -> SmallSolution:
     """Solve a small game by the interior point method.
 
@@ -82,6 +83,8 @@ def solve_interior_point(
     refine : callable, optional
         ``refine(game, weights, dual, gap)`` may return better weights and duals or None; called
         once the gap is below 1e-6.
+    halted : callable, optional
+        Asked before each iteration; a true answer ends the solve with the best point met.
 
     Returns
     -------
@@ -96,6 +99,7 @@ def solve_interior_point(
         return answer.solution("all losses are equal")
     whole = iterate = Iterate(game, weights, barrier)
     iterate.centre()
+    point = iterate.point
     shrunk: Shrunk | None = None
     shrink_gap, refine_gap, stop = _SHRINK_GAP, _REFINE_GAP, 0.5 * tol
     lowest, since = np.inf, 0
@@ -107,14 +111,15 @@ def solve_interior_point(
             answer.path.append(PathPoint(gap, iterate.weights.copy(), iterate.barrier))
             point = iterate.point
         stalled = since > _PATIENCE or not np.isfinite(gap)
-        ended = gap <= max(stop, _FLOOR) or stalled or nit == max_iter
+        last = nit == max_iter or (halted is not None and halted())
+        ended = gap <= max(stop, _FLOOR) or stalled or last
         if refine is not None and lowest <= (_REFINE_GAP if ended else refine_gap):
             refine_gap = 0.01 * lowest
             better = refine(iterate.game, *point, lowest)
             if better is not None and answer.offer(*_lift(shrunk, *better), nit):
                 break
         if ended:
-            if answer.offer(*_lift(shrunk, *point), nit) or nit == max_iter:
+            if answer.offer(*_lift(shrunk, *point), nit) or last:
                 break
             if shrunk is not None:
                 logger.debug("iteration %d: rows left aside matter, back to all of them", nit)
@@ -132,9 +137,10 @@ def solve_interior_point(
             shrunk = whole.shrink(_SHRINK_SHARE)
             if shrunk is not None:
                 iterate, lowest, since = shrunk.iterate, np.inf, 0
+                point = iterate.point
                 continue
         iterate.step()
-    return answer.solution(f"iteration limit {max_iter}")
+    return answer.solution("the time was over" if nit < max_iter else f"iteration limit {max_iter}")
 
 
 def _starting_point(
@@ -181,7 +187,7 @@ class _Answer:
         found = (weights, dual, *certify(self.game, weights, dual))
         if self.best is None or found[-1] < self.best[-1]:
             self.best = found
-        return found[-1] <= self.tol
+        return bool(found[-1] <= self.tol)
 
     def place(self) -> tuple[Vector, float]:
         """The best weights, and their gap in units of the spread."""
@@ -192,7 +198,7 @@ class _Answer:
         assert self.best is not None  # every way out of the loop has offered a point
         weights, dual, value, lower_bound, gap = self.best
         converged = gap <= self.tol
-        message = "the gap is within the tolerance" if converged else otherwise
+        message = "" if converged else otherwise
         return SmallSolution(
             weights,
             dual[: len(self.game.rows)],

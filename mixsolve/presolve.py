@@ -221,7 +221,9 @@ def condense(
         return None
     tensor, _ = _rows_of(engine, kept, np.arange(engine.n_samples))
     nothing = np.empty(0, dtype=np.uint8)
-    return MemoryEngine(tensor, engine.sample_weight, nothing, kept.mass), kept.candidates
+    return MemoryEngine(
+        tensor, engine.sample_weight, nothing, kept.mass, engine.classifiers
+    ), kept.candidates
 
 
 def _pays(engine: Engine, alpha: np.ndarray | None) -> bool:
@@ -248,11 +250,13 @@ def _affordable(n_samples: int, engine: MemoryEngine, n_words: int) -> float:
     return (_MAX_BYTES - _SAMPLE_BYTES * n_samples) / (20 + max(16 * n_words, losses))
 
 
-def _keep(engine: MemoryEngine, dominance: bool, share: float) -> Kept | None:
+def _keep(
+    engine: MemoryEngine, dominance: bool, share: float, two_valued: bool = True
+) -> Kept | None:
     """Rows kept of each sample; None when they are clearly more than that share, or too many."""
     from mixsolve.kernels import presolve as kernels
 
-    bits = engine.two_valued and engine.n_classifiers <= _MAX_BIT_CLASSIFIERS
+    bits = two_valued and engine.two_valued and engine.n_classifiers <= _MAX_BIT_CLASSIFIERS
     n_words = -(-engine.n_classifiers // 64)
     tensor = engine.tensor
     room = _affordable(engine.n_samples, engine, n_words if bits else engine.n_classifiers)
@@ -285,7 +289,7 @@ def _keep(engine: MemoryEngine, dominance: bool, share: float) -> Kept | None:
             )
         sizes.append(used)
         if used < 0 or sum(sizes) > room:
-            failed.append(start)
+            failed.append(used)
             return
         if not bits:
             first = np.repeat(offsets[:-1] - offsets[0], counts[start:stop])
@@ -297,6 +301,8 @@ def _keep(engine: MemoryEngine, dominance: bool, share: float) -> Kept | None:
         )
 
     engine.each_block(work)
+    if kernels.STRANGE in failed:  # losses of no consequence, say, are of other values
+        return _keep(engine, dominance, share, two_valued=False)
     if failed:
         return None
     in_order = [parts[start] for start in sorted(parts)]
@@ -355,4 +361,5 @@ def _smaller_engine(
     tensor, mass = _rows_of(engine, kept, first)
     weight = np.bincount(groups, weights=engine.sample_weight, minlength=first.size)
     nothing = np.empty(0, dtype=np.uint8)
-    return MemoryEngine(tensor, weight, nothing, np.empty(0) if alpha is None else mass)
+    measure = np.empty(0) if alpha is None else mass
+    return MemoryEngine(tensor, weight, nothing, measure, engine.classifiers)

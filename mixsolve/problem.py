@@ -33,6 +33,18 @@ class Problem:
     presolve: bool = True
     warm: bool = False
 
+    def smoothing(self) -> float:
+        """A bound on how far eq. (7) is below the exact risk, at any weights."""
+        assert self.alpha is not None
+        return float(self.engine.sample_weight @ self.alpha) * self.engine.surprise
+
+    def divergence(self, attack: Attack) -> float:
+        """sum_i w_i alpha_i KL(q_i || p_i): what an attack q pays for in eq. (7)."""
+        assert self.alpha is not None
+        samples, share = attack.samples, attack.probabilities
+        surprise = np.log(share) - self.engine.log_prior(samples, attack.candidates)
+        return float((share * (self.engine.sample_weight * self.alpha)[samples]) @ surprise)
+
     def soft_response(self, weights: np.ndarray, hessian: bool = False) -> SoftResponse:
         """Eq. (7) at `weights` of shape (L,), with this problem's alpha."""
         assert self.alpha is not None
@@ -49,15 +61,13 @@ class Outcome:
         Feasible.
     attack : Attack or None
         The attacker's strategy; None for the Gibbs strategy at `proof` (alpha > 0), or the best
-        response to `weights` (alpha = 0).
+        response to `weights` (alpha = 0). For alpha > 0 any strategy proves a bound.
     proof : ndarray of float64, shape (L,), or None
         For alpha > 0, the point whose Gibbs strategy gives the lower bound; None for `weights`.
     message : str
         What is worth telling about the run; may be empty.
     timings : dict of str to float, or None
         Seconds by phase of the method.
-    failed : bool
-        Whether the method gave up before any limit was hit.
     feasible : FeasibleSet or None
         The mixtures that `attack` is played against; None for all of the problem's.
     lower_bound : float or None
@@ -69,6 +79,5 @@ class Outcome:
     proof: np.ndarray | None = None
     message: str = ""
     timings: dict[str, float] | None = None
-    failed: bool = False
     feasible: FeasibleSet | None = None
     lower_bound: float | None = None

@@ -18,6 +18,8 @@ from mixsolve.threads import chunk_bounds, run_chunks
 
 Vector = NDArray[np.float64]
 
+_CONSTANT = 1e-290  # a spread whose inverse may not be a number
+
 
 class PathPoint(NamedTuple):
     """A point near the central path: gap and barrier parameter in units of the spread."""
@@ -160,6 +162,8 @@ def normalise(
 
     run_chunks(one, n_chunks)
     spread, constant = (float(total) for total in sums.sum(0))
+    if spread < _CONSTANT:
+        spread = 0.0
     linear = reference.sum(0)
     if spread > 0.0:
         linear /= spread
@@ -200,4 +204,5 @@ def certify(game: Game, weights: Vector, dual: Vector) -> tuple[float, float, fl
     above = float(sums.sum() + weights @ shared)
     pulled = game.spread * game.cuts.pull(dual[len(game.rows) :])
     below = float((gradient.sum(0) + shared + pulled).min())
-    return game.constant + above, game.constant + below, max(above - below, 0.0)
+    gap = above - below
+    return game.constant + above, game.constant + below, max(gap, 0.0) if gap < np.inf else np.inf

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixsolve.compilation import preparing, seconds_of_work
+from mixsolve.scale import in_losses_unit
 from mixsolve.solution import Record, Status
 
 logger = logging.getLogger("mixsolve")
@@ -63,6 +64,9 @@ class Stop:
         Log each iteration at level INFO rather than DEBUG.
     began : float or None
         When the clock started, by ``time.perf_counter``; now by default.
+    exponent : int
+        Values and bounds are counted in units of 2^exponent; history and callback see them in that
+        of the losses.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Stop:
         callback: Callable[[State], object] | None = None,
         verbose: bool = False,
         began: float | None = None,
+        exponent: int = 0,
     ) -> None:
         self.tolerance = tolerance
         self.max_iter = max_iter
@@ -89,6 +94,13 @@ class Stop:
         self._callback = callback
         self._level = logging.INFO if verbose else logging.DEBUG
         self._began = time.perf_counter() if began is None else began
+        self._exponent = exponent
+        self._smoothing = 0.0
+
+    def less(self, smoothing: float) -> "Stop":
+        """This one, for a method whose bounds are that much above those of what is solved."""
+        self._smoothing = smoothing
+        return self
 
     def part(self, tolerance: float, enough: Callable[[State], object] | None = None) -> "Stop":
         """A quiet one for a step of the same solve: same clock, another absolute tolerance.
@@ -122,6 +134,11 @@ class Stop:
         """Seconds until the time limit (at least 0), or None without one."""
         return None if self.time_limit is None else max(0.0, self.time_limit - self.seconds)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the time limit is over."""
+        return self.seconds_left == 0.0
+
     def iterations(self, default_max_iter: int) -> Iterator[int]:
         """Count iterations from 1 until the gap, a limit or the callback says stop.
 
@@ -134,7 +151,7 @@ class Stop:
         while self.status is None:
             if self.nit >= limit:
                 self.status = Status.MAX_ITER
-            elif self.seconds_left == 0.0:
+            elif self.is_late:
                 self.status = Status.TIME_LIMIT
             else:
                 self.nit += 1
@@ -164,28 +181,35 @@ class Stop:
         -------
         bool
             True when the gap is within the tolerance or the callback asked to stop.
+
+        A value or a bound that is not a finite number counts as none.
         """
+        value = float(value) if np.isfinite(value) else np.inf
+        lower_bound = float(lower_bound) if np.isfinite(lower_bound) else -np.inf
+        lower_bound -= self._smoothing
         tied = abs(value - self._value_there) <= ROUNDING * abs(value)
         if lower_bound > self._bound_there if tied else value < self._value_there:
             self.weights = weights.copy()
-            self._value_there, self._bound_there = float(value), float(lower_bound)
-        self.value = min(self.value, float(value))
+            self._value_there, self._bound_there = value, lower_bound
+        self.value = min(self.value, value)
         if lower_bound > self.lower_bound:
-            self.lower_bound = float(lower_bound)
+            self.lower_bound = lower_bound
             self.proof = (weights if proof is None else proof).copy()
         seconds = self.seconds
-        self.history.append(Record(self.nit, self.value, self.lower_bound, self.gap, seconds))
+        figures = self.value, self.lower_bound, self.gap
+        if self._exponent:
+            shown = [in_losses_unit(figure, self._exponent) for figure in figures]
+            figures = shown[0], shown[1], shown[2]
+        self.history.append(Record(self.nit, *figures, seconds))
         logger.log(
             self._level,
             "iteration %d: value %.12g, lower bound %.12g, gap %.3g, %.3f s",
             self.nit,
-            self.value,
-            self.lower_bound,
-            self.gap,
+            *figures,
             seconds,
         )
         if self._callback is not None:
-            state = State(self.nit, weights.copy(), self.value, self.lower_bound, self.gap, seconds)
+            state = State(self.nit, weights.copy(), *figures, seconds)
             if self._callback(state):
                 self.status = Status.STOPPED
         if self.gap <= self.tolerance:

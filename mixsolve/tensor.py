@@ -24,6 +24,7 @@ _KEEP_BYTES = 16 << 20
 _BLOCK_ENTRIES = 1 << 18
 _FILE_BLOCK_BYTES = 8 << 20  # a disk needs longer runs than a cache
 _LARGEST_CHUNK_BYTES = 64 << 20  # of a file; larger ones are read in parts, several times a pass
+LARGEST_SCALED = 2.0**1000  # what is larger cannot be played
 
 Block = tuple[int, int, np.ndarray]
 
@@ -124,6 +125,7 @@ class LossTensor(Shape):
         self._read = read
         self._rows = rows
         self._in_file = stored_together > 0
+        self._stored_together = stored_together
         small = self.n_entries * self.dtype.itemsize <= _KEEP_BYTES
         self._file = None
         if rows is not None and self._in_file and not small:
@@ -301,6 +303,23 @@ class LossTensor(Shape):
         starts = np.unique(samples // self._step) * self._step
         return float(np.minimum(starts + self._step, self.n_samples).sum() - starts.sum()) / (
             self.n_samples
+        )
+
+    def scaled(self, exponent: int) -> "LossTensor":
+        """The losses times 2^exponent, exact but for underflow; scaled as blocks are read.
+
+        What would overflow, as only losses of no consequence may, stays finite.
+        """
+
+        def read(first: int, last: int) -> np.ndarray:
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+                block = np.ldexp(np.asarray(self._read(first, last), np.float64), exponent)
+            return np.clip(block, -LARGEST_SCALED, LARGEST_SCALED, out=block)
+
+        together = self._stored_together
+        dtype = np.dtype(np.float64)
+        return LossTensor(
+            self.offsets, self.n_classifiers, dtype, read, stored_together=together
         )
 
     def only(self, classifiers: np.ndarray) -> "LossTensor":

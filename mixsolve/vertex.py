@@ -15,6 +15,8 @@ the point lands inside it. A generic game has as many equations as unknowns, and
 vertex. No choice is trusted: the certificate is taken from all rows afterwards.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -132,6 +134,7 @@ def solve_small_game(
     max_iter: int = 100,
     start: SmallSolution | Vector | None = None,
     start_gap: float = 1e-3,
+    halted: Callable[[], bool] | None = None,
 ) -> SmallSolution:
     """Solve a small game: the interior point method, with `polish` for the last digits.
 
@@ -149,4 +152,5 @@ def solve_small_game(
         start=start,
         start_gap=start_gap,
         refine=polish,
+        halted=halted,
     )

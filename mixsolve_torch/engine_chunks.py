@@ -1,5 +1,6 @@
 """The engine on a device: every pass goes over the tensor in chunks of whole samples."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +13,7 @@ from mixsolve.engines.placed import PlacedBestResponse, PlacedNearResponse
 from mixsolve.engines.rules import Rules
 from mixsolve.interop import array_source
 from mixsolve.solution import Attack
-from mixsolve.tensor import LossTensor, Shape, even_offsets
+from mixsolve.tensor import LARGEST_SCALED, LossTensor, Shape, even_offsets
 from mixsolve_torch import engine_passes as passes
 from mixsolve_torch.engine_transfer import (
     DeviceWinners,
@@ -21,7 +22,7 @@ from mixsolve_torch.engine_transfer import (
 )
 
 _MAX_BITS = 52  # an integer that float64 holds
-_GIBBS_THRESHOLD = 1e-12
+_CUTOFF = 40.0  # in units of alpha: candidates so far below the best weigh nothing
 _PART_ROWS = 1 << 20  # of chosen rows, on the device at once
 
 
@@ -36,6 +37,8 @@ class TorchEngine(Rules):
         See `mixsolve.engines.Losses.engine`.
     chunk : int
         Losses looked at at once; a sample is always looked at whole.
+    classifiers : ndarray of int64, shape (s,), optional
+        Those that may have a weight, ascending; all by default.
 
     Raises
     ------
@@ -50,10 +53,11 @@ class TorchEngine(Rules):
         allowed: np.ndarray,
         prior: np.ndarray,
         chunk: int,
+        classifiers: np.ndarray | None = None,
     ) -> None:
         n_samples, n_candidates, n_classifiers = tensor.shape
         shape = Shape(even_offsets(n_samples, n_candidates), n_classifiers)
-        super().__init__(shape, sample_weight, allowed, prior)
+        super().__init__(shape, sample_weight, allowed, prior, classifiers)
         self.n_bytes = tensor.numel() * tensor.element_size()
         self._tensor = tensor
         self._chunk = chunk
@@ -62,7 +66,9 @@ class TorchEngine(Rules):
         self._allowed = self._send(allowed.view(np.bool_)).view(table) if allowed.size else None
         self._prior = self._send(prior).view(table) if prior.size else None
         self._sent: tuple[np.ndarray, Tensor] | None = None
-        self.take_range(*self._scan())
+        self._exponent = 0
+        self._find_idle()
+        self.take_range(*self.scan())
 
     @property
     def _rounding(self) -> float:
@@ -73,7 +79,27 @@ class TorchEngine(Rules):
         """See `mixsolve.engines.rules.Rules.as_part`."""
         part = super().as_part(sample_weight, lowest, highest)
         part._weight = part._send(sample_weight)
+        part._find_idle()
         return part
+
+    def in_unit(self, exponent: int) -> "TorchEngine":
+        """See `mixsolve.engines.rules.Rules.in_unit`."""
+        part = super().in_unit(exponent)
+        part._exponent = self._exponent + exponent
+        return part
+
+    def _find_idle(self) -> None:
+        idle = self.idle
+        self._idle = None if idle is None else self._send(idle)
+
+    def _as_float64(self, rows: Tensor) -> Tensor:
+        """Losses in the engine's unit; what cannot be played stays finite."""
+        rows = rows.to(torch.float64)
+        if not self._exponent:
+            return rows
+        half = self._exponent // 2  # 2^-exponent itself may not be a number
+        scaled = rows * 2.0**-half * 2.0 ** (half - self._exponent)
+        return scaled.clamp_(-LARGEST_SCALED, LARGEST_SCALED)
 
     def _send(self, values: np.ndarray) -> Tensor:
         """A copy on the device."""
@@ -94,7 +120,9 @@ class TorchEngine(Rules):
 
     def _rows(self, part: slice) -> Tensor:
         """Losses of some samples as float64, 0 where masked; perhaps the tensor's own memory."""
-        rows = self._tensor[part].to(torch.float64)
+        rows = self._as_float64(self._tensor[part])
+        if self._idle is not None:  # whatever large numbers stood there
+            rows = rows.masked_fill(self._idle[part, None, None], 0.0)
         if self._allowed is None:
             return rows
         return rows.masked_fill(~self._allowed[part, :, None], 0.0)
@@ -112,22 +140,42 @@ class TorchEngine(Rules):
             return self._prior[part]
         return None if self._allowed is None else self._allowed[part].to(torch.float64)
 
-    def _scan(self) -> tuple[float, float]:
-        extremes = []
+    def scan(self) -> tuple[float, float]:
+        """See `mixsolve.engines.rules.Rules.scan`."""
+        extremes, finite = [], []
         for part in self._parts():
             rows = self._tensor[part].to(torch.float64)
             if self._allowed is not None:
                 rows = rows[self._allowed[part]]
-            extremes.append(torch.stack(rows.aminmax()))
+            if self._idle is not None or self.classifiers is not None:
+                finite.append(rows.isfinite().all())
+                rows = self._counted(part, rows)
+            if rows.numel():
+                extremes.append(torch.stack(rows.aminmax()))
+        if finite and not torch.stack(finite).all():
+            self._refuse_non_finite()
+        if not extremes:
+            return np.inf, -np.inf
         lowest, highest = torch.stack(extremes).unbind(1)
         low, high = receive(torch.stack([lowest.min(), highest.max()])).tolist()
         if not np.isfinite([low, high]).all():
             self._refuse_non_finite()
         return low, high
 
+    def _counted(self, part: slice, rows: Tensor) -> Tensor:
+        """Losses that count, of the candidates of a chunk that may be played."""
+        if self._idle is not None:
+            busy = ~self._idle[part]
+            if self._allowed is not None:
+                busy = busy[:, None].expand_as(self._allowed[part])[self._allowed[part]]
+            rows = rows[busy]
+        return rows if self.classifiers is None else rows[..., self._send(self.classifiers)]
+
     def _refuse_non_finite(self) -> None:
         for part in self._parts():
-            bad = ~self._rows(part).isfinite()
+            bad = ~self._tensor[part].isfinite()
+            if self._allowed is not None:
+                bad &= self._allowed[part, :, None]
             if bad.any():
                 sample, candidate, classifier = (int(axis[0]) for axis in bad.nonzero().T)
                 loss = float(self._tensor[part][sample, candidate, classifier])
@@ -212,11 +260,12 @@ class TorchEngine(Rules):
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
         """See `mixsolve.engines.Engine.gibbs`."""
         lam, alphas = self._send(weights), self._send_once(alpha)
+        cutoff = _CUTOFF + self.surprise - math.log(self.shape.n_candidates)
         parts = []
         for part in self._parts():
             scores = self._scores(part, self._rows(part), lam)
             counts, candidates, probabilities = passes.gibbs_entries(
-                scores, alphas[part], self._measure(part), _GIBBS_THRESHOLD
+                scores, alphas[part], self._measure(part), cutoff
             )
             candidates = candidates.to(self._index_dtype)
             parts.append((receive(counts), receive(candidates), receive(probabilities)))
@@ -231,7 +280,7 @@ class TorchEngine(Rules):
         for first in range(0, samples.size, _PART_ROWS):
             part = slice(first, first + _PART_ROWS)
             where = self._send(samples[part]), self._send(candidates[part])
-            yield part, self._tensor[where].to(torch.float64)
+            yield part, self._as_float64(self._tensor[where])
         self.n_passes += samples.size / self.n_rows
 
     def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -243,22 +292,29 @@ class TorchEngine(Rules):
 
     def expected_losses(self, attack: Attack) -> np.ndarray:
         """See `mixsolve.engines.Engine.expected_losses`."""
-        samples, sums = attack.samples, Sum()
+        samples, candidates, sums = attack.samples, attack.candidates, Sum()
         mass = attack.probabilities * self.sample_weight[samples]
-        for part, rows in self._chosen(samples, attack.candidates):
+        if self._idle is not None:
+            counted = mass > 0.0
+            samples, candidates, mass = samples[counted], candidates[counted], mass[counted]
+        for part, rows in self._chosen(samples, candidates):
             sums.add(self._send(mass[part]) @ rows)
         return sums.receive()
 
     def subsample(self, samples: np.ndarray) -> "TorchEngine":
         """See `mixsolve.engines.Engine.subsample`."""
-        return TorchEngine(
-            self._tensor[self._send(samples)], *self.restricted(samples), self._chunk
-        )
+        rows, rules = self._tensor[self._send(samples)], self.restricted(samples)
+        part = TorchEngine(rows, *rules, self._chunk, self.classifiers)
+        return part.in_unit(self._exponent) if self._exponent else part
 
     def in_memory(self) -> MemoryEngine:
         """See `mixsolve.engines.base.Condensing.in_memory`."""
         tensor = LossTensor.from_source(array_source(self._tensor))
-        return MemoryEngine(tensor, self.sample_weight, self.allowed, self.prior)
+        if self._exponent:
+            tensor = tensor.scaled(-self._exponent)
+        return MemoryEngine(
+            tensor, self.sample_weight, self.allowed, self.prior, self.classifiers
+        )
 
     def distinct(self, limit: int, dominance: bool) -> tuple[MemoryEngine, np.ndarray] | None:
         """See `mixsolve.engines.base.Condensing.distinct`; for two-valued losses, L <= 52."""
@@ -281,7 +337,9 @@ class TorchEngine(Rules):
         counts, candidates, rows, mass = map(np.concatenate, zip(*parts, strict=True))
         tensor = LossTensor.from_rows(rows, np.concatenate([[0], np.cumsum(counts)]))
         nothing = np.empty(0, dtype=np.uint8)
-        return MemoryEngine(tensor, self.sample_weight, nothing, mass), candidates
+        return MemoryEngine(
+            tensor, self.sample_weight, nothing, mass, self.classifiers
+        ), candidates
 
     @property
     def _two_valued_dtype(self) -> type[np.generic]:

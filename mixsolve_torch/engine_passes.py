@@ -98,9 +98,9 @@ def soft_sums(
 
 
 def gibbs_entries(
-    scores: Tensor, alpha: Tensor, measure: Tensor | None, threshold: float
+    scores: Tensor, alpha: Tensor, measure: Tensor | None, cutoff: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The Gibbs strategy's entries above `threshold`, normalised within each sample.
+    """The Gibbs strategy, of candidates within `cutoff` alpha of the best, normalised.
 
     Returns
     -------
@@ -110,10 +110,12 @@ def gibbs_entries(
         One sample after the other.
     probabilities : Tensor of float64, shape (n_entries,)
     """
-    mass = ((scores - scores.amax(dim=1, keepdim=True)) / alpha[:, None]).exp_()
+    exponent = (scores - scores.amax(dim=1, keepdim=True)) / alpha[:, None]
+    kept = exponent >= -cutoff
+    mass = exponent.exp_()
     if measure is not None:
         mass.mul_(measure)
-    kept = mass > threshold * mass.sum(dim=1, keepdim=True)
+    kept &= mass > 0.0
     mass.masked_fill_(~kept, 0.0)
     samples, candidates = kept.nonzero(as_tuple=True)
     probabilities = mass.div_(mass.sum(dim=1, keepdim=True))[samples, candidates]

@@ -204,7 +204,7 @@ def test_no_chunk_of_the_file_is_read_twice_a_pass():
     source = Source(GAMES["float32"], chunk=16)
     engine = engine_of(source.open())
     assert engine._bounds.size > 3
-    for work in (lambda: engine.best_response(np.full(4, 0.25)), engine._scan):
+    for work in (lambda: engine.best_response(np.full(4, 0.25)), engine.scan):
         source.reads.clear()
         work()
         starts = sorted(first for first, _, _ in source.reads)

@@ -154,11 +154,12 @@ def test_best_response(case):
 
 
 def test_range_of_the_losses(case):
-    lowest = min(table.min() for table in case.rows)
-    highest = max(table.max() for table in case.rows)
+    counted = [table for table, weight in zip(case.rows, case.w, strict=True) if weight > 0]
+    lowest = min(table.min() for table in counted)
+    highest = max(table.max() for table in counted)
     assert (case.engine.lowest, case.engine.highest) == (lowest, highest)
     assert case.engine.spread == highest - lowest
-    assert case.engine.magnitude == magnitude(case)
+    assert case.engine.magnitude == max(abs(lowest), abs(highest))
 
 
 def test_ties_go_to_the_first_candidate(pieces):
@@ -380,15 +381,14 @@ def test_gibbs(case, alpha):
             q /= q.sum()
             np.testing.assert_allclose(found[i], q, rtol=1e-10, atol=slip)
             assert found[i].sum() == pytest.approx(1.0, abs=1e-14)
-            assert (found[i][q > 1.01e-12 + slip] > 0.0).all()
-            assert (found[i][q < 0.99e-12 - slip] == 0.0).all()
+            assert (found[i][q > 1e-16 + slip] > 0.0).all()
 
 
-def test_gibbs_leaves_out_what_is_below_its_threshold():
-    losses = -np.array([0.0, 27.0, 28.5, 5.0])[None, :, None]  # exp(-28.5) < 1e-12 < exp(-27)
+def test_gibbs_leaves_out_what_rounding_would_lose():
+    losses = -np.array([0.0, 39.9, 40.1, 5.0])[None, :, None]  # exp(-40) = 4e-18
     candidates, probabilities = engine_of(losses).gibbs(np.ones(1), np.ones(1))[0]
     np.testing.assert_array_equal(candidates, [0, 1, 3])
-    q = np.exp([0.0, -27.0, -5.0])
+    q = np.exp([0.0, -39.9, -5.0])
     np.testing.assert_allclose(probabilities, q / q.sum(), rtol=1e-13)
 
 

@@ -258,7 +258,7 @@ class _Run:
         figures = self._figures[place]
         if not found.success:
             self._status[place] = found.status
-        if not found.success and found.gap >= self._gap()[place]:
+        if not found.success and not found.gap < self._gap()[place]:
             return
         self._state[place] = kernels.SOLVED if found.success else kernels.OPEN
         self._weights[place] = found.weights
@@ -267,7 +267,7 @@ class _Run:
         figures[:] = (
             found.value, found.risk, found.lower_bound, found.risk_lower_bound,
             found.smoothing_bound, found.spread, found.tolerance,
-            figures[kernels.N_PASSES] + found.n_passes,
+            figures[kernels.N_PASSES] + found.n_passes, 0.0,
         )  # fmt: skip
         if self._attack is not None:
             rows = slice(*self._rows[[place, place + 1]])
@@ -277,7 +277,7 @@ class _Run:
         from mixsolve.kernels import batch as kernels
 
         above = self._figures[:, kernels.VALUE] - self._figures[:, kernels.LOWER_BOUND]
-        return np.maximum(above, 0.0)
+        return np.where(self._state == kernels.SOLVED, np.maximum(above, 0.0), above)
 
     def solution(self, n_one_by_one: int, timings: dict[str, float]) -> BatchSolution:
         """All games' answers."""
@@ -286,7 +286,8 @@ class _Run:
         batch, figures = self._batch, self._figures
         for place in self.unsolved():
             if self._max_iter is not None:
-                reached = self._nit[place] >= self._max_iter
+                finite = np.isfinite(self._gap()[place])
+                reached = finite and self._nit[place] >= self._max_iter
                 self._status[place] = Status.MAX_ITER if reached else Status.FAILED
         shapes = batch.losses.shapes(0, batch.n_games)
         return BatchSolution(

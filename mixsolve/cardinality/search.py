@@ -213,7 +213,7 @@ class Search:
     def _swap(self) -> None:
         """Local search: one classifier is exchanged, or added, while that helps."""
         improved = True
-        while improved and self._stop.seconds_left != 0.0:
+        while improved and not self._stop.is_late:
             before = self._value
             support = _support(self._weights)
             others = [k for k in range(self._size) if k not in support]
@@ -226,6 +226,8 @@ class Search:
                     for k in others
                 ]
             for candidate in candidates:
+                if self._stop.is_late:
+                    break
                 self._try(tuple(sorted(candidate)))
             improved = self._value < before - _CLOSED * self._stop.tolerance
 
@@ -307,8 +309,9 @@ class Search:
 
     def _row_of(self, outcome: Outcome) -> np.ndarray:
         """The row of the attack that proves a method's bound."""
-        if self._small.alpha is None and outcome.attack is not None:
-            return self._small.engine.expected_losses(outcome.attack)
+        if outcome.attack is not None:
+            row = self._small.engine.expected_losses(outcome.attack)
+            return row if self._small.alpha is None else row - self._small.divergence(outcome.attack)
         proof = outcome.weights if outcome.proof is None else outcome.proof
         return self._minorants.at(proof)[1]
 

@@ -96,7 +96,8 @@ class Engine(Protocol):
     sample_weight : ndarray of float64, shape (N,)
         Non-negative, sum 1.
     lowest, highest : float
-        Extremes of the losses over the candidates that may be played.
+        Extremes of the losses that count: of candidates that may be played, samples of positive
+        weight, and classifiers that may have one.
     spread : float
         M = ``highest - lowest``.
     magnitude : float
@@ -105,6 +106,8 @@ class Engine(Protocol):
         Memory of the losses as they are stored.
     n_passes : float
         Passes over the whole tensor so far.
+    classifiers : ndarray of int64, or None
+        Those that may have a weight; None for all.
     """
 
     n_samples: int
@@ -117,6 +120,15 @@ class Engine(Protocol):
     spread: float
     magnitude: float
     n_passes: float
+    classifiers: np.ndarray | None
+
+    def confined(self, classifiers: np.ndarray) -> "Engine":
+        """The same game with some classifiers alone in play, for what counts; one pass."""
+        ...
+
+    def in_unit(self, exponent: int) -> "Engine":
+        """The same game with its losses counted in units of 2^exponent."""
+        ...
 
     def best_response(self, weights: np.ndarray) -> BestResponse:
         """The attacker's best response to `weights`, float64 of shape (L,)."""
@@ -141,7 +153,10 @@ class Engine(Protocol):
         ...
 
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
-        """The attacker's Gibbs strategy, without the entries of probability below 1e-12."""
+        """The attacker's Gibbs strategy, without candidates 40 alpha below the best and more.
+
+        Entries as small as those are lost in the rounding of what it proves.
+        """
         ...
 
     def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -158,6 +173,11 @@ class Engine(Protocol):
 
     def log_prior(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Logarithm of the base measure p_ij of chosen candidates, at most 0."""
+        ...
+
+    @property
+    def surprise(self) -> float:
+        """A bound on log(1 / p_ij) of all candidates that may be played."""
         ...
 
     def strategy(self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray) -> Attack:

@@ -57,8 +57,9 @@ class DaskLosses(Losses):
         """See `mixsolve.engines.Losses.engine`."""
         rules = sample_weight, allowed, prior
 
-        def later(_: PartsEngine, *at: np.ndarray) -> Callable[[], Attack]:
-            return lambda: self._gibbs(rules, *at)
+        def later(engine: PartsEngine, *at: np.ndarray) -> Callable[[], Attack]:
+            exponent = engine.exponent
+            return lambda: self._gibbs(rules, exponent, *at)
 
         parts = _open_parts(self._array)
         try:
@@ -70,11 +71,16 @@ class DaskLosses(Losses):
         return engine
 
     def _gibbs(
-        self, rules: tuple[np.ndarray, ...], weights: np.ndarray, alpha: np.ndarray
+        self,
+        rules: tuple[np.ndarray, ...],
+        exponent: int,
+        weights: np.ndarray,
+        alpha: np.ndarray,
     ) -> Attack:
         """The Gibbs strategy by itself, after a solve: its blocks are read again."""
         with closing(self.engine(*rules)) as engine:
-            return engine.gibbs_here(weights, alpha)
+            scaled = engine.in_unit(exponent) if exponent else engine
+            return scaled.gibbs_here(weights, alpha)
 
     def restore(self, weights: np.ndarray) -> np.ndarray:
         """See `mixsolve.engines.Losses.restore`."""

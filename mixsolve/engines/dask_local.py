@@ -39,6 +39,7 @@ _WITHOUT_LOSSES = (
     questions.winners_of,
     questions.winners_moved,
 )
+_ENGINE_TO_ENGINE = (questions.place, questions.in_unit)
 
 
 class LocalParts(Parts):
@@ -97,7 +98,7 @@ class LocalParts(Parts):
                 answers[part] = call(engine, *others)
             elif not isinstance(engine, _Again):
                 tasks[part] = _delayed(_Held(call, engine, others))()
-            elif question is questions.place:
+            elif question in _ENGINE_TO_ENGINE:
                 answers[part] = Answer(kept=engine.after(call))
             else:
                 largest = self._affordable * engine.n_samples

@@ -14,7 +14,6 @@ from mixsolve.solution import Attack
 from mixsolve.tensor import LossTensor
 from mixsolve.threads import chunk_bounds, run_chunks, run_shares
 
-_GIBBS_THRESHOLD = 1e-12
 _GATHER_ENTRIES = 1 << 17
 _COPIED_BYTES = 64 << 20
 _NO_SLACK = np.empty(0)
@@ -33,11 +32,13 @@ class MemoryEngine(Rules):
         Candidates that may be played; empty for all.
     prior : ndarray of float64, shape (n_rows,) or (0,)
         Base measure up to a factor for each sample; empty for uniform.
+    classifiers : ndarray of int64, shape (s,), optional
+        Those that may have a weight, ascending; all by default.
 
     Attributes
     ----------
     lowest, highest : float
-        Over the candidates that may be played.
+        Over the candidates and classifiers that may be played, of samples of positive weight.
 
     Raises
     ------
@@ -51,16 +52,17 @@ class MemoryEngine(Rules):
         sample_weight: np.ndarray,
         allowed: np.ndarray,
         prior: np.ndarray,
+        classifiers: np.ndarray | None = None,
     ) -> None:
-        super().__init__(tensor, sample_weight, allowed, prior)
+        super().__init__(tensor, sample_weight, allowed, prior, classifiers)
         self.tensor = tensor
         self.n_bytes = tensor.n_entries * tensor.dtype.itemsize
         self._bounds = tensor.aligned(chunk_bounds(tensor.n_samples, tensor.n_entries))
         self._cutoff = 40.0
         if prior.size:
             played = prior[allowed.view(np.bool_)] if allowed.size else prior
-            self._cutoff += float(np.log(played.max() / played.min()))
-        self.take_range(*self._scan())
+            self._cutoff += float(np.log(played.max()) - np.log(played.min()))
+        self.take_range(*self.scan())
 
     def each_block(self, work: Callable[[int, int, int, np.ndarray], None]) -> None:
         """One pass: ``work(chunk, start, stop, rows)`` on every block, chunks in threads."""
@@ -85,25 +87,45 @@ class MemoryEngine(Rules):
         offsets = self.tensor.offsets
         return slice(int(offsets[start]), int(offsets[stop]))
 
-    def _scan(self) -> tuple[float, float]:
+    def scan(self) -> tuple[float, float]:
+        """See `Rules.scan`."""
         from mixsolve.kernels.scan import extremes
 
         lowest = np.full(self._bounds.size - 1, np.inf)
         highest = -lowest
+        finite = np.ones(lowest.size, dtype=np.bool_)
+        idle = self.idle
 
         def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
             if self.allowed.size:
                 rows = rows[self.allowed[self._row_range(start, stop)].view(np.bool_)]
             low, high = extremes(rows.reshape(-1))
+            if idle is not None or self.classifiers is not None:
+                finite[chunk] &= bool(np.isfinite([low, high]).all()) or not rows.size
+                low, high = extremes(self._counted(start, stop, rows, idle))
             # NumPy's minimum keeps a NaN, whichever side it comes from.
             lowest[chunk] = np.minimum(lowest[chunk], low)
             highest[chunk] = np.maximum(highest[chunk], high)
 
         self.each_block(work)
         low, high = float(lowest.min()), float(highest.max())
-        if not np.isfinite(low) or not np.isfinite(high):
+        nothing = low > high  # of a part whose samples all have weight 0
+        if not finite.all() or not (nothing or np.isfinite([low, high]).all()):
             self._refuse_non_finite()
         return low, high
+
+    def _counted(
+        self, start: int, stop: int, rows: np.ndarray, idle: np.ndarray | None
+    ) -> np.ndarray:
+        """Losses that count, flat, of the rows of a block that may be played."""
+        if idle is not None:
+            owners = np.repeat(idle[start:stop], np.diff(self.tensor.offsets[start : stop + 1]))
+            if self.allowed.size:
+                owners = owners[self.allowed[self._row_range(start, stop)].view(np.bool_)]
+            rows = rows[~owners]
+        if self.classifiers is not None:
+            rows = rows[:, self.classifiers]
+        return np.ascontiguousarray(rows).reshape(-1)
 
     def _refuse_non_finite(self) -> None:
         offsets = self.tensor.offsets
@@ -247,7 +269,6 @@ class MemoryEngine(Rules):
                 alpha[start:stop],
                 weights,
                 self._cutoff,
-                _GIBBS_THRESHOLD,
                 counts[start:stop],
                 candidates,
                 probabilities,
@@ -285,7 +306,15 @@ class MemoryEngine(Rules):
         """See `Engine.subsample`."""
         if not self.tensor.held:
             self.n_passes += self.tensor.share_read(samples)
-        return MemoryEngine(self.tensor.subsample(samples), *self.restricted(samples))
+        rules = self.restricted(samples)
+        return MemoryEngine(self.tensor.subsample(samples), *rules, self.classifiers)
+
+    def in_unit(self, exponent: int) -> "MemoryEngine":
+        """See `Rules.in_unit`."""
+        part = super().in_unit(exponent)
+        part.tensor = self.tensor.scaled(-exponent)
+        part._bounds = part.tensor.aligned(chunk_bounds(part.n_samples, part.tensor.n_entries))
+        return part
 
     def only(self, classifiers: np.ndarray) -> "MemoryEngine | None":
         """An engine on a copy for some classifiers; None of a large tensor, or one in a file."""
@@ -294,16 +323,22 @@ class MemoryEngine(Rules):
         if not tensor.held or tensor.elsewhere or self.n_bytes * share > _COPIED_BYTES:
             return None
         rules = self.sample_weight, self.allowed, self.prior
-        part = MemoryEngine(tensor.only(classifiers), *rules)
+        played = self.classifiers
+        if played is not None:
+            played = np.flatnonzero(np.isin(classifiers, played))
+        part = MemoryEngine(tensor.only(classifiers), *rules, played)
         self.n_passes += share
         return part
 
     def expected_losses(self, attack: Attack) -> np.ndarray:
         """See `Engine.expected_losses`."""
-        samples = attack.samples
+        samples, candidates = attack.samples, attack.candidates
         mass = attack.probabilities * self.sample_weight[samples]
+        if self.idle is not None:
+            counted = mass > 0.0
+            samples, candidates, mass = samples[counted], candidates[counted], mass[counted]
         losses = np.zeros(self.n_classifiers)
         for first in range(0, samples.size, _GATHER_ENTRIES):
             part = slice(first, first + _GATHER_ENTRIES)
-            losses += mass[part] @ self.gather(samples[part], attack.candidates[part])
+            losses += mass[part] @ self.gather(samples[part], candidates[part])
         return losses

@@ -18,7 +18,7 @@ Where parts live, and how a question reaches them, is a `Parts`.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -201,6 +201,7 @@ class PartsEngine(Rules):
         self._bounds = bounds
         self._later = later
         self._placed: list[tuple[np.ndarray, Kept]] = []
+        self.exponent = 0
 
     @classmethod
     def open(
@@ -252,6 +253,25 @@ class PartsEngine(Rules):
     def close(self) -> None:
         """Give back what the parts keep."""
         self.parts.close()
+
+    def scan(self) -> tuple[float, float]:
+        """See `mixsolve.engines.rules.Rules.scan`; the parts are told what all of them found."""
+        confined = self._ask(questions.confine, self.classifiers)
+        self.n_passes += 1
+        lowest, highest = zip(*(part for part in confined.found if part is not None), strict=True)
+        extremes = min(lowest), max(highest)
+        bounds = zip(self._bounds[:-1], self._bounds[1:], strict=True)
+        shares = [(shortened(self.sample_weight[first:last]),) for first, last in bounds]
+        self._engines = confined.kept
+        self._engines = self._ask(questions.place, *extremes, shares=shares).kept
+        return extremes
+
+    def in_unit(self, exponent: int) -> Self:
+        """See `mixsolve.engines.rules.Rules.in_unit`."""
+        part = super().in_unit(exponent)
+        part.exponent = exponent
+        part._engines = self._ask(questions.in_unit, exponent).kept
+        return part
 
     def _ask(
         self,
@@ -381,7 +401,8 @@ class PartsEngine(Rules):
         shares = self._local(samples)
         if 8 * offsets[-1] * self.n_classifiers <= _BROUGHT_HERE:
             reply = self._ask(questions.all_rows, shares=shares)
-            return MemoryEngine(_tensor(reply.found, offsets), weight, allowed, prior)
+            rules = weight, allowed, prior, self.classifiers
+            return MemoryEngine(_tensor(reply.found, offsets), *rules)
         split = self._split(samples)
         bounds = np.array([0, *(here.stop for here in split)])
         shares = [(*share, weight[here]) for share, here in zip(shares, split, strict=True)]
@@ -389,15 +410,19 @@ class PartsEngine(Rules):
         shape = Shape(offsets, self.n_classifiers)
         n_bytes = int(self.n_bytes * offsets[-1] / self.n_rows)
         extremes = self.lowest, self.highest
-        return PartsEngine(
+        part = PartsEngine(
             self.parts, reply.kept, bounds, shape, weight, allowed, prior, n_bytes, extremes
         )
+        part.classifiers = self.classifiers
+        return part
 
     def in_memory(self) -> MemoryEngine:
         """See `mixsolve.engines.base.Condensing.in_memory`."""
         reply = self._ask(questions.all_rows, shares=self._local(np.arange(self.n_samples)))
         tensor = _tensor(reply.found, self.shape.offsets)
-        return MemoryEngine(tensor, self.sample_weight, self.allowed, self.prior)
+        return MemoryEngine(
+            tensor, self.sample_weight, self.allowed, self.prior, self.classifiers
+        )
 
     def distinct(self, limit: int, dominance: bool) -> tuple[MemoryEngine, np.ndarray] | None:
         """See `mixsolve.engines.base.Condensing.distinct`."""
@@ -411,7 +436,9 @@ class PartsEngine(Rules):
         )
         tensor = LossTensor.from_rows(rows, np.concatenate([[0], np.cumsum(counts)]))
         nothing = np.empty(0, dtype=np.uint8)
-        return MemoryEngine(tensor, self.sample_weight, nothing, mass), candidates
+        return MemoryEngine(
+            tensor, self.sample_weight, nothing, mass, self.classifiers
+        ), candidates
 
 
 @dataclass

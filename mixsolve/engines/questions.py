@@ -84,6 +84,17 @@ def place(engine: Any, lowest: float, highest: float, sample_weight: np.ndarray 
     return Answer(kept=engine.as_part(weight, lowest, highest))
 
 
+def confine(engine: Any, classifiers: np.ndarray) -> Answer:
+    """A part's engine with some classifiers alone in play; send the extremes of their losses."""
+    part = engine.confined(classifiers)
+    return Answer(found=(part.lowest, part.highest), kept=part)
+
+
+def in_unit(engine: Any, exponent: int) -> Answer:
+    """A part's engine with its losses in units of 2^exponent."""
+    return Answer(kept=engine.in_unit(exponent))
+
+
 def keep(engine: Engine, values: np.ndarray | float) -> Answer:
     """Keep a number for each sample."""
     return Answer(kept=spread_out(values, engine.n_samples))

@@ -1,5 +1,6 @@
 """The host's side of every engine: which candidates may be played, and with what base measure."""
 
+import math
 from copy import copy
 from dataclasses import replace
 from typing import NoReturn, Self
@@ -7,7 +8,7 @@ from typing import NoReturn, Self
 import numpy as np
 
 from mixsolve.engines.base import SoftResponse
-from mixsolve.errors import MixsolveError, NonFiniteLossError
+from mixsolve.errors import NonFiniteLossError
 from mixsolve.solution import Attack
 from mixsolve.tensor import Shape
 
@@ -25,10 +26,17 @@ class Rules:
         Candidates that may be played; empty for all.
     prior : ndarray of float64, shape (n_rows,) or (0,)
         Base measure up to a factor for each sample; empty for uniform.
+    classifiers : ndarray of int64, shape (s,), optional
+        Those that may have a weight, ascending; all by default.
     """
 
     def __init__(
-        self, shape: Shape, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray
+        self,
+        shape: Shape,
+        sample_weight: np.ndarray,
+        allowed: np.ndarray,
+        prior: np.ndarray,
+        classifiers: np.ndarray | None = None,
     ) -> None:
         self.shape = shape
         self.n_samples = shape.n_samples
@@ -38,6 +46,7 @@ class Rules:
         self.sample_weight = sample_weight
         self.allowed = allowed
         self.prior = prior
+        self.classifiers = classifiers
         self._last: tuple[np.ndarray, np.ndarray, SoftResponse] | None = None
 
     def recall(self, weights: np.ndarray, alpha: np.ndarray, hessian: bool) -> SoftResponse | None:
@@ -58,22 +67,18 @@ class Rules:
         self._last = weights.copy(), alpha, response
         return response
 
-    def take_range(self, lowest: float, highest: float) -> None:
-        """Note the extremes of the finite losses that may be played.
+    @property
+    def idle(self) -> np.ndarray | None:
+        """Samples of weight 0, bool of shape (N,); None where there are none."""
+        idle = self.sample_weight == 0.0
+        return idle if idle.any() else None
 
-        Raises
-        ------
-        MixsolveError
-            If their difference overflows.
-        """
-        if not np.isfinite(highest - lowest):
-            raise MixsolveError(
-                f"losses range from {lowest} to {highest}, which overflows float64; divide them "
-                "by their largest absolute value"
-            )
+    def take_range(self, lowest: float, highest: float) -> None:
+        """Note the extremes of the losses that count: no others decide what a small gap is."""
         self.lowest, self.highest = lowest, highest
-        self.spread = highest - lowest
-        self.magnitude = max(abs(lowest), abs(highest))
+        nothing = lowest > highest  # counts, in a part of a larger game
+        self.spread = 0.0 if nothing else highest - lowest
+        self.magnitude = 0.0 if nothing else max(abs(lowest), abs(highest))
 
     def as_part(self, sample_weight: np.ndarray, lowest: float, highest: float) -> Self:
         """The same engine as a part of a larger game: its weights there, and the game's extremes.
@@ -88,6 +93,30 @@ class Rules:
         part = copy(self)
         part.sample_weight = sample_weight
         part.take_range(lowest, highest)
+        part._last = None
+        return part
+
+    def scan(self) -> tuple[float, float]:
+        """Extremes of the losses that count, in a pass.
+
+        Raises
+        ------
+        MixsolveError
+            If a candidate that may be played has a NaN or infinite loss.
+        """
+        raise NotImplementedError
+
+    def confined(self, classifiers: np.ndarray) -> Self:
+        """The same engine for a game in which only some classifiers may have a weight."""
+        part = copy(self)
+        part.classifiers = classifiers
+        part.take_range(*part.scan())
+        return part
+
+    def in_unit(self, exponent: int) -> Self:
+        """The same engine with its losses in units of 2^exponent."""
+        part = copy(self)
+        part.take_range(*np.ldexp([self.lowest, self.highest], -exponent).tolist())
         part._last = None
         return part
 
@@ -129,6 +158,15 @@ class Rules:
             measure = measure * self.allowed
         totals = np.add.reduceat(measure, offsets[:-1])
         return np.log(measure[offsets[samples] + candidates] / totals[samples])
+
+    @property
+    def surprise(self) -> float:
+        """A bound on log(1 / p_ij) of all candidates that may be played."""
+        least = math.log(self.shape.n_candidates)
+        if not self.prior.size:
+            return least
+        played = self.prior[self.allowed.view(np.bool_)] if self.allowed.size else self.prior
+        return least + float(np.log(played.max()) - np.log(played.min()))
 
     def strategy(self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray) -> Attack:
         """See `Engine.strategy`."""

@@ -74,6 +74,9 @@ class FeasibleSet(ABC):
     infeasibility: Infeasibility | None = None
     """Why it is empty, if it is; then nothing else of it may be asked."""
 
+    used: np.ndarray | None = None
+    """Classifiers that may have a weight, ascending; None for all. No others' losses count."""
+
     linear: "LinearConstraints | None" = None
     """The constraints that make it, where they are linear."""
 

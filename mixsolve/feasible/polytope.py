@@ -28,6 +28,7 @@ _ROUNDING = 1e-14
 _MET = 1e-13  # violation, in units of a row, of weights that need no projection
 _LOOSE = 1e-9  # of the gradient's spread: where a bound is asked of a simplex method instead
 _NOISE = 1e-10  # of the gradient's spread: a multiplier of none
+_LIFT = 1e-15
 _RANK = 1e-11  # singular values below this share of the largest count as zero
 
 
@@ -51,6 +52,7 @@ class Polytope(FeasibleSet):
         face = self._find_face()
         if face is not None:
             self._face = face
+            self.used = face.used if face.used.size < constraints.n_classifiers else None
             self._of_level = np.linalg.pinv(face.level.T, rcond=_RANK)
 
     def _find_face(self) -> Face | None:
@@ -75,9 +77,12 @@ class Polytope(FeasibleSet):
         onto_simplex = simplex.project(point)
         if self.violation(onto_simplex) <= _MET:
             return onto_simplex
-        far = float(np.ptp(point)) + 1.0
+        used = self._face.used
+        centre = np.zeros(point.size)
+        centre[used] = point[used] - point[used].mean()
+        far = float(np.ptp(point[used])) + 1.0
         flat = np.zeros(point.size)
-        found, _, _ = self._minimize(flat, np.eye(point.size) / far, point - point.mean())
+        found, _, _ = self._minimize(flat, np.eye(point.size) / far, centre)
         return found
 
     def lowest(self, gradient: np.ndarray) -> float:
@@ -86,21 +91,25 @@ class Polytope(FeasibleSet):
 
     def _linear(self, gradient: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """A lower bound, and the multipliers y (p,) and v (q,) that prove it."""
-        shift, scale = float(gradient.min()), float(np.ptp(gradient)) or 1.0
+        played = gradient[self._face.used]
+        shift, scale = float(played.min()), float(np.ptp(played)) or 1.0
         flat = np.zeros((gradient.size, gradient.size))
         slope = (gradient - shift) / scale
         weights, *multipliers = self._minimize(slope, flat, flat[0])
         upper, equal = self._multipliers(slope, *multipliers)
         bound = self._pulled(slope, upper, equal)
         if bound < float(slope @ weights) - _LOOSE:  # a sliver, or rounding
-            others = bound_multipliers(slope, self._upper, self._equal)
+            used = self._face.used
+            found = bound_multipliers(slope[used], self._upper[:, used], self._equal[:, used])
+            others = self._lifted(slope, *found)
             if self._pulled(slope, *others) > bound:
                 upper, equal = others
         upper, equal = upper * scale, equal * scale
         bound = self._pulled(gradient, upper, equal)
-        if bound >= shift:
+        simplex_bound = float(gradient.min())
+        if bound >= simplex_bound:
             return bound, upper, equal
-        return shift, np.zeros_like(upper), np.zeros_like(equal)  # that of the simplex
+        return simplex_bound, np.zeros_like(upper), np.zeros_like(equal)
 
     def _pulled(self, gradient: np.ndarray, upper: np.ndarray, equal: np.ndarray) -> float:
         return float((gradient + self._upper.T @ upper + self._equal.T @ equal).min())
@@ -116,13 +125,21 @@ class Polytope(FeasibleSet):
         tight = self._rows_upper[~face.loose]
         upper[self._rows_upper[face.loose]] = inner
         upper[tight], equal[self._rows_equal] = of_level[:n_tight], of_level[n_tight:]
-        # As much of the proof as gives all multipliers and all dropped weights their sign.
+        return self._lifted(slope, upper, equal)
+
+    def _lifted(
+        self, slope: np.ndarray, upper: np.ndarray, equal: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """With as much of the proof as gives all multipliers and all dropped weights their sign."""
+        face = self._face
+        tight = self._rows_upper[~face.loose]
         prices, values, z = face.proof
         below = slope + self._upper.T @ upper + self._equal.T @ equal
         proven = prices > 0.0
         times = (-upper[tight][proven] / prices[proven]).max(initial=0.0)
         dropped = z > 0.0
         wanted = below[face.used].min() - below[dropped]
+        wanted += _LIFT * np.abs(below[dropped])  # beyond what their own size rounds away
         times = max(times, (wanted / z[dropped]).max(initial=0.0))
         upper[tight] += times * prices
         equal[self._rows_equal] += times * values
@@ -131,7 +148,7 @@ class Polytope(FeasibleSet):
     def prices(self, gradient: np.ndarray) -> Prices:
         """See `FeasibleSet.prices`."""
         _, upper, equal = self._linear(gradient)
-        noise = _NOISE * float(np.ptp(gradient))
+        noise = _NOISE * float(np.ptp(gradient[self._face.used]))
         upper, equal = (np.where(np.abs(side) > noise, side, 0.0) for side in (upper, equal))
         return Prices(upper / self._upper_scale, equal / self._equal_scale)
 
@@ -140,8 +157,10 @@ class Polytope(FeasibleSet):
     ) -> np.ndarray:
         """See `FeasibleSet.minimize_quadratic`."""
         raised = hessian + ridge * np.eye(gradient.size)
-        scale = max(float(np.ptp(gradient)), float(np.abs(raised).max()))
-        slope = (gradient - gradient.min()) / scale
+        used = self._face.used
+        bend = float(np.abs(raised[np.ix_(used, used)]).max())
+        scale = max(float(np.ptp(gradient[used])), bend)
+        slope = (gradient - gradient[used].min()) / scale
         found, _, _ = self._minimize(slope, raised / scale, start)
         return found
 

@@ -33,6 +33,7 @@ class Subset(FeasibleSet):
         self.classifiers = classifiers
         self.infeasibility = inner.infeasibility
         self.inner = inner
+        self.used = classifiers if inner.used is None else classifiers[inner.used]
         self._size = n_classifiers
 
     def whole(self, weights: np.ndarray) -> np.ndarray:

@@ -13,6 +13,8 @@ alone read the same losses. In detail:
   the attack, nit and state (n,), and attack (offsets[-1],) unless it is empty.
 """
 
+import math
+
 import numpy as np
 
 from mixsolve.compilation import kernel
@@ -24,12 +26,16 @@ EXACT, ENTROPIC, WANTS_START, STARTED = range(4)
 # difference of two is.
 SOLVED, OPEN, NOT_FINITE, OVERFLOW = range(4, 8)
 
-# Columns of the figures of a game.
+# Columns of the figures of a game: while it is solved in its unit, 2^EXPONENT.
 VALUE, RISK, LOWER_BOUND, RISK_LOWER_BOUND, SMOOTHING, SPREAD, TOLERANCE, N_PASSES = range(8)
-N_FIGURES = 8
+EXPONENT = 8
+N_FIGURES = 9
 
 _LARGEST = float(np.finfo(np.float64).max)  # isfinite does not survive reassociation
 _GAP = 32  # numbers
+_PLAIN = 200  # exponents of losses that are taken as they are
+_REACH = 2.0**90  # of alpha beside the spread: see `mixsolve.scale`
+_EPSILON = float(np.finfo(np.float64).eps)
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of sums over many samples
 
 
@@ -51,34 +57,67 @@ def matrix(n_rows, size):
 
 
 @kernel(**OPTIONS)
-def measure(rows, starts, samples, offsets, allowed, tol, figures, state, g):
-    """Spread and tolerance of game g; False, and its state says why, where there are none."""
+def measure(rows, starts, samples, offsets, allowed, sample_weight, tol, figures, state, g):
+    """Unit, spread and tolerance of game g, by the losses that count: allowed, of positive weight.
+
+    False, and its state says why, where there are none.
+    """
     first = offsets[samples[g]]
     low = np.inf
     high = -np.inf
-    for r in range(first, offsets[samples[g + 1]]):
-        if allowed.size and not allowed[r]:
-            continue
-        for k in range(rows.shape[1]):
-            loss = rows[starts[g] + r - first, k]
-            if not abs(loss) <= _LARGEST:  # a NaN is not either
-                state[g] = NOT_FINITE
-                return False
-            low = min(low, loss)
-            high = max(high, loss)
+    for i in range(samples[g], samples[g + 1]):
+        for r in range(offsets[i], offsets[i + 1]):
+            if allowed.size and not allowed[r]:
+                continue
+            for k in range(rows.shape[1]):
+                loss = rows[starts[g] + r - first, k]
+                if not abs(loss) <= _LARGEST:  # a NaN is not either
+                    state[g] = NOT_FINITE
+                    return False
+                if sample_weight[i] > 0.0:
+                    low = min(low, loss)
+                    high = max(high, loss)
     if not high - low <= _LARGEST:
         state[g] = OVERFLOW
         return False
+    _, exponent = math.frexp(max(abs(low), abs(high)))
+    if abs(exponent) <= _PLAIN:
+        exponent = 0
+    low = math.ldexp(low, -exponent)
+    high = math.ldexp(high, -exponent)
+    figures[g, EXPONENT] = exponent
     figures[g, SPREAD] = high - low
     figures[g, TOLERANCE] = max(tol * (high - low), _ROUNDING * max(abs(low), abs(high)))
     return True
 
 
 @kernel(**OPTIONS)
-def load(rows, start, offsets, allowed, prior, sample_weight, alpha):
+def close(figures, attacked, weights, state, g):
+    """Say whether the certificate of game g is within its tolerance; figures in losses' unit."""
+    above = figures[g, VALUE] - figures[g, LOWER_BOUND]
+    tolerance = figures[g, TOLERANCE]
+    solved = -tolerance <= above <= tolerance
+    for figure in range(SMOOTHING):
+        solved = solved and abs(figures[g, figure]) <= _LARGEST
+    for k in range(weights.shape[1]):
+        solved = solved and abs(weights[g, k]) <= _LARGEST
+    state[g] = SOLVED if solved else OPEN
+    exponent = int(figures[g, EXPONENT])
+    if exponent:
+        for figure in range(N_PASSES):
+            if figure != SMOOTHING:  # which is alpha's
+                figures[g, figure] = math.ldexp(figures[g, figure], exponent)
+        for k in range(attacked.shape[1]):
+            attacked[g, k] = math.ldexp(attacked[g, k], exponent)
+    figures[g, SMOOTHING] = min(figures[g, SMOOTHING], figures[g, SPREAD])
+
+
+@kernel(**OPTIONS)
+def load(rows, start, offsets, allowed, prior, sample_weight, alpha, figures):
     """The part of a game that counts: rows that may be played, of samples that weigh something.
 
-    Returns their losses, where each sample begins among them, the row each was (in the run's
+    Losses and alphas are in the game's unit, alphas no further from the spread than makes a
+    difference. Returns their losses, where each sample begins among them, the row each was (in the run's
     numbers), its base measure (empty for uniform), and the samples' weights and alphas.
     """
     n_rows = offsets[-1] - offsets[0]
@@ -89,6 +128,8 @@ def load(rows, start, offsets, allowed, prior, sample_weight, alpha):
     priors = vector(n_rows) if prior.size else np.empty(0)
     weight = vector(n_samples)
     alphas = vector(n_samples)
+    exponent = -int(figures[EXPONENT])
+    spread = max(figures[SPREAD], _EPSILON / _ROUNDING * figures[TOLERANCE])
     kept = 0
     used = 0
     for i in range(n_samples):
@@ -99,12 +140,15 @@ def load(rows, start, offsets, allowed, prior, sample_weight, alpha):
                 continue
             place[used] = r
             for k in range(rows.shape[1]):
-                table[used, k] = rows[start + r - offsets[0], k]
+                loss = rows[start + r - offsets[0], k]
+                table[used, k] = math.ldexp(loss, exponent) if exponent else loss
             if prior.size:
                 priors[used] = prior[r]
             used += 1
         weight[kept] = sample_weight[i]
-        alphas[kept] = alpha[i]
+        alphas[kept] = math.ldexp(alpha[i], exponent) if exponent else alpha[i]
+        if spread > 0.0:
+            alphas[kept] = min(max(alphas[kept], spread / _REACH), spread * _REACH)
         kept += 1
         bounds[kept] = used
     if prior.size:

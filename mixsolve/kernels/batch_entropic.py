@@ -24,7 +24,6 @@ from mixsolve.kernels.simplex_qp import minimize_quadratic
 
 _NEARLY_EXACT = 5e-4  # of the spread: below this alpha the exact optimum is a good start
 _CUTOFF = 40.0  # in units of alpha: candidates so far below the best weigh nothing
-_THRESHOLD = 1e-12  # probabilities of a Gibbs strategy that are left out
 _ARMIJO = 1e-4
 _CUT = 0.5  # share of a step below which it counts as cut back
 _MAX_CUTS = 2  # before the exact optimum is taken for a better start
@@ -158,11 +157,13 @@ def solve_entropic_games(
             continue
         begin = samples[g]
         end = samples[g + 1]
-        if not run.measure(rows, starts, samples, offsets, allowed, tol, figures, state, g):
+        if not run.measure(
+            rows, starts, samples, offsets, allowed, sample_weight, tol, figures, state, g
+        ):
             continue
         table, bounds, place, priors, weight, alphas = run.load(
             rows, starts[g], offsets[begin : end + 1], allowed, prior, sample_weight[begin:end],
-            alpha[begin:end],
+            alpha[begin:end], figures[g],
         )  # fmt: skip
         started = state[g] == run.STARTED
         tolerance = figures[g, run.TOLERANCE]
@@ -180,7 +181,7 @@ def solve_entropic_games(
         )  # fmt: skip
         nit[g] += done
         figures[g, run.N_PASSES] += calls
-        if value - bound > tolerance and not started and nit[g] < max_iter:
+        if not value - bound <= tolerance and not started and nit[g] < max_iter:
             state[g] = run.WANTS_START
             continue
 
@@ -212,21 +213,24 @@ def solve_entropic_games(
         figures[g, run.N_PASSES] += (
             4 + elsewhere
         )  # the extremes, the certificate, the Gibbs strategy
+        own = begin  # of the samples, those of positive weight
         for i in range(weight.size):
+            while sample_weight[own] == 0.0:
+                own += 1
             share = 1.0
             total = np.float64(bounds[i + 1] - bounds[i])
             if priors.size:
                 share = priors[bounds[i] + best[i]]
                 total = priors[bounds[i] : bounds[i + 1]].sum()
-            figures[g, run.SMOOTHING] += weight[i] * alphas[i] * math.log(total / share)
-        closed = figures[g, run.VALUE] - figures[g, run.LOWER_BOUND] <= tolerance
-        state[g] = run.SOLVED if closed else run.OPEN
+            figures[g, run.SMOOTHING] += weight[i] * alpha[own] * math.log(total / share)
+            own += 1
+        run.close(figures, attacked, weights, state, g)
         if attack.size:
             counts = np.empty(weight.size, dtype=np.int64)
             candidates = np.empty(table.shape[0], dtype=np.int64)
             probabilities = np.empty(table.shape[0])
             passes.gibbs(
-                table, bounds, everyone, priors, alphas, proof, cutoff, _THRESHOLD,
+                table, bounds, everyone, priors, alphas, proof, cutoff,
                 counts, candidates, probabilities,
             )  # fmt: skip
             played = np.zeros(table.shape[0])

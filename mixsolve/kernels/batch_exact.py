@@ -117,7 +117,7 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
             since = 0
             weights[:] = point
             dual[:] = duals
-        if best <= stop or since > _PATIENCE or nit == max_iter or not gap < np.inf:
+        if best <= stop or since > _PATIENCE or nit >= max_iter or not gap < np.inf:
             return best, nit
         schur_system.predictor(
             schur, towards, linear, point, reduced, no_upper, none, none, equal,
@@ -284,11 +284,13 @@ def solve_exact_games(
             continue
         begin = samples[g]
         end = samples[g + 1]
-        if not run.measure(rows, starts, samples, offsets, allowed, tol, figures, state, g):
+        if not run.measure(
+            rows, starts, samples, offsets, allowed, sample_weight, tol, figures, state, g
+        ):
             continue
         table, bounds, place, _, weight, alphas = run.load(
             rows, starts[g], offsets[begin : end + 1], allowed, prior, sample_weight[begin:end],
-            alpha[begin:end],
+            alpha[begin:end], figures[g],
         )  # fmt: skip
         tolerance = figures[g, run.TOLERANCE]
         if state[g] == run.WANTS_START:
@@ -323,7 +325,7 @@ def solve_exact_games(
         figures[g, run.LOWER_BOUND] = lowest
         figures[g, run.RISK_LOWER_BOUND] = lowest
         figures[g, run.SMOOTHING] = 0.0
-        state[g] = run.SOLVED if risk - lowest <= figures[g, run.TOLERANCE] else run.OPEN
+        run.close(figures, attacked, weights, state, g)
         if attack.size:
             run.spread_out(
                 offsets[begin : end + 1], sample_weight[begin:end], allowed, place, played, attack

@@ -9,7 +9,8 @@ Common arguments, for a chunk of n samples:
 - prior (R,) float64, the base measure up to a factor for each sample, or empty where uniform;
 - sample_weight (n,), alpha (n,), weights (L,) float64.
 
-Sums are float64 whatever the type of the rows.
+Sums are float64 whatever the type of the rows. Samples of weight 0 are left out of all sums: their
+losses may be so large that a product with 0 is a NaN.
 """
 
 import math
@@ -86,6 +87,8 @@ def best_response(rows, offsets, allowed, sample_weight, weights, best, gradient
                 top = score
                 winner = r
         best[i] = winner - first
+        if sample_weight[i] == 0.0:
+            continue
         value += sample_weight[i] * top
         for k in range(n_classifiers):
             gradient[k] += sample_weight[i] * rows[winner, k]
@@ -119,6 +122,8 @@ def soft_response(
     filled = 0
     value = 0.0
     for i in range(offsets.size - 1):
+        if sample_weight[i] == 0.0:
+            continue
         first = offsets[i] - offsets[0]
         last = offsets[i + 1] - offsets[0]
         top, winner = _score_all(rows, first, last, allowed, weights, scores)
@@ -188,16 +193,15 @@ def gibbs(
     alpha,
     weights,
     cutoff,
-    threshold,
     counts,
     candidates,
     probabilities,
 ):
     """The Gibbs strategy p_ij exp(<lam, l_ij> / alpha_i), normalised within each sample.
 
-    Its counts[i] entries above `threshold` (which the likeliest candidate always is) are written
-    to `candidates` and `probabilities`, both (R,), one sample after the other; they sum to 1.
-    Returns their number.
+    Its counts[i] entries, of the candidates within `cutoff` alpha of the best as `soft_response`
+    has them, are written to `candidates` and `probabilities`, both (R,), one sample after the
+    other; they sum to 1. Returns their number.
 
     Memory walk: every row once, in order.
     """
@@ -220,7 +224,7 @@ def gibbs(
         begin = used
         kept = 0.0
         for c in range(n_near):
-            if scores[c] > threshold * total:
+            if scores[c] > 0.0:
                 candidates[used] = near[c]
                 probabilities[used] = scores[c]
                 kept += scores[c]
@@ -272,9 +276,10 @@ def near_response(
         last = offsets[i + 1] - offsets[0]
         top, winner = _score_all(rows, first, last, allowed, weights, scores)
         best[i] = winner - first
-        value += sample_weight[i] * top
-        for k in range(n_classifiers):
-            gradient[k] += sample_weight[i] * rows[winner, k]
+        if sample_weight[i] > 0.0:
+            value += sample_weight[i] * top
+            for k in range(n_classifiers):
+                gradient[k] += sample_weight[i] * rows[winner, k]
         allowance = 0.0 if pure else slack[i]
         threshold = top - allowance - radius * reach
         n_near = 0

@@ -22,6 +22,7 @@ from numba.extending import intrinsic
 from mixsolve.compilation import kernel
 
 _EMPTY = -1
+STRANGE = -2  # some loss is of neither value
 _LITTLE_ENDIAN = sys.byteorder == "little"
 _LOWEST_BITS = np.uint64(0x0101010101010101)
 # Times eight bytes of 0 and 1, it moves the lowest bit of byte b to bit 56 + b; no two bits meet.
@@ -147,7 +148,7 @@ def reduce_bits(rows, offsets, allowed, prior, low, high, dominance, codes, kept
         else:
             strange = _pack(rows, first, last, allowed, low, high, words)
         if strange:
-            return -2
+            return STRANGE
         for r in range(first, last):
             if allowed.size and not allowed[r]:
                 continue

@@ -24,6 +24,7 @@ from mixsolve.problem import Outcome, Problem
 from mixsolve.stopping import Stop
 
 DEFAULT_MAX_ITER = 5000
+_MAX_DOUBLINGS = 200  # M^2 / alpha, the largest curvature there is, is nearer to any guess
 _SHRINK = 0.8  # of the curvature estimate after each accepted step, so that it can adapt
 
 
@@ -37,12 +38,12 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     here = engine.soft_response(ahead, alpha, hessian=False)
     curvature = _first_curvature(engine, alpha)
     for _ in stop.iterations(DEFAULT_MAX_ITER):
-        while True:
+        for _ in range(_MAX_DOUBLINGS):
             candidate = problem.feasible.project(ahead - here.gradient / curvature)
             there = engine.soft_response(candidate, alpha, hessian=False)
             step = candidate - ahead
             bend = float((there.gradient - here.gradient) @ step)
-            if bend <= 0.5 * curvature * float(step @ step) or stop.seconds_left == 0.0:
+            if bend <= 0.5 * curvature * float(step @ step) or stop.is_late:
                 break
             curvature *= 2.0
         bound = there.lower_bound(candidate, problem.feasible.lowest(there.gradient))

@@ -6,7 +6,9 @@
 over lam in the simplex, r running over the candidates of sample i. With constraints on the weights
 no model of the tensor is made: the rounds of "lp" and "newton" hand cvxpy their small problems
 (`mixsolve.feasible.convex`). Losses are shifted and scaled first, so that the solvers' absolute
-tolerances mean the same on every game.
+tolerances mean the same on every game. Where alpha is so small that eq. (7) is the exact risk to
+within the tolerance the model is the exact one; where it is so large that eq. (7) is the mean under
+the base measure, a linear one.
 
 References: Diamond and Boyd, CVXPY, 2016; Goulart and Chen, Clarabel, 2024.
 """
@@ -24,6 +26,8 @@ from mixsolve.simplex import normalize
 from mixsolve.solution import Status
 from mixsolve.stopping import Stop
 
+_LIMIT = 0.1  # of the tolerance: what a simpler model may leave out
+
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Build the model on all candidates, hand it to cvxpy's solver, read both strategies."""
@@ -33,30 +37,40 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     cp = load("cvxpy")
     engine = problem.engine
     samples, candidates = engine.every_candidate()
+    weighed = engine.sample_weight[samples] > 0
+    samples, candidates = samples[weighed], candidates[weighed]
+    exact = problem.alpha is None or problem.smoothing() <= _LIMIT * stop.tolerance
     for _ in stop.iterations(1):
         rows = engine.gather(samples, candidates)
         first = np.flatnonzero(np.diff(samples, prepend=-1))
-        rows = rows - np.minimum.reduceat(rows.min(axis=1), first)[samples, None]
+        owners = np.cumsum(np.diff(samples, prepend=samples[0]) > 0)  # numbers without gaps
+        rows = rows - np.minimum.reduceat(rows.min(axis=1), first)[owners, None]
         scale = float(rows.max()) or 1.0
         weights = cp.Variable(engine.n_classifiers, nonneg=True)
         scores = (rows / scale) @ weights
-        if problem.alpha is None:
-            objective, attack_rows = _exact(cp, scores, samples, engine.sample_weight)
+        weight = engine.sample_weight[samples[first]]
+        if problem.alpha is None or exact:
+            objective, attack_rows = _exact(cp, scores, owners, weight)
         else:
             log_prior = engine.log_prior(samples, candidates)
-            alpha = problem.alpha / scale
-            objective, attack_rows = _entropic(
-                cp, scores, samples, engine.sample_weight, alpha, log_prior
-            )
+            alpha = problem.alpha[samples[first]] / scale
+            if _bend(alpha, weight) <= _LIMIT * stop.tolerance / scale:
+                objective, attack_rows = (weight[owners] * np.exp(log_prior)) @ scores, []
+            else:
+                objective, attack_rows = _entropic(cp, scores, owners, weight, alpha, log_prior)
         model = cp.Problem(cp.Minimize(objective), [cp.sum(weights) == 1, *attack_rows])
         message, ended = _solve(cp, model, stop)
         stop.status = ended
         if weights.value is None or not np.isfinite(weights.value).all():
-            return Outcome(start, message=message, failed=ended is None)
+            return Outcome(start, message=message)
         found = normalize(weights.value)
-        if problem.alpha is None:
-            attack = engine.strategy(samples, candidates, np.maximum(attack_rows[0].dual_value, 0))
+        if exact:
+            mass = np.zeros(weighed.size)
+            mass[weighed] = np.maximum(attack_rows[0].dual_value, 0)
+            attack = engine.strategy(*engine.every_candidate(), mass)
             lower_bound = problem.feasible.lowest(engine.expected_losses(attack))
+            if problem.alpha is not None:
+                lower_bound -= problem.divergence(attack)
             stop.record(found, engine.best_response(found).value, lower_bound)
             return Outcome(found, attack, message=message)
         soft = problem.soft_response(found)
@@ -64,6 +78,11 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         stop.record(found, soft.value, bound)
         return Outcome(found, message=message)
     return Outcome(start)
+
+
+def _bend(alpha: np.ndarray, weight: np.ndarray) -> float:
+    """How far eq. (7) is at most from the mean of the scores, which are 0 to 1."""
+    return float(weight @ (1.0 / alpha)) / 8.0
 
 
 def _exact(cp: Any, scores: Any, samples: np.ndarray, sample_weight: np.ndarray) -> Any:

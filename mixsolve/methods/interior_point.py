@@ -11,10 +11,12 @@ import numpy as np
 
 from mixsolve.feasible import Simplex
 from mixsolve.problem import Outcome, Problem
+from mixsolve.solution import Status
 from mixsolve.stopping import Stop
 from mixsolve.vertex import solve_small_game
 
 _TOLERANCE = 1e-10  # of the game's spread
+_FINEST = 1e-14  # likewise: below is rounding
 
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
@@ -28,12 +30,17 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         weight = engine.sample_weight[samples[weighed][first]]
         offsets = np.append(first, rows.shape[0])
         warm = start if problem.warm and isinstance(problem.feasible, Simplex) else None
-        solver = partial(solve_small_game, tol=_TOLERANCE, start=warm)
+        gap = 0.5 * stop.tolerance / (engine.spread or 1.0)
+        tol = min(max(gap, _FINEST), _TOLERANCE)
+        solver = partial(solve_small_game, tol=tol, start=warm, halted=lambda: stop.is_late)
         found = problem.feasible.solve_small(solver, rows, offsets, weight)
         mass = np.zeros(samples.size)
         mass[weighed] = found.dual
         attack = engine.strategy(samples, candidates, mass)
         bound = problem.feasible.lowest(engine.expected_losses(attack))
         stop.record(found.weights, engine.best_response(found.weights).value, bound)
-        return Outcome(found.weights, attack, message=f"{found.nit} iterations; {found.message}")
+        if stop.status is None and stop.is_late:
+            stop.status = Status.TIME_LIMIT
+        words = f"; {found.message}" if found.message else ""
+        return Outcome(found.weights, attack, message=f"{found.nit} iterations{words}")
     return Outcome(start)

@@ -130,6 +130,7 @@ class _Rounds:
             max_iter=_SMALL_MAX_ITER,
             start=earlier,
             start_gap=1.0 if earlier is None else gap / max(earlier.spread, _TINY),
+            halted=lambda: self._stop.is_late,
         )
         return self._feasible.solve_small(solver, game.rows, game.offsets, game.weight)
 

@@ -23,6 +23,8 @@ References: Meunier et al., ICML 2021, section 4.1; Nocedal and Wright, Numerica
 2006, chapters 3 and 16.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from mixsolve import presolve, simplex
@@ -36,6 +38,7 @@ from mixsolve.stopping import ROUNDING, Stop
 from mixsolve.tensor import LossTensor
 
 DEFAULT_MAX_ITER = 200
+_EXACT = 0.1  # of the tolerance: below this the entropy is lost in it
 _NEARLY_EXACT = 5e-4  # of the spread: below this alpha the exact optimum is a good start
 _CUTOFF = 60.0  # in units of alpha: 40 make a candidate vanish, 20 are left for the way there
 _MAX_DOUBT = 0.2  # share of the rows up to which the small game pays
@@ -47,6 +50,7 @@ _ARMIJO = 1e-4
 _CUT = 0.5  # share of a step below which it counts as cut back
 _MAX_CUTS = 2  # before the exact optimum is taken for a better start
 _TINY = float(np.finfo(np.float64).tiny)
+_MAX_CUT_SHORT = 65  # times a step is cut back, to 1e-10 of it at most
 _PATIENCE = 20  # iterations without a narrower gap
 _DAMPING = 0.01  # of the gap, added to all curvatures
 _ROUNDING = 1e-13  # of the largest curvature, likewise
@@ -54,6 +58,10 @@ _ROUNDING = 1e-13  # of the largest curvature, likewise
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Minimise eq. (7) from `start`."""
+    smoothing = problem.smoothing()
+    if smoothing <= _EXACT * stop.tolerance:
+        # Any attack on the exact game is one here, and worth no less than that below.
+        return lp.minimize(replace(problem, alpha=None), start, stop.less(smoothing))
     game = presolve.Shrunk(problem)
     engine, alpha = game.engine, game.alpha
     assert alpha is not None
@@ -182,10 +190,11 @@ def descend(
         assert soft.hessian is not None
         # Over the whole simplex a curvature below the gap changes the slope by less than the gap:
         # this much damping slows nothing down, and it keeps flat directions apart from rounding.
-        largest = float(soft.hessian.diagonal().max())
+        bends = soft.hessian.diagonal()
+        largest = float((bends if feasible.used is None else bends[feasible.used]).max())
         ridge = max(_DAMPING * (soft.value - bound), _ROUNDING * largest, _TINY)
         target = feasible.minimize_quadratic(soft.gradient, soft.hessian, weights, ridge)
-        weights, soft, length = _line_search(engine, alpha, weights, soft, target)
+        weights, soft, length = _line_search(engine, alpha, weights, soft, target, stop)
         if length >= _CUT:
             continue
         cuts += 1
@@ -208,6 +217,7 @@ def _line_search(
     weights: np.ndarray,
     soft: SoftResponse,
     target: np.ndarray,
+    stop: Stop,
 ) -> tuple[np.ndarray, SoftResponse, float]:
     """The first point between `target` and `weights` that is low enough, F there, and its place.
 
@@ -218,12 +228,13 @@ def _line_search(
     slope = float(soft.gradient @ step)
     length = 1.0
     noise = ROUNDING * abs(soft.value)
-    while True:
+    for cut in range(_MAX_CUT_SHORT):
         point = simplex.normalize(weights + length * step)
         there = engine.soft_response(point, alpha)
         ahead = float(there.gradient @ step)
         wanted = soft.value + _ARMIJO * length * min(slope, 0.0) + noise
-        if there.value <= wanted or ahead <= 0.0 or length < 1e-10:
-            return point, there, length
+        if there.value <= wanted or ahead <= 0.0 or (cut and stop.is_late):
+            break
         # The slope's zero by the secant of its two values, kept away from both ends.
         length *= min(max(slope / (slope - ahead), 0.1), 0.7)
+    return point, there, length
