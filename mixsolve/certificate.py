@@ -62,7 +62,7 @@ def _certify(checked: Checked, outcome: Outcome, stop: Stop) -> Solution:
         if attack is None:
             attack = engine.strategy(every_sample, response.candidates, np.ones(engine.n_samples))
         played = engine.expected_losses(attack)
-        lower_bound = risk_lower_bound = feasible.lowest(played)
+        lower_bound = lowest = feasible.lowest(played)
     else:
         soft = problem.soft_response(weights)
         value = soft.value
@@ -82,10 +82,13 @@ def _certify(checked: Checked, outcome: Outcome, stop: Stop) -> Solution:
             played = soft.gradient  # the classifiers' losses under the attack
             lowest = feasible.lowest(played)
             lower_bound = soft.lower_bound(proof, lowest)
-        risk_lower_bound = lowest
+    risk_lower_bound = lowest
     if outcome.lower_bound is not None:
+        proven = outcome.lower_bound
+        if proven == -np.inf:  # ended before anything was proven, but by this attack on all
+            proven = problem.feasible.lowest(played) + lower_bound - lowest
         # The exact risk is no less than the entropic one.
-        lower_bound = risk_lower_bound = min(outcome.lower_bound, value)
+        lower_bound = risk_lower_bound = min(proven, value)
     gap = value - lower_bound
     figures = value, response.value, lower_bound, risk_lower_bound, gap
     finite = bool(np.isfinite([*figures, *weights]).all())

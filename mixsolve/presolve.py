@@ -301,7 +301,8 @@ def _keep(
         )
 
     engine.each_block(work)
-    if kernels.STRANGE in failed:  # losses of no consequence, say, are of other values
+    some = engine.idle is not None or engine.classifiers is not None
+    if some and kernels.STRANGE in failed:  # losses of no consequence, perhaps
         return _keep(engine, dominance, share, two_valued=False)
     if failed:
         return None

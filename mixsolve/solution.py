@@ -61,7 +61,8 @@ class Record:
 class Attack:
     """The attacker's mixed strategy: for each sample, a distribution over its candidates.
 
-    Only candidates of positive probability are kept, sample after sample.
+    Only candidates of positive probability are kept, sample after sample. Of a Gibbs strategy
+    (alpha > 0) those 40 alpha and more below the best are left out: rounding would lose them.
 
     Attributes
     ----------
@@ -154,7 +155,9 @@ class Solution:
     risk : float
         The exact adversarial risk at `weights`, whatever alpha.
     lower_bound : float
-        No mixture has an objective below this: what `attack` guarantees the attacker.
+        No mixture has an objective below this: what `attack` guarantees the attacker. With q the
+        attack and g the `attacked_losses`, ``min(g)`` for alpha = 0, and
+        ``min(g) - sum_i w_i alpha_i KL(q_i || p_i)`` for alpha > 0.
     gap : float
         ``value - lower_bound``, never negative.
     attack : Attack
@@ -179,11 +182,13 @@ class Solution:
     smoothing_bound : float
         ``risk - value`` is between 0 and this; 0 for alpha = 0.
     risk_lower_bound : float
-        No mixture has an exact adversarial risk below this.
+        No mixture has an exact adversarial risk below this: ``min(g)``, whatever alpha.
     spread : float
-        M = max(losses) - min(losses); `tol` is relative to it.
+        M = max(losses) - min(losses), over what can be played: not masked candidates, samples of
+        weight 0, or classifiers that constraints keep at 0. `tol` is relative to it.
     tolerance : float
-        The absolute gap asked for.
+        The absolute gap asked for: ``tol * spread``, but at least the rounding of sums of such
+        losses, 16 machine epsilons of the largest absolute one.
     sample_weight : ndarray of float64, shape (N,)
         Weights of the samples, of sum 1.
     prices : Prices or None

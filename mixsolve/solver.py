@@ -85,7 +85,8 @@ def solve(
         classifiers, ``attack`` is the one on mixtures of those chosen, iterations are nodes.
         Constraints must be linear. See `solve_cardinality_path` for all numbers at once.
     tol : float, default 1e-6
-        Stop when the certified gap is at most ``tol * (max(losses) - min(losses))``.
+        Stop when the certified gap is at most ``tol * (max(losses) - min(losses))``, the extremes
+        being those of what can be played; at least 16 machine epsilons of the largest loss.
     max_iter : int, optional
         Iterations of the method; its own default otherwise.
     time_limit : float, optional

@@ -98,7 +98,7 @@ class Stop:
         self._smoothing = 0.0
 
     def less(self, smoothing: float) -> "Stop":
-        """This one, for a method whose bounds are that much above those of what is solved."""
+        """Itself, for a method whose bounds are that much above those of what is solved."""
         self._smoothing = smoothing
         return self
 

@@ -318,9 +318,7 @@ class LossTensor(Shape):
 
         together = self._stored_together
         dtype = np.dtype(np.float64)
-        return LossTensor(
-            self.offsets, self.n_classifiers, dtype, read, stored_together=together
-        )
+        return LossTensor(self.offsets, self.n_classifiers, dtype, read, stored_together=together)
 
     def only(self, classifiers: np.ndarray) -> "LossTensor":
         """A copy of the losses of some classifiers alone, int64 of shape (s,); rows in memory."""

@@ -21,6 +21,7 @@ from mixsolve_torch.engine_transfer import (
     receive,
 )
 
+_LARGEST_IDLE = 1e150
 _MAX_BITS = 52  # an integer that float64 holds
 _CUTOFF = 40.0  # in units of alpha: candidates so far below the best weigh nothing
 _PART_ROWS = 1 << 20  # of chosen rows, on the device at once
@@ -121,8 +122,9 @@ class TorchEngine(Rules):
     def _rows(self, part: slice) -> Tensor:
         """Losses of some samples as float64, 0 where masked; perhaps the tensor's own memory."""
         rows = self._as_float64(self._tensor[part])
-        if self._idle is not None:  # whatever large numbers stood there
-            rows = rows.masked_fill(self._idle[part, None, None], 0.0)
+        if self._idle is not None:  # no difference or square of theirs may overflow
+            bounded = rows.clamp(-_LARGEST_IDLE, _LARGEST_IDLE)
+            rows = torch.where(self._idle[part, None, None], bounded, rows)
         if self._allowed is None:
             return rows
         return rows.masked_fill(~self._allowed[part, :, None], 0.0)
@@ -312,9 +314,7 @@ class TorchEngine(Rules):
         tensor = LossTensor.from_source(array_source(self._tensor))
         if self._exponent:
             tensor = tensor.scaled(-self._exponent)
-        return MemoryEngine(
-            tensor, self.sample_weight, self.allowed, self.prior, self.classifiers
-        )
+        return MemoryEngine(tensor, self.sample_weight, self.allowed, self.prior, self.classifiers)
 
     def distinct(self, limit: int, dominance: bool) -> tuple[MemoryEngine, np.ndarray] | None:
         """See `mixsolve.engines.base.Condensing.distinct`; for two-valued losses, L <= 52."""
@@ -337,9 +337,7 @@ class TorchEngine(Rules):
         counts, candidates, rows, mass = map(np.concatenate, zip(*parts, strict=True))
         tensor = LossTensor.from_rows(rows, np.concatenate([[0], np.cumsum(counts)]))
         nothing = np.empty(0, dtype=np.uint8)
-        return MemoryEngine(
-            tensor, self.sample_weight, nothing, mass, self.classifiers
-        ), candidates
+        return MemoryEngine(tensor, self.sample_weight, nothing, mass, self.classifiers), candidates
 
     @property
     def _two_valued_dtype(self) -> type[np.generic]:

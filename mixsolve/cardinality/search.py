@@ -311,7 +311,8 @@ class Search:
         """The row of the attack that proves a method's bound."""
         if outcome.attack is not None:
             row = self._small.engine.expected_losses(outcome.attack)
-            return row if self._small.alpha is None else row - self._small.divergence(outcome.attack)
+            exact = self._small.alpha is None
+            return row if exact else row - self._small.divergence(outcome.attack)
         proof = outcome.weights if outcome.proof is None else outcome.proof
         return self._minorants.at(proof)[1]
 

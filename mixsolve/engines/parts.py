@@ -420,9 +420,7 @@ class PartsEngine(Rules):
         """See `mixsolve.engines.base.Condensing.in_memory`."""
         reply = self._ask(questions.all_rows, shares=self._local(np.arange(self.n_samples)))
         tensor = _tensor(reply.found, self.shape.offsets)
-        return MemoryEngine(
-            tensor, self.sample_weight, self.allowed, self.prior, self.classifiers
-        )
+        return MemoryEngine(tensor, self.sample_weight, self.allowed, self.prior, self.classifiers)
 
     def distinct(self, limit: int, dominance: bool) -> tuple[MemoryEngine, np.ndarray] | None:
         """See `mixsolve.engines.base.Condensing.distinct`."""
@@ -436,9 +434,7 @@ class PartsEngine(Rules):
         )
         tensor = LossTensor.from_rows(rows, np.concatenate([[0], np.cumsum(counts)]))
         nothing = np.empty(0, dtype=np.uint8)
-        return MemoryEngine(
-            tensor, self.sample_weight, nothing, mass, self.classifiers
-        ), candidates
+        return MemoryEngine(tensor, self.sample_weight, nothing, mass, self.classifiers), candidates
 
 
 @dataclass

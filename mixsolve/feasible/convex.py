@@ -33,6 +33,8 @@ Constraints = Callable[[Any], Sequence[Any]]
 
 _TIGHT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 _TINY = float(np.finfo(np.float64).tiny)
+_SOME = 1e-3  # times 1/L: more of a weight than shows that there may be some
+_NONE = 1e-9  # of a weight that the constraints keep at 0
 
 
 class ConvexSet(FeasibleSet):
@@ -86,6 +88,27 @@ class ConvexSet(FeasibleSet):
                 f"constraints: cvxpy's solver could not tell whether they can be met "
                 f"({model.status}); scale them to numbers of about 1"
             )
+        else:
+            self.used = self._find_used() if polytope is None else polytope.used
+        self._kept = np.arange(n_classifiers) if self.used is None else self.used
+
+    def _find_used(self) -> np.ndarray | None:
+        """Classifiers that may have a weight: few are in doubt once all have what they can get."""
+        cp = self._cp
+        some = cp.sum(cp.minimum(self._weights, _SOME / self._size))
+        if self._solve(cp.Problem(cp.Maximize(some), self._rules)) is None:
+            return None
+        may = self._weights.value > 10.0 * _NONE
+        for k in np.flatnonzero(~may):
+            most = self._solve(cp.Problem(cp.Maximize(self._weights[int(k)]), self._rules))
+            may[k] = most is None or most > _NONE
+        return None if may.all() or not may.any() else np.flatnonzero(may)
+
+    def _found(self) -> np.ndarray:
+        """The solver's weights; those that must be 0 are."""
+        weights = np.zeros(self._size)
+        weights[self._kept] = self._weights.value[self._kept]
+        return simplex.normalize(weights)
 
     def _empty(self, model: Any) -> bool:
         self._weights.value = None
@@ -134,7 +157,7 @@ class ConvexSet(FeasibleSet):
         onto_simplex = simplex.project(point)
         if self._meets(onto_simplex):
             return onto_simplex
-        start = point - point.mean()
+        start = point - point[self._kept].mean()
         return self.minimize_quadratic(np.zeros(point.size), np.eye(point.size), start, 0.0)
 
     def _meets(self, weights: np.ndarray) -> bool:
@@ -143,9 +166,11 @@ class ConvexSet(FeasibleSet):
 
     def lowest(self, gradient: np.ndarray) -> float:
         """See `FeasibleSet.lowest`; below the minimum by what the solver leaves open."""
-        shift, scale = float(gradient.min()), float(np.ptp(gradient)) or 1.0
+        played = gradient[self._kept]
+        shift, scale = float(played.min()), float(np.ptp(played)) or 1.0
         slope, model = self._linear
-        slope.value = (gradient - shift) / scale
+        slope.value = np.zeros(self._size)
+        slope.value[self._kept] = (played - shift) / scale
         return shift + scale * max(self._bound(model), 0.0)
 
     def _bound(self, model: Any) -> float:
@@ -166,27 +191,32 @@ class ConvexSet(FeasibleSet):
     ) -> np.ndarray:
         """See `FeasibleSet.minimize_quadratic`."""
         root, slope, model = self._quadratic
-        raised = hessian + ridge * np.eye(self._size)
-        linear = gradient - raised @ start
-        linear = linear - linear.min()
+        kept = np.ix_(self._kept, self._kept)
+        raised = ridge * np.eye(self._size)
+        raised[kept] += hessian[kept]
+        linear = np.zeros(self._size)
+        pulled = gradient[self._kept] - raised[kept] @ start[self._kept]
+        linear[self._kept] = pulled - pulled.min()
         scale = max(float(np.abs(raised).max()), float(linear.max()), _TINY)
         self._weights.value = None
         values, vectors = np.linalg.eigh(raised / scale)
         root.value = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
         slope.value = linear / scale
-        found = self._weights.value if self._solve(model) is not None else None
-        if found is None:
+        if self._solve(model) is None or self._weights.value is None:
             raise MixsolveError(
                 f"constraints: cvxpy's solver failed on a quadratic in the weights ({model.status})"
                 "; scale them to numbers of about 1"
             )
-        return simplex.normalize(found)
+        return self._found()
 
     def solve_small(
         self, solver: SmallSolver, rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray
     ) -> SmallSolution:
         """See `FeasibleSet.solve_small`: one linear program of the rows, by cvxpy."""
         cp = self._cp
+        if self.used is not None:
+            whole, rows = rows, np.zeros_like(rows)
+            rows[:, self.used] = whole[:, self.used]
         game = normalise(rows, offsets, weight)
         samples = np.repeat(np.arange(weight.size), np.diff(offsets))
         relative = (rows - rows[offsets[:-1]][samples]) * game.inverse
@@ -197,7 +227,7 @@ class ConvexSet(FeasibleSet):
         if found is None or above.dual_value is None:
             free = solver(rows, offsets, weight)  # its attack gives a bound all the same
             return replace(free, weights=self.project(free.weights))
-        weights = simplex.normalize(self._weights.value)
+        weights = self._found()
         dual = np.maximum(above.dual_value, 0.0)
         idle = np.add.reduceat(dual, offsets[:-1]) <= 0.0
         dual[offsets[:-1][idle]] = weight[idle]

@@ -117,8 +117,8 @@ def load(rows, start, offsets, allowed, prior, sample_weight, alpha, figures):
     """The part of a game that counts: rows that may be played, of samples that weigh something.
 
     Losses and alphas are in the game's unit, alphas no further from the spread than makes a
-    difference. Returns their losses, where each sample begins among them, the row each was (in the run's
-    numbers), its base measure (empty for uniform), and the samples' weights and alphas.
+    difference. Returns their losses, where each sample begins among them, the row each was (in the
+    run's numbers), its base measure (empty for uniform), and the samples' weights and alphas.
     """
     n_rows = offsets[-1] - offsets[0]
     n_samples = sample_weight.size

@@ -26,7 +26,7 @@ from mixsolve.simplex import normalize
 from mixsolve.solution import Status
 from mixsolve.stopping import Stop
 
-_LIMIT = 0.1  # of the tolerance: what a simpler model may leave out
+_LIMIT = 0.25  # of the tolerance: what a simpler model may leave out
 
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:

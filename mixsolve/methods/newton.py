@@ -193,6 +193,8 @@ def descend(
         bends = soft.hessian.diagonal()
         largest = float((bends if feasible.used is None else bends[feasible.used]).max())
         ridge = max(_DAMPING * (soft.value - bound), _ROUNDING * largest, _TINY)
+        if not np.isfinite([ridge, *soft.gradient]).all():
+            break
         target = feasible.minimize_quadratic(soft.gradient, soft.hessian, weights, ridge)
         weights, soft, length = _line_search(engine, alpha, weights, soft, target, stop)
         if length >= _CUT:
