@@ -1,5 +1,7 @@
 """The package's own errors and warnings: each names the argument, what came, and the mend."""
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 
@@ -53,3 +55,45 @@ class CacheWarning(UserWarning):
 
 class GradientWarning(UserWarning):
     """A classifier hides from gradients: what an attack found on it may not be its worst case."""
+
+
+def shortened(text: str, most: int = 400) -> str:
+    r"""Return a text from elsewhere as one line that is fit to be part of a message.
+
+    What a terminal would act on is escaped, and the middle of a long text is left out.
+
+    Examples
+    --------
+    >>> shortened("no such\nfile: " + 30 * "deep/", 40)
+    'no such file: deep/deep/deep/d ... deep/'
+    """
+    if len(text) > 8 * most:  # before it is split: it may be a million names
+        text = f"{text[: 4 * most]} {text[-4 * most :]}"
+    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    if len(line) <= most:
+        return line
+    head = 3 * most // 4
+    return f"{line[:head].rstrip()} ... {line[head + 5 - most :].lstrip()}"
+
+
+def named(names: Iterable[object], count: int, most: int = 8) -> str:
+    """Return the first of many names, and how many there are besides.
+
+    Parameters
+    ----------
+    names : iterable
+        What to name, in order.
+    count : int
+        How many they are.
+    most : int, default 8
+        How many to name.
+
+    Examples
+    --------
+    >>> named(["a", "b", "c"], 3, most=2)
+    'a, b and 1 more'
+    """
+    shown = [shortened(str(name), 60) for name in islice(names, most)]
+    more = f" and {count - len(shown):,} more" if count > len(shown) else ""
+    return (", ".join(shown) or "none") + more

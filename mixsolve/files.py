@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written aside, then renamed.
+"""Files that are there whole or not at all: written aside, then renamed; and what may be unpacked.
 
 What is written is a regular file, never a device, a pipe or one that the work reads: nothing that
 the user had is lost. A symbolic link stays, and the file that it leads to is written.
@@ -14,6 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mixsolve.errors import MixsolveError
+
+# What an archive may unpack to: zip stores a thousand zeros in a byte.
+UNPACKED_BYTES = 1 << 30
+UNPACKED_RATIO = 20
 
 
 @contextmanager
@@ -44,6 +48,31 @@ def written_aside(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def check_unpacked(path: Path, n_bytes: int) -> None:
+    """Refuse an archive that would unpack to far more than it takes itself.
+
+    Parameters
+    ----------
+    path : path
+        The archive.
+    n_bytes : int
+        What is to be unpacked from it.
+
+    Raises
+    ------
+    MixsolveError
+        More than `UNPACKED_BYTES`, and more than `UNPACKED_RATIO` times the size of the file.
+    """
+    packed = path.stat().st_size
+    cap = max(UNPACKED_BYTES, UNPACKED_RATIO * packed)
+    if n_bytes > cap:
+        raise MixsolveError(
+            f"{path} takes {packed:,} bytes and would unpack to {n_bytes:,}, above the cap of "
+            f"{cap:,} ({UNPACKED_BYTES >> 30} GiB, or {UNPACKED_RATIO} times the file if that is "
+            "more); if it is to hold so much, write it uncompressed (numpy.savez for arrays)"
+        )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,8 +5,9 @@ have been exported for one batch size only, and attacks call with many: images a
 of that size, the last one filled up, and gradients flow through all of it. And train or eval mode
 was decided at export: a program with dropout at work, or with batch statistics, is refused.
 
-A program's archive can carry pickles, which PyTorch loads without asking. Its parts are therefore
-looked through first, and what is neither a known part nor loadable as plain tensors is refused.
+A program's archive can carry pickles and code, which PyTorch loads without asking. It is therefore
+not given the archive: the parts of a program of tensors are looked through, their pickles read as
+plain tensors and written again, and PyTorch loads the new archive that these parts make.
 
 References
 ----------
@@ -15,36 +16,45 @@ PyTorch. The ``torch.export`` IR specification and the PT2 archive.
 
 from __future__ import annotations
 
-import fnmatch
 import io
-import json
 import logging
-import os
-import zipfile
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mixsolve.errors import MixsolveError
+from mixsolve.errors import MixsolveError, shortened
+from mixsolve_torch.archives import Archive, load_tensors
+from mixsolve_torch.exported_graph import checked_graph, checked_payload
 
 logger = logging.getLogger(__name__)
 
-_PICKLES = ("data/sample_inputs/*.pt", "serialized_*.pt")
-_HARMLESS = (
-    "data/weights/*",
-    "data/constants/tensor_*",
-    "data/constants/*_config.json",
-    "models/*.json",
-    "archive_format",
-    "archive_version",
-    "byteorder",
-    "version",
-    ".data/*",
-    "extra/*",
-    "serialized_exported_program.json",
+_TRUST = "; if you would run any code of whoever made the file, load it with trust=True (--trust)"
+
+# How an archive of PyTorch 2.8 and later, and one of before, are made up.
+_GRAPHS = ("models/model.json", "serialized_exported_program.json")
+_PAYLOADS = {
+    "data/weights/model_weights_config.json": "weight_",
+    "data/constants/model_constants_config.json": "tensor_",
+}
+_PICKLES = (
+    "data/weights/model.pt",
+    "data/constants/model.pt",
+    "serialized_state_dict.pt",
+    "serialized_constants.pt",
 )
+_EXAMPLES = ("data/sample_inputs/model.pt", "serialized_example_inputs.pt")
+_TENSORS = re.compile(r"data/(weights/weight|constants/tensor)_\d{1,9}", re.ASCII)
+_NOTES = {
+    "archive_format": rb"pt2",
+    "archive_version": rb"\d{1,9}",
+    "byteorder": rb"little|big",
+    "version": rb"[\d.]{1,20}\s?",
+    ".data/version": rb"[\d.]{1,20}\s?",
+}
+_UNREAD = re.compile(r"extra/.*|extra_files/.*|\.data/serialization_id")
 
 
 class ExportedClassifier(nn.Module):
@@ -83,7 +93,9 @@ class ExportedClassifier(nn.Module):
         return self
 
 
-def load_exported(path: Path, device: torch.device | str = "cpu") -> nn.Module:
+def load_exported(
+    path: Path, device: torch.device | str = "cpu", *, trust: bool = False
+) -> nn.Module:
     """Load a program saved by `torch.export.save` as a classifier.
 
     Parameters
@@ -92,6 +104,8 @@ def load_exported(path: Path, device: torch.device | str = "cpu") -> nn.Module:
         The archive.
     device : torch.device or str, default "cpu"
         Where it is to run.
+    trust : bool, default False
+        Let PyTorch load the file itself, with the objects and the code that it may hold.
 
     Returns
     -------
@@ -104,15 +118,11 @@ def load_exported(path: Path, device: torch.device | str = "cpu") -> nn.Module:
         An archive with pickled objects or unknown parts, a broken one, a program that does not
         take images alone, or one exported in train mode.
     """
-    _refuse_pickles(path)
-    try:
-        program = torch.export.load(path)
-    except Exception as error:
-        # Of a file of another PyTorch version almost any error may come.
-        raise MixsolveError(
-            f"{path} is no exported program that this PyTorch ({torch.__version__}) can load: "
-            f"{str(error).strip().partition(chr(10))[0]}"
-        ) from error
+    if trust:
+        program = _load_program(path, path)
+    else:
+        with Archive(path) as archive, archive.fresh(_checked(archive), ".pt2") as fresh:
+            program = _load_program(path, fresh)
     inputs = [
         node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs
     ]
@@ -142,34 +152,72 @@ def load_exported(path: Path, device: torch.device | str = "cpu") -> nn.Module:
     return ExportedClassifier(program.module(), least, most).eval()
 
 
-def _refuse_pickles(path: Path) -> None:
-    """Let only an archive pass whose pickles hold plain tensors and containers."""
-    with zipfile.ZipFile(path) as archive:
-        members = archive.namelist()
-        inside = all("/" in name for name in members)
-        parts = {name.partition("/")[2] if inside else name: name for name in members}
-        pickled = {part for part in parts if _matches(part, _PICKLES)}
-        for part, name in parts.items():
-            if not _matches(part, _PICKLES + _HARMLESS):
+def _load_program(path: Path, loaded: Path) -> Any:
+    try:
+        return torch.export.load(loaded)
+    except Exception as error:
+        # Of a file of another PyTorch version almost any error may come.
+        first = str(error).strip().partition("\n")[0]
+        raise MixsolveError(
+            f"{path} is no exported program that this PyTorch ({torch.__version__}) can load: "
+            f"{shortened(first) or type(error).__name__}"
+        ) from error
+
+
+def _checked(archive: Archive) -> dict[str, bytes | None]:
+    """Return the parts of the archive that PyTorch may load, as it may load them."""
+    parts: dict[str, bytes | None] = {}
+    try:
+        for part in archive:
+            if part in _GRAPHS:
+                parts[part] = checked_graph(archive.read(part))
+            elif part in _PAYLOADS:
+                parts[part], tensors = checked_payload(archive.read(part), _PAYLOADS[part])
+                for name, pickled in tensors.items():
+                    tensor = f"{part.rpartition('/')[0]}/{name}"
+                    parts[tensor] = _pickled_again(archive, tensor) if pickled else None
+            elif part in _PICKLES:
+                parts[part] = _pickled_again(archive, part)
+            elif part in _EXAMPLES:
+                _pickled_again(archive, part)
+                parts[part] = b""  # which PyTorch takes for no examples
+            elif part in _NOTES:
+                if not re.fullmatch(_NOTES[part], archive.read(part)):
+                    raise MixsolveError(f"its {part} is none that PyTorch writes")
+                parts[part] = archive.read(part)
+            elif not _TENSORS.fullmatch(part) and not _UNREAD.fullmatch(part):
                 raise MixsolveError(
-                    f"{path} holds {part}, which is no part of a program of tensors and may run "
-                    "code when loaded; export the network without custom objects"
+                    f"it holds {shortened(part, 100)}, which is no part of a program of tensors "
+                    "and may run code when loaded"
                 )
-            if part.endswith("_config.json"):
-                entries = json.loads(archive.read(name)).get("config", {}).values()
-                folder = os.path.dirname(part)
-                pickled |= {f"{folder}/{e['path_name']}" for e in entries if e.get("use_pickle")}
-        for part in sorted(pickled & set(parts)):
-            content = archive.read(parts[part])
-            if not content:
-                continue
-            try:
-                torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            except Exception as error:
-                raise MixsolveError(
-                    f"{path} holds a pickled object in {part}, and to load one is to run the code "
-                    "it names, so it is refused; export the network with tensors alone as inputs"
-                ) from error
+    except MixsolveError as error:
+        raise MixsolveError(
+            f"{archive.path} is refused: {error}. Export the network with tensors alone and "
+            f"without custom objects{_TRUST}"
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise MixsolveError(
+            f"{archive.path} is no exported program that this PyTorch ({torch.__version__}) can "
+            f"load: its {part} is not of the form that PyTorch writes "
+            f"({type(error).__name__}: {shortened(str(error))})"
+        ) from error
+    return parts
+
+
+def _pickled_again(archive: Archive, part: str) -> bytes:
+    """Return what a part holds as `torch.save` writes it, if that is tensors and containers."""
+    content = archive.read(part)
+    if not content:
+        return content
+    try:
+        held = load_tensors(content)
+    except Exception as error:
+        raise MixsolveError(
+            f"it holds a pickled object in {part}, and to load one is to run the code it names"
+        ) from error
+    buffer = io.BytesIO()
+    torch.save(held, buffer)
+    return buffer.getvalue()
 
 
 def _batch_sizes(program: Any, size: Any) -> tuple[int, int | None]:
@@ -182,10 +230,6 @@ def _batch_sizes(program: Any, size: Any) -> tuple[int, int | None]:
     # An open end is one of sympy's infinities, which compare and do not convert.
     most = int(limits.upper) if limits.upper < 2**31 else None
     return max(1, int(limits.lower)), most
-
-
-def _matches(part: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(part, pattern) for pattern in patterns)
 
 
 def _refuse_train_mode(path: Path, program: Any) -> None:

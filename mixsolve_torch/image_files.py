@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mixsolve.arguments import as_count
 from mixsolve.commands.arrays import load_arrays
-from mixsolve.errors import MixsolveError
+from mixsolve.errors import MixsolveError, named
 
 SPLITS = ("train", "test")
 _ARRAYS = ("images", "labels")
@@ -99,7 +99,7 @@ def _splits(path: Path, arrays: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _lacks(path: Path, arrays: dict[str, Any], names: str, saved: str) -> MixsolveError:
-    found = ", ".join(sorted(arrays)) or "none"
+    found = named(sorted(arrays), len(arrays))
     return MixsolveError(
         f"{path} must hold the arrays {names}; its arrays are: {found}; "
         f"write it with np.savez({path.name!r}, {saved})"

@@ -23,7 +23,8 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from mixsolve.commands import stores
-from mixsolve.errors import MixsolveError
+from mixsolve.errors import MixsolveError, named, shortened
+from mixsolve.files import check_unpacked
 
 __all__ = ["ARRAY_OPTIONS", "choose", "load_array", "load_arrays"]
 
@@ -75,9 +76,9 @@ def choose(arrays: dict[str, Any], path: str | os.PathLike[str], name: str) -> A
     if len(arrays) == 1:
         return next(iter(arrays.values()))
     if name not in arrays:
-        found = ", ".join(sorted(arrays)) or "none"
         raise MixsolveError(
-            f"{path} must have one array or one named {name!r}, its arrays are: {found}"
+            f"{path} must have one array or one named {name!r}, its arrays are: "
+            f"{named(sorted(arrays), len(arrays))}"
         )
     return arrays[name]
 
@@ -124,7 +125,8 @@ def load_arrays(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
         raise
     except _BROKEN as error:
         raise MixsolveError(
-            f"the {name} file {path} is not a readable .npy or .npz file of numbers: {error}"
+            f"the {name} file {path} is not a readable .npy or .npz file of numbers: "
+            f"{shortened(str(error))}"
         ) from error
 
 
@@ -191,10 +193,16 @@ def _load_npy(path: Path, file: IO[bytes]) -> NDArray:
 def _load_npz(path: Path, file: IO[bytes]) -> dict[str, Any]:
     arrays = {}
     with zipfile.ZipFile(file) as archive:
-        for member in archive.infolist():
-            if member.filename.endswith(".npy"):
-                arrays[member.filename.removesuffix(".npy")] = _load_member(path, archive, member)
+        members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+        check_unpacked(path, sum(member.file_size for member in members if _is_packed(member)))
+        for member in members:
+            arrays[member.filename.removesuffix(".npy")] = _load_member(path, archive, member)
     return arrays
+
+
+def _is_packed(member: zipfile.ZipInfo) -> bool:
+    """Whether a member has to be unpacked, or decrypted, before it can be mapped."""
+    return member.compress_type != zipfile.ZIP_STORED or bool(member.flag_bits & 1)
 
 
 def _load_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray:
@@ -202,7 +210,7 @@ def _load_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) 
     with archive.open(member) as stream:
         header = _Header.read(stream)
         header.check(member.file_size - header.size)
-    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+    if _is_packed(member):
         return header.map(_unpacked(archive, member), header.size)
     with path.open("rb") as file:
         file.seek(member.header_offset)

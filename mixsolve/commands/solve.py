@@ -18,7 +18,7 @@ from rich.console import Console
 import mixsolve
 from mixsolve.commands import report
 from mixsolve.commands.arrays import ARRAY_OPTIONS, load_array, load_arrays
-from mixsolve.errors import ConvergenceWarning, MixsolveError
+from mixsolve.errors import ConvergenceWarning, MixsolveError, named
 from mixsolve.labels import read_losses
 from mixsolve.stopping import State
 
@@ -157,7 +157,7 @@ def _read_input(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     arrays = load_arrays(args.losses, "losses")
     chosen = "losses" if args.dataset is None else args.dataset.strip("/")
     if args.dataset is not None and chosen not in arrays:
-        found = ", ".join(sorted(arrays)) or "none"
+        found = named(sorted(arrays), len(arrays))
         raise MixsolveError(f"{args.losses} has no array {chosen!r}, its arrays are: {found}")
     group = chosen.rpartition("/")[0]
     beside = {name: f"{group}/{name}".lstrip("/") for name in ARRAY_OPTIONS}
@@ -173,7 +173,7 @@ def _read_input(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     losses = arrays.get(chosen)
     if losses is None:
         if len(arrays) != 1:
-            found = ", ".join(sorted(arrays)) or "none"
+            found = named(sorted(arrays), len(arrays))
             raise MixsolveError(
                 f"{args.losses} must have one array of losses or one named 'losses', its arrays "
                 f"are: {found}; name one of them with --dataset"
@@ -186,7 +186,7 @@ def _read_constraints(path: Path) -> dict[str, Any]:
     """`A_ub`, `b_ub`, `A_eq` and `b_eq`, as far as the file has them."""
     arrays = load_arrays(path, "constraints")
     if not arrays or not arrays.keys() <= set(_CONSTRAINTS):
-        found = ", ".join(sorted(arrays)) or "none"
+        found = named(sorted(arrays), len(arrays))
         raise MixsolveError(
             f"--constraints {path} must have arrays named {', '.join(_CONSTRAINTS)}, or some of "
             f"them; its arrays are: {found}"

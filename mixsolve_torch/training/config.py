@@ -59,7 +59,8 @@ class ModelConfig:
     Parameters
     ----------
     architecture : str
-        "digits-cnn", "resnet18", "wide-resnet-28-10", or a module:function of your own.
+        "digits-cnn", "resnet18", "wide-resnet-28-10", or a module:function of your own, which is
+        imported and called.
     count : int
         L, how many there are. With 1, training is that of Madry et al. or TRADES.
     ema : float

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from mixsolve.cli import main
 from mixsolve.errors import MissingDependencyError, MixsolveError, MixsolveTypeError
 from mixsolve_torch.models import Normalize, build_model, digits_cnn, resnet18, wide_resnet28_10
 
@@ -131,6 +132,93 @@ def test_a_function_of_a_module(tmp_path, monkeypatch):
     ):
         with pytest.raises(MixsolveError, match=message):
             build_model(name)
+
+
+HARMFUL = """
+import functools, os, sys, torch
+
+class Network(torch.nn.Linear):
+    def __init__(self, classes):
+        super().__init__(4, classes)
+
+class Maker:
+    def __call__(self, classes):
+        return Network(classes)
+
+made_by_an_object = Maker()
+made_in_part = functools.partial(Network, classes=3)
+stop = os.abort
+text = "a text"
+
+class Other:
+    pass
+
+def leaves():
+    sys.exit(0)
+
+def fails(classes):
+    return int("of the builder itself")
+
+def mistypes():
+    return len(3)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A current directory with a module of builders, and one named like a part of Python."""
+    names = ("harmful_networks", "nntplib")
+    for name, text in zip(names, (HARMFUL, OWN), strict=True):
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    yield
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["os:abort", "sys:exit", "os.path:join", "builtins:exit", "antigravity:geohash", "this:s"],
+)
+def test_what_is_part_of_python_is_neither_imported_nor_called(own, name):
+    sys.modules.pop("antigravity", None)
+    with pytest.raises(
+        MixsolveError, match=rf"{name} must .* is part of Python, which builds none"
+    ):
+        build_model(name)
+    assert not {"antigravity", "this"} & set(sys.modules)
+
+
+def test_a_module_of_ones_own_may_be_named_like_one_of_python(own):
+    if "nntplib" not in sys.stdlib_module_names:
+        pytest.skip("this Python has no such module")
+    assert build_model("nntplib:full", classes=5).out_features == 5
+
+
+def test_only_what_builds_networks_is_called(own):
+    for name in ("Network", "made_by_an_object", "made_in_part"):
+        assert build_model(f"harmful_networks:{name}", classes=3).out_features == 3
+    for name in ("stop", "text", "Other", "sys", "os"):
+        with pytest.raises(MixsolveError, match=rf"{name} must build the network .* not called"):
+            build_model(f"harmful_networks:{name}")
+
+
+def test_what_goes_wrong_in_a_builder_keeps_its_traceback(own):
+    for name, error in (("fails", ValueError), ("mistypes", TypeError)):
+        with pytest.raises(error) as caught:
+            build_model(f"harmful_networks:{name}")
+        assert not isinstance(caught.value, MixsolveError)
+        assert caught.traceback[-1].name == name
+    with pytest.raises(MixsolveError, match=r"it ended the program \(SystemExit: 0\)"):
+        build_model("harmful_networks:leaves")
+
+
+@pytest.mark.parametrize("name", ["os:abort", "sys:exit", "harmful_networks:leaves"])
+def test_a_configuration_that_names_other_code(own, tmp_path, capsys, name):
+    pytest.importorskip("jsonargparse")
+    (tmp_path / "run.toml").write_text(f'[model]\narchitecture = "{name}"\n')
+    assert main(["train", "--config", "run.toml", "--run.out", "out"]) == 2
+    assert f"{name} must" in capsys.readouterr().err
 
 
 def test_what_cannot_be_built():
