@@ -296,7 +296,7 @@ def _whole(data: Data) -> tuple[Tensor, Tensor]:
     if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor):
         return gather((to_unit(data[0]), data[1]))
     if isinstance(data, Iterable) and not isinstance(data, Tensor):
-        data = [_floating(batch) for batch in data]
+        data = (_floating(batch) for batch in data)  # one at a time: its memory may be reused
     return gather(data)
 
 

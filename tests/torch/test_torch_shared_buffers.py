@@ -265,6 +265,11 @@ def test_a_loader_that_reuses_its_tensors(pools, images):
     ]
     assert torch.equal(games[0].losses.labels, games[1].losses.labels)
     assert games[0].value == games[1].value
+    reports = [
+        evaluate(mixture, data, attack, resamples=20).as_dict()
+        for data in (Loader(), (images[0][:6], images[1][:6]))
+    ]
+    assert reports[0] == reports[1]
 
 
 @pytest.mark.parametrize("writer", [InPlace, ThroughData])
