@@ -12,6 +12,7 @@ the distinct candidates of each sample.
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -117,6 +118,8 @@ class Shrunk:
     ----------
     problem : Problem
         What is to be solved.
+    halted : callable, optional
+        Asked on the way; after a true answer the game is left as it is.
 
     Attributes
     ----------
@@ -126,11 +129,13 @@ class Shrunk:
         Regularisation of its samples.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, halted: Callable[[], bool] = lambda: False) -> None:
         began = time.perf_counter()
         self.engine, self.alpha = problem.engine, problem.alpha
         self._problem = problem
-        self._reduction = reduce(self.engine, self.alpha) if problem.presolve else None
+        self._reduction = None
+        if problem.presolve:
+            self._reduction = reduce(self.engine, self.alpha, halted)
         if self._reduction is not None:
             self.engine, self.alpha = self._reduction.engine, self._reduction.alpha
         self._seconds = seconds_of_work(began)
@@ -160,7 +165,9 @@ class Shrunk:
         return Outcome(weights, attack, proof, "; ".join(words), timings)
 
 
-def reduce(engine: Engine, alpha: np.ndarray | None) -> Reduction | None:
+def reduce(
+    engine: Engine, alpha: np.ndarray | None, halted: Callable[[], bool] = lambda: False
+) -> Reduction | None:
     """Shrink the game of an engine, if a few of its samples say that this pays.
 
     Parameters
@@ -169,6 +176,8 @@ def reduce(engine: Engine, alpha: np.ndarray | None) -> Reduction | None:
         The game: in memory, or where it can be condensed.
     alpha : ndarray of float64, shape (N,), or None
         Regularisation of each sample; None for the exact problem.
+    halted : callable, optional
+        See `Shrunk`.
 
     Returns
     -------
@@ -179,7 +188,7 @@ def reduce(engine: Engine, alpha: np.ndarray | None) -> Reduction | None:
         return None
     if isinstance(engine, MemoryEngine):
         game, names = engine, None
-        kept = _keep(game, alpha is None, _WORTHWHILE)
+        kept = _keep(game, alpha is None, _WORTHWHILE, halted)
     else:
         condensed = engine.distinct(int(_WORTHWHILE * engine.n_rows), alpha is None)
         if condensed is None:
@@ -251,9 +260,13 @@ def _affordable(n_samples: int, engine: MemoryEngine, n_words: int) -> float:
 
 
 def _keep(
-    engine: MemoryEngine, dominance: bool, share: float, two_valued: bool = True
+    engine: MemoryEngine,
+    dominance: bool,
+    share: float,
+    halted: Callable[[], bool] = lambda: False,
+    two_valued: bool = True,
 ) -> Kept | None:
-    """Rows kept of each sample; None when they are clearly more than that share, or too many."""
+    """Rows kept of each sample; None when they are more than that share, or too many, or late."""
     from mixsolve.kernels import presolve as kernels
 
     bits = two_valued and engine.two_valued and engine.n_classifiers <= _MAX_BIT_CLASSIFIERS
@@ -268,7 +281,8 @@ def _keep(
     sizes: list[int] = []
 
     def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
-        if failed:
+        if failed or halted():
+            failed.append(-1)
             return
         capacity = int(share * rows.shape[0]) + tensor.n_candidates
         candidates = np.empty(capacity, dtype=np.int32)
@@ -303,7 +317,7 @@ def _keep(
     engine.each_block(work)
     some = engine.idle is not None or engine.classifiers is not None
     if some and kernels.STRANGE in failed:  # losses of no consequence, perhaps
-        return _keep(engine, dominance, share, two_valued=False)
+        return _keep(engine, dominance, share, halted, two_valued=False)
     if failed:
         return None
     in_order = [parts[start] for start in sorted(parts)]

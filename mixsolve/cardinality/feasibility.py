@@ -16,9 +16,12 @@ from mixsolve.compilation import load
 from mixsolve.constraints import LinearConstraints
 from mixsolve.errors import MixsolveError
 from mixsolve.feasible import Infeasibility
+from mixsolve.stopping import Stop
 
 
-def find_few(linear: LinearConstraints, max_models: int) -> tuple[int, ...] | Infeasibility:
+def find_few(
+    linear: LinearConstraints, max_models: int, stop: Stop | None = None
+) -> tuple[int, ...] | Infeasibility:
     """Classifiers, few enough, with a mixture that meets the constraints; or why there are none.
 
     Parameters
@@ -27,15 +30,23 @@ def find_few(linear: LinearConstraints, max_models: int) -> tuple[int, ...] | In
         That some mixture of all classifiers meets.
     max_models : int
         How many classifiers at most.
+    stop : Stop, optional
+        Of the search that follows; its clock is looked at.
+
+    Raises
+    ------
+    MixsolveError
+        If it could not be found out, or not in time.
     """
+    stop = Stop(0.0) if stop is None else stop
     n_upper = linear.b_ub.size
     kept = np.ones(n_upper + linear.b_eq.size, dtype=bool)
-    found = _find(linear, kept, max_models)
+    found = _find(linear, kept, max_models, stop)
     if found is not None:
         return found
     for row in range(kept.size):
         kept[row] = False
-        if _find(linear, kept, max_models) is not None:
+        if _find(linear, kept, max_models, stop) is not None:
             kept[row] = True
     labels = np.array([*linear.labels_ub, *linear.labels_eq], dtype=object)[kept]
     nothing = np.empty(0)
@@ -43,7 +54,9 @@ def find_few(linear: LinearConstraints, max_models: int) -> tuple[int, ...] | In
     return Infeasibility(clash, nothing, nothing, float("nan"))
 
 
-def _find(linear: LinearConstraints, kept: np.ndarray, max_models: int) -> tuple[int, ...] | None:
+def _find(
+    linear: LinearConstraints, kept: np.ndarray, max_models: int, stop: Stop
+) -> tuple[int, ...] | None:
     optimize = load("scipy.optimize")
     Rows = optimize.LinearConstraint
     size, n_upper = linear.n_classifiers, linear.b_ub.size
@@ -62,9 +75,16 @@ def _find(linear: LinearConstraints, kept: np.ndarray, max_models: int) -> tuple
             Rows(np.concatenate([ones, 0.0 * ones])[None], 1.0, 1.0),
             Rows(np.concatenate([0.0 * ones, ones])[None], 1.0, max_models),
         ],
+        options={} if stop.seconds_left is None else {"time_limit": stop.seconds_left},
     )
     if found.x is not None:
         return tuple(np.flatnonzero(found.x[size:] > 0.5).tolist())
     if found.status == 2:  # infeasible
         return None
+    if stop.is_late:
+        raise MixsolveError(
+            f"no mixture of at most {max_models} classifiers that meets the constraints was found "
+            f"before the time limit of {stop.time_limit} s, nor a proof that there is none; raise "
+            "time_limit or max_models"
+        )
     raise MixsolveError(f"constraints could not be examined: {found.message}")

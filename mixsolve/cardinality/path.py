@@ -228,12 +228,12 @@ def solve_few(
     runs: list[_Run | Infeasibility] = []  # one for each count
     for count in counts:
         checked.clock = Clock(began)
-        first = () if linear is None else find_few(linear, count)
+        stop = checked.stop()
+        first = () if linear is None else find_few(linear, count, stop)
         if isinstance(first, Infeasibility):
             runs.append(first)
             continue
         checked.clock.ready = time.perf_counter()
-        stop = checked.stop()
         outcome = search.run(count, stop, first)
         if outcome is None:
             runs.append(_beyond_rounding(count))

@@ -203,12 +203,14 @@ class Search:
 
     def _see_vertices(self) -> None:
         """Each classifier alone."""
-        self._vertices_seen = True
         for vertex in np.eye(self._size):
+            if self._stop.is_late:
+                return
             value, row = self._minorants.at(vertex)
             self._minorants.add(row)
             if np.array_equal(self._problem.feasible.project(vertex), vertex):
                 self._offer(vertex, value)
+        self._vertices_seen = True
 
     def _swap(self) -> None:
         """Local search: one classifier is exchanged, or added, while that helps."""

@@ -106,12 +106,17 @@ class FeasibleSet(ABC):
 
     @abstractmethod
     def solve_small(
-        self, solver: SmallSolver, rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray
+        self,
+        solver: SmallSolver,
+        rows: np.ndarray,
+        offsets: np.ndarray,
+        weight: np.ndarray,
+        time_limit: float | None = None,
     ) -> "SmallSolution":
         """The optimum of a small exact game over the set, found with a solver for the simplex.
 
         The dual is the attacker's strategy, of one number a row; value and bounds may be those of
-        the game solved on the way.
+        the game solved on the way. The limit, in seconds, is for solvers that the set brings along.
         """
 
     def prices(self, gradient: np.ndarray) -> Prices | None:

@@ -115,12 +115,13 @@ class ConvexSet(FeasibleSet):
         self._solve(model)
         return model.status in (self._cp.INFEASIBLE, self._cp.INFEASIBLE_INACCURATE)
 
-    def _solve(self, model: Any) -> float | None:
+    def _solve(self, model: Any, time_limit: float | None = None) -> float | None:
         """The optimum, or None where the solver found none."""
+        limits = {} if time_limit is None else {"time_limit": time_limit}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # cvxpy's word on accuracy; the certificate says it
             try:
-                found = model.solve(solver=self._cp.CLARABEL, **_TIGHT)
+                found = model.solve(solver=self._cp.CLARABEL, **_TIGHT, **limits)
             except self._cp.error.SolverError:
                 return None
         return None if found is None or not np.isfinite(found) else float(found)
@@ -210,7 +211,12 @@ class ConvexSet(FeasibleSet):
         return self._found()
 
     def solve_small(
-        self, solver: SmallSolver, rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray
+        self,
+        solver: SmallSolver,
+        rows: np.ndarray,
+        offsets: np.ndarray,
+        weight: np.ndarray,
+        time_limit: float | None = None,
     ) -> SmallSolution:
         """See `FeasibleSet.solve_small`: one linear program of the rows, by cvxpy."""
         cp = self._cp
@@ -223,8 +229,9 @@ class ConvexSet(FeasibleSet):
         worst = cp.Variable(weight.size)
         above = relative @ self._weights <= worst[samples]
         objective = weight @ worst + game.linear @ self._weights
-        found = self._solve(cp.Problem(cp.Minimize(objective), [*self._rules, above]))
-        if found is None or above.dual_value is None:
+        found = self._solve(cp.Problem(cp.Minimize(objective), [*self._rules, above]), time_limit)
+        # Ended by the limit, the solver may be at its starting point, where all weights are 0.
+        if found is None or above.dual_value is None or not self._weights.value.max() > 0.0:
             free = solver(rows, offsets, weight)  # its attack gives a bound all the same
             return replace(free, weights=self.project(free.weights))
         weights = self._found()

@@ -187,7 +187,12 @@ class Polytope(FeasibleSet):
         return simplex.normalize(whole), upper, levels
 
     def solve_small(
-        self, solver: SmallSolver, rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray
+        self,
+        solver: SmallSolver,
+        rows: np.ndarray,
+        offsets: np.ndarray,
+        weight: np.ndarray,
+        time_limit: float | None = None,
     ) -> SmallSolution:
         """See `FeasibleSet.solve_small`."""
         used, cuts = self._face.used, self._face.cuts

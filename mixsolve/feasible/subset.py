@@ -59,7 +59,12 @@ class Subset(FeasibleSet):
         return self.whole(self.inner.minimize_quadratic(gradient[kept], bend, start[kept], ridge))
 
     def solve_small(
-        self, solver: SmallSolver, rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray
+        self,
+        solver: SmallSolver,
+        rows: np.ndarray,
+        offsets: np.ndarray,
+        weight: np.ndarray,
+        time_limit: float | None = None,
     ) -> "SmallSolution":
         """See `FeasibleSet.solve_small`."""
         from mixsolve import small_game  # which loads Numba
@@ -71,7 +76,7 @@ class Subset(FeasibleSet):
             return solver(rows, offsets, weight, limits)
 
         kept = np.ascontiguousarray(rows[:, self.classifiers])
-        found = self.inner.solve_small(on_subset, kept, offsets, weight)
+        found = self.inner.solve_small(on_subset, kept, offsets, weight, time_limit)
         return replace(found, weights=self.whole(found.weights))
 
     def prices(self, gradient: np.ndarray) -> Prices | None:

@@ -31,7 +31,12 @@ class Simplex(FeasibleSet):
         return minimize_quadratic(gradient, hessian, start, ridge)
 
     def solve_small(
-        self, solver: SmallSolver, rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray
+        self,
+        solver: SmallSolver,
+        rows: np.ndarray,
+        offsets: np.ndarray,
+        weight: np.ndarray,
+        time_limit: float | None = None,
     ) -> "SmallSolution":
         """See `FeasibleSet.solve_small`."""
         return solver(rows, offsets, weight)

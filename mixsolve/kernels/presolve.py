@@ -23,6 +23,9 @@ from mixsolve.compilation import kernel
 
 _EMPTY = -1
 STRANGE = -2  # some loss is of neither value
+# With how many others a row may be compared, on average: beyond, the passes saved cost less.
+_MOST_SETS_COMPARED = 1024
+_MOST_ROWS_COMPARED = 256
 _LITTLE_ENDIAN = sys.byteorder == "little"
 _LOWEST_BITS = np.uint64(0x0101010101010101)
 # Times eight bytes of 0 and 1, it moves the lowest bit of byte b to bit 56 + b; no two bits meet.
@@ -119,8 +122,8 @@ def _copy(words, entry, codes, place):
 def reduce_bits(rows, offsets, allowed, prior, low, high, dominance, codes, kept, mass, counts):
     """Distinct, and with `dominance` maximal, sets of each sample, in ascending order of words.
 
-    Returns the number of rows kept, -1 if there was no room, -2 if some loss is neither `low` nor
-    `high`.
+    Returns the number of rows kept, -1 if there was no room or too much to compare, -2 if some loss
+    is neither `low` nor `high`.
 
     Memory walk: every row once; a sample's words and the table of its distinct ones stay in cache.
     """
@@ -178,6 +181,8 @@ def reduce_bits(rows, offsets, allowed, prior, low, high, dominance, codes, kept
             used += 1
         for entry in range(begin, used):
             table[slots[entry - begin]] = _EMPTY
+        if (used - begin) ** 2 > _MOST_SETS_COMPARED * (last - first):
+            return -1
         if dominance:
             end = used
             used = begin
@@ -215,10 +220,11 @@ def reduce_bits(rows, offsets, allowed, prior, low, high, dominance, codes, kept
 def reduce_values(rows, offsets, allowed, prior, dominance, kept, mass, counts):
     """Distinct, and with `dominance` maximal, rows of each sample, as they come.
 
-    Returns the number of rows kept, -1 if there was no room.
+    Returns the number of rows kept, -1 if there was no room or too much to compare.
     """
     n_classifiers = rows.shape[1]
     used = 0
+    compared = 0
     for i in range(offsets.size - 1):
         first = offsets[i] - offsets[0]
         last = offsets[i + 1] - offsets[0]
@@ -227,6 +233,9 @@ def reduce_values(rows, offsets, allowed, prior, dominance, kept, mass, counts):
             if allowed.size and not allowed[r]:
                 continue
             share = prior[r] if prior.size else 1.0
+            compared += used - begin
+            if compared > _MOST_ROWS_COMPARED * rows.shape[0]:
+                return -1
             covered = False
             left = begin
             for entry in range(begin, used):

@@ -33,7 +33,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         gap = 0.5 * stop.tolerance / (engine.spread or 1.0)
         tol = min(max(gap, _FINEST), _TOLERANCE)
         solver = partial(solve_small_game, tol=tol, start=warm, halted=lambda: stop.is_late)
-        found = problem.feasible.solve_small(solver, rows, offsets, weight)
+        found = problem.feasible.solve_small(solver, rows, offsets, weight, stop.seconds_left)
         mass = np.zeros(samples.size)
         mass[weighed] = found.dual
         attack = engine.strategy(samples, candidates, mass)

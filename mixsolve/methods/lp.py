@@ -44,7 +44,7 @@ _SMALL_MAX_ITER = 50  # beyond, the next round's rows help more than further ite
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Solve the exact problem from `start`."""
-    game = presolve.Shrunk(problem)
+    game = presolve.Shrunk(problem, lambda: stop.is_late)
     engine = game.engine
     rounds = _Rounds(engine, problem.feasible, stop)
     weights, radius = start, _first_radius(engine)
@@ -132,7 +132,9 @@ class _Rounds:
             start_gap=1.0 if earlier is None else gap / max(earlier.spread, _TINY),
             halted=lambda: self._stop.is_late,
         )
-        return self._feasible.solve_small(solver, game.rows, game.offsets, game.weight)
+        return self._feasible.solve_small(
+            solver, game.rows, game.offsets, game.weight, self._stop.seconds_left
+        )
 
     def _ask_highs(self, game: SmallGame, unfinished: SmallSolution | None) -> SmallSolution:
         """Where no row is missing and the gap is open, it was the interior point's fault."""
@@ -152,7 +154,9 @@ class _Rounds:
                 return replace(unfinished, weights=weights, dual=dual, converged=True)
             return replace(unfinished, weights=found.weights, dual=found.dual, converged=True)
 
-        return self._feasible.solve_small(solver, game.rows, game.offsets, game.weight)
+        return self._feasible.solve_small(
+            solver, game.rows, game.offsets, game.weight, self._stop.seconds_left
+        )
 
     def attack(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Samples, candidates and masses that prove the best bound; None before there is one."""

@@ -62,7 +62,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     if smoothing <= _EXACT * stop.tolerance:
         # Any attack on the exact game is one here, and worth no less than that below.
         return lp.minimize(replace(problem, alpha=None), start, stop.less(smoothing))
-    game = presolve.Shrunk(problem)
+    game = presolve.Shrunk(problem, lambda: stop.is_late)
     engine, alpha = game.engine, game.alpha
     assert alpha is not None
     weights, radius, crowded = start, _FAR, False
