@@ -1,8 +1,11 @@
 """Kernels on disk, whatever becomes of the files; seconds of preparation; signals meanwhile."""
 
+import ast
+import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import warnings
 import numpy as np
 import pytest
 
+import mixsolve
 from mixsolve import compilation, kernel_cache
 from mixsolve.compilation import Intervals, kernel, load, preparation, seconds_of_work
 from mixsolve.errors import CacheWarning
@@ -454,3 +458,122 @@ class TestFirstProcess:
             r"the time limit of 1e-09 s was reached, not counting \d+\.\d s of imports and compila",
             message,
         )
+
+
+INTERRUPTED = """
+import os, signal, sys
+import numpy as np
+import mixsolve
+
+class Interrupt:
+    seen = 0
+    def find_spec(self, name, path=None, target=None):
+        if name == MODULE and not Interrupt.seen:
+            Interrupt.seen += 1
+            os.kill(os.getpid(), signal.SIGINT)
+
+losses = np.random.default_rng(0).random((50, 5, 4))
+
+def solve():
+    return mixsolve.solve(losses, **OPTIONS).value
+
+sys.meta_path.insert(0, Interrupt())
+try:
+    solve()
+except KeyboardInterrupt:
+    print("interrupted")
+assert Interrupt.seen == 1
+print(round(solve(), 4))
+"""
+
+
+class TestInterrupt:
+    """Ctrl-C while a package is half imported, at its beginning, in its depth, near its end."""
+
+    @pytest.mark.parametrize(
+        ("module", "options"),
+        [
+            ("numba.core", "{}"),
+            ("numba.core.config", "{}"),
+            ("numba.core.typing.templates", "{}"),
+            ("numba.np.ufunc", "{}"),
+            ("llvmlite.binding", "{}"),
+            ("scipy.optimize._linprog_highs", "{'A_ub': [[1.0, 0, 0, 0]], 'b_ub': [0.1]}"),
+            ("cvxpy.reductions", "{'method': 'cvxpy'}"),
+        ],
+    )
+    def test_the_next_solve_works(self, cold, module, options):
+        script = INTERRUPTED.replace("MODULE", repr(module)).replace("OPTIONS", options)
+        losses = np.random.default_rng(0).random((50, 5, 4))
+        value = mixsolve.solve(losses, **ast.literal_eval(options)).value
+        out, err = run_python(script, cold[0])
+        assert out.split() == ["interrupted", str(round(value, 4))], err
+
+    @pytest.mark.parametrize("seconds", [0.05, 0.3, 1.0, 2.0])
+    def test_at_any_moment_from_outside(self, cold, seconds):
+        """The first process of its kind: some kernels are read, those of "apg" are compiled."""
+        script = (
+            "import sys, numpy as np, mixsolve\n"
+            "losses = np.random.default_rng(0).random((50, 5, 4)).astype(np.float32)\n"
+            "print('ready', flush=True)\n"
+            "try:\n"
+            "    mixsolve.solve(losses, 0.05, method='apg')\n"
+            "    sys.stdin.read()\n"
+            "except KeyboardInterrupt:\n"
+            "    pass\n"
+            "print(mixsolve.solve(losses, 0.05, method='apg').success)\n"
+        )
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(cold[0])}
+        with subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        ) as process:
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(seconds)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=500)
+        assert process.returncode == 0, err
+        assert out == "True\n"
+
+
+class TestContainer:
+    def test_package_and_home_belong_to_somebody_else(self, tmp_path):
+        """Every kernel is compiled, one warning is given, and the answer is right."""
+        script = (
+            "import sys, numba.core.caching as caching\n"
+            "def unwritable(self):\n"
+            "    raise PermissionError(13, 'Permission denied')\n"
+            "caching._CacheLocator.ensure_cache_path = unwritable\n"
+            "import mixsolve\n"
+            "pennies = [[[1.0, 0.0], [0.0, 1.0]]]\n"
+            "found = mixsolve.solve(pennies, method='oracle', max_iter=200, tol=0.1)\n"
+            "print(found.value, found.success)"
+        )
+        out, err = run_python(script, tmp_path)
+        assert out == "0.5 True\n"
+        assert err.count("CacheWarning") == 1
+        assert "NUMBA_CACHE_DIR" in err
+        assert list(tmp_path.rglob("*.kernel")) == []
+
+    def test_every_file_damaged(self, cold, tmp_path):
+        """In one of five ways each: one warning, right answers, and the files are whole again."""
+        script = (
+            "import mixsolve\n"
+            "pennies = [[[1.0, 0.0], [0.0, 1.0]]]\n"
+            "found = mixsolve.solve(pennies, method='oracle', max_iter=200, tol=0.1)\n"
+            "print(found.value, found.success)"
+        )
+        shutil.copytree(cold[0], tmp_path / "kernels")
+        damage = itertools.cycle(
+            [b"", b"x", b"\x80\x05", bytes(100), kernel_cache.hashlib.sha256().digest()]
+        )
+        for path in files(tmp_path):
+            path.write_bytes(next(damage))
+        for n_warnings in (1, 0):
+            out, err = run_python(script, tmp_path / "kernels")
+            assert out == "0.5 True\n"
+            assert err.count("CacheWarning:") == n_warnings
