@@ -30,6 +30,11 @@ class Intervals:
         """Take note of one that ends now."""
         self._past.append((began, time.perf_counter()))
 
+    def add_elsewhere(self, seconds: float) -> None:
+        """Take note that another process, which this one has just waited for, spent so much."""
+        if seconds > 0.0:
+            self.add(time.perf_counter() - seconds)
+
     def seconds(self, began: float, ended: float) -> float:
         """How much of the time between two moments they cover; what overlaps counts once."""
         total = 0.0

@@ -15,8 +15,10 @@ from reference import check_certificate
 import mixsolve
 from mixsolve import MixsolveError, MixsolveTypeError, games
 from mixsolve import tensor as tensors
+from mixsolve.compilation import preparation, preparing
 from mixsolve.engines import MemoryLosses, open_losses, parts
 from mixsolve.engines.memory import MemoryEngine
+from mixsolve.engines.questions import Answer
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
@@ -25,6 +27,7 @@ distributed = pytest.importorskip("distributed")
 from mixsolve.engines import dask as engine  # noqa: E402
 from mixsolve.engines import dask_cluster, dask_local, dask_tasks  # noqa: E402
 from mixsolve.engines.dask import DaskLosses, whole_samples  # noqa: E402
+from mixsolve.engines.dask_tasks import Call  # noqa: E402
 
 LOSSES = games.gamma_game(60, 6, 3, seed=1).losses
 CHUNKS = ((17, 20, 0, 23), (4, 2), (1, 2))
@@ -637,3 +640,35 @@ def test_named_schedulers_win_over_the_client(client):
         losses = DaskLosses(da.from_array(LOSSES, chunks=(30, 6, 3)))
         opened = losses.engine(np.full(60, 1 / 60), np.empty(0, np.uint8), np.empty(0))
         assert isinstance(opened.parts, dask_local.LocalParts)
+
+
+def compile_for_a_while(engine):
+    with preparation():
+        time.sleep(0.02)
+    return Answer(np.ones(1))
+
+
+class TestCompilationElsewhere:
+    """A time limit does not count it, in whichever process it happens."""
+
+    def test_a_part_in_another_process_tells_it(self):
+        call = Call(compile_for_a_while, 1, (), ())
+        assert call(object()).prepared == 0.0  # the log of this process has it already
+        call.asked_by = ("another machine", 1)
+        assert call(object()).prepared >= 0.02
+
+    def test_the_longest_reaches_the_client(self):
+        answers = [Answer(np.ones(2), found=1, prepared=seconds) for seconds in (0.0, 3.0, 2.0)]
+        total = dask_cluster._added(*map(dask_cluster._sums, answers))
+        assert total.prepared == 3.0
+        np.testing.assert_array_equal(total.sums, [3.0, 3.0])
+        assert [dask_cluster._found(answer) for answer in answers] == [(1, 0.0), (1, 3.0), (1, 2.0)]
+
+    def test_the_first_passes_of_a_new_process(self, monkeypatch, rng):
+        """It imports Numba, and reads or compiles its kernels."""
+        told = []
+        monkeypatch.setattr(preparing, "add_elsewhere", told.append)
+        losses = da.from_array(rng.random((40, 6, 4)), chunks=(20, -1, -1))
+        with dask.config.set(scheduler="processes", **AGAIN):
+            assert mixsolve.solve(DaskLosses(losses)).success
+        assert max(told) > 0.0

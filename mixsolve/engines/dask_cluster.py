@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from mixsolve.compilation import preparing
 from mixsolve.engines import questions
 from mixsolve.engines.dask import refuse
 from mixsolve.engines.dask_tasks import Call, blocks_of
@@ -113,10 +114,14 @@ class ClusterParts(Parts):
             ]
             self._noted(said)
             if len(said) == 1:
-                return self._client.gather(said[0])
+                total = self._client.gather(said[0])
+                preparing.add_elsewhere(total.prepared)
+                return total
 
     def _found(self, name: str, answers: list[Any]) -> list[Any]:
-        return self._client.gather(self._map(_found, f"{name}-found", answers))
+        told = self._client.gather(self._map(_found, f"{name}-found", answers))
+        preparing.add_elsewhere(max((seconds for _, seconds in told), default=0.0))
+        return [found for found, _ in told]
 
     def _where(self, answers: list[Any]) -> tuple[int, int] | None:
         """Samples of the first part known to have failed."""
@@ -133,15 +138,16 @@ def _answer(call: Call, *kept: Any) -> Answer:
 
 def _sums(answer: Answer) -> Answer:
     """What is added up on the way, and whether there is more to be fetched."""
-    return Answer(answer.sums, answer.found is not None)
+    return Answer(answer.sums, answer.found is not None, prepared=answer.prepared)
 
 
-def _found(answer: Answer) -> Any:
-    return answer.found
+def _found(answer: Answer) -> tuple[Any, float]:
+    return answer.found, answer.prepared
 
 
 def _added(*answers: Answer) -> Answer:
     return Answer(
         np.sum([answer.sums for answer in answers], axis=0),
         any(answer.found for answer in answers),
+        prepared=max(answer.prepared for answer in answers),
     )

@@ -12,6 +12,7 @@ about a block, like its winners, stays here; its engine is made again each time.
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 from dask.optimization import cull
 from dask.utils import parse_bytes
 
+from mixsolve.compilation import preparing
 from mixsolve.engines import questions
 from mixsolve.engines.dask import compute_all, logger, refuse
 from mixsolve.engines.dask_tasks import Call, blocks_of
@@ -111,6 +113,7 @@ class LocalParts(Parts):
         for part, answer in zip(tasks, self._computed([*tasks.values()], get), strict=True):
             answers[part] = answer
         told = [answer for answer in answers if answer is not None]
+        preparing.add_elsewhere(max((answer.prepared for answer in told), default=0.0))
         return Reply(
             sum((answer.sums for answer in told), np.zeros(n_sums)),
             [answer.found for answer in told],
@@ -201,7 +204,7 @@ class _Reread:
     def __call__(self, block: Any) -> Answer:
         answer = self._call(self._engine.made_of(block), *self._others)
         if isinstance(answer.kept, Rules) and _n_bytes(answer.kept) > self._largest:
-            return Answer(answer.sums, answer.found, self._engine.after(self._call))
+            return replace(answer, kept=self._engine.after(self._call))
         return answer
 
 

@@ -32,11 +32,15 @@ class Answer:
         To be sent.
     kept : object
         To stay with the part.
+    prepared : float
+        Seconds that this took of imports and compilation, in a process other than the one that
+        asks.
     """
 
     sums: np.ndarray = field(default_factory=lambda: _NOTHING)
     found: Any = None
     kept: Any = None
+    prepared: float = 0.0
 
 
 def respond(
