@@ -4,10 +4,17 @@ import time
 import numpy as np
 import pytest
 
+from mixsolve import compilation
 from mixsolve.solution import Status
 from mixsolve.stopping import ROUNDING, Stop
 
 ONE, TWO, THREE = np.array([1.0, 0.0]), np.array([0.5, 0.5]), np.array([0.0, 1.0])
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled(monkeypatch):
+    """In the seconds before a test, which some tests say that a solve has worked in."""
+    monkeypatch.setattr(compilation, "preparing", compilation.Intervals())
 
 
 def run(stop, values, default_max_iter=100):
@@ -209,3 +216,16 @@ def test_ties_do_not_add_up_to_a_worse_point():
     for k in range(2000):
         stop.record(np.array([float(k)]), 1.0 - k * 3e-15, -float(k))
     assert stop.weights[0] > 1990
+
+
+def test_imports_and_compilation_are_not_counted():
+    now = time.perf_counter()
+    stop = Stop(0.0, time_limit=20.0, began=now - 100.0)
+    assert stop.is_late
+    compilation.preparing.add(now - 90.0)
+    assert 10.0 <= stop.seconds < 20.0
+    assert 0.0 < stop.seconds_left <= 10.0
+    assert not stop.is_late
+    assert run(stop, [(1.0, 0.0)], default_max_iter=3) == [1, 2, 3]
+    assert stop.history[0].seconds < 20.0
+    assert run(stop.part(0.0), [(1.0, 1.0)]) == [1]
