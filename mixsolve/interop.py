@@ -198,7 +198,11 @@ def _through_protocol(array: Any, name: str) -> np.ndarray:
     else:
         _refuse_others(array, name)
     try:
-        values = np.asarray(array)
+        values = np.asanyarray(array)
+        refuse_mask(values, name)
+        values = np.asarray(values)
+    except MixsolveTypeError:
+        raise
     except (ValueError, TypeError) as error:
         raise MixsolveError(
             f"{name} cannot be read as an array: {error}; give every sample a rectangular "

@@ -488,7 +488,8 @@ def refuse_mask(array: Any, name: str) -> None:
     MixsolveTypeError
         It is one.
     """
-    if isinstance(array, np.ma.MaskedArray):
+    of_torch = getattr(sys.modules.get("torch.masked"), "MaskedTensor", np.ma.MaskedArray)
+    if isinstance(array, (np.ma.MaskedArray, of_torch)):
         mend = (
             "and candidate_mask (True where a candidate exists)"
             if name.startswith("losses")

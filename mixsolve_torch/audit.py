@@ -199,7 +199,7 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
     _check_writable(args.out)
     plotting.require_matplotlib()
     for spec in args.models:
-        path = Path(spec) if Path(spec).exists() else Path(spec.rpartition("=")[2])
+        path = _file_of(spec)
         if not path.is_file():
             raise MixsolveError(f"the model {path} does not exist; give a file (see --help)")
     return options

@@ -337,3 +337,18 @@ def test_gradients_in_pytorch_take_options_by_name():
     found = game_value(torch.tensor(LOSSES), 0.1, candidate_mask=mask)
     expected = mixsolve.solve(LOSSES, 0.1, candidate_mask=MASK).value
     assert float(found) == pytest.approx(expected, abs=1e-8)
+
+
+def test_masks_of_other_kinds():
+    torch, dask_array = pytest.importorskip("torch"), pytest.importorskip("dask.array")
+    masked = np.ma.masked_array(LOSSES, mask=LOSSES > 0.9)
+    of_torch = torch.masked.masked_tensor(torch.tensor(LOSSES), torch.tensor(LOSSES < 0.9))
+
+    class Wrapped:
+        def __array__(self, dtype=None, copy=None):
+            return masked
+
+    of_dask = dask_array.ma.masked_array(dask_array.from_array(LOSSES), mask=LOSSES > 0.9)
+    for losses in (of_torch, Wrapped(), of_dask, [of_dask[0]]):
+        with pytest.raises(MixsolveTypeError, match=r"losses.* is a masked array.*candidate_mask"):
+            mixsolve.solve(losses)
