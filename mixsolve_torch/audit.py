@@ -27,7 +27,7 @@ from mixsolve import plotting
 from mixsolve.arguments import as_count, as_norm
 from mixsolve.commands.report import save as save_solution
 from mixsolve.errors import MixsolveError
-from mixsolve.files import check_folder, write_text
+from mixsolve.files import check_folder, write_text, written_aside
 from mixsolve_torch.attacks.ball import read_radius
 from mixsolve_torch.attacks.base import frozen
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
@@ -290,9 +290,13 @@ def _write(
     remarks: list[str],
     seconds: float,
 ) -> None:
-    """Write the files, the one that says that all is done last."""
-    report.plot(args.out / "audit.png")
-    save_solution(report.solution, args.out / "solution.npz", args.overwrite)
+    """Write the files beside the work, then copy them, the one that says that all is done last.
+
+    A kill while a picture is drawn leaves nothing that is in the way of the same command.
+    """
+    assert report.parts is not None
+    report.plot(report.parts / "audit.png")
+    save_solution(report.solution, report.parts / "solution.npz", replace=True)
     content: dict[str, Any] = {
         "mixsolve": mixsolve.__version__,
         "torch": torch.__version__,
@@ -306,7 +310,14 @@ def _write(
         "warnings": remarks,
         "seconds": round(seconds, 1),
     }
-    write_text(args.out / "audit.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(report.parts / "audit.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    check_folder(args.out, FILES, args.overwrite, "--overwrite")
+    try:
+        for name in ("audit.png", "solution.npz", "audit.json"):
+            with written_aside(args.out / name) as aside:
+                shutil.copyfile(report.parts / name, aside)
+    except OSError as error:
+        raise MixsolveError(f"--out {args.out} could not be written to: {error}") from error
 
 
 @contextmanager

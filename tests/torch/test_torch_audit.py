@@ -125,6 +125,19 @@ def test_an_interrupted_audit_goes_on(models, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
 
 
+@pytest.mark.parametrize("writer", ["write_text", "save_solution"])
+def test_one_stopped_among_its_files_is_not_in_its_own_way(writer, models, tmp_path, monkeypatch):
+    def stop(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    arguments = command(models[:1], tmp_path, "--attacks", "uniform")
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, writer, stop)
+        assert main(arguments) == 130
+    assert main(arguments) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
 def test_an_audit_of_other_things_is_not_in_the_way(models, tmp_path, monkeypatch, capsys):
     """The same command, and other data in the file it names, or another model, or another seed."""
     draws = np.random.default_rng(0)
