@@ -20,7 +20,6 @@ import errno
 import logging
 import os
 import shutil
-import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from torch import Tensor
 
 from mixsolve.errors import MixsolveError, MixsolveTypeError
 from mixsolve.files import check_regular
+from mixsolve_torch.archives import load_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +105,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
             damaged = archive.testzip()  # PyTorch does not compare checksums
         if damaged is not None:
             raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of pickle protocols
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
     except Exception as error:
         # PyTorch words a refusal and a broken file much alike, and raises errors of many kinds.
         why = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 
-from mixsolve.errors import MissingDependencyError, MixsolveError
+from mixsolve.errors import MissingDependencyError, MixsolveError, shortened
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.loop import Training, train
 
@@ -86,13 +86,21 @@ def _check_files(argv: Sequence[str]) -> None:
         return  # the parser says what is wrong
     for name in names:
         try:
-            tomllib.loads(name.read_text(encoding="utf-8"))
+            settings = tomllib.loads(name.read_text(encoding="utf-8"))
         except OSError as error:
             raise MixsolveError(
                 f"--config {name} cannot be read: {error.strerror}; give the TOML file of a run"
             ) from error
         except ValueError as error:  # of UTF-8 and of TOML
             raise MixsolveError(f"--config {name} is not a TOML file: {error}") from error
+        for section in set(_SECTIONS) & set(settings):
+            # The parser would import what these name, to see whether it is a section.
+            given = settings[section]
+            if not isinstance(given, dict) or "class_path" in given:
+                raise MixsolveError(
+                    f"--config {name}: {section} must be a table of settings, [{section}], as "
+                    f"`mixsolve train --help` lists them; got {shortened(repr(given), 100)}"
+                )
 
 
 def _toml(values: dict[str, Any]) -> str:

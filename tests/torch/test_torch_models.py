@@ -221,6 +221,26 @@ def test_a_configuration_that_names_other_code(own, tmp_path, capsys, name):
     assert f"{name} must" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[data]\nclass_path = "harmful_networks.Other"\n',
+        'data = "harmful_networks.Other"\n',
+        'run = {class_path = "harmful_networks.leaves", init_args = {}}\n',
+    ],
+)
+def test_a_configuration_does_not_import_what_is_no_architecture(own, tmp_path, capsys, text):
+    pytest.importorskip("jsonargparse")
+    (tmp_path / "run.toml").write_text(text)
+    sys.path.insert(0, str(tmp_path))
+    try:
+        assert main(["train", "--config", "run.toml", "--run.out", "out"]) == 2
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert "must be a table of settings" in capsys.readouterr().err
+    assert "harmful_networks" not in sys.modules
+
+
 def test_what_cannot_be_built():
     for call, message in (
         (lambda: build_model("resnet17"), r"'digits-cnn', 'resnet18', .* got 'resnet17'"),
