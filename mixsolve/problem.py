@@ -8,6 +8,8 @@ from mixsolve.engines.base import Engine, SoftResponse
 from mixsolve.feasible import FeasibleSet, Simplex
 from mixsolve.solution import Attack
 
+_ROUNDED = 1e-13  # a share of a sample's measure that is none
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -39,11 +41,21 @@ class Problem:
         return float(self.engine.sample_weight @ self.alpha) * self.engine.surprise
 
     def divergence(self, attack: Attack) -> float:
-        """sum_i w_i alpha_i KL(q_i || p_i): what an attack q pays for in eq. (7)."""
+        """sum_i w_i alpha_i KL(q_i || p_i): what an attack q pays for in eq. (7).
+
+        With r = q / p - 1, KL is the sum of p ((1 + r) log(1 + r) - r) >= 0 over the candidates
+        played and of p over the others: no digits are lost where q is nearly p and alpha is large.
+        """
         assert self.alpha is not None
         samples, share = attack.samples, attack.probabilities
-        surprise = np.log(share) - self.engine.log_prior(samples, attack.candidates)
-        return float((share * (self.engine.sample_weight * self.alpha)[samples]) @ surprise)
+        measure = np.exp(self.engine.log_prior(samples, attack.candidates))
+        excess = (share - measure) / measure
+        terms = measure * ((1.0 + excess) * np.log1p(excess) - excess)
+        size = self.engine.n_samples
+        left = 1.0 - np.bincount(samples, measure, minlength=size)
+        left[left < _ROUNDED] = 0.0
+        each = np.bincount(samples, terms, minlength=size) + left
+        return float((self.engine.sample_weight * self.alpha) @ each)
 
     def soft_response(self, weights: np.ndarray, hessian: bool = False) -> SoftResponse:
         """Eq. (7) at `weights` of shape (L,), with this problem's alpha."""

@@ -5,7 +5,7 @@ Losses within 2^-200 to 2^200 are taken as they are; others are scaled as they a
 
 The entropic objective lies between the mean of the scores and their maximum. With M the spread of
 the losses it is within M^2 / (8 alpha) of the one and alpha log(1 / p) of the other: beyond a
-factor of 2^90 both ways these are less than the rounding of a sum, and alpha may as well be there.
+factor of 2^60 and 2^-90 these are less than the rounding of a sum, and alpha may as well be there.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 from mixsolve.engines.base import Engine
 
 _PLAIN = 200  # exponents of losses that are taken as they are
-_REACH = 90  # of alpha beside the spread
+_SMALLEST, _LARGEST = -90, 60  # exponents of alpha beside the spread
 _EPSILON = float(np.finfo(np.float64).eps)
 
 
@@ -30,7 +30,7 @@ def within_reach(alpha: np.ndarray, engine: Engine) -> np.ndarray:
     spread = max(engine.spread, _EPSILON * engine.magnitude)
     if spread == 0.0:
         return alpha
-    return np.clip(alpha, math.ldexp(spread, -_REACH), math.ldexp(spread, _REACH))
+    return np.clip(alpha, math.ldexp(spread, _SMALLEST), math.ldexp(spread, _LARGEST))
 
 
 def in_losses_unit(value: float, exponent: int) -> float:

@@ -114,6 +114,20 @@ def test_extreme_ratios_end_with_the_right_answer(scale, alpha):
     assert apg.success == (apg.gap <= apg.tolerance)
 
 
+@pytest.mark.parametrize("method", ["newton", "auto"])
+def test_samples_of_all_kinds_of_alpha(method):
+    alpha = np.array([5e-324, 1e-300, 1e-12, 1e-7, 1e-3, 0.1, 1.0, 1e5, 1e15, 1e200, 1e-9, 1e-2])
+    found = mixsolve.solve(B, alpha, method=method)
+    assert_finite(found)
+    assert found.success
+    soft = alpha.clip(1e-9, 1e9)  # the same to a millionth
+    least = mixsolve.solve(B, soft, tol=1e-7)
+    assert found.value == pytest.approx(least.value, abs=1.2e-6)
+    plain = mixsolve.solve(B * 2.0**800, alpha.clip(1e-300, 1e50) * 2.0**800)
+    assert plain.success
+    assert plain.value == pytest.approx(found.value * 2.0**800, rel=4e-6)
+
+
 def test_batches_at_any_scale():
     plain = mixsolve.solve(B, tol=1e-8), mixsolve.solve(B, 0.05, tol=1e-8)
     for scale, entropic in itertools.product(SCALES, (False, True)):

@@ -34,7 +34,7 @@ N_FIGURES = 9
 _LARGEST = float(np.finfo(np.float64).max)  # isfinite does not survive reassociation
 _GAP = 32  # numbers
 _PLAIN = 200  # exponents of losses that are taken as they are
-_REACH = 2.0**90  # of alpha beside the spread: see `mixsolve.scale`
+_SMALLEST, _LARGEST_ALPHA = 2.0**-90, 2.0**60  # beside the spread: see `mixsolve.scale`
 _EPSILON = float(np.finfo(np.float64).eps)
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of sums over many samples
 
@@ -148,7 +148,7 @@ def load(rows, start, offsets, allowed, prior, sample_weight, alpha, figures):
         weight[kept] = sample_weight[i]
         alphas[kept] = math.ldexp(alpha[i], exponent) if exponent else alpha[i]
         if spread > 0.0:
-            alphas[kept] = min(max(alphas[kept], spread / _REACH), spread * _REACH)
+            alphas[kept] = min(max(alphas[kept], spread * _SMALLEST), spread * _LARGEST_ALPHA)
         kept += 1
         bounds[kept] = used
     if prior.size:

@@ -62,6 +62,17 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     if smoothing <= _EXACT * stop.tolerance:
         # Any attack on the exact game is one here, and worth no less than that below.
         return lp.minimize(replace(problem, alpha=None), start, stop.less(smoothing))
+    alpha = problem.alpha
+    assert alpha is not None
+    least = _EXACT * stop.tolerance / max(problem.engine.surprise, _TINY)
+    if (alpha < least).any() and stop.tolerance > 0.0:
+        # Some samples are exact ones, others not: a little more entropy in them costs as little.
+        raised = np.maximum(alpha, least)
+        outcome = minimize(
+            replace(problem, alpha=raised), start, stop.less(_EXACT * stop.tolerance)
+        )
+        proof = outcome.weights if outcome.proof is None else outcome.proof
+        return replace(outcome, attack=problem.engine.gibbs(proof, raised))
     game = presolve.Shrunk(problem, lambda: stop.is_late)
     engine, alpha = game.engine, game.alpha
     assert alpha is not None
