@@ -158,7 +158,7 @@ def judge(
         "risk bound above what the attack proves": (
             solution.risk_lower_bound - exact_bound, digits,
         ),
-        "gap": (value - bound, due + drawn + 2 * digits + (1e-8 * truth.spread if entropic else 0.0)),
+        "gap": (value - bound, due + drawn + 2 * digits),
         "tolerance": (solution.tolerance, due * (1 + 1e-9) + 1e-322),
         "gap above tolerance": (solution.gap, solution.tolerance),
         "negative gap": (-solution.gap, 0.0),
@@ -166,7 +166,7 @@ def judge(
     for what, (came, most) in checks.items():
         if not came <= most:
             return Verdict(f"{what}: {float(came):.6g}, at most {float(most):.6g}")
-    return Verdict(share=float((value - bound) / due) if due else 0.0)
+    return Verdict(share=float((value - bound - drawn) / due) if due else 0.0)
 
 
 def scaled(truth: Truth) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, float]:
