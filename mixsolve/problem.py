@@ -50,7 +50,11 @@ class Problem:
         samples, share = attack.samples, attack.probabilities
         measure = np.exp(self.engine.log_prior(samples, attack.candidates))
         excess = (share - measure) / measure
-        terms = measure * ((1.0 + excess) * np.log1p(excess) - excess)
+        rare = excess < -0.5  # perhaps so rare that 1 + r is 0
+        surprise = np.log1p(np.where(rare, 0.0, excess))
+        surprise[rare] = np.log(share[rare] / measure[rare])
+        terms = measure * ((1.0 + excess) * surprise - excess)
+        terms[rare] = share[rare] * surprise[rare] - (share[rare] - measure[rare])
         size = self.engine.n_samples
         left = 1.0 - np.bincount(samples, measure, minlength=size)
         left[left < _ROUNDED] = 0.0

@@ -8,7 +8,8 @@ import pytest
 from reference import attack_bound, attacked_losses
 
 import mixsolve
-from mixsolve import presolve
+from mixsolve import checked, presolve
+from mixsolve.problem import Problem
 from mixsolve.solution import Status
 from mixsolve.stopping import Stop
 
@@ -188,7 +189,7 @@ def test_the_tensor_is_not_copied_whole(monkeypatch):
     found = mixsolve.solve(B * 2.0**700, 0.01 * 2.0**700)
     plain = mixsolve.solve(B, 0.01)
     assert found.value == pytest.approx(plain.value * 2.0**700, rel=1e-12)
-    assert not presolve.reduce(mixsolve.checked.Game(B, None, None, None, (None,) * 5).engine, None)
+    assert not presolve.reduce(checked.Game(B, None, None, None, (None,) * 5).engine, None)
 
 
 @pytest.mark.parametrize(("value", "bound"), [(np.nan, 0.0), (-np.inf, 0.0), (1.0, np.inf)])
@@ -232,3 +233,15 @@ def test_a_message_does_not_contradict_itself():
         if not found.success:
             assert "within" not in found.message
         assert found.tolerance == 16 * np.finfo(float).eps * np.abs(B).max()
+
+
+def test_a_candidate_next_to_never_played_costs_what_its_measure_is():
+    losses = -np.array([[[0.0, 0.0], [0.0, 0.5], [39.0, 39.0]]])
+    game = checked.Game(losses, None, None, [[1e-3, 1e-3, 1.0]], (None,) * 5)
+    alpha = np.ones(1)
+    problem = Problem(game.engine, alpha)
+    attack = game.engine.gibbs(np.array([0.5, 0.5]), alpha)
+    bound = attack_bound(losses, attack, 1.0, candidate_prior=[[1e-3, 1e-3, 1.0]])
+    played = attacked_losses(losses, attack)
+    assert (attack.probabilities < 1e-13).any()
+    assert played.min() - problem.divergence(attack) == pytest.approx(bound, rel=1e-13)
