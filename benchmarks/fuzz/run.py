@@ -1,10 +1,13 @@
 """Solve drawn games in worker processes, judge each answer, and count.
 
-A worker that does not come back is ended by the parent and its game counted as hung, so that no
-fault of one game hides those of the others.
+A worker watches its own clock, which leaves out what is spent on compiling kernels: it reports a
+game that does not end as hung and ends itself, and the parent starts another, so that no fault of
+one game hides those of the others.
 """
 
 import multiprocessing
+import os
+import threading
 import time
 import traceback
 import warnings
@@ -17,10 +20,12 @@ import numpy as np
 from benchmarks.fuzz.draw import Drawn, draw
 from benchmarks.fuzz.entries import TOL, WAYS
 from benchmarks.fuzz.judge import Truth, compare_with_descent, compare_with_highs, judge
+from mixsolve.compilation import seconds_of_work
 
-SLOW = 5.0  # seconds, of a game whose kernels are compiled
-_HUNG = 90.0  # seconds after which a worker is given up, compilation included
-_COMPARED = 0.1  # share of the games that another solver solves too
+SLOW = 5.0  # seconds of work
+_HUNG = 30.0  # seconds of work after which a worker gives up
+_DEAF = 900.0  # seconds after which the parent gives a worker up
+_COMPARED = 0.05  # share of the games that another solver solves too
 
 
 @dataclass
@@ -74,7 +79,7 @@ def examine(seed: int, number: int, way: str | None = None) -> Result:
     result = Result(number, game.kind, game.traits, way or drawn)
     compared = rng.random() < _COMPARED
     state = rng.bit_generator.state
-    for _ in range(2):  # the first may have compiled: it is asked again before it is called slow
+    for _ in range(2):  # on a busy machine anything may take long once
         rng.bit_generator.state = state
         began = time.perf_counter()
         try:
@@ -84,7 +89,7 @@ def examine(seed: int, number: int, way: str | None = None) -> Result:
         except Exception:  # whatever comes out is a fault of this game
             result.faults["crash"] = traceback.format_exc(limit=-6)
             return result
-        seconds = time.perf_counter() - began
+        seconds = seconds_of_work(began)
         if seconds <= SLOW:
             break
     else:
@@ -113,9 +118,27 @@ def _judge(game: Drawn, answers: list, compared: bool, result: Result) -> None:
 
 
 def _work(seed: int, way: str | None, tasks, results) -> None:
+    now: list[tuple[int, float]] = []  # the game at hand, and when it was begun
+
+    def watch() -> None:
+        while True:
+            time.sleep(0.5)
+            for number, began in tuple(now):
+                if seconds_of_work(began) > _HUNG:
+                    results.put(_lost(seed, number, way, "hung", f"no end after {_HUNG:g} s"))
+                    os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
     for number in iter(tasks.get, None):
-        results.put(number)
-        results.put(examine(seed, number, way))
+        now[:] = [(number, time.perf_counter())]
+        result = examine(seed, number, way)
+        now.clear()
+        results.put(result)
+
+
+def _lost(seed: int, number: int, way: str | None, fault: str, words: str) -> Result:
+    game = draw(seed, number)
+    return Result(number, game.kind, game.traits, way or "", faults={fault: words})
 
 
 class _Worker:
@@ -148,23 +171,18 @@ def run(numbers: Iterator[int], seed: int, workers: int, way: str | None) -> Ite
             for place, worker in enumerate(pool):
                 if worker.number is None:
                     continue
+                alive = worker.process.is_alive()
                 if not worker.results.empty():
-                    came = worker.results.get()
                     idle = False
-                    if isinstance(came, int):  # it has begun: the start of a process is over
-                        worker.began = time.monotonic()
-                        continue
-                    yield came
+                    result = worker.results.get()
+                    yield result
+                    if "hung" in result.faults:  # it ends itself
+                        pool[place] = worker = _Worker(seed, way)
                     worker.give(next(numbers, None))
-                elif not worker.process.is_alive() or time.monotonic() - worker.began > _HUNG:
-                    alive = worker.process.is_alive()
+                elif not alive or time.monotonic() - worker.began > _DEAF:
                     worker.process.kill()
-                    game = draw(seed, worker.number)
-                    what = "hung" if alive else "crash"
-                    words = f"no answer after {_HUNG:g} s" if alive else "the process died"
-                    yield Result(
-                        worker.number, game.kind, game.traits, way or "", faults={what: words}
-                    )
+                    fault, words = ("hung", "deaf") if alive else ("crash", "the process died")
+                    yield _lost(seed, worker.number, way, fault, words)
                     pool[place] = worker = _Worker(seed, way)
                     worker.give(next(numbers, None))
             if idle:
