@@ -23,7 +23,7 @@ from benchmarks.fuzz.judge import Truth, compare_with_descent, compare_with_high
 from mixsolve.compilation import seconds_of_work
 
 SLOW = 5.0  # seconds of work
-_HUNG = 30.0  # seconds of work after which a worker gives up
+_HUNG = 300.0  # seconds after which a worker gives up; a compilation that goes on counts
 _DEAF = 900.0  # seconds after which the parent gives a worker up
 _COMPARED = 0.05  # share of the games that another solver solves too
 
