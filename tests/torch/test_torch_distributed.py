@@ -308,6 +308,9 @@ class Loud:
         self._gloo, self._log = gloo, log
 
     def __getattr__(self, name):
+        if name == "_set_default_timeout":  # nothing goes over them
+            return getattr(self._gloo, name)
+
         def noted(tensors, *arguments):
             self._log.append((name, tensors[0].numel()))
             return getattr(self._gloo, name)(tensors, *arguments)
