@@ -123,14 +123,16 @@ WAYS: dict[str, tuple[Callable[[Drawn, np.random.Generator], Iterator[Judged]], 
 
 def _lowest(A_ub: np.ndarray, b_ub: np.ndarray, played: np.ndarray) -> float:
     """Least <played, lam> over the weights that the constraints allow."""
-    unit = float(np.abs(played).max()) or 1.0
+    least = played.min()  # what all have in common is no matter of tolerances
+    unit = (played - least).max() or 1.0
     found = linprog(
-        (played / unit).astype(np.float64),
+        ((played - least) / unit).astype(np.float64),
         A_ub=A_ub,
         b_ub=b_ub + 1e-12,
         A_eq=np.ones((1, played.size)),
         b_eq=[1.0],
         bounds=(0, None),
         method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
-    return float(found.fun) * unit if found.status == 0 else -np.inf
+    return least + found.fun * unit if found.status == 0 else -np.inf
