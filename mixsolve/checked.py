@@ -143,8 +143,10 @@ class Checked:
         """What is solved, in the engine's unit."""
         engine, alpha = self.game.engine, self.alpha
         if alpha is not None:
-            with np.errstate(over="ignore", under="ignore"):
-                alpha = within_reach(np.ldexp(alpha, -self.game.exponent), engine)
+            if self.game.exponent:
+                with np.errstate(over="ignore", under="ignore"):
+                    alpha = np.ldexp(alpha, -self.game.exponent)
+            alpha = within_reach(alpha, engine)
         return Problem(engine, alpha, self.feasible, self.options.presolve, self.warm)
 
     def stop(self) -> Stop:

@@ -30,7 +30,10 @@ def within_reach(alpha: np.ndarray, engine: Engine) -> np.ndarray:
     spread = max(engine.spread, _EPSILON * engine.magnitude)
     if spread == 0.0:
         return alpha
-    return np.clip(alpha, math.ldexp(spread, _SMALLEST), math.ldexp(spread, _LARGEST))
+    lowest, highest = math.ldexp(spread, _SMALLEST), math.ldexp(spread, _LARGEST)
+    if lowest <= alpha.min() and alpha.max() <= highest:
+        return alpha
+    return np.clip(alpha, lowest, highest)
 
 
 def in_losses_unit(value: float, exponent: int) -> float:

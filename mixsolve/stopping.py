@@ -1,6 +1,7 @@
 """When to stop: tolerance, iteration and time limits, the caller's callback; and the history."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -184,8 +185,8 @@ class Stop:
 
         A value or a bound that is not a finite number counts as none.
         """
-        value = float(value) if np.isfinite(value) else np.inf
-        lower_bound = float(lower_bound) if np.isfinite(lower_bound) else -np.inf
+        value = float(value) if math.isfinite(value) else np.inf
+        lower_bound = float(lower_bound) if math.isfinite(lower_bound) else -np.inf
         lower_bound -= self._smoothing
         tied = abs(value - self._value_there) <= ROUNDING * abs(value)
         if lower_bound > self._bound_there if tied else value < self._value_there:
