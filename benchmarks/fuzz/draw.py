@@ -173,7 +173,7 @@ def _scales(rng: np.random.Generator, losses: np.ndarray, traits: list[str]) -> 
     if rng.random() < 0.1:
         traits.append("scaled samples")
         units = 10.0 ** rng.uniform(-12, 12, (losses.shape[0], 1, 1))
-        losses = losses * (units if _largest(losses) < 1e290 else 1.0 / units.max())
+        losses = losses * (units if _largest(losses) * units.max() < 1e300 else 1.0 / units.max())
     if rng.random() < 0.2:
         traits.append("scaled")
         unit = 10.0 ** rng.uniform(-300, 300)

@@ -60,8 +60,12 @@ class Truth:
         for w, table, a, p in zip(self.weight, self.tables, alpha, self.base, strict=True):
             scores = table @ weights
             top = scores.max()
-            # log1p and expm1 keep the digits where alpha is far above the losses.
-            total += w * (top + a * np.log1p(p @ np.expm1((scores - top) / a)))
+            exponents = (scores - top) / a
+            # log1p and expm1 keep the digits where alpha is far above the losses, log and exp where
+            # the highest score is rare.
+            less = p @ np.expm1(exponents)
+            soft = np.log1p(less) if less > -0.5 else np.log(p @ np.exp(exponents))
+            total += w * (top + a * soft)
         return total
 
     def attacked(self, attack: Any) -> np.ndarray:
