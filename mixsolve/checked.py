@@ -12,11 +12,10 @@ from mixsolve import validation
 from mixsolve.arguments import as_count, as_real, check_flags
 from mixsolve.compilation import preparations, seconds_of_work
 from mixsolve.engines import Engine, open_losses
-from mixsolve.errors import MixsolveError
 from mixsolve.feasible import FeasibleSet, check_constraints, feasible_set
 from mixsolve.methods import Method
 from mixsolve.problem import Problem
-from mixsolve.scale import unit_exponent, within_reach
+from mixsolve.scale import finite_spread, unit_exponent, within_reach
 from mixsolve.stopping import ROUNDING, State, Stop
 
 
@@ -86,11 +85,7 @@ class Game:
             used = None if self._feasible is None else self._feasible.used
             if used is not None:
                 engine = engine.confined(used)
-            if not np.isfinite(engine.spread):
-                raise MixsolveError(
-                    f"losses range from {engine.lowest} to {engine.highest}, which overflows "
-                    "float64; divide them by their largest absolute value"
-                )
+            finite_spread(engine.lowest, engine.highest)
             self.exponent = unit_exponent(engine.magnitude)
             if self.exponent:
                 engine = engine.in_unit(self.exponent)

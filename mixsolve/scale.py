@@ -13,10 +13,36 @@ import math
 import numpy as np
 
 from mixsolve.engines.base import Engine
+from mixsolve.errors import MixsolveError
 
 _PLAIN = 200  # exponents of losses that are taken as they are
 _SMALLEST, _LARGEST = -90, 60  # exponents of alpha beside the spread
 _EPSILON = float(np.finfo(np.float64).eps)
+
+
+def finite_spread(lowest: float, highest: float, losses: str = "losses") -> float:
+    """M, the largest of the losses less the smallest, if float64 can say it.
+
+    Parameters
+    ----------
+    lowest, highest : float
+        Their extremes.
+    losses : str
+        What a message calls them.
+
+    Raises
+    ------
+    MixsolveError
+        If it overflows.
+    """
+    with np.errstate(over="ignore"):
+        spread = float(np.float64(highest) - np.float64(lowest))
+    if not np.isfinite(spread):
+        raise MixsolveError(
+            f"{losses} range from {lowest} to {highest}, which overflows float64; divide them by "
+            "their largest absolute value"
+        )
+    return spread
 
 
 def unit_exponent(magnitude: float) -> int:

@@ -7,8 +7,10 @@ that claims success is wrong, a solve crashes, or one takes five seconds.
 """
 
 import argparse
+import json
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -55,6 +57,14 @@ def page(results: list[Result], command: str, seed: int) -> list[str]:
     return lines
 
 
+def _read(path: Path) -> list[Result]:
+    """Results that an earlier run has kept; its seed and way must be the same."""
+    results = [Result(**json.loads(line)) for line in path.read_text().splitlines()]
+    for result in results:
+        result.traits, result.statuses = tuple(result.traits), tuple(result.statuses)
+    return results
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__)
     parser.add_argument("--games", type=int, default=2000)
@@ -62,20 +72,30 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first game")
     parser.add_argument("--way", choices=list(WAYS), help="solve all games this way")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--kept", type=Path, help="file of results, a line each: what is there is not done again"
+    )
     parser.add_argument("--out", type=Path, default=None, help=f"folder, for example {RESULTS}")
     given = parser.parse_args()
     console = Console(stderr=True)
-    numbers = range(given.first, given.first + given.games)
-    results = []
+    results = _read(given.kept) if given.kept is not None and given.kept.exists() else []
+    done = {result.number for result in results}
+    numbers = [n for n in range(given.first, given.first + given.games) if n not in done]
     answers = run(iter(numbers), given.seed, given.workers, given.way)
-    for result in track(answers, "games", total=given.games, console=console):
-        results.append(result)
-        for what, words in result.faults.items():
-            console.print(
-                f"game {result.number} ({result.kind}; {', '.join(result.traits)}; "
-                f"{result.way} {result.method}): {what}: {words}",
-                markup=False,
-            )
+    with nullcontext() if given.kept is None else given.kept.open("a") as kept:
+        try:
+            for result in track(answers, "games", total=len(numbers), console=console):
+                results.append(result)
+                if kept is not None:
+                    print(json.dumps(asdict(result)), file=kept, flush=True)
+                for what, words in result.faults.items():
+                    console.print(
+                        f"game {result.number} ({result.kind}; {', '.join(result.traits)}; "
+                        f"{result.way} {result.method}): {what}: {words}",
+                        markup=False,
+                    )
+        except KeyboardInterrupt:
+            console.print(f"interrupted after {len(results)} games")
     command = f"fuzz --games {given.games} --seed {given.seed}"
     command += f" --way {given.way}" if given.way else ""
     lines = page(results, command, given.seed)

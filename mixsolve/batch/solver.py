@@ -20,6 +20,7 @@ from mixsolve.batch.games import Batch
 from mixsolve.batch.solution import BatchSolution
 from mixsolve.compilation import preparations, seconds_of_work
 from mixsolve.errors import ConvergenceWarning, MixsolveError
+from mixsolve.scale import finite_spread
 from mixsolve.solution import Status
 from mixsolve.solver import solve
 from mixsolve.threads import run_chunks
@@ -217,11 +218,7 @@ class _Run:
             allowed.reshape(losses.shape[:2]) if allowed.size else np.ones(losses.shape[:2], bool)
         )
         if self._state[game] == kernels.OVERFLOW:
-            lowest, highest = losses[played].min(), losses[played].max()
-            raise MixsolveError(
-                f"losses of game {game} range from {lowest} to {highest}, which overflows float64; "
-                "divide them by their largest absolute value"
-            )
+            finite_spread(losses[played].min(), losses[played].max(), f"losses of game {game}")
         place = tuple(map(int, np.argwhere(~np.isfinite(losses) & played[:, :, None])[0]))
         raise MixsolveError(
             f"losses must be finite, got {losses[place]} first at index {(game, *place)} (game, "

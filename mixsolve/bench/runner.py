@@ -22,6 +22,7 @@ from mixsolve.bench.peers import PEERS
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.errors import ConvergenceWarning
 from mixsolve.methods import METHODS
+from mixsolve.scale import finite_spread
 from mixsolve.tensor import as_loss_tensor
 
 _GRACE = 60.0  # seconds for imports, compilation and building a model, besides the time limit
@@ -168,7 +169,8 @@ def spread(losses: np.ndarray) -> float:
     MixsolveError
         A loss is NaN or infinite, or M overflows.
     """
-    return _engine(losses).spread
+    engine = _engine(losses)
+    return finite_spread(engine.lowest, engine.highest)
 
 
 def pass_seconds(losses: np.ndarray) -> float:
