@@ -365,7 +365,8 @@ def check_ending(path: Path, called: str) -> None:
 
     if path.suffix[1:].lower() not in FigureCanvasBase.filetypes:
         raise MixsolveError(
-            f"{called} must end in .png, .svg or .pdf, which says the format; got {path.name!r}"
+            f"{called} must end in .png, .svg or .pdf, which says the format: {path.name!r} could "
+            "not be written"
         )
 
 

@@ -1,5 +1,7 @@
 """Disks that are full: every writer says which file it could not write, and leaves nothing half."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -24,16 +26,18 @@ pytestmark = [
 ATTACK = PGD("Linf", 0.1, steps=1)
 
 
-@pytest.fixture
+@contextmanager
 def full():
-    """No file may grow beyond a few bytes, which systems answer like a full disk."""
+    """No file may grow beyond a few bytes, which systems answer like a full disk.
+
+    Only while the block runs: what pytest prints may go to a file as well.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60, hard))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +96,10 @@ def shown(work, folder):
     "write",
     [export, text, report, picture, solution, losses, images, game, evaluation, growth, shown],
 )
-def test_a_full_disk_is_told_and_nothing_half_is_left(write, work, tmp_path, full):
+def test_a_full_disk_is_told_and_nothing_half_is_left(write, work, tmp_path):
     plotting.require_matplotlib()  # which may write a cache of fonts
-    full()
-    with pytest.raises(MixsolveError, match=r"could not be written|cannot be (written|used)"):
+    told = pytest.raises(MixsolveError, match=r"could not be written|cannot be (written|used)")
+    with told, full():
         write(work, tmp_path)
     left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     # Beginnings that the same call goes on from, and finished files.
@@ -114,12 +118,11 @@ def test_a_demo_whose_losses_find_no_room_says_so(tmp_path, monkeypatch):
     assert not [path.name for path in tmp_path.iterdir() if "losses" in path.name]
 
 
-def test_what_was_there_is_still_there(work, tmp_path, full):
+def test_what_was_there_is_still_there(work, tmp_path):
     for name in ("file.txt", "report.json", "report.png"):
         (tmp_path / name).write_text("precious")
-    full()
     for write in (text, report, picture):
-        with pytest.raises(MixsolveError):
+        with pytest.raises(MixsolveError), full():
             write(work, tmp_path)
     assert {path.read_text() for path in tmp_path.iterdir()} == {"precious"}
     assert mixsolve.solve(work[2].losses).success
