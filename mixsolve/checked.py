@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from mixsolve.methods import Method
 from mixsolve.problem import Problem
 from mixsolve.scale import finite_spread, unit_exponent, within_reach
 from mixsolve.stopping import ROUNDING, State, Stop
+from mixsolve.threads import computed_once
 
 
 class Options:
@@ -133,7 +133,7 @@ class Checked:
     warm: bool
     clock: Clock
 
-    @cached_property
+    @computed_once
     def problem(self) -> Problem:
         """What is solved, in the engine's unit."""
         engine, alpha = self.game.engine, self.alpha

@@ -11,10 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from threading import Event
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 logger = logging.getLogger("mixsolve")
+
+_T = TypeVar("_T")
 
 ENVIRONMENT_VARIABLE = "MIXSOLVE_NUM_THREADS"
 _MAX_CHUNKS = 64
@@ -148,3 +151,26 @@ def _started(work: Callable[[], object], n_times: int) -> list[Future[object]]:
     except RuntimeError:  # the interpreter is ending, or the system has no more threads
         logger.debug("no more threads can be started: the others do the work")
     return taken
+
+
+class _Once(Generic[_T]):
+    """A descriptor that keeps what it computes in the object's own dictionary."""
+
+    def __init__(self, compute: Callable[[Any], _T]) -> None:
+        self._compute = compute
+        self._name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, instance: Any, owner: type | None = None) -> _T:
+        value = self._compute(instance)
+        instance.__dict__[self._name] = value
+        return value
+
+
+def computed_once(compute: Callable[[Any], _T]) -> _Once[_T]:
+    """A property that is computed when it is first asked for: ``cached_property`` without its lock.
+
+    Before Python 3.12 all objects of a class share that lock: threads wait for each other while one
+    computes, and a process that is forked meanwhile waits forever.
+    """
+    return _Once(compute)

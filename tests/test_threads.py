@@ -320,3 +320,25 @@ class TestEndOfTheInterpreter:
             "atexit.register(dask_late)"
         )
         assert run_late(script) == ["dask"]
+
+
+def test_objects_of_a_class_do_not_wait_for_each_other():
+    class Slow:
+        def __init__(self):
+            self.begun, self.over = threading.Event(), threading.Event()
+
+        @threads.computed_once
+        def value(self):
+            self.begun.set()
+            assert self.over.wait(60)
+            return self
+
+    one, other = Slow(), Slow()
+    work = threading.Thread(target=lambda: one.value)
+    work.start()
+    assert one.begun.wait(60)
+    other.over.set()
+    assert other.value is other  # while the first one is still at it
+    one.over.set()
+    work.join()
+    assert vars(one)["value"] is one

@@ -1,11 +1,11 @@
 """Responses whose best candidates stay where the losses are until somebody asks for them."""
 
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from mixsolve.engines.base import BestResponse, NearResponse
+from mixsolve.threads import computed_once
 
 
 class Winners(Protocol):
@@ -41,7 +41,7 @@ class PlacedBestResponse(BestResponse):
         # The dataclass is frozen, and its own __init__ would want the candidates now.
         vars(self).update(value=float(sums[0]), gradient=sums[1:], winners=winners)
 
-    @cached_property
+    @computed_once
     def candidates(self) -> np.ndarray:
         """All best candidates, which travel now."""
         return self.winners.receive()

@@ -16,7 +16,6 @@ Reference: Diamond and Boyd, CVXPY: a Python-embedded modeling language for conv
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from mixsolve.errors import MixsolveError
 from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices, SmallSolver
 from mixsolve.feasible.polytope import Polytope
 from mixsolve.small_game import SmallSolution, certify, normalise
+from mixsolve.threads import computed_once
 
 Constraints = Callable[[Any], Sequence[Any]]
 
@@ -136,12 +136,12 @@ class ConvexSet(FeasibleSet):
                 kept.remove(place)
         return tuple(f"constraints[{place}]: {self._given[place]}" for place in kept)
 
-    @cached_property
+    @computed_once
     def _linear(self) -> tuple[Any, Any]:
         slope = self._cp.Parameter(self._size)
         return slope, self._cp.Problem(self._cp.Minimize(slope @ self._weights), self._rules)
 
-    @cached_property
+    @computed_once
     def _quadratic(self) -> tuple[Any, Any, Any]:
         slope = self._cp.Parameter(self._size)
         root = self._cp.Parameter((self._size, self._size))
