@@ -16,6 +16,8 @@ from mixsolve.stopping import Stop
 
 _NOTICED = 0.05  # seconds
 
+_EPSILON = float(np.finfo(np.float64).eps)
+
 
 def finish(
     checked: Checked, outcome: Outcome, stop: Stop, clock: Clock, stacklevel: int
@@ -92,9 +94,10 @@ def _certify(checked: Checked, outcome: Outcome, stop: Stop) -> Solution:
     gap = value - lower_bound
     figures = value, response.value, lower_bound, risk_lower_bound, gap
     finite = bool(np.isfinite([*figures, *weights]).all())
-    status = _status(gap, finite, stop)
-    # Rounding may put the bound a little above the value; anything else is no rounding.
-    gap = max(gap, 0.0) if finite and gap >= -stop.tolerance else gap
+    # Two sums over the samples may put the bound a little above the value: that is no gap.
+    rounding = max(stop.tolerance, _EPSILON * engine.n_samples * engine.magnitude)
+    status = _status(gap, finite, rounding, stop)
+    gap = max(gap, 0.0) if finite and gap >= -rounding else gap
 
     def real(value: float) -> float:
         return in_losses_unit(value, exponent)
@@ -168,9 +171,9 @@ def infeasible(checked: Checked, infeasibility: Infeasibility, stacklevel: int) 
     )
 
 
-def _status(gap: float, finite: bool, stop: Stop) -> Status:
-    """OPTIMAL by the certificate alone; a bound well above the value is none."""
-    if not finite or gap < -stop.tolerance:
+def _status(gap: float, finite: bool, rounding: float, stop: Stop) -> Status:
+    """OPTIMAL by the certificate alone; a bound further above the value than rounding is none."""
+    if not finite or gap < -rounding:
         return Status.FAILED
     if gap <= stop.tolerance:
         return Status.OPTIMAL

@@ -212,6 +212,15 @@ def test_a_certificate_that_is_no_number_is_a_failure(monkeypatch, kind, alpha):
     assert found.gap != 0.0
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_a_bound_above_the_value_by_the_rounding_of_long_sums(alpha):
+    losses = np.ones((5000, 2, 3))
+    found = mixsolve.solve(losses, alpha)
+    assert found.status is Status.OPTIMAL
+    assert found.gap == 0.0
+    assert abs(found.value - 1.0) <= 5000 * np.finfo(float).eps
+
+
 def test_a_method_that_only_makes_nan_ends(monkeypatch):
     monkeypatch.setattr(
         "mixsolve.feasible.Simplex.minimize_quadratic", lambda self, *_: np.full(3, np.nan)
