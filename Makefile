@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types docs pytest format install clean
+.PHONY: demo test lint types docs pytest pytest-core pytest-torch format install clean
 
 demo: $(INSTALLED)
 	$(BIN)/mixsolve demo --out demo --replace
@@ -23,8 +23,15 @@ types: $(INSTALLED)
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# Two processes, one a package: each keeps a core busy.
 pytest: $(INSTALLED)
-	$(BIN)/pytest
+	$(MAKE) --no-print-directory --jobs 2 pytest-core pytest-torch
+
+pytest-core: $(INSTALLED)
+	$(BIN)/pytest tests mixsolve --ignore tests/torch
+
+pytest-torch: $(INSTALLED)
+	$(BIN)/pytest tests/torch mixsolve_torch
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
