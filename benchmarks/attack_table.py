@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import RESULTS, markdown_table, origin, save
-from mixsolve.arguments import as_norm
+from mixsolve.base.arguments import as_norm
 from mixsolve_torch import PGD, Attack, Mixture, build_losses, digits, digits_cnn, fit
 from mixsolve_torch.attacks.ball import read_radius
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
-from mixsolve_torch.bootstrap import Estimate, bootstrap
-from mixsolve_torch.data import Split
-from mixsolve_torch.progress import ProgressBar
+from mixsolve_torch.data.arrays import Split
+from mixsolve_torch.evaluation.bootstrap import Estimate, bootstrap
+from mixsolve_torch.runs.progress import ProgressBar
 
 _EPOCHS = 20
 _LEVEL = 0.95

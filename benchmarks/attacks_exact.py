@@ -3,8 +3,8 @@
     python -m benchmarks.attacks_exact
 
 The game is the paper's in the plane: 1000 points, 10 random linear classifiers, an l2 ball, and
-`mixsolve.linear_game` knows the best attack of every point. Two mixtures are attacked at several
-radii, the uniform one and the one that is optimal against the exact attacker.
+`mixsolve.games.linear_game` knows the best attack of every point. Two mixtures are attacked at
+several radii, the uniform one and the one that is optimal against the exact attacker.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from rich.table import Table
 
 import mixsolve
 from benchmarks.report import RESULTS, markdown_table, origin, save
-from mixsolve.arguments import as_length
-from mixsolve.linear_game import paper2d_exact
+from mixsolve.base.arguments import as_length
+from mixsolve.games.linear_game import paper2d_exact
 from mixsolve_torch import APGD, ARC, PGD, Attack, Mixture, Standard, Subset, expected_loss
-from mixsolve_torch.linear_images import linear_images
-from mixsolve_torch.progress import ProgressBar
+from mixsolve_torch.data.linear_images import linear_images
+from mixsolve_torch.runs.progress import ProgressBar
 
 
 def attacks(eps: float, steps: int) -> dict[str, Attack]:

@@ -17,7 +17,7 @@ from rich.console import Console
 import mixsolve
 from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve import games
-from mixsolve.threads import n_threads
+from mixsolve.base.threads import n_threads
 
 BATCHES = ((1000, 64, 8, 4), (10_000, 16, 4, 3), (100, 512, 16, 6))
 ALPHAS = (0.0, 0.05)

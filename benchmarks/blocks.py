@@ -33,8 +33,8 @@ from rich.table import Table
 
 from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve import games
-from mixsolve.commands.arrays import load_array
-from mixsolve.threads import n_threads
+from mixsolve.arrays.files import load_array
+from mixsolve.base.threads import n_threads
 
 BLOCK = 8 << 20  # bytes
 ALPHAS = (0.0, 0.01)
@@ -186,7 +186,7 @@ def read_once(path: Path) -> float:
 _SOLVE = """
 import json, sys, time
 import numpy as np, mixsolve
-from mixsolve.commands.arrays import load_array
+from mixsolve.arrays.files import load_array
 losses, alpha = load_array(sys.argv[1], "losses"), float(sys.argv[2])
 if sys.argv[3] == "memory":
     losses = np.array(losses[:])

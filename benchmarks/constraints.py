@@ -25,7 +25,7 @@ from rich.table import Table
 import mixsolve
 from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve import LinearConstraints, games
-from mixsolve.constraints import expected_cost, weight_bounds
+from mixsolve.feasible.constraints import expected_cost, weight_bounds
 
 TOLERANCE = 1e-6
 REPEATS = 15

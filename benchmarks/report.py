@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mixsolve
-from mixsolve.files import write_text
+from mixsolve.base.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -43,7 +43,7 @@ GAMES: dict[str, Callable[[], np.ndarray]] = {
 def digits() -> np.ndarray:
     """Losses of the demo: four small networks on held-out digits under real attacks."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "mixsolve.cli", "demo", "--out", folder, "--replace"]
+        command = [sys.executable, "-m", "mixsolve", "demo", "--out", folder, "--replace"]
         subprocess.run(command, check=True, capture_output=True)
         return np.load(Path(folder) / "losses.npy")
 

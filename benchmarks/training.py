@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.report import RESULTS, markdown_table, origin, save
-from mixsolve_torch.models import build_model
+from mixsolve_torch.models.architectures import build_model
 from mixsolve_torch.training import (
     AttackConfig,
     ModelConfig,

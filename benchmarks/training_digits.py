@@ -29,10 +29,10 @@ from rich.table import Table
 
 import mixsolve
 from benchmarks.report import RESULTS, markdown_table, origin, save
-from mixsolve import plotting
-from mixsolve.files import write_text
+from mixsolve import plots
+from mixsolve.base.files import write_text
 from mixsolve_torch import Mixture, Standard, build_losses, build_model, load_data
-from mixsolve_torch.training import checkpoint
+from mixsolve_torch.runs import checkpoint
 
 ROOT = Path(__file__).parents[1]
 LOSSES, COUNTS = ("at", "trades"), (1, 2, 3)
@@ -90,7 +90,7 @@ def _run(folder: Path, kind: Kind, seed: int) -> None:
     if (folder / _RESULT).exists():
         return
     config = ROOT / "configs" / f"digits-{kind.loss}-l{kind.count}.toml"
-    command = ["mixsolve.cli", "train", "--config", str(config), "--resume"]
+    command = ["mixsolve", "train", "--config", str(config), "--resume"]
     settings = {"run.out": str(folder), "run.seed": str(seed), "run.tensorboard": "false"}
     settings |= {"evaluation.final": "none"}
     settings |= dict(words.split("=", 1) for words in kind.changed)
@@ -249,7 +249,7 @@ def _plot(rows: dict[str, list[dict[str, Any]]], path: Path) -> None:
     axes.grid(axis="x", color="#DDDDDD")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=2, frameon=False)
-    plotting.save(figure, path)
+    plots.save(figure, path)
 
 
 if __name__ == "__main__":

@@ -11,22 +11,25 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mixsolve import bounds, constraints, games, perturbations, plotting
-    from mixsolve.batch.solution import BatchSolution
-    from mixsolve.batch.solver import solve_batch
-    from mixsolve.cardinality.path import CardinalityPath, solve_cardinality_path
-    from mixsolve.classifier import MixtureClassifier as MixtureClassifier
-    from mixsolve.constraints import LinearConstraints
-    from mixsolve.errors import (
+    from mixsolve import games, plots
+    from mixsolve.base.errors import (
         ConvergenceWarning,
         MissingDependencyError,
         MixsolveError,
         MixsolveTypeError,
     )
-    from mixsolve.sensitivity import Sensitivity
-    from mixsolve.solution import Attack, Record, Solution, Status
-    from mixsolve.solver import solve, solve_path
-    from mixsolve.stopping import State
+    from mixsolve.batch.solution import BatchSolution
+    from mixsolve.batch.solver import solve_batch
+    from mixsolve.cardinality.path import CardinalityPath, solve_cardinality_path
+    from mixsolve.estimator import perturbations
+    from mixsolve.estimator.classifier import MixtureClassifier as MixtureClassifier
+    from mixsolve.feasible import constraints
+    from mixsolve.feasible.constraints import LinearConstraints
+    from mixsolve.games import bounds
+    from mixsolve.methods.stopping import State
+    from mixsolve.solver.sensitivity import Sensitivity
+    from mixsolve.solver.solution import Attack, Record, Solution, Status
+    from mixsolve.solver.solve import solve, solve_path
 
 __all__ = [
     "Attack",
@@ -46,7 +49,7 @@ __all__ = [
     "constraints",
     "games",
     "perturbations",
-    "plotting",
+    "plots",
     "solve",
     "solve_batch",
     "solve_cardinality_path",
@@ -61,13 +64,13 @@ _HOMES = {
     "batch.solver": ("solve_batch",),
     "batch.solution": ("BatchSolution",),
     "cardinality.path": ("CardinalityPath", "solve_cardinality_path"),
-    "classifier": _OPTIONAL,
-    "constraints": ("LinearConstraints",),
-    "sensitivity": ("Sensitivity",),
-    "solver": ("solve", "solve_path"),
-    "solution": ("Attack", "Record", "Solution", "Status"),
-    "stopping": ("State",),
-    "errors": (
+    "estimator.classifier": _OPTIONAL,
+    "feasible.constraints": ("LinearConstraints",),
+    "solver.sensitivity": ("Sensitivity",),
+    "solver.solve": ("solve", "solve_path"),
+    "solver.solution": ("Attack", "Record", "Solution", "Status"),
+    "methods.stopping": ("State",),
+    "base.errors": (
         "ConvergenceWarning",
         "MissingDependencyError",
         "MixsolveError",
@@ -75,13 +78,22 @@ _HOMES = {
     ),
 }
 
+# Public modules, by the name that `import mixsolve` gives them.
+_MODULES = {
+    "bounds": "games.bounds",
+    "constraints": "feasible.constraints",
+    "games": "games",
+    "perturbations": "estimator.perturbations",
+    "plots": "plots",
+}
+
 
 def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"mixsolve.{module}"), name)
-    if name in __all__:
-        return import_module(f"mixsolve.{name}")
+    if name in _MODULES:
+        return import_module(f"mixsolve.{_MODULES[name]}")
     raise AttributeError(f"module 'mixsolve' has no attribute {name!r}")
 
 

@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve import validation
-from mixsolve.errors import MissingDependencyError, MixsolveError, MixsolveTypeError
-from mixsolve.interop import to_numpy
-from mixsolve.labels import read_losses
-from mixsolve.solver import solve
-from mixsolve.tensor import Shape, even_offsets
+from mixsolve.arrays.interop import to_numpy
+from mixsolve.arrays.labels import read_losses
+from mixsolve.arrays.tensor import Shape, even_offsets
+from mixsolve.base.errors import MissingDependencyError, MixsolveError, MixsolveTypeError
+from mixsolve.solver import validation
+from mixsolve.solver.solve import solve
 
 try:
     import jax

@@ -6,7 +6,7 @@ the weights it returns to use. The risk of a mixture is everywhere the *expected
 [0, 1], networks normalise their own input and return logits.
 """
 
-from mixsolve.errors import MissingDependencyError
+from mixsolve.base.errors import MissingDependencyError
 
 try:
     import torch as _torch  # noqa: F401
@@ -29,27 +29,27 @@ from mixsolve_torch.attacks import (
     UniformBall,
     resolve_attacks,
 )
-from mixsolve_torch.candidates import CandidateLosses, build_losses
-from mixsolve_torch.data import Digits, batches, digits
-from mixsolve_torch.datasets import LabelledImages, load_data, to_unit
+from mixsolve_torch.candidates.build import CandidateLosses, build_losses
+from mixsolve_torch.core.losses import bounded_margin, cross_entropy, expected_loss, zero_one
+from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.data.arrays import Digits, batches, digits
+from mixsolve_torch.data.datasets import LabelledImages, load_data, to_unit
 from mixsolve_torch.distributed.solver import DistributedSolution, solve_distributed
-from mixsolve_torch.engine import TorchLosses
-from mixsolve_torch.evaluation import evaluate
-from mixsolve_torch.evaluation_report import Evaluation
-from mixsolve_torch.game import GameRound, GameSolution, solve_game
+from mixsolve_torch.engine.losses import TorchLosses
+from mixsolve_torch.evaluation.evaluate import evaluate
+from mixsolve_torch.evaluation.report import Evaluation
+from mixsolve_torch.game.solve import GameRound, GameSolution, solve_game
 from mixsolve_torch.gradients.functions import game_value, game_weights
 from mixsolve_torch.growth.loop import Growth, grow
 from mixsolve_torch.growth.notes import GrowRound
-from mixsolve_torch.loading import load_model
-from mixsolve_torch.losses import bounded_margin, cross_entropy, expected_loss, zero_one
-from mixsolve_torch.mixture import Mixture
-from mixsolve_torch.models import (
+from mixsolve_torch.models.architectures import (
     Normalize,
     build_model,
     digits_cnn,
     resnet18,
     wide_resnet28_10,
 )
+from mixsolve_torch.models.load import load_model
 from mixsolve_torch.training import TrainConfig, Training, fit, train
 
 __all__ = [

@@ -4,10 +4,10 @@ import pickle
 
 import numpy as np
 
+from mixsolve.arrays.tensor import even_offsets
 from mixsolve.engines import Losses
-from mixsolve.engines.parts import Parts, PartsEngine, Reply
-from mixsolve.engines.questions import respond
-from mixsolve.tensor import even_offsets
+from mixsolve.engines.shard import respond
+from mixsolve.engines.sharded import Parts, PartsEngine, Reply
 
 
 class PartsHere(Parts):

@@ -341,7 +341,7 @@ LARGE_KINDS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::mixsolve.errors.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::mixsolve.base.errors.ConvergenceWarning")
 @pytest.mark.parametrize(("alpha", "method"), [(0.0, "oracle"), (1e-3, "apg"), (1e-3, "newton")])
 @pytest.mark.parametrize("kind", LARGE_KINDS)
 def test_a_large_tensor_is_never_copied_whole(kind, alpha, method):

@@ -9,11 +9,11 @@ import torch
 from scipy.optimize import linprog
 
 import mixsolve
-from mixsolve import threads
-from mixsolve.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
+from mixsolve.base import threads
+from mixsolve.base.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
 from mixsolve.kernels import batch as run
 from mixsolve.kernels import batch_entropic, batch_exact
-from mixsolve.solution import Status
+from mixsolve.solver.solution import Status
 
 ALPHAS = [0.0, 0.05]
 

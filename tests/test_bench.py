@@ -6,7 +6,7 @@ from reference import entropic_risk, exact_risk
 
 from mixsolve import games
 from mixsolve.bench import peers, report, runner
-from mixsolve.cli import main
+from mixsolve.commands.main import main
 
 GAME = games.gamma_game(30, 6, 4, seed=0).losses
 

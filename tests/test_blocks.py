@@ -15,13 +15,17 @@ import pytest
 from reference import check_certificate
 
 import mixsolve
-from mixsolve import games, presolve, reading, tensor, threads
-from mixsolve.cli import main
-from mixsolve.commands import arrays, stores
+from mixsolve import games
+from mixsolve.arrays import files as arrays
+from mixsolve.arrays import read_ahead as reading
+from mixsolve.arrays import stores, tensor
+from mixsolve.arrays.interop import ArraySource, array_source
+from mixsolve.base import threads
+from mixsolve.base.errors import MissingDependencyError, MixsolveError
+from mixsolve.commands.main import main
 from mixsolve.engines.deferred import DeferredAttack
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.errors import MissingDependencyError, MixsolveError
-from mixsolve.interop import ArraySource, array_source
+from mixsolve.methods import presolve
 
 h5py = pytest.importorskip("h5py")
 zarr = pytest.importorskip("zarr")

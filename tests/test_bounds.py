@@ -6,7 +6,8 @@ import pytest
 from reference import entropic_risk, exact_risk
 
 import mixsolve
-from mixsolve import MixsolveError, MixsolveTypeError, bounds
+from mixsolve import MixsolveError, MixsolveTypeError
+from mixsolve.games import bounds
 
 
 def test_rademacher_bound_holds_and_is_massarts():

@@ -9,13 +9,14 @@ from reference import attacked_losses, entropic_risk, exact_risk, spread
 from scipy.optimize import linprog
 
 import mixsolve
-from mixsolve import LinearConstraints, MixsolveError, MixsolveTypeError, Status, simplex
+from mixsolve import LinearConstraints, MixsolveError, MixsolveTypeError, Status
 from mixsolve.cardinality import minorants, search
 from mixsolve.cardinality.feasibility import find_few
-from mixsolve.constraints import group_weight, weight_bounds
 from mixsolve.feasible import Simplex
+from mixsolve.feasible import projection as simplex
+from mixsolve.feasible.constraints import group_weight, weight_bounds
 from mixsolve.feasible.subset import Subset
-from mixsolve.problem import Problem
+from mixsolve.methods.problem import Problem
 
 TOL = 1e-8
 

@@ -26,7 +26,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import mixsolve
 from mixsolve import ConvergenceWarning, MixsolveError, MixsolveTypeError, MixtureClassifier
-from mixsolve.perturbations import UniformBall
+from mixsolve.estimator.perturbations import UniformBall
 
 # What the checks ask that a random classifier with a validation part cannot give.
 EXEMPT = {

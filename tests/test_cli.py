@@ -11,8 +11,8 @@ import pytest
 
 import mixsolve
 from mixsolve import games
-from mixsolve.cli import main
-from mixsolve.commands import arrays
+from mixsolve.arrays import files as arrays
+from mixsolve.commands.main import main
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ class TestSolve:
     def test_verbose_logs_on_stderr(self, tmp_path):
         np.save(tmp_path / "losses.npy", np.random.default_rng(0).random((20, 4, 3)))
         done = subprocess.run(
-            [sys.executable, "-m", "mixsolve.cli", "solve", tmp_path / "losses.npy",
+            [sys.executable, "-m", "mixsolve", "solve", tmp_path / "losses.npy",
              "--alpha", "0.1", "--verbose", "--json"],
             capture_output=True, text=True,
         )  # fmt: skip
@@ -395,17 +395,17 @@ class TestOtherSubcommands:
         assert json.loads(done.stdout)["value"] == pytest.approx(0.75, abs=1e-9)
 
     def test_demo_is_handed_on(self, capsys, monkeypatch):
-        demo = types.ModuleType("mixsolve_torch.demo")
+        demo = types.ModuleType("mixsolve_torch.commands.demo")
         demo.add_arguments = lambda parser: parser.add_argument("--seed", type=int)
         demo.run = lambda args: 40 + args.seed
-        monkeypatch.setitem(sys.modules, "mixsolve_torch.demo", demo)
+        monkeypatch.setitem(sys.modules, "mixsolve_torch.commands.demo", demo)
         assert run(capsys, "demo", "--seed", "2")[0] == 42
 
     def test_demo_without_torch_names_the_command_that_mends_it(self):
         code = (
             "import sys\n"
             "sys.modules['torch'] = None\n"
-            "from mixsolve.cli import main\n"
+            "from mixsolve.commands.main import main\n"
             "sys.exit(main(['demo']))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

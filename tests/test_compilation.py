@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import mixsolve
-from mixsolve import compilation, kernel_cache
-from mixsolve.compilation import Intervals, kernel, load, preparation, seconds_of_work
-from mixsolve.errors import CacheWarning
+from mixsolve.base import compilation, kernel_cache
+from mixsolve.base.compilation import Intervals, kernel, load, preparation, seconds_of_work
+from mixsolve.base.errors import CacheWarning
 
 UNWRITABLE, UNREADABLE = "NUMBA_CACHE_DIR", "compiled again"
 
@@ -389,7 +389,7 @@ COLD = """
 import json, time, warnings
 import numpy as np
 import mixsolve
-from mixsolve.errors import CacheWarning
+from mixsolve.base.errors import CacheWarning
 
 warnings.simplefilter("error", CacheWarning)
 losses = np.random.default_rng(0).random((50, 5, 4))
@@ -412,7 +412,7 @@ LIMIT = 5.0  # seconds: compiling takes longer, the work far less
 def run_python(script, cache, **environment):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), **environment}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore::mixsolve.errors.ConvergenceWarning", "-c", script],
+        [sys.executable, "-W", "ignore::mixsolve.base.errors.ConvergenceWarning", "-c", script],
         capture_output=True,
         text=True,
         env=environment,

@@ -15,8 +15,8 @@ from scipy.sparse import csr_array
 
 import mixsolve
 from mixsolve import ConvergenceWarning, LinearConstraints, MixsolveError, MixsolveTypeError, games
-from mixsolve.cli import main
-from mixsolve.constraints import expected_cost, group_weight, standard_risk, weight_bounds
+from mixsolve.commands.main import main
+from mixsolve.feasible.constraints import expected_cost, group_weight, standard_risk, weight_bounds
 
 EXACT = ("lp", "interior-point", "cvxpy")
 
@@ -158,7 +158,7 @@ def test_entropic_methods_solve_the_cone_program(seed, factor):
     assert abs(modelled.value - reference) <= 2e-5 * np.ptp(losses) + 1e-9 * np.abs(losses).max()
 
 
-@pytest.mark.filterwarnings("ignore::mixsolve.errors.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::mixsolve.base.errors.ConvergenceWarning")
 @pytest.mark.parametrize("seed", range(0, 40, 4))
 def test_algorithm_1_under_constraints(seed):
     losses, constraints = random_game(seed)

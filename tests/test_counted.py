@@ -5,10 +5,10 @@ import pytest
 from parts_here import LossesInParts
 
 import mixsolve
-from mixsolve.constraints import weight_bounds
+from mixsolve.arrays.tensor import LossTensor
 from mixsolve.engines import Losses
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.tensor import LossTensor
+from mixsolve.feasible.constraints import weight_bounds
 
 pytestmark = pytest.mark.filterwarnings("ignore::mixsolve.ConvergenceWarning")
 
@@ -159,8 +159,8 @@ def test_batches(alpha):
 
 
 def test_zero_weights_where_every_sample_of_a_chunk_is_idle(monkeypatch):
-    monkeypatch.setattr("mixsolve.threads._MIN_CHUNK_ENTRIES", 8)
-    monkeypatch.setattr("mixsolve.threads._MAX_CHUNKS", 20)
+    monkeypatch.setattr("mixsolve.base.threads._MIN_CHUNK_ENTRIES", 8)
+    monkeypatch.setattr("mixsolve.base.threads._MAX_CHUNKS", 20)
     for alpha in (0.0, 0.02):
         losses, weight = without(7)
         wanted = mixsolve.solve(losses, alpha, sample_weight=weight)

@@ -14,11 +14,12 @@ from reference import check_certificate
 
 import mixsolve
 from mixsolve import MixsolveError, MixsolveTypeError, games
-from mixsolve import tensor as tensors
-from mixsolve.compilation import preparation, preparing
-from mixsolve.engines import MemoryLosses, open_losses, parts
+from mixsolve.arrays import tensor as tensors
+from mixsolve.base.compilation import preparation, preparing
+from mixsolve.engines import MemoryLosses, open_losses
+from mixsolve.engines import sharded as parts
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.engines.questions import Answer
+from mixsolve.engines.shard import Answer
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")

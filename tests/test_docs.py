@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixsolve import cli
+from mixsolve.commands import main as cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))

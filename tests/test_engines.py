@@ -9,12 +9,13 @@ import torch
 from reference import check_certificate
 
 import mixsolve
-from mixsolve import MixsolveError, games, interop
-from mixsolve import tensor as tensors
+from mixsolve import MixsolveError, games
+from mixsolve.arrays import interop
+from mixsolve.arrays import tensor as tensors
+from mixsolve.arrays.tensor import LossTensor, even_offsets
 from mixsolve.engines import Losses, MemoryLosses, open_losses
 from mixsolve.engines.base import Condensing
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.tensor import LossTensor, even_offsets
 
 LOSSES = games.gamma_game(30, 6, 3, seed=1).losses
 

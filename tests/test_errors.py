@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 import mixsolve
 from mixsolve import MixsolveError, MixsolveTypeError, games
-from mixsolve.errors import ConvergenceWarning, MissingDependencyError
+from mixsolve.base.errors import ConvergenceWarning, MissingDependencyError
 
 N, m, L = 4, 3, 2
 GOOD = np.linspace(0.0, 1.0, N * m * L).reshape(N, m, L)
@@ -408,7 +408,7 @@ def test_booleans_are_no_quantities():
     with pytest.raises(MixsolveError, match="rng"):
         solution.attack.sample(-1)
     with pytest.raises(MixsolveError, match=r"weights .*3 in all.*\(2,\)"):
-        mixsolve.constraints.weight_bounds(3).violation([0.5, 0.5])
+        mixsolve.feasible.constraints.weight_bounds(3).violation([0.5, 0.5])
 
 
 def test_booleans_choose_samples_and_candidates():

@@ -8,12 +8,12 @@ import pytest
 from scipy.optimize import linprog
 
 from mixsolve import LinearConstraints, MixsolveError
-from mixsolve.constraints import expected_cost, weight_bounds
 from mixsolve.feasible import feasible_set
-from mixsolve.feasible.clash import separate
+from mixsolve.feasible.constraints import expected_cost, weight_bounds
 from mixsolve.feasible.convex import ConvexSet
-from mixsolve.feasible.face import find_face
+from mixsolve.feasible.infeasibility import separate
 from mixsolve.feasible.polytope import Polytope
+from mixsolve.feasible.relative_interior import find_face
 
 
 def in_units(constraints, weights):

@@ -10,9 +10,9 @@ import mixsolve
 from benchmarks.figures import __main__ as command
 from benchmarks.figures import cifar, fooled, style, synthetic
 from mixsolve import games
-from mixsolve.bounds import subgradient_bound
-from mixsolve.errors import MixsolveError
-from mixsolve.linear_game import paper2d_exact
+from mixsolve.base.errors import MixsolveError
+from mixsolve.games.bounds import subgradient_bound
+from mixsolve.games.linear_game import paper2d_exact
 
 SAMPLES, DRAWS, CLASSIFIERS, EPS = 80, 60, 6, 3.0
 

@@ -6,9 +6,9 @@ import stat
 import numpy as np
 import pytest
 
-from mixsolve import MixsolveError, plotting
-from mixsolve.cli import main
-from mixsolve.files import check_folder, check_output, write_text, written_aside
+from mixsolve import MixsolveError, plots
+from mixsolve.base.files import check_folder, check_output, write_text, written_aside
+from mixsolve.commands.main import main
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ class TestDevices:
         with pytest.raises(MixsolveError, match="a pipe or a socket"):
             write_text(pipe, "text")
         with pytest.raises(MixsolveError, match="a pipe or a socket"):
-            plotting.save(plotting.risk_bars([plotting.Bar("a", 0.5, 0.1, "single")]), pipe)
+            plots.save(plots.risk_bars([plots.Bar("a", 0.5, 0.1, "single")]), pipe)
         with pytest.raises(MixsolveError, match="a pipe or a socket"):
             check_folder(tmp_path, [pipe.name], True, "--replace")
         link = tmp_path / "link.png"
@@ -120,7 +120,7 @@ class TestDevices:
     def test_writers_of_the_plugin(self, pipe, tmp_path):
         torch = pytest.importorskip("torch")
         from mixsolve_torch import Mixture, build_losses
-        from mixsolve_torch.training import checkpoint
+        from mixsolve_torch.runs import checkpoint
 
         model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
         images, labels = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])

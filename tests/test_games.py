@@ -108,8 +108,8 @@ def test_paper2d_can_include_the_point_itself(plane):
 
 
 def test_paper2d_says_when_no_classifier_is_good_enough(monkeypatch):
-    monkeypatch.setattr(games, "_MAX_STANDARD_RISK", 0.0)
-    monkeypatch.setattr(games, "_MAX_DRAWS", 2000)
+    monkeypatch.setattr("mixsolve.games.generators._MAX_STANDARD_RISK", 0.0)
+    monkeypatch.setattr("mixsolve.games.generators._MAX_DRAWS", 2000)
     with pytest.raises(MixsolveError, match=r"only 0 of 2000 .* take more samples"):
         games.paper2d(50, 2, 1)
 
@@ -122,7 +122,7 @@ def test_gamma_game_is_its_formula():
 
 def test_gamma_game_does_not_depend_on_blocks_or_type(monkeypatch):
     whole = games.gamma_game(70, 9, 4, seed=5).losses
-    monkeypatch.setattr(games, "_BLOCK", 100)
+    monkeypatch.setattr("mixsolve.games.generators._BLOCK", 100)
     assert np.array_equal(games.gamma_game(70, 9, 4, seed=5).losses, whole)
     single = games.gamma_game(70, 9, 4, seed=5, dtype="float32").losses
     assert single.dtype == np.float32

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import mixsolve
-from mixsolve.cli import main
-from mixsolve.commands import stores
-from mixsolve.commands.arrays import load_array, load_arrays
-from mixsolve.errors import MixsolveError
+from mixsolve.arrays import stores
+from mixsolve.arrays.files import load_array, load_arrays
+from mixsolve.base.errors import MixsolveError
+from mixsolve.commands.main import main
 
 h5py = pytest.importorskip("h5py")
 zarr = pytest.importorskip("zarr")
@@ -189,20 +189,20 @@ def test_an_archive_that_unpacks_to_far_more(tmp_path, capsys, monkeypatch):
     path = tmp_path / "x.npz"
     bomb(path, 64 << 20)
     assert path.stat().st_size < 1 << 20
-    monkeypatch.setattr("mixsolve.files.UNPACKED_BYTES", 32 << 20)
+    monkeypatch.setattr("mixsolve.base.files.UNPACKED_BYTES", 32 << 20)
     tracemalloc.start()
     try:
         assert_refused(path, r"unpack to 67,1\d\d,\d+, above the cap of 33,554,432", capsys)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
-    monkeypatch.setattr("mixsolve.files.UNPACKED_BYTES", 1 << 30)
+    monkeypatch.setattr("mixsolve.base.files.UNPACKED_BYTES", 1 << 30)
     assert load_array(path, "losses").shape == (2 << 20, 2, 2)
 
 
 def test_what_is_not_packed_has_no_cap(tmp_path, monkeypatch):
-    monkeypatch.setattr("mixsolve.files.UNPACKED_BYTES", 10)
-    monkeypatch.setattr("mixsolve.files.UNPACKED_RATIO", 1)
+    monkeypatch.setattr("mixsolve.base.files.UNPACKED_BYTES", 10)
+    monkeypatch.setattr("mixsolve.base.files.UNPACKED_RATIO", 1)
     np.savez(tmp_path / "x.npz", losses=LOSSES)
     assert np.array_equal(load_array(tmp_path / "x.npz", "losses"), LOSSES)
 

@@ -31,11 +31,11 @@ def test_the_check_sees_an_import():
         "import mixsolve; mixsolve.solve; mixsolve.Solution; mixsolve.Status",
         "import mixsolve; dir(mixsolve); mixsolve.bounds; mixsolve.games.line_game()",
         "from mixsolve import *",
-        "import mixsolve.cli",
+        "import mixsolve.commands.main",
         "import mixsolve.commands.solve",
-        "from mixsolve.cli import main; assert main(['--help']) == 0",
-        "from mixsolve.cli import main; assert main(['--version']) == 0",
-        "from mixsolve.cli import main; assert main(['solve', '--help']) == 0",
+        "from mixsolve.commands.main import main; assert main(['--help']) == 0",
+        "from mixsolve.commands.main import main; assert main(['--version']) == 0",
+        "from mixsolve.commands.main import main; assert main(['solve', '--help']) == 0",
     ],
 )
 def test_loads_none_of_the_heavy_packages(code):

@@ -3,12 +3,12 @@ import pytest
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix, hstack
 
-import mixsolve.threads
-from mixsolve import central_path, interior_point
-from mixsolve.central_path import Iterate
-from mixsolve.interior_point import solve_interior_point
-from mixsolve.small_game import normalise
-from mixsolve.vertex import solve_small_game
+import mixsolve.base.threads
+from mixsolve.small_game import central_path, interior_point
+from mixsolve.small_game.central_path import Iterate
+from mixsolve.small_game.crossover import solve_small_game
+from mixsolve.small_game.game import normalise
+from mixsolve.small_game.interior_point import solve_interior_point
 
 SOLVERS = [solve_interior_point, solve_small_game]
 
@@ -296,7 +296,7 @@ def test_result_does_not_depend_on_the_number_of_threads(monkeypatch):
     rows, offsets = gamma_rows(3000, 9, 10)
     assert len(normalise(rows, offsets, uniform(3000)).bounds) > 2
     several = solve_small_game(rows, offsets, uniform(3000))
-    monkeypatch.setattr(mixsolve.threads, "n_threads", lambda: 1)
+    monkeypatch.setattr(mixsolve.base.threads, "n_threads", lambda: 1)
     single = solve_small_game(rows, offsets, uniform(3000))
     assert np.array_equal(several.weights, single.weights)
     assert np.array_equal(several.dual, single.dual)

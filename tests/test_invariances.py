@@ -85,7 +85,7 @@ def test_scaling_keeps_weights_that_are_unique(losses, method, alpha, c):
     np.testing.assert_allclose(scaled.weights, plain.weights, atol=1e-4 if alpha else 1e-7)
 
 
-@pytest.mark.filterwarnings("ignore::mixsolve.errors.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::mixsolve.base.errors.ConvergenceWarning")
 @pytest.mark.parametrize("c", [2.0**-26, 2.0**26])
 def test_scaling_keeps_the_subgradient_path(losses, c):
     plain = mixsolve.solve(losses, method="oracle", max_iter=50)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 
 jax = pytest.importorskip("jax")
 from jax.test_util import check_grads  # noqa: E402

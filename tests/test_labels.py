@@ -8,7 +8,7 @@ import xarray as xr
 
 import mixsolve
 from mixsolve import LinearConstraints, MixsolveError, MixsolveTypeError
-from mixsolve.constraints import expected_cost, standard_risk, weight_bounds
+from mixsolve.feasible.constraints import expected_cost, standard_risk, weight_bounds
 
 LOSSES = np.random.default_rng(0).random((5, 4, 3))
 SAMPLES, CANDIDATES, CLASSIFIERS = list("vwxyz"), list("klmn"), list("abc")
@@ -147,8 +147,8 @@ class TestAxes:
 
     def test_large_arrays_in_files_are_read_in_order(self, tmp_path, monkeypatch):
         h5py = pytest.importorskip("h5py")
-        monkeypatch.setattr("mixsolve.tensor._KEEP_BYTES", 0)
-        monkeypatch.setattr("mixsolve.tensor._FILE_BLOCK_BYTES", 128)
+        monkeypatch.setattr("mixsolve.arrays.tensor._KEEP_BYTES", 0)
+        monkeypatch.setattr("mixsolve.arrays.tensor._FILE_BLOCK_BYTES", 128)
         with h5py.File(tmp_path / "losses.h5", "w") as file:
             moved = np.ascontiguousarray(LOSSES.transpose(2, 1, 0))
             dataset = file.create_dataset("losses", data=moved, chunks=(1, 2, 2))

@@ -8,7 +8,8 @@ from reference import as_rows, check_certificate, entropic_risk, exact_risk, nor
 from scipy.optimize import linprog
 
 import mixsolve
-from mixsolve import ConvergenceWarning, MixsolveError, Status, bounds, games
+from mixsolve import ConvergenceWarning, MixsolveError, Status, games
+from mixsolve.games import bounds
 
 EXACT = ["lp", "oracle", "cvxpy"]
 ENTROPIC = ["newton", "apg", "cvxpy"]
@@ -157,7 +158,7 @@ def test_exact_methods_agree(seed):
         assert_agree(again, exact, losses, options)
 
 
-@pytest.mark.filterwarnings("ignore::mixsolve.errors.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::mixsolve.base.errors.ConvergenceWarning")
 @pytest.mark.parametrize("seed", CORPUS)
 def test_algorithm_1_keeps_its_promise(seed):
     losses, options = exact_game(seed)
@@ -320,7 +321,7 @@ def test_a_very_large_alpha_averages(losses, method, factor):
     assert -1e-9 * M <= solution.value - recomputed.mean() <= M / (8 * factor) + 1e-9 * M
 
 
-@pytest.mark.filterwarnings("ignore::mixsolve.errors.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::mixsolve.base.errors.ConvergenceWarning")
 @pytest.mark.parametrize("factor", [1e-4, 1e-8, 1e-12])
 def test_a_very_small_alpha_is_the_exact_problem(losses, factor):
     M = np.ptp(losses)
@@ -489,7 +490,7 @@ class TestLimits:
         spoiled = mixsolve.solve(HARD, 0.5, method="apg", callback=spoil)
         assert spoiled.value == plain.value
 
-    @pytest.mark.filterwarnings("ignore::mixsolve.errors.ConvergenceWarning")
+    @pytest.mark.filterwarnings("ignore::mixsolve.base.errors.ConvergenceWarning")
     @pytest.mark.parametrize(("alpha", "method"), [*UNFINISHED, (0.0, "lp"), (0.0, "cvxpy")])
     def test_history(self, alpha, method):
         solution = mixsolve.solve(HARD, alpha, method=method, max_iter=20)
@@ -528,7 +529,7 @@ class TestWarmStart:
             assert warm.success
             assert warm.nit < cold.nit
 
-    @pytest.mark.filterwarnings("ignore::mixsolve.errors.ConvergenceWarning")
+    @pytest.mark.filterwarnings("ignore::mixsolve.base.errors.ConvergenceWarning")
     @pytest.mark.parametrize(("alpha", "method"), UNFINISHED)
     def test_the_answer_is_never_worse_than_the_start(self, alpha, method):
         cold = mixsolve.solve(HARD, alpha, method="newton" if alpha else "lp")

@@ -6,9 +6,9 @@ from parts_here import LossesInParts
 
 import mixsolve
 from mixsolve import games
-from mixsolve.engines import parts
+from mixsolve.engines import sharded as parts
 from mixsolve.engines.packed import PackedAttack
-from mixsolve.solution import Attack
+from mixsolve.solver.solution import Attack
 
 N, m, L = 4000, 9, 4
 LOSSES = games.gamma_game(N, m, L, seed=2).losses

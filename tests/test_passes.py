@@ -8,9 +8,10 @@ import pytest
 from reference import as_rows, base_measure
 
 import mixsolve
-from mixsolve import tensor as tensors
-from mixsolve import threads, validation
+from mixsolve.arrays import tensor as tensors
+from mixsolve.base import threads
 from mixsolve.engines.memory import MemoryEngine
+from mixsolve.solver import validation
 
 TINY, MODERATE, HUGE = 1e-8, 0.3, 1e12
 

@@ -5,13 +5,13 @@ import sys
 import numpy as np
 import pytest
 
-from mixsolve import plotting
-from mixsolve.errors import MissingDependencyError, MixsolveError
+from mixsolve import plots
+from mixsolve.base.errors import MissingDependencyError, MixsolveError
 
 BARS = [
-    plotting.Bar("alone", 0.6, 0.1),
-    plotting.Bar("uniform", 0.5, kind="uniform"),
-    plotting.Bar("optimal", 0.4, 0.2, "optimal"),
+    plots.Bar("alone", 0.6, 0.1),
+    plots.Bar("uniform", 0.5, kind="uniform"),
+    plots.Bar("optimal", 0.4, 0.2, "optimal"),
 ]
 
 
@@ -20,7 +20,7 @@ def texts(axes):
 
 
 def test_bars_are_as_long_as_the_risks():
-    (axes,) = plotting.risk_bars(BARS, lower_bound=0.39).axes
+    (axes,) = plots.risk_bars(BARS, lower_bound=0.39).axes
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([60, 50, 40])
     assert texts(axes) == ["60.0 %", "50.0 %", "40.0 %"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["alone", "uniform", "optimal"]
@@ -30,10 +30,10 @@ def test_bars_are_as_long_as_the_risks():
 def test_accuracies_are_drawn_with_intervals_marks_and_a_reference():
     attacks = {"after A": 0.7, "after B": 0.5}
     bars = [
-        plotting.AccuracyBar("alone", 0.5, (0.4, 0.62), 0.9, attacks),
-        plotting.AccuracyBar("given", 0.25, clean=0.8, attacks=attacks, kind="given"),
+        plots.AccuracyBar("alone", 0.5, (0.4, 0.62), 0.9, attacks),
+        plots.AccuracyBar("given", 0.25, clean=0.8, attacks=attacks, kind="given"),
     ]
-    figure = plotting.accuracy_bars(bars, reference=("alone", 0.5), level=0.9)
+    figure = plots.accuracy_bars(bars, reference=("alone", 0.5), level=0.9)
     (axes,) = figure.axes
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([50, 25])
     assert texts(axes) == ["50.0 %  [40.0, 62.0]", "25.0 %"]
@@ -49,52 +49,52 @@ def test_accuracies_are_drawn_with_intervals_marks_and_a_reference():
 
 def test_accuracies_refuse_what_cannot_be_drawn():
     with pytest.raises(MixsolveError, match="at least one AccuracyBar"):
-        plotting.accuracy_bars([])
+        plots.accuracy_bars([])
     with pytest.raises(MixsolveError, match="kind of bar 'x' must be one of 'single'"):
-        plotting.accuracy_bars([plotting.AccuracyBar("x", 0.5, kind="vote")])
+        plots.accuracy_bars([plots.AccuracyBar("x", 0.5, kind="vote")])
 
 
 def test_bars_of_no_risk_can_be_drawn(tmp_path):
-    plotting.save(plotting.risk_bars([plotting.Bar("perfect", 0.0)]), tmp_path / "bars.png")
+    plots.save(plots.risk_bars([plots.Bar("perfect", 0.0)]), tmp_path / "bars.png")
 
 
 @pytest.mark.parametrize(
     ("bars", "words"),
-    [([], "at least one"), ([plotting.Bar("odd", 0.5, kind="even")], "kind of bar 'odd'")],
+    [([], "at least one"), ([plots.Bar("odd", 0.5, kind="even")], "kind of bar 'odd'")],
 )
 def test_wrong_bars_are_refused(bars, words):
     with pytest.raises(MixsolveError, match=words):
-        plotting.risk_bars(bars)
+        plots.risk_bars(bars)
 
 
 def test_a_mixture_shows_weights_and_examples():
     image = np.zeros((4, 4))
-    variants = [plotting.Variant(image, 0.75, "fools 1"), plotting.Variant(image, 0.25)]
-    examples = [plotting.Example(image, "clean", variants), plotting.Example(image, "calm")]
-    figure = plotting.mixture_picture(["a", "b"], [0.25, 0.75], examples)
+    variants = [plots.Variant(image, 0.75, "fools 1"), plots.Variant(image, 0.25)]
+    examples = [plots.Example(image, "clean", variants), plots.Example(image, "calm")]
+    figure = plots.mixture_picture(["a", "b"], [0.25, 0.75], examples)
     weights, *grid = figure.axes
     assert texts(weights) == ["25.0 %", "75.0 %"]
     titles = [axes.get_title() for axes in grid]
     assert titles == ["clean", "played 75 %\nfools 1", "played 25 %", "calm", "", ""]
-    assert len(plotting.mixture_picture(["a", "b"], [0.25, 0.75]).axes) == 1
+    assert len(plots.mixture_picture(["a", "b"], [0.25, 0.75]).axes) == 1
 
 
 def test_every_classifier_needs_a_name():
     with pytest.raises(MixsolveError, match=r"weights must have shape \(1,\).*got \(2,\)"):
-        plotting.mixture_picture(["a"], [0.5, 0.5])
+        plots.mixture_picture(["a"], [0.5, 0.5])
 
 
 def test_saving_leaves_a_whole_file_or_none(tmp_path):
-    figure = plotting.risk_bars(BARS)
-    plotting.save(figure, tmp_path / "bars.png")
+    figure = plots.risk_bars(BARS)
+    plots.save(figure, tmp_path / "bars.png")
     assert [path.name for path in tmp_path.iterdir()] == ["bars.png"]
     for wrong in (tmp_path / "missing" / "bars.png", tmp_path / "bars.unknown"):
         with pytest.raises(MixsolveError, match="could not be written"):
-            plotting.save(figure, wrong)
+            plots.save(figure, wrong)
     assert [path.name for path in tmp_path.iterdir()] == ["bars.png"]
 
 
 def test_without_matplotlib_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'mixsolve\[plot\]'"):
-        plotting.require_matplotlib()
+        plots.require_matplotlib()

@@ -7,10 +7,11 @@ import pytest
 from reference import as_rows, base_measure, check_certificate
 
 import mixsolve
-from mixsolve import presolve, threads, validation
-from mixsolve import tensor as tensors
+from mixsolve.arrays import tensor as tensors
+from mixsolve.base import threads
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.methods import lp
+from mixsolve.methods import lp, presolve
+from mixsolve.solver import validation
 
 SIZES = [1, 3, 7, 8, 9, 16, 63, 64, 65, 130, 1024]
 TWO_VALUES = {

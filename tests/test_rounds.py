@@ -7,8 +7,9 @@ import pytest
 from reference import check_certificate
 
 import mixsolve
-from mixsolve import games, highs
+from mixsolve import games
 from mixsolve.methods import lp
+from mixsolve.small_game import highs
 
 LARGE = games.gamma_game(9000, 5, 4, seed=5).losses  # large enough to begin on a subsample
 

@@ -6,7 +6,7 @@ from reference import exact_risk
 
 import mixsolve
 from mixsolve import LinearConstraints, MixsolveError, games
-from mixsolve.constraints import expected_cost
+from mixsolve.feasible.constraints import expected_cost
 
 LIMITS = LinearConstraints([[1.0, 2.0, 4.0], [0.0, 0.0, 1.0]], [1.9, 0.9], [[1.0, 0.0, 0.0]], [0.3])
 

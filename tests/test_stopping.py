@@ -4,9 +4,9 @@ import time
 import numpy as np
 import pytest
 
-from mixsolve import compilation
-from mixsolve.solution import Status
-from mixsolve.stopping import ROUNDING, Stop
+from mixsolve.base import compilation
+from mixsolve.methods.stopping import ROUNDING, Stop
+from mixsolve.solver.solution import Status
 
 ONE, TWO, THREE = np.array([1.0, 0.0]), np.array([0.5, 0.5]), np.array([0.0, 1.0])
 

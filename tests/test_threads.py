@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import mixsolve
-from mixsolve import threads
-from mixsolve.compilation import load
-from mixsolve.reading import read_ahead
-from mixsolve.threads import run_chunks, run_shares
+from mixsolve.arrays.read_ahead import read_ahead
+from mixsolve.base import threads
+from mixsolve.base.compilation import load
+from mixsolve.base.threads import run_chunks, run_shares
 
 HANGS = 300  # seconds after which a process is thought to hang
 
@@ -162,7 +162,7 @@ def solve_there(losses, connection):
 
 
 def compile_there(connection):
-    from mixsolve.compilation import kernel
+    from mixsolve.base.compilation import kernel
 
     connection.send(kernel()(tripled)(3))
 

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 import mixsolve
-from mixsolve import presolve, stopping
+from mixsolve.base.errors import ConvergenceWarning, MixsolveError
 from mixsolve.cardinality import feasibility
 from mixsolve.cardinality.feasibility import find_few
-from mixsolve.constraints import LinearConstraints
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.errors import ConvergenceWarning, MixsolveError
-from mixsolve.interior_point import solve_interior_point
+from mixsolve.feasible.constraints import LinearConstraints
 from mixsolve.kernels import presolve as kernels
-from mixsolve.solution import Status
-from mixsolve.stopping import Stop
+from mixsolve.methods import presolve, stopping
+from mixsolve.methods.stopping import Stop
+from mixsolve.small_game.interior_point import solve_interior_point
+from mixsolve.solver.solution import Status
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::mixsolve.errors.ConvergenceWarning", "ignore:cannot be read:UserWarning"
+    "ignore::mixsolve.base.errors.ConvergenceWarning", "ignore:cannot be read:UserWarning"
 )
 
 
@@ -187,7 +187,7 @@ class TestPresolve:
 
     def test_out_of_time(self, rng):
         losses = np.repeat(rng.integers(0, 2, (50, 4, 5)), 20, axis=1).astype(np.uint8)
-        engine = mixsolve.checked.Game(losses, None, None, None, (None,) * 5).engine
+        engine = mixsolve.solver.request.Game(losses, None, None, None, (None,) * 5).engine
         assert presolve.reduce(engine, None) is not None
         assert presolve.reduce(engine, None, lambda: True) is None
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from mixsolve.interior_point import solve_interior_point
-from mixsolve.small_game import certify, normalise
-from mixsolve.vertex import polish, solve_small_game
+from mixsolve.small_game.crossover import polish, solve_small_game
+from mixsolve.small_game.game import certify, normalise
+from mixsolve.small_game.interior_point import solve_interior_point
 
 
 def random_game(kind, seed, n=150, m=6, size=5):

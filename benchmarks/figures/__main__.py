@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import style
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 
 NAMES = ("motivating", "synthetic", "exact", "bounds", "game")
 OUT = Path(__file__).parents[1] / "results" / "figures"

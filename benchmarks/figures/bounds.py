@@ -8,7 +8,7 @@ approximation error R* - R*_alpha of Proposition 5, and what Algorithm 1 leaves 
 C_beta of Proposition 5 is computed for beta = 0: the least share of the disc that fools a set
 which no other contains. For the uniform mixture of the set only this share is optimal, and for any
 mixture some such share is. For beta > 0 this C still holds, and for beta = 1 the whole disc counts.
-The sharper bound, `mixsolve.bounds.smoothing_bound`, takes these shares sample by sample.
+The sharper bound, `mixsolve.games.bounds.smoothing_bound`, takes these shares sample by sample.
 
 References
 ----------
@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 import mixsolve
 from benchmarks.figures import fooled, style, synthetic
-from mixsolve import bounds
+from mixsolve.games import bounds
 
 SIZES = (10, 32, 100, 316, 1000, 3162, 10_000)
 ALPHAS = (1.0, 0.3, 0.1)

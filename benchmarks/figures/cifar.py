@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.figures import style
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 
 _WORDS = {
     "cifar10": "CIFAR-10",

@@ -1,7 +1,7 @@
 """Figure 2 with the attack computed exactly: what drawing attacks at random leaves unseen.
 
 For linear classifiers and a disc, which sets of classifiers can be fooled at once is a question of
-geometry with a finite answer (`mixsolve.linear_game`). Against it stand attackers that draw m
+geometry with a finite answer (`mixsolve.games.linear_game`). Against it stand attackers that draw m
 points of the disc and take the best: their risk is too low, for a mixture given and for the game,
 and the mixture that is optimal against them is not optimal. The draws are simulated by the exact
 shares of the disc that fool each set, which gives the law of uniform draws for any m at no cost;
@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.figures import fooled, style, synthetic
-from mixsolve.linear_game import linear_game
+from mixsolve.games.linear_game import linear_game
 
 SIZES = tuple(int(m) for m in np.unique(np.geomspace(1, 100_000, 21).round()))
 RADII = tuple(np.arange(0.25, 4.01, 0.25).tolist())
@@ -81,7 +81,7 @@ def measure(
 
 
 def best_attacks(plane: fooled.Plane, eps: float) -> fooled.Exact:
-    """Return the game against the best attacks, by `mixsolve.linear_game`."""
+    """Return the game against the best attacks, by `mixsolve.games.linear_game`."""
     game = linear_game(plane.points, plane.labels, plane.directions, plane.intercepts, eps)
     codes = game.losses.astype(np.int64) @ (1 << np.arange(game.losses.shape[2]))
     present = np.zeros((len(codes), 1 << game.losses.shape[2]), np.uint8)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import mixsolve
 from benchmarks.figures import fooled, style
-from mixsolve.linear_game import linear_game
+from mixsolve.games.linear_game import linear_game
 
 POOLS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30)
 _PLAYED = 0.005  # chances below are not drawn

@@ -18,8 +18,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from mixsolve import plotting
-from mixsolve.files import write_text
+from mixsolve import plots
+from mixsolve.base.files import write_text
 
 logger = logging.getLogger("mixsolve")
 
@@ -113,7 +113,7 @@ def save(name: str, numbers: dict[str, Any], picture: Figure, out: Path) -> None
     path = out / f"{name}.json"
     write_text(path, json.dumps(plain(numbers), indent=1, allow_nan=False) + "\n")
     for suffix in (".png", ".svg"):
-        plotting.save(picture, path.with_suffix(suffix))
+        plots.save(picture, path.with_suffix(suffix))
     logger.info("%s: written to %s", name, out)
 
 

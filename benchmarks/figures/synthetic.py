@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 import mixsolve
 from benchmarks.figures import fooled, style
-from mixsolve import bounds
+from mixsolve.games import bounds
 
 RADII = tuple(np.arange(0, 4.01, 0.2).round(2).tolist())
 _NEW = 1_000_000  # added to a seed, for the samples that nothing was chosen on

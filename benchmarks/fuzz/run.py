@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.fuzz.draw import Drawn, draw
 from benchmarks.fuzz.entries import TOL, WAYS
 from benchmarks.fuzz.judge import Truth, compare_with_descent, compare_with_highs, judge
-from mixsolve.compilation import seconds_of_work
+from mixsolve.base.compilation import seconds_of_work
 
 SLOW = 5.0  # seconds of work, and of the processor: other processes may be at work too
 _HUNG = 300.0  # seconds after which a worker gives up; a compilation that goes on counts

@@ -23,7 +23,7 @@ from rich.console import Console
 from benchmarks.report import RESULTS, markdown_table, origin, save
 from benchmarks.scaling.model import Model, Prediction, fit, predict
 from benchmarks.scaling.run import PLACES
-from mixsolve.files import written_aside
+from mixsolve.base.files import written_aside
 
 _CANDIDATES = 10
 _SAMPLES = (10_000, 100_000, 1_000_000, 10_000_000)  # with 4 classifiers

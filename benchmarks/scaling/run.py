@@ -22,7 +22,7 @@ import numpy as np
 
 import mixsolve
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.engines.parts import PartsEngine
+from mixsolve.engines.sharded import PartsEngine
 
 PLACES = ("memory", "file", "dask", "ranks")
 _SAMPLED_EVERY = 0.01  # seconds between two looks at the memory

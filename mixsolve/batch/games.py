@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve import interop, validation
-from mixsolve.array_arguments import numbers
-from mixsolve.errors import MixsolveError
-from mixsolve.interop import ArraySource, array_source, check_dtype
-from mixsolve.labels import check_masks, read_losses
-from mixsolve.tensor import Shape, even_offsets
+from mixsolve.arrays import interop
+from mixsolve.arrays.checks import numbers
+from mixsolve.arrays.interop import ArraySource, array_source, check_dtype
+from mixsolve.arrays.labels import check_masks, read_losses
+from mixsolve.arrays.tensor import Shape, even_offsets
+from mixsolve.base.errors import MixsolveError
+from mixsolve.solver import validation
 
 Table = np.ndarray | list[np.ndarray]  # an entry a game: stacked, or of different sizes
 
@@ -190,7 +191,7 @@ class Batch:
         self._alpha = self._checked_alpha(given["alpha"])
 
     def _unnamed(self, values: Any, name: str, n_axes: int) -> Any:
-        """An argument without names, in the order of the losses; see `mixsolve.labels`."""
+        """An argument without names, in the order of the losses; see `mixsolve.arrays.labels`."""
         labels = self.losses.labels
         if isinstance(values, (list, tuple)):
             check_masks(values, name)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.deferred import DeferredAttack
-from mixsolve.errors import MixsolveError
 from mixsolve.feasible.base import Prices
-from mixsolve.solution import Attack, Solution, Status
+from mixsolve.solver.solution import Attack, Solution, Status
 
 
 @dataclass(frozen=True)

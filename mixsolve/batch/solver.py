@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve.arguments import as_count, as_real, check_flags
+from mixsolve.base.arguments import as_count, as_real, check_flags
+from mixsolve.base.compilation import preparations, seconds_of_work
+from mixsolve.base.errors import ConvergenceWarning, MixsolveError
+from mixsolve.base.threads import run_chunks
 from mixsolve.batch.games import Batch
 from mixsolve.batch.solution import BatchSolution
-from mixsolve.compilation import preparations, seconds_of_work
-from mixsolve.errors import ConvergenceWarning, MixsolveError
-from mixsolve.scale import finite_spread
-from mixsolve.solution import Status
-from mixsolve.solver import solve
-from mixsolve.threads import run_chunks
+from mixsolve.methods.scale import finite_spread
+from mixsolve.solver.solution import Status
+from mixsolve.solver.solve import solve
 
 logger = logging.getLogger("mixsolve")
 

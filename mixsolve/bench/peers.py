@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve import highs, simplex
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
+from mixsolve.feasible import projection as simplex
+from mixsolve.small_game import highs
 
 Answer = tuple[np.ndarray, np.ndarray | None]
 

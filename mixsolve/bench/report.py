@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from mixsolve import plotting
+from mixsolve import plots
 from mixsolve.bench.runner import Row
 
 _COLUMNS = ("solver", "seconds", "in passes", "passes", "certified gap / M", "value", "note")
@@ -78,7 +78,7 @@ def plot(panels: dict[str, tuple[Sequence[Row], float]], path: Path) -> None:
     path : Path
         A .png or .svg file; written aside and renamed.
     """
-    plotting.require_matplotlib()
+    plots.require_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -107,4 +107,4 @@ def plot(panels: dict[str, tuple[Sequence[Row], float]], path: Path) -> None:
         Line2D([], [], color=styles[name][0], marker=styles[name][1], label=name) for name in names
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(names), 4 * n_columns))
-    plotting.save(figure, path)
+    plots.save(figure, path)

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 import mixsolve
+from mixsolve.arrays.tensor import as_loss_tensor
+from mixsolve.base.errors import ConvergenceWarning
 from mixsolve.bench.peers import PEERS
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.errors import ConvergenceWarning
 from mixsolve.methods import METHODS
-from mixsolve.scale import finite_spread
-from mixsolve.tensor import as_loss_tensor
+from mixsolve.methods.scale import finite_spread
 
 _GRACE = 60.0  # seconds for imports, compilation and building a model, besides the time limit
 _WARM_UP = 1.0  # seconds at most

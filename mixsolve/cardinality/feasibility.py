@@ -12,11 +12,11 @@ Feasibility and Infeasibility in Optimization, 2008 (the deletion filter).
 
 import numpy as np
 
-from mixsolve.compilation import load
-from mixsolve.constraints import LinearConstraints
-from mixsolve.errors import MixsolveError
+from mixsolve.base.compilation import load
+from mixsolve.base.errors import MixsolveError
 from mixsolve.feasible import Infeasibility
-from mixsolve.stopping import Stop
+from mixsolve.feasible.constraints import LinearConstraints
+from mixsolve.methods.stopping import Stop
 
 
 def find_few(

@@ -20,8 +20,8 @@ from functools import partial
 import numpy as np
 
 from mixsolve.feasible import FeasibleSet
-from mixsolve.problem import Problem
-from mixsolve.vertex import solve_small_game
+from mixsolve.methods.problem import Problem
+from mixsolve.small_game.crossover import solve_small_game
 
 _MOST_ROWS = 4096
 _KEPT_ROWS = 2048  # of them when they have become too many: the last ones

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixsolve.arguments import as_count
+from mixsolve.arrays.interop import to_numpy
+from mixsolve.base.arguments import as_count
+from mixsolve.base.errors import MixsolveError
 from mixsolve.cardinality.feasibility import find_few
-from mixsolve.certificate import finish, infeasible
-from mixsolve.checked import Clock, Game, Options, check
-from mixsolve.constraints import LinearConstraints
-from mixsolve.errors import MixsolveError
 from mixsolve.feasible import FeasibleSet, Infeasibility, Simplex, feasible_set
+from mixsolve.feasible.constraints import LinearConstraints
 from mixsolve.feasible.subset import Subset
-from mixsolve.interop import to_numpy
-from mixsolve.problem import Outcome
-from mixsolve.solution import Solution
-from mixsolve.stopping import Stop
+from mixsolve.methods.problem import Outcome
+from mixsolve.methods.stopping import Stop
+from mixsolve.solver.certificate import finish, infeasible
+from mixsolve.solver.request import Clock, Game, Options, check
+from mixsolve.solver.solution import Solution
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,14 +101,14 @@ class CardinalityPath(Sequence[Solution]):
         Returns
         -------
         matplotlib.figure.Figure
-            To be written with ``mixsolve.plotting.save``.
+            To be written with ``mixsolve.plots.risk.save``.
 
         Raises
         ------
         MissingDependencyError
             matplotlib is not installed.
         """
-        from mixsolve.cardinality.picture import draw
+        from mixsolve.plots.cardinality import draw
 
         return draw(self)
 

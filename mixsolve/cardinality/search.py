@@ -24,14 +24,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mixsolve import presolve
+from mixsolve.base.errors import MixsolveError
 from mixsolve.cardinality.minorants import Minorants
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.errors import MixsolveError
 from mixsolve.feasible.subset import Subset
-from mixsolve.methods import Method
-from mixsolve.problem import Outcome, Problem
-from mixsolve.stopping import Stop
+from mixsolve.methods import Method, presolve
+from mixsolve.methods.problem import Outcome, Problem
+from mixsolve.methods.stopping import Stop
 
 DEFAULT_MAX_ITER = 1_000_000
 _CLOSED = 0.9  # of the tolerance: a node is closed when its bound is so near the best value

@@ -10,15 +10,15 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from mixsolve import plotting
-from mixsolve.arguments import as_real
+from mixsolve import plots
+from mixsolve.arrays.files import ARRAY_OPTIONS, choose, load_arrays
+from mixsolve.arrays.interop import array_source
+from mixsolve.arrays.labels import read_losses
+from mixsolve.arrays.tensor import check_axes
+from mixsolve.base.arguments import as_real
+from mixsolve.base.errors import MixsolveError
 from mixsolve.bench import report, runner
-from mixsolve.commands.arrays import ARRAY_OPTIONS, choose, load_arrays
 from mixsolve.commands.report import check_target
-from mixsolve.errors import MixsolveError
-from mixsolve.interop import array_source
-from mixsolve.labels import read_losses
-from mixsolve.tensor import check_axes
 
 __all__ = ["add_arguments", "run"]
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     names = _chosen(args.methods, alpha)
     if args.plot is not None:
         check_target(args.plot, args.replace, "--plot", [args.losses])
-        plotting.check_ending(args.plot, "--plot")
+        plots.check_ending(args.plot, "--plot")
     losses, beside = _read(args.losses)
     spread = runner.spread(losses)
     if beside:

@@ -12,10 +12,10 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from mixsolve.errors import MixsolveError
-from mixsolve.files import check_output, written_aside
-from mixsolve.sensitivity import clean_prices
-from mixsolve.solution import Solution
+from mixsolve.base.errors import MixsolveError
+from mixsolve.base.files import check_output, written_aside
+from mixsolve.solver.sensitivity import clean_prices
+from mixsolve.solver.solution import Solution
 
 __all__ = ["as_json", "check_target", "save", "table"]
 
@@ -179,7 +179,7 @@ def check_target(
     Raises
     ------
     MixsolveError
-        See `mixsolve.files.check_output`.
+        See `mixsolve.base.files.check_output`.
     """
     mend = "give --replace to overwrite it"
     check_output(path, f"{option} {path}", replace=replace, mend=mend, inputs=inputs)

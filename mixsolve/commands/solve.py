@@ -16,11 +16,11 @@ import numpy as np
 from rich.console import Console
 
 import mixsolve
+from mixsolve.arrays.files import ARRAY_OPTIONS, load_array, load_arrays
+from mixsolve.arrays.labels import read_losses
+from mixsolve.base.errors import ConvergenceWarning, MixsolveError, named
 from mixsolve.commands import report
-from mixsolve.commands.arrays import ARRAY_OPTIONS, load_array, load_arrays
-from mixsolve.errors import ConvergenceWarning, MixsolveError, named
-from mixsolve.labels import read_losses
-from mixsolve.stopping import State
+from mixsolve.methods.stopping import State
 
 __all__ = ["add_arguments", "run"]
 

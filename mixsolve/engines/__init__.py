@@ -1,8 +1,8 @@
 """Engines: the only code that touches the tensor, one for each place it can live.
 
 `open_losses` finds the place. Losses that this process can read, and small ones from anywhere, are
-read by the memory engine. An array that `mixsolve.interop` knows to lie elsewhere names the module
-of the engine that runs there, which is imported only then; its ``open_source(source)`` returns
+read by the memory engine. An array that `mixsolve.arrays.interop` knows to lie elsewhere names the
+module of the engine that runs there, imported only then; its ``open_source(source)`` returns
 `Losses`. Whoever has an engine of another kind passes `Losses` of their own to `mixsolve.solve`.
 """
 
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from mixsolve.arrays.interop import ArraySource
+from mixsolve.arrays.labels import read_losses
+from mixsolve.arrays.tensor import LossTensor, as_loss_tensor
 from mixsolve.engines.base import Engine, Losses
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.interop import ArraySource
-from mixsolve.labels import read_losses
-from mixsolve.tensor import LossTensor, as_loss_tensor
 
 __all__ = ["Engine", "Losses", "MemoryLosses", "open_losses"]
 

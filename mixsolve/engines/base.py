@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from mixsolve.labels import GameLabels
-from mixsolve.solution import Attack
-from mixsolve.tensor import Shape
+from mixsolve.arrays.labels import GameLabels
+from mixsolve.arrays.tensor import Shape
+from mixsolve.solver.solution import Attack
 
 if TYPE_CHECKING:
     from mixsolve.engines.memory import MemoryEngine

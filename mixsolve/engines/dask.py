@@ -20,13 +20,13 @@ import dask
 import dask.base
 import numpy as np
 
-from mixsolve import threads
+from mixsolve.arrays.interop import ArraySource
+from mixsolve.arrays.tensor import even_offsets
+from mixsolve.base import threads
+from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.base import Losses
-from mixsolve.engines.parts import Parts, PartsEngine
-from mixsolve.errors import MixsolveError
-from mixsolve.interop import ArraySource
-from mixsolve.solution import Attack
-from mixsolve.tensor import even_offsets
+from mixsolve.engines.sharded import Parts, PartsEngine
+from mixsolve.solver.solution import Attack
 
 logger = logging.getLogger("mixsolve")
 

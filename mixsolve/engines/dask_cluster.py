@@ -16,12 +16,12 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from mixsolve.compilation import preparing
-from mixsolve.engines import questions
+from mixsolve.base.compilation import preparing
+from mixsolve.engines import shard as questions
 from mixsolve.engines.dask import refuse
 from mixsolve.engines.dask_tasks import Call, blocks_of
-from mixsolve.engines.parts import Kept, Parts, Reply, count_bytes
-from mixsolve.engines.questions import Answer
+from mixsolve.engines.shard import Answer
+from mixsolve.engines.sharded import Kept, Parts, Reply, count_bytes
 
 _FAN_IN = 16
 _LARGE_MESSAGE = 8 << 20  # bytes of arguments; Dask warns of tasks that bring more than 10 MB

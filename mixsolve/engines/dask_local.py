@@ -25,13 +25,13 @@ import numpy as np
 from dask.optimization import cull
 from dask.utils import parse_bytes
 
-from mixsolve.compilation import preparing
-from mixsolve.engines import questions
+from mixsolve.base.compilation import preparing
+from mixsolve.engines import shard as questions
+from mixsolve.engines.bookkeeping import Rules
 from mixsolve.engines.dask import compute_all, logger, refuse
 from mixsolve.engines.dask_tasks import Call, blocks_of
-from mixsolve.engines.parts import Kept, Parts, Reply
-from mixsolve.engines.questions import Answer
-from mixsolve.engines.rules import Rules
+from mixsolve.engines.shard import Answer
+from mixsolve.engines.sharded import Kept, Parts, Reply
 
 _SHARE = 0.5  # of the free memory
 _UNKNOWN = 4 << 30  # bytes, where no system tells what is free

@@ -16,11 +16,11 @@ import dask
 import numpy as np
 from dask.sizeof import sizeof
 
-from mixsolve.compilation import preparing
-from mixsolve.engines.questions import Answer, respond
-from mixsolve.engines.rules import Rules
-from mixsolve.errors import MixsolveError
-from mixsolve.tensor import kernel_dtype
+from mixsolve.arrays.tensor import kernel_dtype
+from mixsolve.base.compilation import preparing
+from mixsolve.base.errors import MixsolveError
+from mixsolve.engines.bookkeeping import Rules
+from mixsolve.engines.shard import Answer, respond
 
 
 class Block:
@@ -78,7 +78,7 @@ class Call:
     Parameters
     ----------
     question, n_sums, common
-        See `mixsolve.engines.parts.Parts.ask`.
+        See `mixsolve.engines.sharded.Parts.ask`.
     share : tuple
         The part's own arguments.
     """

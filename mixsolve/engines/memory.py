@@ -7,12 +7,12 @@ from threading import Event
 
 import numpy as np
 
+from mixsolve.arrays.tensor import LossTensor
+from mixsolve.base.threads import chunk_bounds, run_chunks, run_shares
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
+from mixsolve.engines.bookkeeping import Rules
 from mixsolve.engines.deferred import DeferredAttack
-from mixsolve.engines.rules import Rules
-from mixsolve.solution import Attack
-from mixsolve.tensor import LossTensor
-from mixsolve.threads import chunk_bounds, run_chunks, run_shares
+from mixsolve.solver.solution import Attack
 
 _GATHER_ENTRIES = 1 << 17
 _COPIED_BYTES = 64 << 20

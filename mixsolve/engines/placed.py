@@ -4,8 +4,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mixsolve.base.threads import computed_once
 from mixsolve.engines.base import BestResponse, NearResponse
-from mixsolve.threads import computed_once
 
 
 class Winners(Protocol):

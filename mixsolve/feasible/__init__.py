@@ -7,13 +7,13 @@ work on every set alike.
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mixsolve.errors import MixsolveError
+from mixsolve.arrays.labels import GameLabels
+from mixsolve.base.errors import MixsolveError
 from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices
-from mixsolve.feasible.whole import Simplex
-from mixsolve.labels import GameLabels
+from mixsolve.feasible.simplex import Simplex
 
 if TYPE_CHECKING:
-    from mixsolve.constraints import LinearConstraints
+    from mixsolve.feasible.constraints import LinearConstraints
 
     Limits = Sequence[LinearConstraints] | Callable[[Any], Sequence[Any]] | None
 
@@ -58,7 +58,7 @@ def check_constraints(
                 "its list as A_ub @ weights <= b_ub"
             )
         return constraints
-    from mixsolve.constraints import LinearConstraints, as_linear
+    from mixsolve.feasible.constraints import LinearConstraints, as_linear
 
     linear = [] if constraints is None else as_linear(constraints, n_classifiers)
     if from_arrays:

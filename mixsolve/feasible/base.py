@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from mixsolve.constraints import LinearConstraints
-    from mixsolve.small_game import Cuts, SmallSolution
+    from mixsolve.feasible.constraints import LinearConstraints
+    from mixsolve.small_game.game import Cuts, SmallSolution
 
 
 class SmallSolver(Protocol):

@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve import simplex
-from mixsolve.compilation import load
-from mixsolve.constraints import LinearConstraints
-from mixsolve.errors import MixsolveError
+from mixsolve.base.compilation import load
+from mixsolve.base.errors import MixsolveError
+from mixsolve.base.threads import computed_once
+from mixsolve.feasible import projection as simplex
 from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices, SmallSolver
+from mixsolve.feasible.constraints import LinearConstraints
 from mixsolve.feasible.polytope import Polytope
-from mixsolve.small_game import SmallSolution, certify, normalise
-from mixsolve.threads import computed_once
+from mixsolve.small_game.game import SmallSolution, certify, normalise
 
 Constraints = Callable[[Any], Sequence[Any]]
 

@@ -7,7 +7,7 @@ from any multipliers y >= 0, v:
     min over the polytope of <g, lam>  >=  min_k (g + C' y + F' v)_k,
 
 so what an inner solver gets wrong costs tightness, never validity. Solvers work where the polytope
-has its interior (`mixsolve.feasible.face`).
+has its interior (`mixsolve.feasible.relative_interior`).
 
 Reference: Nocedal and Wright, Numerical Optimization, 2006, section 16.6.
 """
@@ -16,13 +16,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from mixsolve import simplex
-from mixsolve.constraints import LinearConstraints
-from mixsolve.feasible import clash
+from mixsolve.feasible import infeasibility as clash
+from mixsolve.feasible import projection as simplex
 from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices, SmallSolver
-from mixsolve.feasible.face import Face, find_face
-from mixsolve.highs import bound_multipliers
-from mixsolve.small_game import SmallSolution
+from mixsolve.feasible.constraints import LinearConstraints
+from mixsolve.feasible.relative_interior import Face, find_face
+from mixsolve.small_game.game import SmallSolution
+from mixsolve.small_game.highs import bound_multipliers
 
 _ROUNDING = 1e-14
 _MET = 1e-13  # violation, in units of a row, of weights that need no projection

@@ -8,7 +8,7 @@ import numpy as np
 from mixsolve.feasible.base import FeasibleSet, Prices, SmallSolver
 
 if TYPE_CHECKING:
-    from mixsolve.small_game import Cuts, SmallSolution
+    from mixsolve.small_game.game import Cuts, SmallSolution
 
 
 class Subset(FeasibleSet):
@@ -67,7 +67,7 @@ class Subset(FeasibleSet):
         time_limit: float | None = None,
     ) -> "SmallSolution":
         """See `FeasibleSet.solve_small`."""
-        from mixsolve import small_game  # which loads Numba
+        from mixsolve.small_game import game as small_game
 
         def on_subset(
             rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray, cuts: "Cuts | None" = None

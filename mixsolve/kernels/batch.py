@@ -17,7 +17,7 @@ import math
 
 import numpy as np
 
-from mixsolve.compilation import kernel
+from mixsolve.base.compilation import kernel
 from mixsolve.kernels.linear_algebra import OPTIONS
 
 # The states of a game: what is to be done, ...
@@ -34,7 +34,7 @@ N_FIGURES = 9
 _LARGEST = float(np.finfo(np.float64).max)  # isfinite does not survive reassociation
 _GAP = 32  # numbers
 _PLAIN = 200  # exponents of losses that are taken as they are
-_SMALLEST, _LARGEST_ALPHA = 2.0**-90, 2.0**60  # beside the spread: see `mixsolve.scale`
+_SMALLEST, _LARGEST_ALPHA = 2.0**-90, 2.0**60  # beside the spread: see `mixsolve.methods.scale`
 _EPSILON = float(np.finfo(np.float64).eps)
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of sums over many samples
 

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from mixsolve.compilation import kernel
+from mixsolve.base.compilation import kernel
 from mixsolve.kernels import batch as run
 from mixsolve.kernels import passes
 from mixsolve.kernels.linear_algebra import OPTIONS

@@ -2,7 +2,7 @@
 
     min_lam  sum_i w_i max_j <lam, l_ij>      over the simplex
 
-Constraint generation over the interior point method of `mixsolve.interior_point`, as "lp" does it.
+Constraint generation over the interior point method of `mixsolve.small_game`, as "lp" does it.
 Rounds begin with the best responses to the uniform weights and to the points half way from them to
 the vertices; these rows are solved to a loose gap, and a pass over all rows tells which of them win
 for weights near by. Those are solved to the tolerance, with what later passes find missing.
@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from mixsolve.compilation import kernel
+from mixsolve.base.compilation import kernel
 from mixsolve.kernels import batch as run
 from mixsolve.kernels import interior_point as kernels
 from mixsolve.kernels import passes, schur_system

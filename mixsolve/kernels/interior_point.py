@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from mixsolve.compilation import kernel
+from mixsolve.base.compilation import kernel
 from mixsolve.kernels.linear_algebra import BLOCK, OPTIONS, STRIDE, add_outer
 
 _TINY = 1e-17  # a slack lost to rounding, in units of the losses

@@ -2,7 +2,7 @@
 
 import math
 
-from mixsolve.compilation import kernel
+from mixsolve.base.compilation import kernel
 
 BLOCK = 128  # columns held back before they update a matrix
 STRIDE = BLOCK + 8  # not a power of two: the rows of the block must not share a cache set

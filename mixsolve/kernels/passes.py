@@ -17,7 +17,7 @@ import math
 
 import numpy as np
 
-from mixsolve.compilation import kernel
+from mixsolve.base.compilation import kernel
 from mixsolve.kernels.linear_algebra import BLOCK, OPTIONS, STRIDE, add_outer
 
 LOWEST = -float(np.finfo(np.float64).max)  # above the score of a masked candidate

@@ -21,7 +21,7 @@ Reference: Nocedal and Wright, Numerical Optimization, 2006, sections 14.2 and 1
 
 import numpy as np
 
-from mixsolve.compilation import kernel
+from mixsolve.base.compilation import kernel
 from mixsolve.kernels.linear_algebra import factorise, solve
 
 _ROUNDING = 1e-15  # complementarity in units of the problem below which nothing is gained

@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from mixsolve.compilation import kernel
+from mixsolve.base.compilation import kernel
 
 _EMPTY = -1
 STRANGE = -2  # some loss is of neither value

@@ -6,7 +6,7 @@ numbers are turned round. Minima of integers vectorise, and a NaN comes out as a
 
 import numpy as np
 
-from mixsolve.compilation import kernel
+from mixsolve.base.compilation import kernel
 from mixsolve.kernels.linear_algebra import OPTIONS
 
 _BITS = {"f": np.int32, "d": np.int64, "B": np.uint8}

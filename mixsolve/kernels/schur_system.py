@@ -10,7 +10,7 @@ and only there when the solution is a vertex; since <1, dlam> = 0, adding rho 1 
 solution and lends that direction the curvature rho.
 """
 
-from mixsolve.compilation import kernel
+from mixsolve.base.compilation import kernel
 from mixsolve.kernels.linear_algebra import OPTIONS, factorise, solve
 
 _TINY = 1e-17  # a slack lost to rounding

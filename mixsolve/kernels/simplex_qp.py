@@ -14,7 +14,7 @@ Reference: Nocedal and Wright, Numerical Optimization, 2006, section 16.5.
 
 import numpy as np
 
-from mixsolve.compilation import kernel
+from mixsolve.base.compilation import kernel
 from mixsolve.kernels.linear_algebra import factorise, solve
 
 

@@ -6,8 +6,8 @@ from importlib import import_module
 
 import numpy as np
 
-from mixsolve.problem import Outcome, Problem
-from mixsolve.stopping import Stop
+from mixsolve.methods.problem import Outcome, Problem
+from mixsolve.methods.stopping import Stop
 
 
 @dataclass(frozen=True)

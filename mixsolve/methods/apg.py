@@ -18,10 +18,10 @@ import math
 
 import numpy as np
 
-from mixsolve import presolve
 from mixsolve.engines.base import Engine
-from mixsolve.problem import Outcome, Problem
-from mixsolve.stopping import Stop
+from mixsolve.methods import presolve
+from mixsolve.methods.problem import Outcome, Problem
+from mixsolve.methods.stopping import Stop
 
 DEFAULT_MAX_ITER = 5000
 _MAX_DOUBLINGS = 200  # M^2 / alpha, the largest curvature there is, is nearer to any guess

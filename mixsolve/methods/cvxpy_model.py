@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve.compilation import load
+from mixsolve.base.compilation import load
 from mixsolve.feasible import Simplex
+from mixsolve.feasible.projection import normalize
 from mixsolve.methods import lp, newton
-from mixsolve.problem import Outcome, Problem
-from mixsolve.simplex import normalize
-from mixsolve.solution import Status
-from mixsolve.stopping import Stop
+from mixsolve.methods.problem import Outcome, Problem
+from mixsolve.methods.stopping import Stop
+from mixsolve.solver.solution import Status
 
 _LIMIT = 0.25  # of the tolerance: what a simpler model may leave out
 

@@ -2,7 +2,7 @@
 
 What "lp" does to its small games, done to the whole tensor: an L x L system an iteration, a dozen
 iterations. It needs the tensor in memory as float64, and serves to see what constraint generation
-saves. The method itself is in `mixsolve.interior_point`.
+saves. The method itself is in `mixsolve.small_game.interior_point`.
 """
 
 from functools import partial
@@ -10,10 +10,10 @@ from functools import partial
 import numpy as np
 
 from mixsolve.feasible import Simplex
-from mixsolve.problem import Outcome, Problem
-from mixsolve.solution import Status
-from mixsolve.stopping import Stop
-from mixsolve.vertex import solve_small_game
+from mixsolve.methods.problem import Outcome, Problem
+from mixsolve.methods.stopping import Stop
+from mixsolve.small_game.crossover import solve_small_game
+from mixsolve.solver.solution import Status
 
 _TOLERANCE = 1e-10  # of the game's spread
 _FINEST = 1e-14  # likewise: below is rounding

@@ -22,14 +22,15 @@ from functools import partial
 
 import numpy as np
 
-from mixsolve import highs, presolve
-from mixsolve.doubt import Doubt, SmallGame, subsamples, trusted_step
 from mixsolve.engines.base import BestResponse, Engine, count_passes
 from mixsolve.feasible import FeasibleSet
-from mixsolve.problem import Outcome, Problem
-from mixsolve.small_game import Cuts, SmallSolution
-from mixsolve.stopping import Stop
-from mixsolve.vertex import solve_small_game
+from mixsolve.methods import presolve
+from mixsolve.methods.problem import Outcome, Problem
+from mixsolve.methods.stopping import Stop
+from mixsolve.methods.working_set import Doubt, SmallGame, subsamples, trusted_step
+from mixsolve.small_game import highs
+from mixsolve.small_game.crossover import solve_small_game
+from mixsolve.small_game.game import Cuts, SmallSolution
 
 logger = logging.getLogger("mixsolve")
 

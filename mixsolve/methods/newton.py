@@ -27,15 +27,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from mixsolve import presolve, simplex
-from mixsolve.doubt import Doubt, row_limit, subsamples, trusted_step
+from mixsolve.arrays.tensor import LossTensor
 from mixsolve.engines.base import Engine, NearResponse, SoftResponse, count_passes
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.feasible import FeasibleSet
-from mixsolve.methods import lp
-from mixsolve.problem import Outcome, Problem
-from mixsolve.stopping import ROUNDING, Stop
-from mixsolve.tensor import LossTensor
+from mixsolve.feasible import projection as simplex
+from mixsolve.methods import lp, presolve
+from mixsolve.methods.problem import Outcome, Problem
+from mixsolve.methods.stopping import ROUNDING, Stop
+from mixsolve.methods.working_set import Doubt, row_limit, subsamples, trusted_step
 
 DEFAULT_MAX_ITER = 200
 _EXACT = 0.1  # of the tolerance: below this the entropy is lost in it

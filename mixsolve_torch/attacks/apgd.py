@@ -33,7 +33,7 @@ from torch import Tensor
 from mixsolve_torch.attacks.ball import project, steepest
 from mixsolve_torch.attacks.objective import Objective, Score, ascended_loss
 from mixsolve_torch.attacks.search import SearchAttack
-from mixsolve_torch.losses import LossFunction
+from mixsolve_torch.core.losses import LossFunction
 
 MOMENTUM = 0.75
 RISING = 0.75  # the share of steps that must raise the loss

@@ -31,7 +31,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_count, as_length
+from mixsolve.base.arguments import as_count, as_length
 from mixsolve_torch.attacks.ball import image_norms, project, steepest
 from mixsolve_torch.attacks.boundary import dual_norms, nearest_boundary
 from mixsolve_torch.attacks.objective import Objective, Score

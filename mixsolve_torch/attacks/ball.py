@@ -14,8 +14,8 @@ import math
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_length
-from mixsolve.errors import MixsolveError
+from mixsolve.base.arguments import as_length
+from mixsolve.base.errors import MixsolveError
 
 
 def read_radius(argument: str, value: str | float, norm: str) -> float:

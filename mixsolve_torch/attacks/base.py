@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from mixsolve.arguments import as_norm
-from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch import checks
+from mixsolve.base.arguments import as_norm
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.ball import outside, read_radius
-from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.core import checks
+from mixsolve_torch.core.mixture import Mixture
 
 
 @contextmanager

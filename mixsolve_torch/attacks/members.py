@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mixsolve.errors import GradientWarning, MixsolveError
-from mixsolve_torch import checks
-from mixsolve_torch.classifiers import run_member
-from mixsolve_torch.losses import errs
-from mixsolve_torch.mixture import Mixture, check_weights
+from mixsolve.base.errors import GradientWarning, MixsolveError
+from mixsolve_torch.core import checks
+from mixsolve_torch.core.losses import errs
+from mixsolve_torch.core.mixture import Mixture, check_weights
+from mixsolve_torch.models.classifiers import run_member
 
 # A few images whose loss is flat are no sign of masking; a tenth of those still classified
 # correctly is more than networks without it show.

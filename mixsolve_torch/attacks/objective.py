@@ -31,9 +31,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.members import Members
-from mixsolve_torch.losses import LOSSES, Loss, LossFunction, errs, get_loss
+from mixsolve_torch.core.losses import LOSSES, Loss, LossFunction, errs, get_loss
 
 MEAN_PROBABILITY = "mean-probability"
 _FLAT = 1e-12  # the least spread of the three largest logits that dlr divides by

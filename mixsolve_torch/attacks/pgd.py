@@ -22,11 +22,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_length
+from mixsolve.base.arguments import as_length
 from mixsolve_torch.attacks.ball import project, steepest
 from mixsolve_torch.attacks.objective import Objective, Score, ascended_loss
 from mixsolve_torch.attacks.search import SearchAttack
-from mixsolve_torch.losses import LossFunction
+from mixsolve_torch.core.losses import LossFunction
 
 
 @dataclass(frozen=True)

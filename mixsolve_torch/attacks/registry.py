@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.apgd import APGD
 from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.base import Attack

@@ -22,14 +22,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_count, check_flags
-from mixsolve.errors import MixsolveError
+from mixsolve.base.arguments import as_count, check_flags
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.ball import uniform_in_ball
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.members import LOGITS, Members
 from mixsolve_torch.attacks.objective import Objective, Score, keep_better
-from mixsolve_torch.losses import LossFunction
-from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.core.losses import LossFunction
+from mixsolve_torch.core.mixture import Mixture
 
 logger = logging.getLogger(__name__)
 

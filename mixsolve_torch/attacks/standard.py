@@ -31,7 +31,7 @@ from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective, Score, keep_better
 from mixsolve_torch.attacks.search import GradientAttack, SearchAttack, passes
 from mixsolve_torch.attacks.subset import Subset
-from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.core.mixture import Mixture
 
 logger = logging.getLogger(__name__)
 

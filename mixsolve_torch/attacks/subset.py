@@ -38,7 +38,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_count
+from mixsolve.base.arguments import as_count
 from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.ball import project
 from mixsolve_torch.attacks.boundary import dual_norms, nearest_boundary

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.pgd import PGD
-from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.core.mixture import Mixture
 
 
 @dataclass(frozen=True)

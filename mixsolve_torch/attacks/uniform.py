@@ -16,10 +16,10 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from mixsolve.arguments import as_count
+from mixsolve.base.arguments import as_count
 from mixsolve_torch.attacks.ball import uniform_in_ball
 from mixsolve_torch.attacks.base import Attack
-from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.core.mixture import Mixture
 
 
 @dataclass(frozen=True)

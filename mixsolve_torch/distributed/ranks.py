@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve.engines.parts import Kept, Parts, Reply
-from mixsolve.engines.questions import Answer, respond
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.engines.shard import Answer, respond
+from mixsolve.engines.sharded import Kept, Parts, Reply
 from mixsolve_torch.distributed.wire import Wire
-from mixsolve_torch.interrupt import Interrupt
+from mixsolve_torch.runs.interrupt import Interrupt
 
 LOSSES, GIVEN = 0, 1
 """Names of what every rank has kept from the start: its losses, and what else it was given."""
@@ -36,7 +36,7 @@ LOSSES, GIVEN = 0, 1
 
 @dataclass(frozen=True)
 class _Question:
-    """What every rank is asked. See `mixsolve.engines.parts.Parts.ask`."""
+    """What every rank is asked. See `mixsolve.engines.sharded.Parts.ask`."""
 
     function: Callable[..., Answer]
     kept: tuple[int, ...]
@@ -195,7 +195,7 @@ class RankParts(Parts):
         shares: Sequence[tuple[Any, ...]] | None,
         n_sums: int,
     ) -> Reply:
-        """See `mixsolve.engines.parts.Parts.ask`."""
+        """See `mixsolve.engines.sharded.Parts.ask`."""
         pickled = [] if shares is None else [pickle.dumps(share) for share in shares]
         self._names += 1
         dropped = tuple(self._dropped)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 import mixsolve
-from mixsolve import validation
+from mixsolve.arrays.interop import array_source, check_dtype, to_numpy
+from mixsolve.arrays.labels import GameLabels
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.engines import Losses, open_losses
-from mixsolve.engines.questions import Answer
-from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve.interop import array_source, check_dtype, to_numpy
-from mixsolve.labels import GameLabels
-from mixsolve.solution import Solution
+from mixsolve.engines.shard import Answer
+from mixsolve.solver import validation
+from mixsolve.solver.solution import Solution
 from mixsolve_torch.distributed.wire import listed
 
 _ONE_A_SAMPLE = ("sample_weight", "candidate_mask", "candidate_prior")

@@ -19,18 +19,18 @@ from typing import Any, NoReturn
 import numpy as np
 
 import mixsolve
+from mixsolve.arrays.tensor import even_offsets
+from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.base import Losses
 from mixsolve.engines.deferred import DeferredAttack
 from mixsolve.engines.packed import PackedAttack
-from mixsolve.engines.parts import PartsEngine, count_bytes, shortened
-from mixsolve.engines.questions import spread_out
-from mixsolve.errors import MixsolveError
-from mixsolve.solution import Attack, Solution
-from mixsolve.tensor import even_offsets
+from mixsolve.engines.shard import spread_out
+from mixsolve.engines.sharded import PartsEngine, count_bytes, shortened
+from mixsolve.solver.solution import Attack, Solution
 from mixsolve_torch.distributed.ranks import GIVEN, LOSSES, Rank, RankParts, worded
 from mixsolve_torch.distributed.shares import Share, agree, join, read_share, tell
 from mixsolve_torch.distributed.wire import Wire
-from mixsolve_torch.interrupt import Interrupt
+from mixsolve_torch.runs.interrupt import Interrupt
 
 
 @dataclass(frozen=True)

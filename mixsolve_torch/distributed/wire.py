@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.distributed.patience import group_timeout, what_is_wrong
 
 _INLINE = 4096  # bytes of a broadcast; longer messages take a second one

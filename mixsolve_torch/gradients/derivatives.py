@@ -36,10 +36,10 @@ from torch import Tensor
 from torch.autograd import Function
 
 import mixsolve
-from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve.interop import to_numpy
-from mixsolve.labels import GameLabels
-from mixsolve.solution import Solution
+from mixsolve.arrays.interop import to_numpy
+from mixsolve.arrays.labels import GameLabels
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.solver.solution import Solution
 
 _RANK = 1e-10  # curvatures below this share of the largest are rounding
 

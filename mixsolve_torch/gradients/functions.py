@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
-from mixsolve.arguments import check_flags
-from mixsolve.errors import MixsolveError
-from mixsolve.solution import Solution
+from mixsolve.base.arguments import check_flags
+from mixsolve.base.errors import MixsolveError
+from mixsolve.solver.solution import Solution
 from mixsolve_torch.gradients.derivatives import Game, OptimalValue, OptimalWeights
 
 

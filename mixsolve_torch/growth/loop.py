@@ -28,22 +28,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mixsolve.arguments import as_count, as_real, check_flags
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.arguments import as_count, as_real, check_flags
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.registry import resolve_attacks
-from mixsolve_torch.batching import Data, gather
-from mixsolve_torch.candidates import CandidateLosses
-from mixsolve_torch.data import count_shared
-from mixsolve_torch.fingerprint import describe
-from mixsolve_torch.game_folder import as_folder
+from mixsolve_torch.candidates.build import CandidateLosses
+from mixsolve_torch.core.losses import LossFunction, get_loss
+from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.data.arrays import count_shared
+from mixsolve_torch.data.batching import Data, gather
+from mixsolve_torch.game.folder import as_folder
 from mixsolve_torch.growth.member import Lesson, OptimizerFactory, adam
 from mixsolve_torch.growth.notes import GrowRound, NoNotes, Notes, Progress
 from mixsolve_torch.growth.round import Work
-from mixsolve_torch.interrupt import explained
-from mixsolve_torch.losses import LossFunction, get_loss
-from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.runs.fingerprint import describe
+from mixsolve_torch.runs.interrupt import explained
 
 _TRAINING_STEPS = 5  # of the fresh attacks in training, unless another attack is given
 

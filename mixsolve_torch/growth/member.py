@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from mixsolve_torch.attacks.base import Attack
-from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.training.descent import descend
 
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]

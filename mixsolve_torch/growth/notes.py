@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixsolve.errors import MixsolveError
-from mixsolve_torch.candidate_notes import differences
-from mixsolve_torch.candidates import CandidateLosses
-from mixsolve_torch.fingerprint import digest
-from mixsolve_torch.lock import Lock
-from mixsolve_torch.training import checkpoint
+from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.candidates.build import CandidateLosses
+from mixsolve_torch.runs import checkpoint
+from mixsolve_torch.runs.candidate_notes import differences
+from mixsolve_torch.runs.fingerprint import digest
+from mixsolve_torch.runs.lock import Lock
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Notes(NoNotes):
     folder : path
         Where it is, ``grow.pt``; made if it is missing.
     settings : object
-        A description of the call (see `mixsolve_torch.fingerprint.describe`).
+        A description of the call (see `mixsolve_torch.runs.fingerprint.describe`).
 
     Raises
     ------

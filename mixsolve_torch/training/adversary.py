@@ -30,8 +30,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mixsolve_torch.attacks import PGD, frozen
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective
-from mixsolve_torch.losses import LossFunction
-from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.core.losses import LossFunction
+from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.training.config import AttackConfig
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mixsolve.arguments import as_real
+from mixsolve.base.arguments import as_real
 
 
 class MovingAverage:

@@ -11,8 +11,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from mixsolve.arguments import as_count, as_length, as_norm, as_real
-from mixsolve.errors import MixsolveError
+from mixsolve.base.arguments import as_count, as_length, as_norm, as_real
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.ball import read_radius
 
 

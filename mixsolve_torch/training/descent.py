@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from mixsolve.errors import MixsolveError
-from mixsolve_torch import checks
-from mixsolve_torch.classifiers import run_member
+from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.core import checks
+from mixsolve_torch.models.classifiers import run_member
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from functools import partial
 
 import torch
 
-from mixsolve.errors import MixsolveError
-from mixsolve_torch.data import count_shared
-from mixsolve_torch.datasets import LabelledImages, load_data, splits, to_unit
-from mixsolve_torch.fingerprint import digest
+from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.data.arrays import count_shared
+from mixsolve_torch.data.datasets import LabelledImages, load_data, splits, to_unit
+from mixsolve_torch.runs.fingerprint import digest
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.images import ImageSet
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from mixsolve.arguments import as_count, as_real
-from mixsolve.errors import MixsolveError
-from mixsolve_torch import checks
-from mixsolve_torch.datasets import to_unit
+from mixsolve.base.arguments import as_count, as_real
+from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.core import checks
+from mixsolve_torch.data.datasets import to_unit
 
 
 class ImageSet:

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mixsolve import plotting
-from mixsolve.errors import MixsolveError
-from mixsolve.files import written_aside
-from mixsolve.history_plot import training_history
-from mixsolve_torch.progress import ProgressBar
+from mixsolve import plots
+from mixsolve.base.errors import MixsolveError
+from mixsolve.base.files import written_aside
+from mixsolve.plots.history import training_history
+from mixsolve_torch.runs.progress import ProgressBar
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -185,7 +185,7 @@ def history_plot(records: Sequence[dict[str, Any]], path: str | os.PathLike[str]
     MixsolveError
         No records, or a file that cannot be written.
     """
-    plotting.save(training_history(records), path)
+    plots.save(training_history(records), path)
 
 
 def _event_writer(folder: Path, epoch: int) -> SummaryWriter | None:

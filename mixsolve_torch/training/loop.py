@@ -26,15 +26,16 @@ from typing import Any
 
 import torch
 
-from mixsolve.arguments import check_flags
-from mixsolve.errors import MixsolveError
-from mixsolve_torch.evaluation import evaluate
-from mixsolve_torch.evaluation_report import Evaluation
-from mixsolve_torch.fingerprint import describe, digest
-from mixsolve_torch.interrupt import Interrupt
-from mixsolve_torch.mixture import Mixture
-from mixsolve_torch.models import build_model
-from mixsolve_torch.training import checkpoint, held_out
+from mixsolve.base.arguments import check_flags
+from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.evaluation.evaluate import evaluate
+from mixsolve_torch.evaluation.report import Evaluation
+from mixsolve_torch.models.architectures import build_model
+from mixsolve_torch.runs import checkpoint
+from mixsolve_torch.runs.fingerprint import describe, digest
+from mixsolve_torch.runs.interrupt import Interrupt
+from mixsolve_torch.training import held_out
 from mixsolve_torch.training.algorithm import Algorithm2
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.journal import Journal, history_plot

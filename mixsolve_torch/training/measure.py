@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mixsolve_torch.attacks import PGD, frozen
-from mixsolve_torch.losses import expected_loss
-from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.core.losses import expected_loss
+from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.images import ImageSet
 from mixsolve_torch.training.ranks import Ranks

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import mixsolve
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.distributed.patience import group_timeout, is_about_ranks, what_is_wrong
 from mixsolve_torch.distributed.solver import solve_distributed
 

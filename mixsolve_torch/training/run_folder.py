@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import mixsolve
-from mixsolve.errors import MixsolveError
-from mixsolve_torch.lock import Lock
-from mixsolve_torch.training import checkpoint
+from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.runs import checkpoint
+from mixsolve_torch.runs.lock import Lock
 from mixsolve_torch.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)

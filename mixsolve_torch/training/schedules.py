@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mixsolve.arguments import as_real
-from mixsolve.errors import MixsolveError
+from mixsolve.base.arguments import as_real
+from mixsolve.base.errors import MixsolveError
 
 _PEAK = 0.4  # of all steps, where "cyclic" turns
 

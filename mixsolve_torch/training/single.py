@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from mixsolve.arguments import as_count, as_real
-from mixsolve.errors import MixsolveError
-from mixsolve_torch import checks
+from mixsolve.base.arguments import as_count, as_real
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.base import Attack
-from mixsolve_torch.data import batches
-from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.core import checks
+from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.data.arrays import batches
 from mixsolve_torch.training.descent import descend
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import mixsolve
 from mixsolve_torch.attacks.members import Members
-from mixsolve_torch.mixture import Mixture
+from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.training.adversary import Adversary, ExpectedDivergence, divergence
 from mixsolve_torch.training.algorithm import Algorithm2
 from mixsolve_torch.training.config import (

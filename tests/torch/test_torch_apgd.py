@@ -9,7 +9,7 @@ from attack_cases import NORMS, curved, two_class
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import APGD, PGD, Mixture, expected_loss
 from mixsolve_torch.attacks import frozen
 from mixsolve_torch.attacks.apgd import checkpoints

@@ -4,7 +4,7 @@ import pytest
 import torch
 from attack_cases import NORMS, curved, two_class
 
-from mixsolve.errors import GradientWarning, MixsolveError
+from mixsolve.base.errors import GradientWarning, MixsolveError
 from mixsolve_torch import PGD, Mixture, expected_loss
 from mixsolve_torch.attacks import frozen
 from mixsolve_torch.attacks.arc import ARC

@@ -7,9 +7,10 @@ import torch
 from attack_cases import CASES, attacks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch import PGD, Mixture, UniformBall, checks
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve_torch import PGD, Mixture, UniformBall
 from mixsolve_torch.attacks import frozen
+from mixsolve_torch.core import checks
 
 
 class Noisy(torch.nn.Module):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from attack_cases import curved, linear_classifiers
 
-from mixsolve.errors import GradientWarning, MixsolveError
+from mixsolve.base.errors import GradientWarning, MixsolveError
 from mixsolve_torch import APGD, ARC, PGD, Mixture, Standard, Subset, expected_loss
 from mixsolve_torch.attacks import frozen
 from mixsolve_torch.attacks.members import Members
-from mixsolve_torch.losses import cross_entropy
+from mixsolve_torch.core.losses import cross_entropy
 
 
 class Saturated(torch.nn.Module):

@@ -16,7 +16,7 @@ from attack_cases import (
 )
 from hypothesis import given
 
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import PGD, Mixture, TransferPGD, expected_loss
 from mixsolve_torch.attacks import frozen
 from mixsolve_torch.attacks.ball import uniform_in_ball

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import mixsolve
-from mixsolve.cli import main
-from mixsolve.errors import MissingDependencyError
-from mixsolve_torch import audit, digits_cnn, evaluate, load_data, load_model
-from mixsolve_torch.audit import FILES, short_names
-from mixsolve_torch.mixture import Mixture
+from mixsolve.base.errors import MissingDependencyError
+from mixsolve.commands.main import main
+from mixsolve_torch import digits_cnn, evaluate, load_data, load_model
+from mixsolve_torch.commands import audit
+from mixsolve_torch.commands.audit import FILES, short_names
+from mixsolve_torch.core.mixture import Mixture
 
 pytest.importorskip("matplotlib")
 # Newer versions of PyTorch deprecate TorchScript, which people have models in.

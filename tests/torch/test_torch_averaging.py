@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.training.averaging import MovingAverage
 
 

@@ -7,7 +7,7 @@ import torch
 from attack_cases import NORMS, assert_inside, balls
 from hypothesis import given
 
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.ball import (
     image_norms,
     project,

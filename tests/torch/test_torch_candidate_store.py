@@ -12,18 +12,12 @@ import pytest
 import torch
 
 import mixsolve
-from mixsolve.cli import main
-from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch import (
-    PGD,
-    Mixture,
-    UniformBall,
-    build_losses,
-    candidate_file,
-    candidate_notes,
-)
-from mixsolve_torch.fingerprint import describe
-from mixsolve_torch.recorder import Recorder
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.commands.main import main
+from mixsolve_torch import PGD, Mixture, UniformBall, build_losses
+from mixsolve_torch.candidates.recorder import Recorder
+from mixsolve_torch.runs import candidate_file, candidate_notes
+from mixsolve_torch.runs.fingerprint import describe
 
 ATTACKS = [PGD("Linf", 0.2, steps=2), UniformBall("L2", 0.4, draws=2)]
 
@@ -227,7 +221,8 @@ def test_two_processes_do_not_write_one_file(mixture, data, out, whole):
         build_losses(mixture, stream(data, 3, 2), ATTACKS, out=out)
     begun = files(out.parent)
     holder = (
-        "import sys; from mixsolve_torch.lock import Lock; Lock(sys.argv[1], 'out').acquire(); "
+        "import sys; from mixsolve_torch.runs.lock import Lock; "
+        "Lock(sys.argv[1], 'out').acquire(); "
         "print(flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
@@ -264,7 +259,7 @@ def test_a_run_that_looks_while_another_one_writes_is_refused(crash_at, mixture,
 
 RACE = """
 import sys, time, torch
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import PGD, Mixture, UniformBall, build_losses
 
 mixture, data, out = torch.load(sys.argv[1], weights_only=False)

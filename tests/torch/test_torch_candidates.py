@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import mixsolve
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import (
     PGD,
     CandidateLosses,
@@ -18,12 +18,12 @@ from mixsolve_torch import (
     TransferPGD,
     UniformBall,
     build_losses,
-    candidate_memory,
-    candidates,
     expected_loss,
 )
-from mixsolve_torch.candidate_memory import MemoryStore
-from mixsolve_torch.candidates import candidate_names
+from mixsolve_torch.candidates import build as candidates
+from mixsolve_torch.candidates.build import candidate_names
+from mixsolve_torch.runs import candidate_memory
+from mixsolve_torch.runs.candidate_memory import MemoryStore
 
 ATTACKS = [
     PGD("Linf", 0.2, steps=3),
@@ -183,7 +183,7 @@ def test_a_tensor_that_grows_is_the_tensor(linear, mixture, generator):
 
 PEAK = """
 import torch
-from mixsolve_torch.candidate_memory import MemoryStore
+from mixsolve_torch.runs.candidate_memory import MemoryStore
 def kilobytes(name):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import digits_cnn
-from mixsolve_torch.training import checkpoint
+from mixsolve_torch.runs import checkpoint
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import mixsolve
-from mixsolve.constraints import weight_bounds
+from mixsolve.feasible.constraints import weight_bounds
 from mixsolve_torch import TorchLosses
 
 B = np.random.default_rng(3).random((20, 5, 4))

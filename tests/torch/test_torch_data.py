@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from mixsolve.errors import MissingDependencyError, MixsolveError
+from mixsolve.base.errors import MissingDependencyError, MixsolveError
 from mixsolve_torch import digits, load_data, to_unit
-from mixsolve_torch.data import count_shared
-from mixsolve_torch.datasets import splits
+from mixsolve_torch.data.arrays import count_shared
+from mixsolve_torch.data.datasets import splits
 
 
 def test_digits_are_those_of_digits():

@@ -7,11 +7,11 @@ import pytest
 import torch
 from attack_cases import CASES, attacks, linear_classifiers
 
-from mixsolve.arguments import as_length, as_norm
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.arguments import as_length, as_norm
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.estimator.perturbations import UniformBall as Perturb
 from mixsolve.games import paper2d
-from mixsolve.linear_game import linear_game, paper2d_exact
-from mixsolve.perturbations import UniformBall as Perturb
+from mixsolve.games.linear_game import linear_game, paper2d_exact
 from mixsolve_torch import (
     APGD,
     ARC,
@@ -26,7 +26,7 @@ from mixsolve_torch import (
     resolve_attacks,
     solve_game,
 )
-from mixsolve_torch.linear_images import linear_images
+from mixsolve_torch.data.linear_images import linear_images
 from mixsolve_torch.training.config import AttackConfig, TrainConfig
 
 

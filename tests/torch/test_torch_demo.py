@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import mixsolve
-from mixsolve.cli import main
-from mixsolve.errors import MixsolveError
-from mixsolve_torch import demo as demo_module
-from mixsolve_torch.demo import FILES, DemoSettings, demo
+from mixsolve.base.errors import MixsolveError
+from mixsolve.commands.main import main
+from mixsolve_torch.commands import demo as demo_module
+from mixsolve_torch.commands.demo import FILES, DemoSettings, demo
 
 pytest.importorskip("matplotlib")
 

@@ -21,8 +21,8 @@ from reference import check_certificate
 
 import mixsolve
 from mixsolve import games
-from mixsolve.engines import parts
-from mixsolve.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
+from mixsolve.engines import sharded as parts
 from mixsolve.methods import METHODS
 from mixsolve_torch import DistributedSolution, TorchLosses, solve_distributed
 from mixsolve_torch.distributed import ranks as asking

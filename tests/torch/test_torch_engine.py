@@ -33,9 +33,12 @@ from test_passes import (  # noqa: F401
 )
 
 import mixsolve
-from mixsolve import MixsolveError, MixsolveTypeError, games, presolve, validation
-from mixsolve_torch import TorchLosses, engine_passes
-from mixsolve_torch import engine as torch_engine
+from mixsolve import MixsolveError, MixsolveTypeError, games
+from mixsolve.methods import presolve
+from mixsolve.solver import validation
+from mixsolve_torch import TorchLosses
+from mixsolve_torch.engine import losses as torch_engine
+from mixsolve_torch.engine import passes as engine_passes
 
 KINDS = [
     "float64", "float32", "uint8", "bool", "int64", "strided", "masked", "masked float32", "prior",
@@ -175,7 +178,7 @@ def test_entropic_methods_on_every_kind_of_game(seed):
         assert_same(losses, options, alpha, "apg")
 
 
-@pytest.mark.filterwarnings("ignore::mixsolve.errors.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::mixsolve.base.errors.ConvergenceWarning")
 @pytest.mark.parametrize("seed", CORPUS[:24])
 def test_algorithm_1_on_every_kind_of_game(seed):
     losses, options = exact_game(seed)
@@ -402,7 +405,7 @@ def travelled(monkeypatch):
     return sizes
 
 
-@pytest.mark.filterwarnings("ignore::mixsolve.errors.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::mixsolve.base.errors.ConvergenceWarning")
 @pytest.mark.parametrize(("method", "alpha"), [("apg", 0.3), ("newton", 2.0), ("oracle", 0.0)])
 def test_only_small_things_travel_while_a_method_runs(travelled, method, alpha):
     N, m, L = 60, 40, 3
@@ -465,7 +468,7 @@ def test_temporary_memory_is_bounded_by_the_chunk(monkeypatch):
 
 
 def test_numpy_solves_need_no_torch_engine(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mixsolve_torch.engine", None)  # an import would fail
+    monkeypatch.setitem(sys.modules, "mixsolve_torch.engine.losses", None)  # an import would fail
     assert mixsolve.solve(torch.from_numpy(QUARTERS)).success
     assert mixsolve.solve(QUARTERS).success
 

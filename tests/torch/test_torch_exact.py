@@ -6,12 +6,12 @@ import torch
 
 import mixsolve
 from mixsolve import MixsolveError
-from mixsolve.linear_game import linear_game, paper2d_exact
+from mixsolve.games.linear_game import linear_game, paper2d_exact
 from mixsolve_torch import PGD, Mixture, expected_loss
 from mixsolve_torch.attacks import Standard
 from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.subset import Subset
-from mixsolve_torch.linear_images import linear_images
+from mixsolve_torch.data.linear_images import linear_images
 
 
 def weights_of(kind, losses):

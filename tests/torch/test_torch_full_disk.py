@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import mixsolve
-from mixsolve import plotting
+from mixsolve import plots
+from mixsolve.base.errors import MixsolveError
+from mixsolve.base.files import write_text
 from mixsolve.commands.report import save as save_solution
-from mixsolve.errors import MixsolveError
-from mixsolve.files import write_text
 from mixsolve_torch import PGD, Mixture, build_losses, digits_cnn, evaluate, grow, solve_game
-from mixsolve_torch.demo import DemoSettings, demo
+from mixsolve_torch.commands.demo import DemoSettings, demo
 
 resource = pytest.importorskip("resource")
 pytest.importorskip("matplotlib")
@@ -97,7 +97,7 @@ def shown(work, folder):
     [export, text, report, picture, solution, losses, images, game, evaluation, growth, shown],
 )
 def test_a_full_disk_is_told_and_nothing_half_is_left(write, work, tmp_path):
-    plotting.require_matplotlib()  # which may write a cache of fonts
+    plots.require_matplotlib()  # which may write a cache of fonts
     told = pytest.raises(MixsolveError, match=r"could not be written|cannot be (written|used)")
     with told, full():
         write(work, tmp_path)

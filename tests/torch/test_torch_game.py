@@ -9,8 +9,8 @@ from attack_cases import two_class
 from torch.utils.data import DataLoader, TensorDataset
 
 import mixsolve
-from mixsolve.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
-from mixsolve.linear_game import linear_game
+from mixsolve.base.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
+from mixsolve.games.linear_game import linear_game
 from mixsolve_torch import (
     PGD,
     Attack,

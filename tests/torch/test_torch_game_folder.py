@@ -9,18 +9,11 @@ import pytest
 import torch
 
 import mixsolve
-from mixsolve.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch import (
-    APGD,
-    PGD,
-    Mixture,
-    UniformBall,
-    candidate_file,
-    candidate_notes,
-    solve_game,
-)
-from mixsolve_torch.lock import Lock
-from mixsolve_torch.recorder import Recorder
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve_torch import APGD, PGD, Mixture, UniformBall, solve_game
+from mixsolve_torch.candidates.recorder import Recorder
+from mixsolve_torch.runs import candidate_file, candidate_notes
+from mixsolve_torch.runs.lock import Lock
 
 ATTACKS = [PGD("Linf", 0.4, steps=2), UniformBall("Linf", 0.4, draws=2)]
 OPTIONS = {"loss": "cross-entropy", "tol": 0.01, "batch_size": 8, "confirmations": 2}
@@ -130,7 +123,7 @@ def test_a_game_that_was_interrupted_ends_as_it_would_have(
 
 def test_rounds_that_were_used_up_are_gone_on_from(mixture, data, out, whole, attacked):
     expected, batches = whole
-    with pytest.warns(mixsolve.errors.ConvergenceWarning):
+    with pytest.warns(mixsolve.base.errors.ConvergenceWarning):
         solve_game(mixture, data, ATTACKS, out=out, max_rounds=2, **OPTIONS)
     assert told(solve_game(mixture, data, ATTACKS, out=out, **OPTIONS)) == expected
     assert attacked.batches == batches
@@ -140,7 +133,7 @@ KILLED = """
 import os, random, signal, sys, torch
 torch.set_num_threads(1)
 from mixsolve_torch import PGD, Mixture, UniformBall, solve_game
-from mixsolve_torch.recorder import Recorder
+from mixsolve_torch.candidates.recorder import Recorder
 
 mixture, data, out, seed = torch.load(sys.argv[1], weights_only=False)
 attacks = [PGD("Linf", 0.4, steps=2), UniformBall("Linf", 0.4, draws=2)]

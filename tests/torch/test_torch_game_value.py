@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 import mixsolve
-from mixsolve.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
 from mixsolve_torch import game_value, game_weights
 
 SHARP = 1e-13  # finite differences see the errors of the solve, magnified

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import mixsolve
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import PGD, GrowRound, Growth, Mixture, build_losses, grow
+from mixsolve_torch.candidates.recorder import Recorder
 from mixsolve_torch.growth.member import Lesson, train_against
 from mixsolve_torch.growth.round import Work
-from mixsolve_torch.lock import Lock
-from mixsolve_torch.recorder import Recorder
-from mixsolve_torch.training import checkpoint
+from mixsolve_torch.runs import checkpoint
+from mixsolve_torch.runs.lock import Lock
 
 EPS = 0.1
 ATTACK = PGD("Linf", EPS, steps=3)

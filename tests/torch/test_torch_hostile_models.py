@@ -18,10 +18,12 @@ import zipfile
 import pytest
 import torch
 
-from mixsolve.cli import main
-from mixsolve.errors import MixsolveError
-from mixsolve_torch import archives, digits_cnn, load_model, script_scan
-from mixsolve_torch.exported_graph import takes_path
+from mixsolve.base.errors import MixsolveError
+from mixsolve.commands.main import main
+from mixsolve_torch import digits_cnn, load_model
+from mixsolve_torch.models import script_scan
+from mixsolve_torch.models.exported_graph import takes_path
+from mixsolve_torch.runs import archives
 
 # Newer versions of PyTorch deprecate TorchScript, which people have models in.
 pytestmark = [
@@ -615,7 +617,7 @@ def test_a_message_about_a_million_keys_is_short(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.pt", "a.pt2", "state"])
 def test_archives_that_unpack_to_too_much(script, program, tmp_path, name, monkeypatch):
-    monkeypatch.setattr("mixsolve.files.UNPACKED_BYTES", 10**6)
+    monkeypatch.setattr("mixsolve.base.files.UNPACKED_BYTES", 10**6)
     parts = program if name == "a.pt2" else script if name == "a.pt" else {"data.pkl": b""}
     path = write(tmp_path / name, parts)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:

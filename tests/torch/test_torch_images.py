@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import digits
 from mixsolve_torch.training.images import ImageSet
 

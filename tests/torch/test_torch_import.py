@@ -29,7 +29,7 @@ def test_without_torch_the_message_says_what_to_install(module):
     done = run(BLOCKER + f"import {module}")
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == (
-        "mixsolve.errors.MissingDependencyError: mixsolve_torch needs PyTorch, which is not "
+        "mixsolve.base.errors.MissingDependencyError: mixsolve_torch needs PyTorch, which is not "
         "installed; install it with: pip install 'mixsolve[torch]'"
     )
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from mixsolve.errors import MixsolveError
-from mixsolve.history_plot import training_history
-from mixsolve_torch.progress import ProgressBar
+from mixsolve.base.errors import MixsolveError
+from mixsolve.plots.history import training_history
+from mixsolve_torch.runs.progress import ProgressBar
 from mixsolve_torch.training.journal import Journal, history_plot, summary
 
 
@@ -137,7 +137,7 @@ def test_the_bar_shows_the_last_epoch(tmp_path, monkeypatch):
 
 def test_the_text_of_a_bar_changes(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr("mixsolve_torch.progress._PATIENCE", -1.0)
+    monkeypatch.setattr("mixsolve_torch.runs.progress._PATIENCE", -1.0)
     with ProgressBar("before", 3, enabled=True) as bar:
         bar.describe("early")
         bar.advance()

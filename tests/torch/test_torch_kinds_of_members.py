@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import PGD, Mixture, build_losses, evaluate, expected_loss, solve_game
 from mixsolve_torch.attacks import frozen
 

@@ -9,9 +9,9 @@ import zipfile
 import pytest
 import torch
 
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import PGD, Mixture, digits_cnn, load_model
-from mixsolve_torch.exported import ExportedClassifier
+from mixsolve_torch.models.exported import ExportedClassifier
 
 # Newer versions of PyTorch deprecate TorchScript, which people have models in.
 pytestmark = [

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from mixsolve.errors import MixsolveError
-from mixsolve_torch.lock import Lock
+from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.runs.lock import Lock
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="forks and signals")
 
 HOLDER = """
 import sys, time
-from mixsolve_torch.lock import Lock
+from mixsolve_torch.runs.lock import Lock
 with Lock(sys.argv[1], "the folder"):
     print("held", flush=True)
     time.sleep(300)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import (
     Mixture,
     bounded_margin,
@@ -15,7 +15,7 @@ from mixsolve_torch import (
     expected_loss,
     zero_one,
 )
-from mixsolve_torch.losses import get_loss
+from mixsolve_torch.core.losses import get_loss
 
 KINDS = ["zero-one", "cross-entropy", "margin"]
 

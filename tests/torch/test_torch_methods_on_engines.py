@@ -13,7 +13,7 @@ from reference import check_certificate
 
 import mixsolve
 from mixsolve import games
-from mixsolve import tensor as tensors
+from mixsolve.arrays import tensor as tensors
 from mixsolve.methods import METHODS
 from mixsolve_torch import TorchLosses, solve_distributed
 

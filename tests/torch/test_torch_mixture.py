@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import Mixture, Normalize
 
 

@@ -6,9 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from mixsolve.cli import main
-from mixsolve.errors import MissingDependencyError, MixsolveError, MixsolveTypeError
-from mixsolve_torch.models import Normalize, build_model, digits_cnn, resnet18, wide_resnet28_10
+from mixsolve.base.errors import MissingDependencyError, MixsolveError, MixsolveTypeError
+from mixsolve.commands.main import main
+from mixsolve_torch.models.architectures import (
+    Normalize,
+    build_model,
+    digits_cnn,
+    resnet18,
+    wide_resnet28_10,
+)
 
 
 def size(model):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import PGD, Mixture, build_losses, evaluate, grow, solve_game
 
 SAID = r"returns other logits, by .*dropout or noise that stays on.*switch that off in eval mode"

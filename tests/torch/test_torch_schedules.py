@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.training.schedules import learning_rate_factor
 
 

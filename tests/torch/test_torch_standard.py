@@ -7,7 +7,7 @@ import pytest
 import torch
 from attack_cases import NORMS, curved, two_class
 
-from mixsolve.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import (
     APGD,
     ARC,

@@ -4,7 +4,7 @@ import torch
 from attack_cases import NORMS, assert_inside, curved, two_class
 from scipy.optimize import minimize
 
-from mixsolve.errors import GradientWarning, MixsolveError
+from mixsolve.base.errors import GradientWarning, MixsolveError
 from mixsolve_torch import Mixture, expected_loss
 from mixsolve_torch.attacks import frozen
 from mixsolve_torch.attacks.arc import ARC

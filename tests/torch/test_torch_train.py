@@ -14,8 +14,10 @@ import pytest
 import torch
 from ranks import run_ranks
 
-from mixsolve import cli
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
+from mixsolve.commands import main as cli
+from mixsolve_torch.commands.train import read
+from mixsolve_torch.runs import checkpoint
 from mixsolve_torch.training import (
     AttackConfig,
     DataConfig,
@@ -26,10 +28,8 @@ from mixsolve_torch.training import (
     RunConfig,
     TrainConfig,
     WeightsConfig,
-    checkpoint,
     train,
 )
-from mixsolve_torch.training.command import read
 
 
 def tiny(folder, **sections):
@@ -240,7 +240,7 @@ def test_two_ranks_make_the_same_steps_and_end_with_the_same_weights(tmp_path):
     script.write_text(
         "import os, sys, torch\n"
         "from mixsolve_torch.training import loop, algorithm, train\n"
-        "from mixsolve_torch.training.command import read\n"
+        "from mixsolve_torch.commands.train import read\n"
         "class Kept(algorithm.Algorithm2):\n"
         "    def __init__(self, *a):\n"
         "        super().__init__(*a)\n"

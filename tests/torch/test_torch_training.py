@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from mixsolve.errors import MixsolveError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import PGD, Mixture, batches, digits, digits_cnn, expected_loss, fit
 
 

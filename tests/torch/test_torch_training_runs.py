@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from mixsolve import cli
-from mixsolve.errors import MixsolveError
-from mixsolve_torch.lock import Lock
+from mixsolve.base.errors import MixsolveError
+from mixsolve.commands import main as cli
+from mixsolve_torch.runs import checkpoint
+from mixsolve_torch.runs.lock import Lock
 from mixsolve_torch.training import (
     AttackConfig,
     DataConfig,
@@ -22,7 +23,6 @@ from mixsolve_torch.training import (
     RunConfig,
     TrainConfig,
     WeightsConfig,
-    checkpoint,
     train,
 )
 
@@ -415,7 +415,7 @@ def test_a_config_is_printed_and_can_be_read_again(tmp_path, capsys):
     assert printed.err == ""
     file = tmp_path / "run.toml"
     file.write_text(printed.out)
-    from mixsolve_torch.training.command import read
+    from mixsolve_torch.commands.train import read
 
     config, _ = read(["--config", str(file)])
     assert config == TrainConfig(run=RunConfig(out=str(tmp_path / "run")))

@@ -1,0 +1,1 @@
+"""Any array to a checked loss tensor, and back."""

@@ -1,0 +1,1 @@
+"""Errors, checks of arguments, threads, files and compilation: what every floor stands on."""

@@ -1,0 +1,167 @@
+"""Compiled kernels: how they are made, cached on disk, and told apart from the work.
+
+The first call of a kernel compiles it, which takes seconds; importing Numba, SciPy or cvxpy takes a
+part of one. None of it is solving: the intervals are kept, so that a clock can leave them out. In
+such an interval signals wait, Ctrl-C too: a package that is interrupted while it is imported, or
+Numba while it sets up its compiler, stays unusable for the rest of the process.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, ModuleType
+from typing import Any
+
+from mixsolve.base.kernel_cache import KernelCache
+
+
+class Intervals:
+    """Stretches of time, by ``time.perf_counter``, that any threads of this process have spent."""
+
+    def __init__(self) -> None:
+        self._past: list[tuple[float, float]] = []  # in the order of their ends
+
+    def add(self, began: float) -> None:
+        """Take note of one that ends now."""
+        self._past.append((began, time.perf_counter()))
+
+    def add_elsewhere(self, seconds: float) -> None:
+        """Take note that another process, which this one has just waited for, spent so much."""
+        if seconds > 0.0:
+            self.add(time.perf_counter() - seconds)
+
+    def seconds(self, began: float, ended: float) -> float:
+        """How much of the time between two moments they cover; what overlaps counts once."""
+        total = 0.0
+        for start, stop in reversed(self._past):
+            if stop <= began:
+                break
+            start = max(start, began)
+            if start < ended:
+                total += max(min(stop, ended) - start, 0.0)
+                ended = start
+        return total
+
+
+compiling = Intervals()  # kernels that no cache held
+preparing = Intervals()  # these, kernels read from the cache, and imports
+
+
+def seconds_of_work(began: float, ended: float | None = None) -> float:
+    """Seconds between two moments, the second now by default, less those spent on preparing."""
+    if ended is None:
+        ended = time.perf_counter()
+    return ended - began - preparing.seconds(began, ended)
+
+
+def preparations(*spans: tuple[float, float]) -> dict[str, float]:
+    """Seconds in some stretches of time that were no work, for a solution's `timings`."""
+    compiled = sum(compiling.seconds(*span) for span in spans)
+    prepared = sum(preparing.seconds(*span) for span in spans)
+    return {"compile": compiled, "load": max(prepared - compiled, 0.0)}
+
+
+@contextmanager
+def preparation() -> Iterator[None]:
+    """A ``with`` block whose time is no work, and in which signals wait."""
+    began = time.perf_counter()
+    try:
+        with _signals_held():
+            yield
+    finally:
+        preparing.add(began)
+
+
+def load(name: str) -> ModuleType:
+    """Import a module that takes long; the time is no work."""
+    module = sys.modules.get(name)
+    if module is not None and not getattr(module.__spec__, "_initializing", False):
+        return module
+    with preparation():
+        return importlib.import_module(name)
+
+
+def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator that compiles a function when it is called: ``numba.njit`` without the GIL.
+
+    What was compiled is kept on disk (`mixsolve.base.kernel_cache`).
+
+    Parameters
+    ----------
+    **options
+        For ``numba.njit``.
+    """
+    numba = load("numba")
+    _keep_whole_across_forks(load("numba.core.compiler_lock").global_compiler_lock)
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(nogil=True, **options)(function)
+        dispatcher._cache = cache = KernelCache(function)
+        compile_or_load = dispatcher.compile
+
+        def compile_and_count(signature: Any) -> Any:
+            began, missed = time.perf_counter(), cache.n_missed
+            try:
+                with preparation():
+                    return compile_or_load(signature)
+            finally:
+                if cache.n_missed > missed:
+                    compiling.add(began)
+
+        dispatcher.compile = compile_and_count
+        return dispatcher
+
+    return decorate
+
+
+_holding = False  # only the main thread looks
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let signals that Python handles wait until the end of the block.
+
+    Handlers run in the main thread alone: elsewhere there is nothing to do.
+    """
+    global _holding
+    if _holding or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: dict[int, None] = {}
+    handlers: dict[Any, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        arrived[number] = None
+
+    _holding = True
+    try:
+        for held in signal.valid_signals():
+            handler = signal.getsignal(held)
+            if callable(handler):
+                handlers[held] = handler
+                signal.signal(held, note)
+        yield
+    finally:
+        _holding = False
+        for held, handler in handlers.items():
+            signal.signal(held, handler)
+        for number in arrived:
+            signal.raise_signal(number)
+
+
+_across_forks: set[int] = set()
+
+
+def _keep_whole_across_forks(lock: Any) -> None:
+    """No fork while another thread compiles: in the child nobody would release the lock."""
+    if id(lock) in _across_forks or not hasattr(os, "register_at_fork"):
+        return
+    _across_forks.add(id(lock))
+    os.register_at_fork(
+        before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
+    )

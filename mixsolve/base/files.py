@@ -1,0 +1,200 @@
+"""Files that are there whole or not at all: written aside, then renamed; and what may be unpacked.
+
+What is written is a regular file, never a device, a pipe or one that the work reads: nothing that
+the user had is lost. A symbolic link stays, and the file that it leads to is written.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mixsolve.base.errors import MixsolveError
+
+# What an archive may unpack to: zip stores a thousand zeros in a byte.
+UNPACKED_BYTES = 1 << 30
+UNPACKED_RATIO = 20
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to; it takes that name if nothing went wrong.
+
+    Parameters
+    ----------
+    path : path
+        What the file is to be called; one of that name is replaced.
+
+    Yields
+    ------
+    path
+        In the same directory, with the same ending.
+
+    Raises
+    ------
+    MixsolveError
+        If something of that name is no regular file.
+    """
+    path = Path(os.path.realpath(path))
+    check_regular(path, str(path))
+    # Not by the process's number alone: machines may share the directory.
+    aside = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def check_unpacked(path: Path, n_bytes: int) -> None:
+    """Refuse an archive that would unpack to far more than it takes itself.
+
+    Parameters
+    ----------
+    path : path
+        The archive.
+    n_bytes : int
+        What is to be unpacked from it.
+
+    Raises
+    ------
+    MixsolveError
+        More than `UNPACKED_BYTES`, and more than `UNPACKED_RATIO` times the size of the file.
+    """
+    packed = path.stat().st_size
+    cap = max(UNPACKED_BYTES, UNPACKED_RATIO * packed)
+    if n_bytes > cap:
+        raise MixsolveError(
+            f"{path} takes {packed:,} bytes and would unpack to {n_bytes:,}, above the cap of "
+            f"{cap:,} ({UNPACKED_BYTES >> 30} GiB, or {UNPACKED_RATIO} times the file if that is "
+            "more); if it is to hold so much, write it uncompressed (numpy.savez for arrays)"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file aside and rename it.
+
+    Raises
+    ------
+    MixsolveError
+        It cannot be written there.
+    """
+    try:
+        with written_aside(path) as aside:
+            aside.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise MixsolveError(f"{path} could not be written: {error}") from error
+
+
+def check_regular(path: Path, called: str) -> None:
+    """Refuse to write where a device, a pipe, a socket or a directory is.
+
+    Parameters
+    ----------
+    path : path
+        Where to write.
+    called : str
+        What the user called it, for the message.
+
+    Raises
+    ------
+    MixsolveError
+        Something else than a file is there.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing is there, or writing will say what is
+        return
+    if stat.S_ISDIR(mode):
+        raise MixsolveError(f"{called} is a directory: give the name of a file")
+    if not stat.S_ISREG(mode):
+        raise MixsolveError(
+            f"{called} is a device, a pipe or a socket, which a file would replace: give the name "
+            "of a file"
+        )
+
+
+def check_output(
+    path: Path, called: str, *, replace: bool, mend: str, inputs: Iterable[Path | None] = ()
+) -> None:
+    """Refuse, before the work, a file that could not or must not be written after it.
+
+    Parameters
+    ----------
+    path : path
+        Where to write.
+    called : str
+        What the user called it: "--out solution.npz", say.
+    replace : bool
+        Whether a file there may be overwritten.
+    mend : str
+        What allows that, for the message: "give --replace to overwrite it".
+    inputs : iterable of path or None
+        Files and directories that the work reads; those that are missing do not matter.
+
+    Raises
+    ------
+    MixsolveError
+        If it is no regular file, lies in no directory, exists without `replace`, or is one of the
+        inputs under whatever name, or in one of them.
+    """
+    check_regular(path, called)
+    if not path.parent.is_dir():
+        raise MixsolveError(f"{called}: the directory {path.parent} does not exist")
+    for source in inputs:
+        if source is not None and _is_part_of(path, source):
+            raise MixsolveError(
+                f"{called} is {source}, which is read: it would be lost; give another name"
+            )
+    if os.path.lexists(path) and not replace:
+        raise MixsolveError(f"{called} exists: {mend}")
+
+
+def _is_part_of(path: Path, source: Path) -> bool:
+    """Whether a path leads to a file that is read, or into a directory that is."""
+    try:
+        if path.exists() and path.samefile(source):  # hard links too
+            return True
+        return source.is_dir() and path.resolve().is_relative_to(source.resolve())
+    except (OSError, ValueError):
+        return False
+
+
+def check_folder(
+    out: Path, files: Sequence[str], replace: bool, option: str, inputs: Iterable[Path | None] = ()
+) -> None:
+    """Refuse, before the work, a directory that could not be written to after it.
+
+    Parameters
+    ----------
+    out : path
+        Where the files are to go; it may be missing.
+    files : sequence of str
+        Their names.
+    replace : bool
+        Whether files there may be overwritten.
+    option : str
+        What allows that on the command line, for the message.
+    inputs : iterable of path or None
+        Files that the work reads.
+
+    Raises
+    ------
+    MixsolveError
+        If `out` is a file, holds one of `files` without `replace`, or one that is read or is no
+        regular file.
+    """
+    if out.exists() and not out.is_dir():
+        raise MixsolveError(f"--out {out} is a file: give the name of a directory")
+    present = [name for name in files if os.path.lexists(out / name)]
+    read = list(inputs)
+    for name in present:
+        check_output(out / name, f"--out {out / name}", replace=True, mend=option, inputs=read)
+    if present and not replace:
+        raise MixsolveError(
+            f"--out {out} already holds {', '.join(present)}: give {option} to overwrite"
+        )

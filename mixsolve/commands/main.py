@@ -1,0 +1,139 @@
+"""The command line: `mixsolve solve` and the other subcommands.
+
+A subcommand is a module with `add_arguments(parser)` and `run(args) -> int`, named in `_COMMANDS`
+and imported when it is called for, so that `mixsolve --help` loads none of the heavy packages.
+Exit codes: 0 for a success, 1 for a run that did not reach it, 2 for wrong input or usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+from mixsolve import __version__
+from mixsolve.base.errors import MissingDependencyError, MixsolveError
+
+__all__ = ["main"]
+
+_USAGE_ERROR = 2
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class _Command:
+    """One subcommand: the line shown in the list, its module, and what its module needs.
+
+    A module that has too many settings for a list here reads them itself, in ``main(argv)``.
+    """
+
+    help: str
+    module: str
+    install: str = "mixsolve"
+    reads_itself: bool = False
+
+
+_COMMANDS = {
+    "solve": _Command(
+        help="find the optimal mixture for a loss tensor in a file (.npy, .npz, Zarr, HDF5)",
+        module="mixsolve.commands.solve",
+    ),
+    "bench": _Command(
+        help="time every method and every installed peer on a loss tensor",
+        module="mixsolve.commands.bench",
+    ),
+    "train": _Command(
+        help="train a mixture by Algorithm 2, from a TOML file of settings",
+        module="mixsolve_torch.commands.train",
+        install="mixsolve[torch,train,plot]",
+        reads_itself=True,
+    ),
+    "demo": _Command(
+        help="train small networks, attack them and mix them, from data to certificate",
+        module="mixsolve_torch.commands.demo",
+        install="mixsolve[torch,plot]",
+    ),
+    "audit": _Command(
+        help="attack saved classifiers and say what randomising between them buys",
+        module="mixsolve_torch.commands.audit",
+        install="mixsolve[torch,plot]",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; ``sys.argv[1:]`` by default.
+
+    Returns
+    -------
+    int
+        0 for a success, 1 for a run that did not reach it, 2 for wrong input or usage.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    # The options before a subcommand take no value, so the first word is the subcommand.
+    name = next((word for word in argv if not word.startswith("-")), None)
+    try:
+        module = _load(name) if name in _COMMANDS else None
+        if name is not None and module is not None and _COMMANDS[name].reads_itself:
+            return module.main(argv[argv.index(name) + 1 :])
+        args = _parser(name, module).parse_args(argv)
+        if module is None:
+            _parser(None, None).print_help(sys.stderr)
+            return _USAGE_ERROR
+        return module.run(args)
+    except SystemExit as stop:  # argparse leaves this way, after --help too
+        return stop.code if isinstance(stop.code, int) else 0
+    except MixsolveError as error:
+        return _complain(name, str(error))
+    except KeyboardInterrupt as interrupt:
+        # Long work notes on it what is kept.
+        _complain(name, "; ".join(["interrupted", *getattr(interrupt, "__notes__", [])]))
+        return _INTERRUPTED
+
+
+def _parser(chosen: str | None, module: ModuleType | None) -> argparse.ArgumentParser:
+    """Parser that lists every subcommand and has the arguments of the chosen one."""
+    parser = argparse.ArgumentParser(
+        prog="mixsolve",
+        description="Optimal random mixtures of classifiers against adversarial attacks, "
+        "with a certificate.",
+    )
+    parser.add_argument("--version", action="version", version=f"mixsolve {__version__}")
+    commands = parser.add_subparsers(title="subcommands", metavar="SUBCOMMAND", dest="command")
+    for name, command in _COMMANDS.items():
+        subparser = commands.add_parser(name, help=command.help, description=command.help)
+        if name == chosen and module is not None:
+            module.add_arguments(subparser)
+    return parser
+
+
+def _load(name: str) -> ModuleType:
+    """Import a subcommand's module, or say which pip command makes that possible."""
+    command = _COMMANDS[name]
+    try:
+        return importlib.import_module(command.module)
+    except MissingDependencyError:
+        raise
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{error}. Install what this subcommand needs with: pip install '{command.install}'"
+        ) from error
+
+
+def _complain(name: str | None, message: str) -> int:
+    """Print one line on stderr and return the exit code of wrong input."""
+    program = f"mixsolve {name}" if name in _COMMANDS else "mixsolve"
+    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    return _USAGE_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""The host's side of every engine: which candidates may be played, and with what base measure."""
+
+import math
+from copy import copy
+from dataclasses import replace
+from typing import NoReturn, Self
+
+import numpy as np
+
+from mixsolve.arrays.tensor import Shape
+from mixsolve.base.errors import NonFiniteLossError
+from mixsolve.engines.base import SoftResponse
+from mixsolve.solver.solution import Attack
+
+
+class Rules:
+    """What a pass does not need the losses for.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of the losses.
+    sample_weight : ndarray of float64, shape (N,)
+        Non-negative, sum 1.
+    allowed : ndarray of uint8, shape (n_rows,) or (0,)
+        Candidates that may be played; empty for all.
+    prior : ndarray of float64, shape (n_rows,) or (0,)
+        Base measure up to a factor for each sample; empty for uniform.
+    classifiers : ndarray of int64, shape (s,), optional
+        Those that may have a weight, ascending; all by default.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        sample_weight: np.ndarray,
+        allowed: np.ndarray,
+        prior: np.ndarray,
+        classifiers: np.ndarray | None = None,
+    ) -> None:
+        self.shape = shape
+        self.n_samples = shape.n_samples
+        self.n_classifiers = shape.n_classifiers
+        self.n_rows = shape.n_rows
+        self.n_passes = 0.0
+        self.sample_weight = sample_weight
+        self.allowed = allowed
+        self.prior = prior
+        self.classifiers = classifiers
+        self._last: tuple[np.ndarray, np.ndarray, SoftResponse] | None = None
+
+    def recall(self, weights: np.ndarray, alpha: np.ndarray, hessian: bool) -> SoftResponse | None:
+        """The last soft response, if it was asked for at these weights (and has a Hessian)."""
+        if self._last is None:
+            return None
+        known_weights, known_alpha, known = self._last
+        if known_alpha is not alpha or not np.array_equal(known_weights, weights):
+            return None
+        if not hessian:
+            return replace(known, hessian=None)
+        return None if known.hessian is None else known
+
+    def remember(
+        self, weights: np.ndarray, alpha: np.ndarray, response: SoftResponse
+    ) -> SoftResponse:
+        """Note a soft response for `recall`; give it back."""
+        self._last = weights.copy(), alpha, response
+        return response
+
+    @property
+    def idle(self) -> np.ndarray | None:
+        """Samples of weight 0, bool of shape (N,); None where there are none."""
+        idle = self.sample_weight == 0.0
+        return idle if idle.any() else None
+
+    def take_range(self, lowest: float, highest: float) -> None:
+        """Note the extremes of the losses that count: no others decide what a small gap is."""
+        self.lowest, self.highest = lowest, highest
+        nothing = lowest > highest  # counts, in a part of a larger game
+        self.spread = 0.0 if nothing else highest - lowest
+        self.magnitude = 0.0 if nothing else max(abs(lowest), abs(highest))
+
+    def as_part(self, sample_weight: np.ndarray, lowest: float, highest: float) -> Self:
+        """The same engine as a part of a larger game: its weights there, and the game's extremes.
+
+        Parameters
+        ----------
+        sample_weight : ndarray of float64, shape (N,)
+            Non-negative; all parts' together sum to 1.
+        lowest, highest : float
+            Over all parts.
+        """
+        part = copy(self)
+        part.sample_weight = sample_weight
+        part.take_range(lowest, highest)
+        part._last = None
+        return part
+
+    def scan(self) -> tuple[float, float]:
+        """Extremes of the losses that count, in a pass.
+
+        Raises
+        ------
+        MixsolveError
+            If a candidate that may be played has a NaN or infinite loss.
+        """
+        raise NotImplementedError
+
+    def confined(self, classifiers: np.ndarray) -> Self:
+        """The same engine for a game in which only some classifiers may have a weight."""
+        part = copy(self)
+        part.classifiers = classifiers
+        part.take_range(*part.scan())
+        return part
+
+    def in_unit(self, exponent: int) -> Self:
+        """The same engine with its losses in units of 2^exponent."""
+        part = copy(self)
+        part.take_range(*np.ldexp([self.lowest, self.highest], -exponent).tolist())
+        part._last = None
+        return part
+
+    def refuse(self, loss: float, row: int, classifier: int) -> NoReturn:
+        """Raise the error for the first loss that is NaN or infinite."""
+        samples, candidates = self._locate(np.array([row]))
+        raise NonFiniteLossError(loss, int(samples[0]), int(candidates[0]), classifier)
+
+    def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        samples = np.searchsorted(self.shape.offsets, rows, side="right") - 1
+        return samples, rows - self.shape.offsets[samples]
+
+    def restricted(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sample weights (of sum 1), allowed candidates and base measure of a few samples."""
+        weight = self.sample_weight[samples]
+        total = weight.sum()
+        weight = weight / total if total > 0 else np.full(samples.size, 1.0 / samples.size)
+        if not self.allowed.size and not self.prior.size:
+            return weight, self.allowed, self.prior
+        rows, _ = self.shape.row_indices(samples)
+        return (
+            weight,
+            self.allowed[rows] if self.allowed.size else self.allowed,
+            self.prior[rows] if self.prior.size else self.prior,
+        )
+
+    def every_candidate(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `Engine.every_candidate`."""
+        rows = np.flatnonzero(self.allowed) if self.allowed.size else np.arange(self.n_rows)
+        return self._locate(rows)
+
+    def log_prior(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """See `Engine.log_prior`."""
+        offsets = self.shape.offsets
+        if not self.prior.size and not self.allowed.size:
+            return -np.log(np.diff(offsets)[samples])
+        measure = self.prior if self.prior.size else np.ones(self.n_rows)
+        if self.allowed.size:
+            measure = measure * self.allowed
+        totals = np.add.reduceat(measure, offsets[:-1])
+        return np.log(measure[offsets[samples] + candidates] / totals[samples])
+
+    @property
+    def surprise(self) -> float:
+        """A bound on log(1 / p_ij) of all candidates that may be played."""
+        least = math.log(self.shape.n_candidates)
+        if not self.prior.size:
+            return least
+        played = self.prior[self.allowed.view(np.bool_)] if self.allowed.size else self.prior
+        return least + float(np.log(played.max()) - np.log(played.min()))
+
+    def strategy(self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray) -> Attack:
+        """See `Engine.strategy`."""
+        # Of a large game these arrays are all the memory there is: few live at a time.
+        totals = np.bincount(samples, weights=mass, minlength=self.n_samples)
+        idle = np.searchsorted(samples, np.flatnonzero(totals == 0))
+        if idle.size:
+            mass = mass.copy()
+            mass[idle] = 1.0
+            totals[samples[idle]] = 1.0
+        kept = mass > 0
+        if not kept.all():
+            samples, candidates, mass = samples[kept], candidates[kept], mass[kept]
+        probabilities = totals[samples]
+        del totals
+        np.divide(mass, probabilities, out=probabilities)
+        indptr = np.zeros(self.n_samples + 1, dtype=np.int64)
+        np.cumsum(np.bincount(samples, minlength=self.n_samples), out=indptr[1:])
+        return Attack(indptr, candidates, probabilities, self.shape.n_candidates)

@@ -1,0 +1,1 @@
+"""A mixture of scikit-learn classifiers as an estimator."""

@@ -1,0 +1,471 @@
+"""A random mixture as a scikit-learn classifier: fit chooses the weights, predict draws a member.
+
+    fit       members f_k on one part of the data; the game's loss tensor on the other part,
+              l_ijk = loss of f_k on attack candidate j of sample i; lam = argmin of its risk
+    predict   k ~ lam, then f_k(x)
+
+Weights are chosen on samples that the members have not seen. A member knows its training samples by
+heart: a deep tree errs on none of them, and weights chosen there would reward it for that. The part
+held out is not given to the members afterwards either: they would be others, and the certificate is
+about these.
+
+References
+----------
+Meunier, Scetbon, Pinot, Atif, Chevaleyre. Mixed Nash Equilibria in the Adversarial Examples Game.
+ICML 2021, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixsolve.arrays.checks import check_sample_weight
+from mixsolve.arrays.labels import matched
+from mixsolve.base.arguments import as_count, as_real, check_flags
+from mixsolve.base.errors import MissingDependencyError, MixsolveError, MixsolveTypeError
+from mixsolve.estimator import member_losses
+from mixsolve.estimator.perturbations import Perturbation
+from mixsolve.estimator.pool import fit_member, generator, held_out, with_names, without_dropped
+from mixsolve.solver.solve import solve
+
+try:
+    from sklearn.base import ClassifierMixin
+    from sklearn.utils.metaestimators import _BaseComposition
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import (
+        _check_sample_weight,
+        check_is_fitted,
+        validate_data,
+    )
+except ImportError as error:
+    raise MissingDependencyError(
+        "MixtureClassifier needs scikit-learn 1.6 or newer, which is not installed; "
+        "install it with: pip install 'mixsolve[sklearn]'"
+    ) from error
+
+_DRAWS = ("call", "sample")
+
+
+class MixtureClassifier(ClassifierMixin, _BaseComposition):
+    r"""The random mixture of scikit-learn classifiers that an attacker can hurt least.
+
+    Parameters
+    ----------
+    estimators : list of (str, estimator) pairs, or list of estimators
+        The pool. Pairs are named as for `sklearn.ensemble.VotingClassifier`: the parameters of a
+        member are those of the mixture, ``name__parameter``, and ``"drop"`` in a member's place
+        leaves it out. The members are cloned and fitted unless `prefit`.
+    perturb : callable, optional
+        The attack, ``perturb(estimators, X, y, rng)``: fitted members, samples (n, features), their
+        classes and a `numpy.random.Generator`. It returns candidates, an array (candidates, n,
+        features) or an iterable of arrays (n, features). The sample itself is always a candidate
+        besides. None for no attack. See `mixsolve.estimator.perturbations`.
+    alpha : float, default 0
+        Entropic regularisation of `mixsolve.solve`, in the unit of the losses.
+    loss : {"zero-one", "cross-entropy", "margin"}, default "zero-one"
+        What the weights are chosen by. The last two need members with ``predict_proba``.
+    validation_fraction : float or None, default 0.2
+        Share of the samples, of each class alike, that the weights are chosen on and that the
+        members are not fitted to. None for all samples and both, which favours members that know
+        their training samples by heart.
+    prefit : bool, default False
+        Whether the estimators are fitted already. They are then used as they are, and all samples
+        given to `fit` choose the weights; give samples that the members were not fitted to. A
+        clone, in a grid search say, forgets what was fitted: wrap members in
+        `sklearn.frozen.FrozenEstimator` for that, with ``validation_fraction=None``.
+    draw : {"call", "sample"}, default "call"
+        Whether `predict` draws one member a call or one for each sample.
+    batch_size : int, default 1024
+        Samples that are attacked at a time.
+    solver_options : dict, optional
+        Further keyword arguments of `mixsolve.solve`: ``{"tol": 1e-9}``, constraints, a time limit.
+    random_state : int, RandomState, Generator or None, default None
+        Source of the split, of the attack's draws and of the members that `predict` draws. With
+        None each call of `predict` draws from the operating system: nobody can foresee the member.
+        A number makes the draws repeatable, and so does it for an attacker who knows it.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (L,)
+        Probability of each member.
+    solution_ : Solution
+        The game's solution: certificate, attacker's strategy, status. It is about the samples of
+        `validation_indices_`.
+    estimators_ : list of L estimators
+        The fitted members.
+    named_estimators_ : dict of str to estimator
+        The same by name.
+    classes_ : ndarray
+        All labels that a member may give.
+    validation_indices_ : ndarray of int
+        The rows of X that the weights were chosen on.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of str
+        Their names, if X had some.
+
+    See Also
+    --------
+    mixsolve.solve : The solver behind it.
+
+    Notes
+    -----
+    X is an array of numbers or a table of them; sparse matrices and missing values are refused.
+    `predict` is random, so that two calls may differ; `score` is not, see there.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_blobs
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from mixsolve import MixtureClassifier
+    >>> from mixsolve.estimator.perturbations import UniformBall
+    >>> X, y = make_blobs(120, centers=3, cluster_std=2.0, random_state=0)
+    >>> pool = [("tree", DecisionTreeClassifier(random_state=0)), ("bayes", GaussianNB())]
+    >>> mixture = MixtureClassifier(pool, perturb=UniformBall("L2", 0.5), random_state=0)
+    >>> mixture.fit(X, y).solution_.success
+    True
+    """
+
+    def __init__(
+        self,
+        estimators: Sequence[Any],
+        *,
+        perturb: Perturbation | None = None,
+        alpha: float = 0.0,
+        loss: str = "zero-one",
+        validation_fraction: float | None = 0.2,
+        prefit: bool = False,
+        draw: str = "call",
+        batch_size: int = 1024,
+        solver_options: Mapping[str, Any] | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.estimators = estimators
+        self.perturb = perturb
+        self.alpha = alpha
+        self.loss = loss
+        self.validation_fraction = validation_fraction
+        self.prefit = prefit
+        self.draw = draw
+        self.batch_size = batch_size
+        self.solver_options = solver_options
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MixtureClassifier:
+        """Fit the members, attack them, and choose the weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, features)
+            Samples.
+        y : array-like of shape (N,)
+            Their labels.
+        sample_weight : array-like of shape (N,), optional
+            Weights of the samples, for the members and in the game.
+
+        Returns
+        -------
+        MixtureClassifier
+            Itself.
+
+        Raises
+        ------
+        MixsolveError
+            A parameter out of its range, members that cannot give the loss, candidates of a wrong
+            shape.
+        """
+        pool = self._check()
+        y, sample_weight = _matched(X, y, sample_weight)
+        X, y = validate_data(self, X, y)
+        check_classification_targets(y)
+        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        split, attack, draws = generator(self.random_state).spawn(3)
+        seen, held = np.arange(len(y)), np.arange(len(y))
+        if not self.prefit and self.validation_fraction is not None:
+            seen, held = held_out(y, self.validation_fraction, split)
+        if self.prefit:
+            members = [member for _, member in pool]
+            for member in members:
+                check_is_fitted(member)
+        else:
+            # Members that pick columns by name get the names that X came with, and each gets
+            # copies of its own, since it may scale them in place.
+            members = [
+                fit_member(
+                    name,
+                    member,
+                    member_losses.as_fitted(self, X[seen]),
+                    y[seen],
+                    None if weight is None else weight[seen],
+                )
+                for name, member in pool
+            ]
+        self.estimators_ = members
+        self.named_estimators_ = dict(zip((name for name, _ in pool), members, strict=True))
+        self.classes_ = np.unique(np.concatenate([member.classes_ for member in members]))
+        self._check_losses(pool, y)
+        self.validation_indices_ = held
+        self.solution_ = solve(
+            self._losses(X[held], y[held], attack),
+            self.alpha,
+            sample_weight=None if weight is None else weight[held],
+            **(self.solver_options or {}),
+        )
+        if not np.isfinite(self.solution_.weights).all():
+            self.solution_.raise_for_status()
+        self.weights_ = self.solution_.weights
+        self._draws = None if self.random_state is None else draws
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Classify with a member drawn by the weights, or one drawn for each sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, features)
+            Samples.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Labels; other ones for the same samples when another member is drawn.
+        """
+        X = self._checked(X)
+        # A generator that lives for one call cannot be copied or forked with its state.
+        rng = np.random.default_rng() if self._draws is None else self._draws
+        count = 1 if self.draw == "call" else len(X)
+        drawn = np.broadcast_to(rng.choice(len(self.weights_), count, p=self.weights_), len(X))
+        labels = np.empty(len(X), dtype=np.intp)
+        for k in np.unique(drawn):
+            own = drawn == k
+            labels[own] = member_losses.votes(self.estimators_[k], X[own], self.classes_)
+        return self.classes_[labels]
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the expected class probabilities, the mixture of the members' ones.
+
+        A member without ``predict_proba`` puts all on the label that it predicts. The label that
+        `predict` gives has another distribution, `vote_proba`, unless all members are such.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, features)
+            Samples.
+
+        Returns
+        -------
+        ndarray of shape (n, classes)
+            ``sum_k weights_k p_k(x)``, columns as in `classes_`.
+        """
+        return self._mix(
+            X,
+            lambda member, *rest: (
+                member_losses.probabilities(member, *rest)
+                if hasattr(member, "predict_proba")
+                else member_losses.one_hot(member, *rest)
+            ),
+        )
+
+    def vote_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the probability of each label to be the one that `predict` gives.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, features)
+            Samples.
+
+        Returns
+        -------
+        ndarray of shape (n, classes)
+            The weight of the members that predict each class, columns as in `classes_`.
+        """
+        return self._mix(X, member_losses.one_hot)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the expected accuracy: what the accuracy of `predict` is on average over draws.
+
+        It has no randomness, so that it can choose between mixtures in a grid search. A scorer by
+        name, ``scoring="accuracy"``, calls `predict` and sees one draw.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, features)
+            Samples, not attacked.
+        y : array-like of shape (n,)
+            Labels.
+        sample_weight : array-like of shape (n,), optional
+            Weights of the samples.
+
+        Returns
+        -------
+        float
+            ``mean_i sum_k weights_k [f_k(x_i) = y_i]``.
+        """
+        y, sample_weight = _matched(X, y, sample_weight)
+        votes = self.vote_proba(X)
+        right = (np.asarray(y)[:, None] == self.classes_) * votes
+        weights = None if sample_weight is None else check_sample_weight(sample_weight, len(right))
+        return float(np.average(right.sum(axis=1), weights=weights))
+
+    def candidate_losses(self, X: Any, y: Any, *, random_state: Any = 0) -> NDArray[Any]:
+        """Attack other samples and return the losses of the members, the tensor of their game.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, features)
+            Samples.
+        y : array-like of shape (n,)
+            Labels.
+        random_state : int, RandomState, Generator or None, default 0
+            Source of the attack's draws; equal calls have equal answers by default.
+
+        Returns
+        -------
+        ndarray of shape (n, candidates, L)
+            Losses, what `mixsolve.solve` takes; candidate 0 is the sample itself.
+        """
+        check_is_fitted(self, "weights_")
+        y, _ = _matched(X, y, None)
+        X, y = validate_data(self, X, y, reset=False)
+        return self._losses(X, y, generator(random_state))
+
+    def adversarial_risk(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        random_state: Any = 0,
+    ) -> float:
+        """Return the expected loss when each sample meets the worst of its candidates.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, features)
+            Samples.
+        y : array-like of shape (n,)
+            Labels.
+        sample_weight : array-like of shape (n,), optional
+            Weights of the samples.
+        random_state : int, RandomState, Generator or None, default 0
+            Source of the attack's draws; equal calls have equal answers by default.
+
+        Returns
+        -------
+        float
+            ``mean_i max_j sum_k weights_k loss(f_k(x_ij), y_i)``, for the `loss` of the mixture.
+        """
+        _, sample_weight = _matched(X, y, sample_weight)
+        worst = (self.candidate_losses(X, y, random_state=random_state) @ self.weights_).max(axis=1)
+        weights = None if sample_weight is None else check_sample_weight(sample_weight, len(worst))
+        return float(np.average(worst, weights=weights))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters, with `deep` the named members and theirs too.
+
+        Parameters
+        ----------
+        deep : bool, default True
+            Whether to look into the members.
+
+        Returns
+        -------
+        dict
+        """
+        return self._get_params("estimators", deep=deep)
+
+    def set_params(self, **params: Any) -> MixtureClassifier:
+        """Set parameters, members by their name, and members' parameters.
+
+        Parameters
+        ----------
+        **params
+            As `get_params` names them.
+
+        Returns
+        -------
+        MixtureClassifier
+            Itself.
+        """
+        self._set_params("estimators", **params)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.non_deterministic = True
+        return tags
+
+    def _check(self) -> list[tuple[str, Any]]:
+        """Check the parameters and return the members by name, but for those left out."""
+        if self.loss not in member_losses.LOSSES:
+            names = ", ".join(map(repr, member_losses.LOSSES))
+            raise MixsolveError(f"loss must be one of {names}; got {self.loss!r}")
+        if self.draw not in _DRAWS:
+            raise MixsolveError(
+                f"draw must be one of {', '.join(map(repr, _DRAWS))}; got {self.draw!r}"
+            )
+        if self.perturb is not None and not callable(self.perturb):
+            raise MixsolveTypeError(
+                "perturb must be a function of (estimators, X, y, rng) or None; got "
+                f"{type(self.perturb).__name__}"
+            )
+        if self.validation_fraction is not None:
+            as_real("validation_fraction", self.validation_fraction, above=0, below=1)
+        as_count("batch_size", self.batch_size)
+        check_flags(prefit=self.prefit)
+        pool = with_names(self.estimators)
+        self._validate_names([name for name, _ in pool])
+        return without_dropped(pool)
+
+    def _check_losses(self, pool: Sequence[tuple[str, Any]], y: NDArray[Any]) -> None:
+        """Refuse members that cannot give the loss, and labels that none of them knows."""
+        if self.loss != "zero-one":
+            for name, member in pool:
+                if not hasattr(self.named_estimators_[name], "predict_proba"):
+                    raise MixsolveError(
+                        f"loss {self.loss!r} needs probabilities, and {name!r} "
+                        f"({type(member).__name__}) has no predict_proba; wrap it in "
+                        "sklearn.calibration.CalibratedClassifierCV, or use loss='zero-one'"
+                    )
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise MixsolveError(
+                f"y must hold labels that the members know, {self.classes_.tolist()}; got "
+                f"{unknown[0]!r}"
+            )
+
+    def _checked(self, X: Any) -> NDArray[Any]:
+        check_is_fitted(self, "weights_")
+        return validate_data(self, X, reset=False)
+
+    def _losses(self, X: NDArray[Any], y: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        return member_losses.build_member_losses(
+            self.estimators_,
+            self.classes_,
+            X,
+            y,
+            perturb=self.perturb,
+            loss=self.loss,
+            rng=rng,
+            batch_size=self.batch_size,
+        )
+
+    def _mix(self, X: Any, table: Any) -> NDArray[np.float64]:
+        """Return the expectation over members of a table (n, classes) that each of them gives."""
+        X = self._checked(X)
+        mixed = np.zeros((len(X), len(self.classes_)))
+        for weight, member in zip(self.weights_, self.estimators_, strict=True):
+            if weight > 0:
+                mixed += weight * table(member, X, self.classes_)
+        return mixed
+
+
+def _matched(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """Labels and weights in the order of the samples, where all name their rows."""
+    y = matched(X, y, "X", "y")
+    return y, matched(X, sample_weight, "X", "sample_weight")

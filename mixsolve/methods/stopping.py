@@ -1,0 +1,218 @@
+"""When to stop: tolerance, iteration and time limits, the caller's callback; and the history."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixsolve.base.compilation import preparing, seconds_of_work
+from mixsolve.methods.scale import in_losses_unit
+from mixsolve.solver.solution import Record, Status
+
+logger = logging.getLogger("mixsolve")
+
+ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of values that are sums over many samples
+
+
+@dataclass(frozen=True)
+class State:
+    """What a callback sees, once an iteration.
+
+    Attributes
+    ----------
+    nit : int
+        Iterations done.
+    weights : ndarray of float64, shape (L,)
+        The iterate just evaluated.
+    value : float
+        Objective at the best weights so far.
+    lower_bound : float
+        Best lower bound on the optimal objective so far.
+    gap : float
+        ``value - lower_bound``.
+    seconds : float
+        Since the solve began, without those spent on imports and compilation.
+    """
+
+    nit: int
+    weights: np.ndarray
+    value: float
+    lower_bound: float
+    gap: float
+    seconds: float
+
+
+class Stop:
+    """Decides after each iteration whether to go on, and keeps the best points and the history.
+
+    `weights` are those of the best value so far (of values equal to rounding, those of the better
+    bound), `proof` those that gave the best lower bound.
+
+    Parameters
+    ----------
+    tolerance : float
+        Absolute gap at which a point counts as optimal.
+    max_iter : int or None
+        Iterations allowed; None for the method's own default.
+    time_limit : float or None
+        Seconds allowed, imports and compilation not counted.
+    callback : callable or None
+        Called with a `State` once an iteration; a true answer stops the solve.
+    verbose : bool
+        Log each iteration at level INFO rather than DEBUG.
+    began : float or None
+        When the clock started, by ``time.perf_counter``; now by default.
+    exponent : int
+        Values and bounds are counted in units of 2^exponent; history and callback see them in that
+        of the losses.
+    """
+
+    def __init__(
+        self,
+        tolerance: float,
+        max_iter: int | None = None,
+        time_limit: float | None = None,
+        callback: Callable[[State], object] | None = None,
+        verbose: bool = False,
+        began: float | None = None,
+        exponent: int = 0,
+    ) -> None:
+        self.tolerance = tolerance
+        self.max_iter = max_iter
+        self.time_limit = time_limit
+        self.status: Status | None = None
+        self.nit = 0
+        self.value = np.inf
+        self.lower_bound = -np.inf
+        self.weights: np.ndarray | None = None
+        self.proof: np.ndarray | None = None
+        self._value_there = np.inf  # value and bound at `weights`
+        self._bound_there = -np.inf
+        self.history: list[Record] = []
+        self._callback = callback
+        self._level = logging.INFO if verbose else logging.DEBUG
+        self._began = time.perf_counter() if began is None else began
+        self._exponent = exponent
+        self._smoothing = 0.0
+
+    def less(self, smoothing: float) -> "Stop":
+        """Itself, for a method whose bounds are that much above those of what is solved."""
+        self._smoothing = smoothing
+        return self
+
+    def part(self, tolerance: float, enough: Callable[[State], object] | None = None) -> "Stop":
+        """A quiet one for a step of the same solve: same clock, another absolute tolerance.
+
+        Parameters
+        ----------
+        tolerance : float
+            Absolute gap.
+        enough : callable, optional
+            A callback that may end the step.
+        """
+        return Stop(tolerance, None, self.time_limit, enough, began=self._began)
+
+    @property
+    def gap(self) -> float:
+        """Best value less best lower bound so far; infinite while either is unknown."""
+        return self.value - self.lower_bound
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the solve began, without those spent on imports and compilation."""
+        return seconds_of_work(self._began)
+
+    @property
+    def seconds_prepared(self) -> float:
+        """Seconds spent on imports and compilation since the solve began."""
+        return preparing.seconds(self._began, time.perf_counter())
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the time limit (at least 0), or None without one."""
+        return None if self.time_limit is None else max(0.0, self.time_limit - self.seconds)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time limit is over."""
+        return self.seconds_left == 0.0
+
+    def iterations(self, default_max_iter: int) -> Iterator[int]:
+        """Count iterations from 1 until the gap, a limit or the callback says stop.
+
+        Parameters
+        ----------
+        default_max_iter : int
+            Used where the caller gave no ``max_iter``.
+        """
+        limit = default_max_iter if self.max_iter is None else self.max_iter
+        while self.status is None:
+            if self.nit >= limit:
+                self.status = Status.MAX_ITER
+            elif self.is_late:
+                self.status = Status.TIME_LIMIT
+            else:
+                self.nit += 1
+                yield self.nit
+
+    def record(
+        self,
+        weights: np.ndarray,
+        value: float,
+        lower_bound: float,
+        proof: np.ndarray | None = None,
+    ) -> bool:
+        """Take note of one evaluated point; say whether the solve is over.
+
+        Parameters
+        ----------
+        weights : ndarray, shape (L,)
+            On the simplex.
+        value : float
+            Objective there.
+        lower_bound : float
+            A lower bound on the optimal objective; ``-inf`` where none is known.
+        proof : ndarray, shape (L,), optional
+            The point that gave the bound, if it was another one than `weights`.
+
+        Returns
+        -------
+        bool
+            True when the gap is within the tolerance or the callback asked to stop.
+
+        A value or a bound that is not a finite number counts as none.
+        """
+        value = float(value) if math.isfinite(value) else np.inf
+        lower_bound = float(lower_bound) if math.isfinite(lower_bound) else -np.inf
+        lower_bound -= self._smoothing
+        tied = abs(value - self._value_there) <= ROUNDING * abs(value)
+        if lower_bound > self._bound_there if tied else value < self._value_there:
+            self.weights = weights.copy()
+            self._value_there, self._bound_there = value, lower_bound
+        self.value = min(self.value, value)
+        if lower_bound > self.lower_bound:
+            self.lower_bound = lower_bound
+            self.proof = (weights if proof is None else proof).copy()
+        seconds = self.seconds
+        figures = self.value, self.lower_bound, self.gap
+        if self._exponent:
+            shown = [in_losses_unit(figure, self._exponent) for figure in figures]
+            figures = shown[0], shown[1], shown[2]
+        self.history.append(Record(self.nit, *figures, seconds))
+        logger.log(
+            self._level,
+            "iteration %d: value %.12g, lower bound %.12g, gap %.3g, %.3f s",
+            self.nit,
+            *figures,
+            seconds,
+        )
+        if self._callback is not None:
+            state = State(self.nit, weights.copy(), *figures, seconds)
+            if self._callback(state):
+                self.status = Status.STOPPED
+        if self.gap <= self.tolerance:
+            self.status = Status.OPTIMAL
+        return self.status is not None

@@ -1,0 +1,221 @@
+"""A primal-dual interior point method for small games in memory.
+
+    min_lam  sum_i w_i t_i   s.t.  s_r = t_i - <lam, l_r> >= 0 for the rows r of sample i,
+                                   lam in the simplex
+
+with duals q_r of the rows (sum_{r in i} q_r = w_i) and z of lam >= 0. Mehrotra's
+predictor-corrector follows the weighted central path q_r s_r = mu w_i, lam_k z_k = mu / L. All but
+lam is eliminated: with D_r = q_r / s_r and lbar_i the mean of the rows of sample i under D,
+
+    ( sum_r D_r (l_r - lbar_i)(l_r - lbar_i)^T + diag(z / lam) ) dlam = rhs + nu 1,  <1, dlam> = 0,
+
+so an iteration costs three walks over the rows and O(R L^2) operations. Inequalities C lam <= 0 of
+the weights add C' diag(y / u) C to the matrix, with slacks u = -C lam and duals y on the same path,
+u y = mu / L, and equalities F lam = 0 stand beside the sum; all points are strictly feasible.
+
+Far from the solution all rows matter; near it few do. Once the gap is small the rows that hold next
+to none of their sample's dual are left aside and the iterations go on with the others; the
+certificate is always recomputed from all rows, and an answer that the rows left aside refute is
+taken back.
+
+References: S. Mehrotra, On the implementation of a primal-dual interior point method, SIAM J.
+Optim. 1992; S. J. Wright, Primal-Dual Interior-Point Methods, SIAM 1997.
+"""
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixsolve.small_game.central_path import Iterate, Shrunk
+from mixsolve.small_game.game import (
+    Cuts,
+    Game,
+    PathPoint,
+    SmallSolution,
+    Vector,
+    certify,
+    normalise,
+)
+
+logger = logging.getLogger(__name__)
+
+Refinement = Callable[[Game, Vector, Vector, float], tuple[Vector, Vector] | None]
+
+_FIRST_BARRIER = 0.05  # times the mean number of rows of a sample: about the gap to start at
+_SHRINK_GAP = 3e-3  # leave rows aside from this gap on, ...
+_SHRINK_SHARE = 3e-3  # ... those that hold less than this share of their sample's dual, ...
+_SHRINK_ROWS = 1000  # ... if the game has so many rows
+_REFINE_GAP = 1e-6  # hand the point to the refinement from this gap on
+_BACK = 10.0  # a warm start begins at a gap so many times the one it is known to have
+_FLOOR = 1e-15  # of the gap, in units of the spread: rounding
+_PATIENCE = 12  # iterations without a better gap before the method gives up
+
+
+def solve_interior_point(
+    rows: Vector,
+    offsets: NDArray[np.int64],
+    weight: Vector,
+    cuts: Cuts | None = None,
+    *,
+    tol: float = 1e-10,
+    max_iter: int = 100,
+    start: SmallSolution | Vector | None = None,
+    start_gap: float = 1e-3,
+    refine: Refinement | None = None,
+    halted: Callable[[], bool] | None = None,
+) -> SmallSolution:
+    """Solve a small game by the interior point method.
+
+    Parameters
+    ----------
+    rows : ndarray of float64, shape (R, L), C-contiguous
+        The losses; sample i owns ``rows[offsets[i]:offsets[i + 1]]``, at least one row.
+    offsets : ndarray of int64, shape (n + 1,)
+        Where the rows of each sample begin.
+    weight : ndarray of float64, shape (n,)
+        Weights of the samples, positive, with sum 1.
+    cuts : Cuts, optional
+        Constraints of the weights.
+    tol : float
+        Stop when the certified gap is at most ``tol * spread``, with
+        ``spread = sum_i w_i (max - min of the rows of sample i)``. About 1e-14 can be reached.
+    max_iter : int
+        Limit on the iterations.
+    start : SmallSolution or ndarray of float64, shape (L,), optional
+        The solution of a game that shares most rows, or weights to start near.
+    start_gap : float
+        How far the solution ``start`` is from solving this game, in units of the spread: the gap of
+        its weights here. The way there is taken up again some ten times further from its end.
+    refine : callable, optional
+        ``refine(game, weights, dual, gap)`` may return better weights and duals or None; called
+        once the gap is below 1e-6.
+    halted : callable, optional
+        Asked before each iteration; a true answer ends the solve with the best point met.
+
+    Returns
+    -------
+    SmallSolution
+        With the best certified gap met; ``converged`` says whether it is within ``tol``.
+    """
+    game = normalise(rows, offsets, weight, cuts)
+    weights, barrier = _starting_point(game, start, start_gap)
+    answer = _Answer(game, tol)
+    if game.spread == 0.0:
+        answer.offer(weights, np.append(np.ones(len(rows)), np.zeros(game.cuts.n_multipliers)), 0)
+        return answer.solution("all losses are equal")
+    whole = iterate = Iterate(game, weights, barrier)
+    iterate.centre()
+    point = iterate.point
+    shrunk: Shrunk | None = None
+    shrink_gap, refine_gap, stop = _SHRINK_GAP, _REFINE_GAP, 0.5 * tol
+    lowest, since = np.inf, 0
+    for nit in range(max_iter + 1):
+        gap = iterate.factor()
+        since += 1
+        if gap < lowest:
+            lowest, since = gap, 0
+            answer.path.append(PathPoint(gap, iterate.weights.copy(), iterate.barrier))
+            point = iterate.point
+        stalled = since > _PATIENCE or not np.isfinite(gap)
+        last = nit == max_iter or (halted is not None and halted())
+        ended = gap <= max(stop, _FLOOR) or stalled or last
+        if refine is not None and lowest <= (_REFINE_GAP if ended else refine_gap):
+            refine_gap = 0.01 * lowest
+            better = refine(iterate.game, *point, lowest)
+            if better is not None and answer.offer(*_lift(shrunk, *better), nit):
+                break
+        if ended:
+            if answer.offer(*_lift(shrunk, *point), nit) or last:
+                break
+            if shrunk is not None:
+                logger.debug("iteration %d: rows left aside matter, back to all of them", nit)
+                shrunk, iterate, gap = None, whole, whole.gap
+                lowest, since, point = gap, 0, whole.point
+                shrink_gap, refine_gap = 0.03 * gap, _REFINE_GAP
+            elif stop <= _FLOOR:
+                return answer.solution("rounding stopped the interior point method")
+            else:
+                iterate.restart(*answer.place())
+                stop, lowest, since = 0.1 * stop, np.inf, 0
+                continue
+        elif shrunk is None and gap <= shrink_gap and len(rows) >= _SHRINK_ROWS:
+            shrink_gap = 0.1 * gap
+            shrunk = whole.shrink(_SHRINK_SHARE)
+            if shrunk is not None:
+                iterate, lowest, since = shrunk.iterate, np.inf, 0
+                point = iterate.point
+                continue
+        iterate.step()
+    return answer.solution("the time was over" if nit < max_iter else f"iteration limit {max_iter}")
+
+
+def _starting_point(
+    game: Game, start: SmallSolution | Vector | None, start_gap: float
+) -> tuple[Vector, float]:
+    centre = game.cuts.centre
+    barrier = _FIRST_BARRIER / max(game.mass, 1.0)
+    if start is None:
+        return centre, barrier
+    if isinstance(start, SmallSolution):
+        for point in reversed(start.path):
+            if point.gap >= _BACK * start_gap:
+                return point.weights, point.barrier
+        return centre, barrier
+    weights = np.maximum(np.asarray(start, dtype=np.float64), 0.0)
+    return 0.9 * weights / weights.sum() + 0.1 * centre, barrier
+
+
+def _lift(shrunk: Shrunk | None, weights: Vector, dual: Vector) -> tuple[Vector, Vector]:
+    """The duals of all rows, those left aside included, and of the cuts."""
+    if shrunk is None:
+        return weights, dual
+    full = shrunk.decided.copy()
+    n_kept = len(shrunk.index)
+    full[shrunk.index] = dual[:n_kept]
+    return weights, np.append(full, dual[n_kept:])
+
+
+class _Answer:
+    """The best certified point so far."""
+
+    def __init__(self, game: Game, tol: float) -> None:
+        self.game = game
+        self.tol = tol * game.spread
+        self.path: list[PathPoint] = []
+        self.best: tuple[Vector, Vector, float, float, float] | None = None
+        self.nit = 0
+
+    def offer(self, weights: Vector, dual: Vector, nit: int) -> bool:
+        """Certify a point on all rows; True if it is within the tolerance."""
+        self.nit = nit
+        weights = np.maximum(weights, 0.0)
+        weights /= weights.sum()
+        found = (weights, dual, *certify(self.game, weights, dual))
+        if self.best is None or found[-1] < self.best[-1]:
+            self.best = found
+        return bool(found[-1] <= self.tol)
+
+    def place(self) -> tuple[Vector, float]:
+        """The best weights, and their gap in units of the spread."""
+        assert self.best is not None  # called after an offer
+        return self.best[0], self.best[-1] / self.game.spread
+
+    def solution(self, otherwise: str) -> SmallSolution:
+        assert self.best is not None  # every way out of the loop has offered a point
+        weights, dual, value, lower_bound, gap = self.best
+        converged = gap <= self.tol
+        message = "" if converged else otherwise
+        return SmallSolution(
+            weights,
+            dual[: len(self.game.rows)],
+            value,
+            lower_bound,
+            gap,
+            self.game.spread,
+            self.nit,
+            converged,
+            message,
+            tuple(self.path),
+        )

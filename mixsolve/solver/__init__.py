@@ -1,0 +1,1 @@
+"""From arguments to a certified solution: request, solve, certificate."""

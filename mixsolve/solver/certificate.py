@@ -1,0 +1,206 @@
+"""What a method found, certified: both players' guarantees, recomputed from the raw tensor."""
+
+import time
+import warnings
+
+import numpy as np
+
+from mixsolve.base.compilation import preparations, seconds_of_work
+from mixsolve.base.errors import ConvergenceWarning
+from mixsolve.feasible import Infeasibility, Prices
+from mixsolve.methods.problem import Outcome
+from mixsolve.methods.scale import in_losses_unit
+from mixsolve.methods.stopping import Stop
+from mixsolve.solver.request import Checked, Clock
+from mixsolve.solver.solution import Attack, Solution, Status
+
+_NOTICED = 0.05  # seconds
+
+_EPSILON = float(np.finfo(np.float64).eps)
+
+
+def finish(
+    checked: Checked, outcome: Outcome, stop: Stop, clock: Clock, stacklevel: int
+) -> Solution:
+    """Certify what a method found, and warn where it fell short.
+
+    Parameters
+    ----------
+    checked : Checked
+        What was to be solved.
+    outcome : Outcome
+        What the method found.
+    stop : Stop
+        Why it stopped.
+    clock : Clock
+        When its phases were over.
+    stacklevel : int
+        Of the warning.
+    """
+    certifying = time.perf_counter()
+    solution = _certify(checked, outcome, stop)
+    checked.problem.engine.n_passes = 0.0
+    solution.timings.update(clock.timings(certifying, time.perf_counter()))
+    if not solution.success:
+        warnings.warn(
+            f"solve ended without reaching tol: {solution.message}",
+            ConvergenceWarning,
+            stacklevel=stacklevel,
+        )
+    return solution
+
+
+def _certify(checked: Checked, outcome: Outcome, stop: Stop) -> Solution:
+    """Recompute both players' guarantees from the raw tensor."""
+    problem, exponent = checked.problem, checked.game.exponent
+    engine, weights = problem.engine, outcome.weights
+    feasible = problem.feasible if outcome.feasible is None else outcome.feasible
+    response = engine.best_response(weights)
+    every_sample = np.arange(engine.n_samples)
+    smoothing = 0.0
+    if problem.alpha is None:
+        value = response.value
+        attack = outcome.attack
+        if attack is None:
+            attack = engine.strategy(every_sample, response.candidates, np.ones(engine.n_samples))
+        played = engine.expected_losses(attack)
+        lower_bound = lowest = feasible.lowest(played)
+    else:
+        soft = problem.soft_response(weights)
+        value = soft.value
+        surprise = -engine.log_prior(every_sample, response.candidates)
+        assert checked.alpha is not None
+        smoothing = float((engine.sample_weight * checked.alpha) @ surprise)
+        if outcome.attack is not None:
+            attack = outcome.attack
+            played = engine.expected_losses(attack)
+            lowest = feasible.lowest(played)
+            lower_bound = lowest - problem.divergence(attack)
+        else:
+            proof = weights if outcome.proof is None else outcome.proof
+            if not np.array_equal(proof, weights):
+                soft = problem.soft_response(proof)
+            attack = engine.gibbs(proof, problem.alpha)
+            played = soft.gradient  # the classifiers' losses under the attack
+            lowest = feasible.lowest(played)
+            lower_bound = soft.lower_bound(proof, lowest)
+    risk_lower_bound = lowest
+    if outcome.lower_bound is not None:
+        proven = outcome.lower_bound
+        if proven == -np.inf:  # ended before anything was proven, but by this attack on all
+            proven = problem.feasible.lowest(played) + lower_bound - lowest
+        # The exact risk is no less than the entropic one.
+        lower_bound = risk_lower_bound = min(proven, value)
+    gap = value - lower_bound
+    figures = value, response.value, lower_bound, risk_lower_bound, gap
+    finite = bool(np.isfinite([*figures, *weights]).all())
+    # Two sums over the samples may put the bound a little above the value: that is no gap.
+    rounding = max(stop.tolerance, _EPSILON * engine.n_samples * engine.magnitude)
+    status = _status(gap, finite, rounding, stop)
+    gap = max(gap, 0.0) if finite and gap >= -rounding else gap
+
+    def real(value: float) -> float:
+        return in_losses_unit(value, exponent)
+
+    prices = feasible.prices(played)
+    if prices is not None and exponent:
+        prices = Prices(*(np.ldexp(side, exponent) for side in (prices.upper, prices.equal)))
+    return Solution(
+        weights=checked.game.losses.restore(weights),
+        value=real(value),
+        risk=real(response.value),
+        lower_bound=real(lower_bound),
+        gap=real(gap),
+        attack=attack,
+        status=status,
+        message=_message(status, real(gap), real(stop.tolerance), stop, outcome.message),
+        nit=stop.nit,
+        n_passes=engine.n_passes,
+        history=tuple(stop.history),
+        method=checked.method,
+        alpha=_as_given(checked.alpha),
+        timings=dict(outcome.timings or {}),
+        smoothing_bound=min(smoothing, real(engine.spread)),
+        risk_lower_bound=real(risk_lower_bound),
+        spread=real(engine.spread),
+        tolerance=real(stop.tolerance),
+        sample_weight=engine.sample_weight,
+        prices=prices,
+        constraints=problem.feasible.linear,
+        attacked_losses=np.ldexp(played, exponent) if exponent else played,
+    )
+
+
+def infeasible(checked: Checked, infeasibility: Infeasibility, stacklevel: int) -> Solution:
+    """No solution, and why: the least value over no weights at all is infinite."""
+    shape = checked.game.losses
+    *others, last = infeasibility.clash
+    words = f"{', '.join(others)} and {last} clash" if others else f"{last} alone cannot be met"
+    message = f"no weights on the simplex meet the constraints: {words}; loosen or drop one"
+    warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+    nobody = np.empty(0, dtype=np.int64)
+    began, ended = checked.clock.began, time.perf_counter()
+    return Solution(
+        weights=shape.restore(np.full(shape.n_classifiers, np.nan)),
+        value=np.inf,
+        risk=np.inf,
+        lower_bound=np.inf,
+        gap=np.inf,
+        attack=Attack(
+            np.zeros(shape.n_samples + 1, dtype=np.int64), nobody, np.empty(0), shape.n_candidates
+        ),
+        status=Status.INFEASIBLE,
+        message=message,
+        nit=0,
+        n_passes=0.0,
+        history=(),
+        method=checked.method,
+        alpha=_as_given(checked.alpha),
+        timings={
+            "check": seconds_of_work(began, ended),
+            **preparations((began, ended)),
+            "total": ended - began,
+        },
+        smoothing_bound=0.0,
+        risk_lower_bound=np.inf,
+        spread=np.nan,
+        tolerance=np.nan,
+        sample_weight=np.full(shape.n_samples, np.nan),
+        prices=None,
+        infeasibility=infeasibility,
+    )
+
+
+def _status(gap: float, finite: bool, rounding: float, stop: Stop) -> Status:
+    """OPTIMAL by the certificate alone; a bound further above the value than rounding is none."""
+    if not finite or gap < -rounding:
+        return Status.FAILED
+    if gap <= stop.tolerance:
+        return Status.OPTIMAL
+    return Status.FAILED if stop.status in (None, Status.OPTIMAL) else stop.status
+
+
+def _message(status: Status, gap: float, tolerance: float, stop: Stop, words: str) -> str:
+    reason = {
+        Status.OPTIMAL: "the certified gap is within the tolerance",
+        Status.MAX_ITER: f"the limit of {stop.nit} iterations was reached",
+        Status.TIME_LIMIT: f"the time limit of {stop.time_limit} s was reached{_besides(stop)}",
+        Status.STOPPED: "the callback stopped the solve",
+        Status.FAILED: "the method could not close the gap",
+    }[status]
+    tail = f"; {words}" if words else ""
+    return f"{reason} (gap {gap:.3g}, tolerance {tolerance:.3g}){tail}"
+
+
+def _besides(stop: Stop) -> str:
+    """What the time limit does not count, where that took long enough to wonder about."""
+    seconds = stop.seconds_prepared
+    if seconds < _NOTICED:
+        return ""
+    return f", not counting {seconds:.1f} s of imports and compilation"
+
+
+def _as_given(alpha: np.ndarray | None) -> float | np.ndarray:
+    if alpha is None:
+        return 0.0
+    return float(alpha[0]) if (alpha == alpha[0]).all() else alpha

@@ -1,0 +1,192 @@
+"""The arguments of a solve, checked: a game with its engine, options, what is to be solved."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixsolve.base.arguments import as_count, as_real, check_flags
+from mixsolve.base.compilation import preparations, seconds_of_work
+from mixsolve.base.threads import computed_once
+from mixsolve.engines import Engine, open_losses
+from mixsolve.feasible import FeasibleSet, check_constraints, feasible_set
+from mixsolve.methods import Method
+from mixsolve.methods.problem import Problem
+from mixsolve.methods.scale import finite_spread, unit_exponent, within_reach
+from mixsolve.methods.stopping import ROUNDING, State, Stop
+from mixsolve.solver import validation
+
+
+class Options:
+    """Checked options of a solve that do not depend on the game."""
+
+    def __init__(
+        self,
+        tol: float,
+        max_iter: int | None,
+        time_limit: float | None,
+        callback: Callable[[State], object] | None,
+        verbose: bool,
+        presolve: bool,
+    ) -> None:
+        self.tol = as_real("tol", tol, above=0.0)
+        self.max_iter = None if max_iter is None else as_count("max_iter", max_iter)
+        self.time_limit = None
+        if time_limit is not None:
+            self.time_limit = as_real("time_limit", time_limit, above=0.0)
+        validation.check_callable(callback, "callback", "a function of the state, or None")
+        self.callback = callback
+        check_flags(verbose=verbose, presolve=presolve)
+        self.verbose = bool(verbose)
+        self.presolve = bool(presolve)
+
+
+class Game:
+    """Checked losses with their engine, which is made when a solve first needs it."""
+
+    def __init__(
+        self, losses: Any, sample_weight: Any, mask: Any, prior: Any, limits: tuple[Any, ...]
+    ) -> None:
+        self.began: float | None = time.perf_counter()
+        self.losses = open_losses(losses)
+        self.labels = self.losses.labels.fresh()
+        self.constraints = check_constraints(limits, self.losses.n_classifiers, self.labels)
+        self._feasible: FeasibleSet | None = None
+        table = "samples", "candidates"
+        self._given = (
+            self.labels.aligned(sample_weight, table[:1], "sample_weight"),
+            self.labels.aligned(mask, table, "candidate_mask"),
+            self.labels.aligned(prior, table, "candidate_prior"),
+        )
+        self._engine: Engine | None = None
+        self.exponent = 0  # of the engine's unit, a power of 2
+
+    def feasible(self, method: str) -> FeasibleSet:
+        """Weights that the mixture may have; for "cvxpy", as cvxpy sees them."""
+        modelled = method == "cvxpy"
+        if self._feasible is None:
+            self._feasible = feasible_set(self.constraints, self.losses.n_classifiers, modelled)
+        return self._feasible
+
+    @property
+    def engine(self) -> Engine:
+        """Passes over the losses, which are checked when it is first asked for.
+
+        Its unit is 2^`exponent`: 1, unless squares of the losses could over- or underflow.
+        """
+        if self._engine is None:
+            sample_weight, mask, prior = self._given
+            weights = validation.check_sample_weight(sample_weight, self.losses.n_samples)
+            allowed = validation.check_candidate_mask(mask, self.losses)
+            measure = validation.check_candidate_prior(prior, self.losses, allowed)
+            self._engine = engine = self.losses.engine(weights, allowed, measure)
+            used = None if self._feasible is None else self._feasible.used
+            if used is not None:
+                engine = engine.confined(used)
+            finite_spread(engine.lowest, engine.highest)
+            self.exponent = unit_exponent(engine.magnitude)
+            if self.exponent:
+                engine = engine.in_unit(self.exponent)
+            self._engine = engine
+        return self._engine
+
+    def close(self) -> None:
+        """Let an engine that holds something elsewhere give it back, however the solve ended."""
+        close = getattr(self._engine, "close", None)
+        if close is not None:
+            close()
+
+
+@dataclass
+class Clock:
+    """When the phases of a solve were over, by ``time.perf_counter``."""
+
+    began: float
+    ready: float = 0.0
+    minimized: float = 0.0
+
+    def timings(self, certifying: float, ended: float) -> dict[str, float]:
+        """Seconds by phase, with those of a certificate made between two later moments."""
+        spans = (self.began, self.minimized), (certifying, ended)
+        return {
+            "check": seconds_of_work(self.began, self.ready),
+            "solve": seconds_of_work(self.ready, self.minimized),
+            "certify": seconds_of_work(certifying, ended),
+            **preparations(*spans),
+            "total": sum(stop - start for start, stop in spans),
+        }
+
+
+@dataclass
+class Checked:
+    """A game with the checked arguments of one solve, or why there is nothing to solve."""
+
+    game: Game
+    options: Options
+    method: str
+    entry: Method
+    alpha: np.ndarray | None
+    feasible: FeasibleSet
+    start: np.ndarray
+    warm: bool
+    clock: Clock
+
+    @computed_once
+    def problem(self) -> Problem:
+        """What is solved, in the engine's unit."""
+        engine, alpha = self.game.engine, self.alpha
+        if alpha is not None:
+            if self.game.exponent:
+                with np.errstate(over="ignore", under="ignore"):
+                    alpha = np.ldexp(alpha, -self.game.exponent)
+            alpha = within_reach(alpha, engine)
+        return Problem(engine, alpha, self.feasible, self.options.presolve, self.warm)
+
+    def stop(self) -> Stop:
+        """When to stop, by this clock."""
+        options, engine = self.options, self.game.engine
+        tolerance = max(options.tol * engine.spread, ROUNDING * engine.magnitude)
+        limits = options.max_iter, options.time_limit
+        return Stop(
+            tolerance,
+            *limits,
+            options.callback,
+            options.verbose,
+            self.clock.began,
+            self.game.exponent,
+        )
+
+
+def check(game: Game, alpha: Any, method: str, warm_start: Any, options: Options) -> Checked:
+    """Check what a solve of a game was given besides the losses.
+
+    Parameters
+    ----------
+    game : Game
+        Its losses and constraints.
+    alpha, method, warm_start
+        See `mixsolve.solve`.
+    options : Options
+        The rest.
+
+    Raises
+    ------
+    MixsolveError, MixsolveTypeError
+        What is wrong, and the mend.
+    """
+    began = time.perf_counter() if game.began is None else game.began
+    game.began = None  # a later solve of the same game has its own clock
+    alpha = game.labels.aligned(alpha, ("samples",), "alpha")
+    warm_start = game.labels.aligned(warm_start, ("classifiers",), "warm_start")
+    alphas = validation.check_alpha(alpha, game.losses.n_samples)
+    name, entry = validation.check_method(
+        method, entropic=alphas is not None, modelled=callable(game.constraints)
+    )
+    start = validation.check_warm_start(warm_start, game.losses.n_classifiers)
+    feasible = game.feasible(name)
+    if feasible.infeasibility is None:
+        start = feasible.project(start)
+    warm = warm_start is not None
+    return Checked(game, options, name, entry, alphas, feasible, start, warm, Clock(began))

@@ -1,0 +1,1 @@
+"""Tensors of losses from attacks on networks."""

@@ -1,0 +1,333 @@
+"""The loss tensor of a game: every classifier's loss on every attack on every image.
+
+    values[i, j, k] = loss(f_k(x_ij), y_i),    x_i0 = x_i the clean image, x_ij the attack j on it
+
+All L classifiers are evaluated on every candidate, whatever their weights, since the tensor is what
+new weights are found from.
+
+References
+----------
+Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021, section 4.2.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixsolve.base.arguments import as_count, check_flags
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve_torch.attacks.base import (
+    Attack,
+    check_mixture,
+    default_generator,
+    frozen,
+    prepare,
+)
+from mixsolve_torch.candidates.recorder import Recorder, Source, clean, source
+from mixsolve_torch.core.losses import LossFunction, get_loss
+from mixsolve_torch.core.mixture import Mixture, check_weights
+from mixsolve_torch.data.batching import Data, in_batches, pair
+from mixsolve_torch.runs.candidate_memory import MemoryStore
+from mixsolve_torch.runs.candidate_notes import UnfitError
+from mixsolve_torch.runs.candidate_store import DiskStore
+from mixsolve_torch.runs.fingerprint import describe
+from mixsolve_torch.runs.interrupt import explained
+from mixsolve_torch.runs.progress import ProgressBar
+
+logger = logging.getLogger(__name__)
+
+_ENTRIES_AT_A_TIME = 1 << 22
+
+
+@dataclass(frozen=True)
+class CandidateLosses:
+    """The losses of L classifiers on m attack candidates of N images.
+
+    Attributes
+    ----------
+    values : torch.Tensor of shape (N, m, L)
+        ``values[i, j, k]``, the loss of classifier k on candidate j of image i: uint8 for the 0/1
+        loss; float32 for the others, or float64 where the classifiers compute in it. On the device
+        asked for, or mapped from a file. This is what `mixsolve.solve` takes.
+    labels : torch.Tensor of shape (N,), int64
+        The true classes.
+    candidate_names : tuple of str
+        The m candidates; the first is "clean", the image itself.
+    loss : str
+        The name of the loss.
+    inputs : torch.Tensor of shape (N, m, C, H, W), or None
+        The candidates themselves, where they were kept.
+    """
+
+    values: Tensor
+    labels: Tensor
+    candidate_names: tuple[str, ...]
+    loss: str
+    inputs: Tensor | None = None
+
+    @property
+    def __mixsolve_losses__(self) -> Tensor:
+        """What `mixsolve.solve` takes in place of the whole."""
+        return self.values
+
+    def adversarial_risk(self, weights: Any) -> float:
+        """Return the risk of given weights when each image meets its worst candidate.
+
+        Parameters
+        ----------
+        weights : array-like of shape (L,)
+            Probabilities of the classifiers.
+
+        Returns
+        -------
+        float
+            ``mean_i max_j sum_k weights_k values[i, j, k]``, computed in float64.
+        """
+        return float(self.worst(weights).mean())
+
+    def standard_risk(self, weights: Any) -> float:
+        """Return the risk on the clean images, ``mean_i sum_k weights_k values[i, 0, k]``."""
+        lam = check_weights(weights, self.values.shape[2]).to(self.values.device)
+        return float((self.values[:, 0].to(torch.float64) @ lam).mean())
+
+    def worst(self, weights: Any) -> Tensor:
+        """Return the expected loss (N,), float64, of each image's worst candidate."""
+        lam = check_weights(weights, self.values.shape[2]).to(self.values.device)
+        images = max(1, _ENTRIES_AT_A_TIME // max(1, self.values[0].numel()))
+        # In parts, since the float64 copy of small integers is eight times their size.
+        parts = [(part.to(torch.float64) @ lam).amax(dim=1) for part in self.values.split(images)]
+        return torch.cat(parts)
+
+
+def build_losses(
+    mixture: Mixture,
+    data: Data,
+    attacks: Attack | Sequence[Attack],
+    loss: str | LossFunction = "zero-one",
+    *,
+    keep: str = "final",
+    batch_size: int = 256,
+    generator: torch.Generator | None = None,
+    device: str | torch.device | None = None,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    keep_inputs: bool = False,
+    progress: bool = False,
+) -> CandidateLosses:
+    """Attack every image with every attack and record the losses of all classifiers.
+
+    Where the accelerator's memory does not suffice, images are attacked in parts of half as many,
+    from then on, and a warning is logged.
+
+    With `out` the values go to a .npy file batch by batch. A call that was interrupted, however it
+    was, goes on where it stopped when it is repeated, and ends with the same file; one that had
+    finished returns the file at once. Data must come in the same order again. What the file is made
+    of is noted beside it (``.json``) and compared: a file begun with other classifiers, weights,
+    attacks, data or draws is refused, and so is one that another process is writing. Attributes of
+    a classifier other than its parameters, buffers and printed form are not seen.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        The classifiers, and the weights that attacks on the mixture ascend. It is attacked and
+        evaluated in eval mode; its own mode is restored.
+    data : pair of torch.Tensor, or iterable of pairs
+        Images (N, C, H, W) in [0, 1] and labels (N,), or batches of them such as a DataLoader's.
+    attacks : Attack or sequence of Attack
+        Where the candidates come from. The clean image always is the first candidate.
+    loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
+        The loss recorded. It need not be the loss that the attacks ascend.
+    keep : {"final", "trajectory"}, default "final"
+        Whether the candidates are what the attacks found, or all points they went through.
+    batch_size : int, default 256
+        Images attacked at a time when `data` is a pair of tensors.
+    generator : torch.Generator, optional
+        Source of all random draws, by default a new one seeded with 0. One number is drawn from it;
+        that number, the batch and the attack give the draws, so that they do not depend on what
+        happened in other batches. A batch that memory splits has other draws for every part.
+    device : str or torch.device, optional
+        Where the values are kept in memory; by default the mixture's device.
+    out : str or path, optional
+        A .npy file to keep the values in instead. What comes back is mapped from it, and
+        `mixsolve solve` takes it.
+    overwrite : bool, default False
+        Whether a file `out` that this call did not make may be replaced, once the new one is
+        complete, and one that other settings began be begun anew. A finished one is made again.
+    keep_inputs : bool, default False
+        Keep the attacked images as well, e.g. for pictures: N m times the size of an image, on the
+        mixture's device, or with `out` in a file beside it (``losses.inputs.npy``).
+    progress : bool, default False
+        Show a progress bar if the work takes more than two seconds and stderr is a terminal.
+
+    Returns
+    -------
+    CandidateLosses
+        The tensor ``values`` of shape (N, m, L), the names of the m candidates, the labels.
+
+    Raises
+    ------
+    MixsolveError
+        Images outside [0, 1], labels or logits that do not fit, logits that are not finite, data
+        without a batch; values that do not fit the device; a file in the way, or one that does not
+        belong to this call; a file that cannot be written, on a full disk say.
+    MixsolveTypeError
+        Something that is not a mixture, an attack, a generator, or data of images and labels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mixsolve_torch import Mixture, UniformBall
+    >>> models = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)) for _ in range(2)]
+    >>> data = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
+    >>> losses = build_losses(Mixture(models), data, UniformBall("L2", 0.5, draws=4))
+    >>> losses.values.shape, losses.values.dtype
+    (torch.Size([6, 5, 2]), torch.uint8)
+    >>> losses.candidate_names[:2]
+    ('clean', 'uniform L2 0.5 #1')
+    """
+    check_mixture(mixture)
+    recorded = get_loss(loss)
+    chosen = check_attacks(attacks)
+    generator = default_generator(generator)
+    home = check_device(device, mixture)
+    if out is not None and device is not None:
+        raise MixsolveError(f"device must be left out with out, which says on disk; got {device!r}")
+    if keep not in ("final", "trajectory"):
+        raise MixsolveError(f"keep must be 'final' or 'trajectory'; got {keep!r}")
+    names = candidate_names(chosen, len(mixture), keep)
+    check_flags(overwrite=overwrite, keep_inputs=keep_inputs, progress=progress)
+    batch_size = as_count("batch_size", batch_size)
+    total, samples, loader = in_batches(data, batch_size)
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    store: MemoryStore | DiskStore
+    if out is None:
+        kept = MemoryStore(mixture.device, samples) if keep_inputs else None
+        store = MemoryStore(home, samples, kept)
+    else:
+        settings: dict[str, Any] = {
+            "candidates": list(names),
+            "attacks": describe(chosen),
+            "keep": keep,
+            "loss": recorded.name,
+            "loss function": describe(recorded.function),
+            "classifiers": describe(mixture.models),
+            "weights": mixture.weights.tolist(),
+            "batch_size": batch_size if samples is not None else None,
+            "generator": seed,
+        }
+        if keep_inputs:
+            settings["keep_inputs"] = True
+        store = DiskStore(out, settings, (len(names), len(mixture)), overwrite)
+    labels: list[Tensor] = []
+    steps = None if total is None else total * len(names)
+    with (
+        closing(store),
+        explained(store.kept),
+        frozen(mixture),
+        ProgressBar("Attacking", steps, enabled=progress) as bar,
+    ):
+        sources = _sources(chosen, len(mixture), keep)
+        recorder = Recorder(mixture, sources, recorded, seed, generator.device, bar.advance)
+        recorder.together = store.together
+        for number, batch in enumerate(loader):
+            x, y = prepare(mixture, *pair(batch, number))
+            labels.append(y.clone())  # the next batch may come in the same memory
+            if store.passes_over(x, y):
+                bar.advance(len(names))
+                continue
+            rows, points = recorder.record(number, x, y, keep_inputs=keep_inputs)
+            store.append(rows, recorder.together, points)
+        if not labels:
+            raise MixsolveError("data must hold at least one batch; got none")
+        values = store.finish()
+        inputs = store.finish_inputs() if keep_inputs else None
+    losses = CandidateLosses(
+        values=values,
+        labels=torch.cat(labels).to(values.device),
+        candidate_names=names,
+        loss=recorded.name,
+        inputs=inputs,
+    )
+    logger.info("built %s losses of shape %s", losses.loss, tuple(losses.values.shape))
+    return losses
+
+
+def rebuild_losses(
+    mixture: Mixture,
+    data: tuple[Tensor, Tensor],
+    attacks: Attack | Sequence[Attack],
+    loss: str | LossFunction = "zero-one",
+    *,
+    generator: torch.Generator,
+    out: Path | None,
+    **options: Any,
+) -> CandidateLosses:
+    """Build losses in a file of longer work's own: what does not fit there is made anew."""
+    before = generator.get_state()
+    try:
+        return build_losses(mixture, data, attacks, loss, generator=generator, out=out, **options)
+    except UnfitError as error:
+        logger.warning("%s is made anew, since what was kept does not fit", out)
+        logger.debug("%s", error)
+        generator.set_state(before)
+        return build_losses(
+            mixture, data, attacks, loss, generator=generator, out=out, overwrite=True, **options
+        )
+
+
+def candidate_names(
+    attacks: Sequence[Attack], classifiers: int, keep: str = "final"
+) -> tuple[str, ...]:
+    """Return the names of all candidates, "clean" first; a repeated name gets a number."""
+    names: dict[str, None] = {}
+    for each in _sources(attacks, classifiers, keep):
+        for name in each.names:
+            copies = 1
+            unique = name
+            while unique in names:
+                copies += 1
+                unique = f"{name} ({copies})"
+            names[unique] = None
+    return tuple(names)
+
+
+def _sources(attacks: Sequence[Attack], classifiers: int, keep: str) -> list[Source]:
+    return [clean(), *(source(attack, classifiers, keep) for attack in attacks)]
+
+
+def check_attacks(attacks: Attack | Sequence[Attack]) -> list[Attack]:
+    """Return attacks as a list, refusing anything else."""
+    if isinstance(attacks, str) or not isinstance(attacks, Attack | Iterable):
+        raise MixsolveTypeError(
+            "attacks must be an Attack such as PGD('Linf', 8 / 255), or a sequence of them; "
+            f"got {attacks!r} of type {type(attacks).__name__}"
+        )
+    chosen = [attacks] if isinstance(attacks, Attack) else list(attacks)
+    for i, attack in enumerate(chosen):
+        if not isinstance(attack, Attack):
+            raise MixsolveTypeError(
+                f"attacks[{i}] must be an Attack such as PGD('Linf', 8 / 255); "
+                f"got {type(attack).__name__}"
+            )
+    return chosen
+
+
+def check_device(device: str | torch.device | None, mixture: Mixture) -> torch.device:
+    """Return where the values are kept in memory."""
+    if device is None:
+        return mixture.device
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise MixsolveError(
+            f"device must be a device of PyTorch such as 'cpu' or 'cuda'; got {device!r}"
+        ) from error

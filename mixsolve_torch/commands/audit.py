@@ -1,0 +1,336 @@
+"""`mixsolve audit`: whether to randomise saved classifiers, and how much that buys.
+
+Saved classifiers are loaded, attacked alone and mixed, and mixed as well as can be; a table, a
+verdict in words, a picture and files to go on with come out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+import mixsolve
+from mixsolve import plots
+from mixsolve.base.arguments import as_count, as_norm
+from mixsolve.base.errors import MixsolveError
+from mixsolve.base.files import check_folder, write_text, written_aside
+from mixsolve.commands.report import save as save_solution
+from mixsolve_torch.attacks.ball import read_radius
+from mixsolve_torch.attacks.base import frozen
+from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
+from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.data.datasets import SPLITS, LabelledImages, load_data, splits, to_unit
+from mixsolve_torch.evaluation.evaluate import check_names, evaluate
+from mixsolve_torch.evaluation.report import Evaluation
+from mixsolve_torch.models.classifiers import check_repeatable
+from mixsolve_torch.models.load import load_model
+from mixsolve_torch.runs.interrupt import explained
+
+FILES = ("audit.json", "audit.png", "solution.npz")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `mixsolve audit`.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the subcommand.
+    """
+    parser.epilog = (
+        "A MODEL is a TorchScript archive (torch.jit.save), a program (torch.export.save), or "
+        "module:function=FILE: function() builds the network, FILE holds its state dict. Models "
+        "take images in [0, 1] and return logits. Files that could run other code than a "
+        "network's are refused, pickled models among them; module:function names code, which is "
+        "run. An audit that was interrupted goes on when it is called again with the same models, "
+        "data and settings. "
+        "Exit code: 0 when the optimal mixture holds against the last attacks on it, 1 when more "
+        "rounds are needed, 2 for wrong input."
+    )
+    parser.add_argument("--models", nargs="+", required=True, metavar="MODEL", help="classifiers")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="load TorchScript archives and programs as they are, with all code that is in them",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DATA",
+        help="digits, cifar10, cifar100, or a .npz file with images and labels, or with "
+        "test_images and test_labels",
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where CIFAR lies")
+    parser.add_argument("--download", action="store_true", help="download CIFAR if it is missing")
+    parser.add_argument("--split", choices=SPLITS, help="part of the data (test)")
+    parser.add_argument("--limit", type=int, metavar="N", help="attack the first N images only")
+    parser.add_argument("--eps", required=True, help="radius of the attacks, e.g. 8/255 or 0.5")
+    parser.add_argument("--norm", default="Linf", help="its norm, Linf or L2 (Linf)")
+    parser.add_argument(
+        "--attacks",
+        default="standard",
+        metavar="A,B,...",
+        help=f"from {', '.join(ATTACKS)} (standard)",
+    )
+    parser.add_argument("--steps", type=int, help="steps of each attack (its own default)")
+    parser.add_argument("--restarts", type=int, help="restarts of each attack (its own default)")
+    parser.add_argument(
+        "--rounds", type=int, default=30, help="rounds of the game for the optimal mixture (30)"
+    )
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="fit the weights on every other image and report on the rest",
+    )
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="of the models, for the table")
+    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="(256)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (0)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1, say (cpu)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("mixsolve-audit"),
+        metavar="DIR",
+        help=f"where {', '.join(FILES)} go (mixsolve-audit)",
+    )
+    parser.add_argument(
+        "--overwrite", "--replace", action="store_true", help="overwrite these files in DIR"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the audit, print what came out, write the files.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Parsed arguments of `add_arguments`.
+
+    Returns
+    -------
+    int
+        0 if the optimal mixture holds against the last attacks on it, 1 if more rounds are needed.
+
+    Raises
+    ------
+    MixsolveError
+        Wrong arguments, models or data that cannot be used, or files in the way.
+    """
+    started = time.perf_counter()
+    options = _checked(args)
+    device = _device(args.device)
+    with explained(lambda: "nothing was attacked yet: give the same command again"):
+        models, data = _load(args, device)
+    work = f"what was found is kept in {args.out}: the same command goes on from there"
+    with (
+        explained(lambda: work),
+        _log_to_stderr(),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
+        report = evaluate(
+            Mixture(models),
+            (data.images, data.labels),
+            args.attacks,
+            steps=args.steps,
+            restarts=args.restarts,
+            held_out=args.held_out,
+            out=args.out,
+            progress=True,
+            **options,
+        )
+        remarks = list(dict.fromkeys(str(warning.message) for warning in caught))
+        seconds = time.perf_counter() - started
+        names = dict(zip(options["names"], args.models, strict=True))
+        _write(report, args, names, remarks, seconds)
+    if report.parts is not None:
+        shutil.rmtree(report.parts, ignore_errors=True)
+    console = Console()
+    console.print(report.table())
+    for text in (*report.sentences(), *(f"Warning: {remark}" for remark in remarks)):
+        console.print(f"\n{text}", markup=False, highlight=False)
+    console.print(
+        f"\nWrote {', '.join(FILES)} to {args.out} in {seconds:.0f} s.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    if others := sorted(path.name for path in args.out.glob("evaluation-*")):
+        console.print(
+            f"Audits that were not finished keep their work there, too: {', '.join(others)}. Their "
+            "commands go on from it; it may be deleted.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    return 0 if report.settled else 1
+
+
+def _checked(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what `evaluate` takes, all that can be wrong without models and data checked first."""
+    norm = as_norm("--norm", args.norm)
+    eps = read_radius("--eps", args.eps, norm)
+    resolve_attacks(args.attacks, norm, eps, steps=args.steps, restarts=args.restarts)
+    options = {
+        "norm": norm,
+        "eps": eps,
+        "names": check_names(args.names or short_names(args.models), len(args.models)),
+        "rounds": as_count("--rounds", args.rounds),
+        "batch_size": as_count("--batch-size", args.batch_size),
+        "seed": as_count("--seed", args.seed, 0),
+    }
+    if args.limit is not None:
+        as_count("--limit", args.limit)
+    read = [*map(_file_of, args.models), Path(args.data)]
+    check_folder(args.out, FILES, args.overwrite, "--overwrite", read)
+    _check_writable(args.out)
+    plots.require_matplotlib()
+    for spec in args.models:
+        path = _file_of(spec)
+        if not path.is_file():
+            raise MixsolveError(f"the model {path} does not exist; give a file (see --help)")
+    return options
+
+
+def _check_writable(out: Path) -> None:
+    """Refuse, before the work, a directory that cannot be made or written to."""
+    present = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not present.is_dir() or not os.access(present, os.W_OK):
+        raise MixsolveError(f"--out {out} cannot be written: {present} cannot be written to")
+
+
+def _load(args: argparse.Namespace, device: torch.device) -> tuple[list[nn.Module], LabelledImages]:
+    """Load data and models, and run each model once."""
+    data = load_data(
+        args.data,
+        data_dir=args.data_dir,
+        download=args.download,
+        split=args.split,
+        limit=args.limit,
+    )
+    models = [load_model(spec, device, trust=args.trust) for spec in args.models]
+    for name, model in zip(args.models, models, strict=True):
+        _probe(name, model, data, device)
+    return models, data
+
+
+def short_names(models: Sequence[str]) -> list[str]:
+    """Return a name for each model: its file's, with a number where that is not the only one.
+
+    Examples
+    --------
+    >>> short_names(["a/net.pt", "b/net.pt", "zoo:make=weights.pt"])
+    ['net', 'net (2)', 'weights']
+    """
+    names: list[str] = []
+    for spec in models:
+        stem = Path(spec.rpartition("=")[2]).stem
+        number, name = 1, stem
+        while name in names:
+            number += 1
+            name = f"{stem} ({number})"
+        names.append(name)
+    return names
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise MixsolveError(f"--device {name} cannot be used: {first}; try cpu") from error
+    return device
+
+
+@torch.no_grad()
+def _probe(name: str, model: nn.Module, data: LabelledImages, device: torch.device) -> None:
+    """Refuse a model that cannot classify these images, before it is attacked for an hour."""
+    x = to_unit(data.images[:2]).to(device)
+    try:
+        with frozen(model):
+            logits = check_repeatable(model, "models[0]", x)
+    except MixsolveError as error:
+        raise MixsolveError(f"{name}: {str(error).replace('models[0]', 'the model')}") from error
+    except Exception as error:
+        # Whatever a stranger's network raises on images it was not made for.
+        first = str(error).strip().partition("\n")[0]
+        raise MixsolveError(
+            f"{name} cannot classify images of shape {tuple(x.shape[1:])}: "
+            f"{type(error).__name__}: {first}"
+        ) from error
+    if logits.shape[1] < data.classes:
+        raise MixsolveError(
+            f"{name} returns {logits.shape[1]} logits and the data have {data.classes} classes"
+        )
+
+
+def _file_of(spec: str) -> Path:
+    """Return the file that a model is read from: FILE, or architecture=FILE."""
+    return Path(spec) if Path(spec).exists() else Path(spec.rpartition("=")[2])
+
+
+def _write(
+    report: Evaluation,
+    args: argparse.Namespace,
+    models: dict[str, str],
+    remarks: list[str],
+    seconds: float,
+) -> None:
+    """Write the files beside the work, then copy them, the one that says that all is done last.
+
+    A kill while a picture is drawn leaves nothing that is in the way of the same command.
+    """
+    assert report.parts is not None
+    report.plot(report.parts / "audit.png")
+    save_solution(report.solution, report.parts / "solution.npz", replace=True)
+    content: dict[str, Any] = {
+        "mixsolve": mixsolve.__version__,
+        "torch": torch.__version__,
+        "models": models,
+        "data": args.data,
+        "split": args.split or ("test" if splits(args.data) else None),
+        "attack_names": args.attacks,
+        "steps": args.steps,
+        "restarts": args.restarts,
+        **report.as_dict(),
+        "warnings": remarks,
+        "seconds": round(seconds, 1),
+    }
+    write_text(report.parts / "audit.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    check_folder(args.out, FILES, args.overwrite, "--overwrite")
+    try:
+        for name in ("audit.png", "solution.npz", "audit.json"):
+            with written_aside(args.out / name) as aside:
+                shutil.copyfile(report.parts / name, aside)
+    except OSError as error:
+        raise MixsolveError(f"--out {args.out} could not be written to: {error}") from error
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Say on stderr who is being attacked."""
+    logger = logging.getLogger("mixsolve_torch.evaluation.evaluate")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,0 +1,153 @@
+"""`mixsolve train`: Algorithm 2 from a TOML file, with any setting changed on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tomllib
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from mixsolve.base.errors import MissingDependencyError, MixsolveError, shortened
+from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.loop import Training, train
+
+try:
+    import jsonargparse
+except ModuleNotFoundError as error:
+    raise MissingDependencyError(
+        "mixsolve train needs jsonargparse, which is not installed; "
+        "install it with: pip install 'mixsolve[torch,train,plot]'"
+    ) from error
+
+_SUCCESS, _INTERRUPTED = 0, 130
+_SECTIONS = tuple(field.name for field in fields(TrainConfig))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train, and print what came of it; the exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        Arguments after ``mixsolve train``.
+    """
+    config, resume = read(argv)
+    console = Console()
+    log = logging.getLogger("mixsolve_torch")
+    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        training = train(config, resume=resume, progress=True)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        console.print("interrupted; go on with the same command and --resume")
+        if isinstance(stop, SystemExit):
+            raise
+        return _INTERRUPTED
+    finally:
+        log.removeHandler(handler)
+    _report(console, training)
+    return _SUCCESS
+
+
+def read(argv: Sequence[str]) -> tuple[TrainConfig, bool]:
+    """Return the settings of a command line, and whether it asks to resume.
+
+    Raises
+    ------
+    MixsolveError
+        A setting that is not known or not allowed; the message names it.
+    """
+    parser = _parser()
+    _check_files(argv)
+    try:
+        args = parser.parse_args(list(argv))
+        values = parser.instantiate(args)
+    except jsonargparse.ArgumentError as error:
+        raise MixsolveError(
+            f"{error}; settings are named section.name, as `mixsolve train --help` lists them"
+        ) from error
+    return TrainConfig(**{name: values[name] for name in _SECTIONS}), args.resume
+
+
+def _check_files(argv: Sequence[str]) -> None:
+    """Refuse files of settings that cannot be read, which the parser would take for settings."""
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    files.add_argument("--config", action="append", default=[], type=Path)
+    try:
+        names = files.parse_known_args(list(argv))[0].config
+    except argparse.ArgumentError:
+        return  # the parser says what is wrong
+    for name in names:
+        try:
+            settings = tomllib.loads(name.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise MixsolveError(
+                f"--config {name} cannot be read: {error.strerror}; give the TOML file of a run"
+            ) from error
+        except ValueError as error:  # of UTF-8 and of TOML
+            raise MixsolveError(f"--config {name} is not a TOML file: {error}") from error
+        for section in set(_SECTIONS) & set(settings):
+            # The parser would import what these name, to see whether it is a section.
+            given = settings[section]
+            if not isinstance(given, dict) or "class_path" in given:
+                raise MixsolveError(
+                    f"--config {name}: {section} must be a table of settings, [{section}], as "
+                    f"`mixsolve train --help` lists them; got {shortened(repr(given), 100)}"
+                )
+
+
+def _toml(values: dict[str, Any]) -> str:
+    """Return settings as TOML, in which what is not set is left out."""
+    try:
+        import tomli_w
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "--print_config needs tomli-w, which is not installed; "
+            "install it with: pip install 'mixsolve[train]'"
+        ) from error
+    told = {
+        name: {key: entry for key, entry in value.items() if entry is not None}
+        if isinstance(value, dict)
+        else value
+        for name, value in values.items()
+        if value is not None
+    }
+    return tomli_w.dumps(told)
+
+
+def _parser() -> jsonargparse.ArgumentParser:
+    jsonargparse.set_dumper("toml", _toml)
+    parser = jsonargparse.ArgumentParser(
+        prog="mixsolve train",
+        parser_mode="toml",
+        exit_on_error=False,
+        description="Train a mixture of classifiers by Algorithm 2: adversarial training against "
+        "the whole mixture, whose weights are the solution of the game on a batch.",
+    )
+    parser.add_argument("--config", action="config", help="a TOML file of settings")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint in run.out"
+    )
+    parser.add_class_arguments(TrainConfig, as_group=False)
+    return parser
+
+
+def _report(console: Console, training: Training) -> None:
+    best = training.best
+    where = "the test set, as the article does" if best["split"] == "test" else "held-out images"
+    console.print(
+        f"Kept epoch {best['epoch']}, the most robust under PGD on {where}: "
+        f"{best['robust']['mixture']:.2%} robust, {best['clean']['mixture']:.2%} clean accuracy."
+    )
+    if training.evaluation is not None:
+        console.print(training.evaluation.table())
+        for sentence in training.evaluation.sentences():
+            console.print(sentence)
+    console.print(f"Checkpoints, metrics and pictures are in {training.folder}.")

@@ -1,0 +1,1 @@
+"""Mixtures of networks, their expected losses, checks of images and labels."""

@@ -1,0 +1,1 @@
+"""Images and labels: digits, data sets on disk, batches."""

@@ -1,0 +1,1 @@
+"""Passes over a loss tensor on a device."""

@@ -1,0 +1,1 @@
+"""What randomising buys, measured: evaluation, report, bootstrap."""

@@ -1,0 +1,1 @@
+"""The double oracle: the game solved and attacked in turn."""

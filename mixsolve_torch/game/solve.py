@@ -1,0 +1,298 @@
+"""The adversarial examples game with the attacker's moves made as they are needed.
+
+    lam_t = argmin_lam  mean_i max_{j in J_i} sum_k lam_k loss(f_k(x_ij), y_i)       a solve
+    J_i  <- J_i + { the strongest attack found on image i against lam_t }            an attack
+
+J_i are the candidates found so far. The first line is the whole game with fewer moves for the
+attacker, so that its value is not above the game's; the risk of lam_t under the attacks of the
+second line is not below the value if the attacks are the best there are. It is the double oracle
+method with a heuristic oracle on the attacker's side: what ends it is not a proof but independent
+attacks that find next to nothing.
+
+References
+----------
+McMahan, Gordon, Blum. Planning in the Presence of Cost Functions Controlled by an Adversary.
+ICML 2003 (double oracle).
+Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021, section 4.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixsolve.base.arguments import as_count, as_real, check_flags
+from mixsolve.base.errors import ConvergenceWarning, MixsolveTypeError
+from mixsolve.solver.solution import Solution
+from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
+from mixsolve_torch.attacks.registry import resolve_attacks
+from mixsolve_torch.candidates.build import CandidateLosses, check_device, rebuild_losses
+from mixsolve_torch.core.losses import LossFunction, get_loss
+from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.data.batching import Data, gather
+from mixsolve_torch.game.board import Board, check_start
+from mixsolve_torch.game.folder import (
+    GameFolder,
+    NoFolder,
+    as_folder,
+    read_candidates,
+    run_name,
+)
+from mixsolve_torch.game.solution import GameRound, GameSolution
+from mixsolve_torch.runs.fingerprint import describe, digest
+from mixsolve_torch.runs.interrupt import explained
+
+logger = logging.getLogger(__name__)
+
+
+def solve_game(
+    mixture: Mixture,
+    data: Data,
+    attacks: str | Attack | Sequence[str | Attack] = "standard",
+    alpha: Any = 0.0,
+    *,
+    norm: str | None = None,
+    eps: float | str | None = None,
+    steps: int | None = None,
+    restarts: int | None = None,
+    loss: str | LossFunction = "zero-one",
+    tol: float = 2e-3,
+    max_rounds: int = 30,
+    confirmations: int = 2,
+    batch_size: int = 256,
+    generator: torch.Generator | None = None,
+    start: CandidateLosses | str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    keep_inputs: bool = False,
+    device: str | torch.device | None = None,
+    callback: Callable[[GameRound], object] | None = None,
+    progress: bool = False,
+) -> GameSolution:
+    """Find weights that attacks made on them cannot hurt by more than a tolerance.
+
+    Rounds of `mixsolve.solve` on the candidates found so far and attacks on the mixture it found
+    follow each other. Each run of the attacks has other draws, and adds one column of candidates:
+    for each image the strongest, where it raises the risk of that image; an image on which every
+    classifier that is played errs already is left out. A round ends the game if
+    `confirmations` runs together raise the risk by no more than `tol`. Later runs find less on
+    average, since what was found before counts, so that one more can be trusted to stay within
+    `tol`, too.
+
+    With `out` what the attacks find goes to files, batch by batch. A call that was interrupted,
+    however it was, goes on where it stopped when it is repeated, and ends as it would have; one
+    that had ended attacks nothing again. Only `max_rounds`, `device`, `callback` and `progress` may
+    be others.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        The classifiers, and the weights to begin with. It is left as it is.
+    data : pair of torch.Tensor, or iterable of pairs
+        Images (N, C, H, W) in [0, 1] and labels (N,), or batches of them. An iterable is read once,
+        and its images stay in memory.
+    attacks : str, Attack or sequence of them, default "standard"
+        Attacks, or names as `resolve_attacks` knows them.
+    alpha : float or array_like of shape (N,), default 0
+        Entropic regularisation of the weights, as `mixsolve.solve` takes it. Value, risk and
+        convergence are those of the exact risk, whatever alpha.
+    norm : {"Linf", "L2"}, optional
+        The norm of the attacker's ball; names need it.
+    eps : float or str, optional
+        Its radius, such as 8 / 255 or "8/255"; names need it.
+    steps, restarts : int, optional
+        Effort of the attacks that are given by name; their own defaults if left out.
+    loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
+        The loss of the game. Attacks choose their best points by the 0/1 loss.
+    tol : float, default 2e-3
+        How much attacks may raise the risk in the end, in the unit of the loss.
+    max_rounds : int, default 30
+        Rounds after the attack on the mixture as it was given.
+    confirmations : int, default 2
+        Runs of the attacks, each with other draws, in a round that ends the game.
+    batch_size : int, default 256
+        Images attacked at a time when `data` is a pair of tensors.
+    generator : torch.Generator, optional
+        Source of all random draws, by default a new one seeded with 0; each run takes one number.
+    start : CandidateLosses or path, optional
+        Candidates to begin with: those of the same images under the same classifiers, the clean
+        image first; or the folder that was `out` of another game of these, ended or interrupted.
+        By default the clean images alone.
+    out : str or path, optional
+        A folder for what the attacks find, made if it is missing. It holds the losses on all that
+        each run of the attacks found, and with `keep_inputs` the images.
+    keep_inputs : bool, default False
+        Keep the candidates themselves in ``losses.inputs``, on the mixture's device: as many times
+        the size of the images as there are columns. `start` must hold its own.
+    device : str or torch.device, optional
+        Where the tensor is kept and solved; by default the mixture's device.
+    callback : callable, optional
+        Called with each `GameRound`; a true answer stops the game.
+    progress : bool, default False
+        Show a progress bar for each run of the attacks that takes more than two seconds.
+
+    Returns
+    -------
+    GameSolution
+        Weights, lower and upper end of their risk, the rounds, the tensor and its solution.
+
+    Raises
+    ------
+    MixsolveError
+        Wrong data or arguments; see `build_losses`, `resolve_attacks` and `mixsolve.solve`. A
+        folder `out` of another game, or that another process writes to.
+    MixsolveTypeError
+        Something that is not a mixture, an attack, a generator, or data of images and labels.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The rounds were used up, or the callback stopped the game.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mixsolve_torch import Mixture, PGD
+    >>> models = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)) for _ in range(2)]
+    >>> data = torch.rand(20, 1, 2, 2), torch.arange(20) % 3
+    >>> game = solve_game(Mixture(models), data, PGD("L2", 0.1, steps=5))
+    >>> game.converged, game.value <= game.risk <= game.value + 2e-3
+    (True, True)
+    """
+    check_mixture(mixture)
+    check_flags(keep_inputs=keep_inputs, progress=progress)
+    tol = as_real("tol", tol, at_least=0)
+    max_rounds = as_count("max_rounds", max_rounds)
+    confirmations = as_count("confirmations", confirmations)
+    if callback is not None and not callable(callback):
+        raise MixsolveTypeError(
+            f"callback must be a function of a GameRound; got {type(callback).__name__}"
+        )
+    generator = default_generator(generator)
+    chosen = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
+    home, recorded = check_device(device, mixture), get_loss(loss)
+    batch_size = as_count("batch_size", batch_size)
+    x, y = gather(data)
+    seen = digest(x, y)
+    kept = as_folder("start", start) if isinstance(start, str | os.PathLike) else None
+    settings = {
+        "classifiers": describe(mixture.models),
+        "weights": mixture.weights.tolist(),
+        "attacks": describe(chosen),
+        "loss": recorded.name,
+        "loss function": describe(recorded.function),
+        "alpha": describe(alpha),
+        "tol": tol,
+        "confirmations": confirmations,
+        "batch_size": batch_size,
+        "generator": describe(generator.get_state()),
+        "start": describe(start.values) if isinstance(start, CandidateLosses) else str(kept),
+        "keep_inputs": keep_inputs,
+    }
+    folder = NoFolder() if out is None else GameFolder(out, settings, seen)
+
+    def attack(
+        weights: Tensor, suite: Sequence[Attack], rows: Tensor, name: str
+    ) -> CandidateLosses:
+        found = rebuild_losses(
+            Mixture(mixture.models, weights).to(mixture.device),
+            (x[rows.to(x.device)], y[rows.to(y.device)]),
+            suite,
+            loss,
+            batch_size=batch_size,
+            generator=generator,
+            device=home if out is None else None,
+            out=folder.file(name),
+            keep_inputs=keep_inputs,
+            progress=progress,
+        )
+        points = None if found.inputs is None else found.inputs.to(mixture.device)
+        values, labels = found.values.to(home), found.labels.to(home)
+        return replace(found, values=values, labels=labels, inputs=points)
+
+    with closing(folder), explained(folder.kept):
+        clean = attack(mixture.weights, [], torch.arange(len(y)), "clean")
+        begin = clean if start is None else folder.start(clean)
+        if begin is None:
+            if kept is not None:
+                start = read_candidates(kept, clean, seen, settings["classifiers"])
+            begin = check_start(start, clean)
+            folder.keep_start(begin)
+        board = Board(begin)
+        solution = board.solve(alpha, None)  # an alpha that cannot be is refused before the attacks
+        weights = mixture.weights.to(board.losses.values.device)
+        history: list[GameRound] = []
+        played: list[Tensor] = []
+        converged = stopped = False
+        while not (converged or stopped) and len(history) <= max_rounds:
+            began, number = time.perf_counter(), len(history)
+            if number:
+                solution = board.solve(alpha, weights if number > 1 else solution.weights)
+                weights = solution.weights
+            weights = folder.weights(number, weights)
+            value = risk = board.risk(weights)
+            runs = 0
+            while runs < (confirmations if number else 1) and risk - value <= tol:
+                runs += 1
+                rows = board.open(weights)
+                if len(rows):
+                    fresh = attack(weights, chosen, rows, run_name(number, runs))
+                    board.add(f"round {number}, run {runs}", fresh, weights, rows)
+                risk = board.risk(weights)
+            seconds = folder.took(number, time.perf_counter() - began)
+            played.append(weights)
+            told = weights.clone()  # the callback may write into it
+            history.append(GameRound(number, told, value, risk, runs, board.width, seconds))
+            logger.info(
+                "round %d: value %.5f, risk %.5f after %d attacks, %d candidates, %.1f s",
+                *(number, value, risk, runs, board.width, seconds),
+            )
+            converged = number > 0 and risk - value <= tol
+            stopped = callback is not None and bool(callback(history[-1]))
+    return _ended(board, solution, history, played, converged, stopped, tol, confirmations)
+
+
+def _ended(
+    board: Board,
+    solution: Solution,
+    history: Sequence[GameRound],
+    played: Sequence[Tensor],
+    converged: bool,
+    stopped: bool,
+    tol: float,
+    confirmations: int,
+) -> GameSolution:
+    last = history[-1]
+    gain = f"the last attacks raised the risk by {last.risk - last.value:.3g}"
+    if converged:
+        weights = played[-1].clone()
+        message = f"{gain}, within tol={tol:g}, in {last.attacks} runs of round {last.number}"
+    else:
+        weights = min(played, key=board.risk).clone()
+        cause = "the callback stopped the game" if stopped else "the rounds were used up"
+        message = (
+            f"{cause} after round {last.number}: {gain}, and it takes {confirmations} runs within "
+            f"tol={tol:g} to end the game; the weights of the lowest risk so far are returned; "
+            "allow more with max_rounds, or a larger tol"
+        )
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+    risk = board.risk(weights)
+    return GameSolution(
+        weights=weights,
+        value=min(solution.risk, risk),
+        risk=risk,
+        history=tuple(history),
+        losses=board.losses,
+        found=board.found,
+        solution=solution,
+        converged=converged,
+        message=message,
+    )

@@ -1,0 +1,1 @@
+"""Networks: architectures, and loading what was saved."""

@@ -1,0 +1,173 @@
+"""One classifier run on a batch of images: the only place where a member of a mixture is called.
+
+A member is somebody else's code. What it may rely on, and what may be relied on after it:
+
+- it gets images of its own: whatever it writes into them, in place, through ``.data`` or through a
+  NumPy view, no other member and no caller sees. A copy is one pass over the images, which no
+  network notices, and no cheaper sign tells all these ways of writing apart;
+- what it returns is copied too, since it may be a buffer that its next call fills again;
+- a network whose parameters have another dtype than the images is asked as it is, and if it refuses
+  them, with images in its own dtype; logits come back at least as precise as the images.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixsolve.base.errors import MixsolveError
+
+# Networks that are known to take images in their own dtype only, so that they refuse others once.
+_CAST: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def run_member(model: nn.Module, k: int, x: Tensor) -> Tensor:
+    """Return the logits of one classifier, refusing any that are not of the shape (B, classes).
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The classifier, run in the mode it is in.
+    k : int
+        What errors call it among the classifiers.
+    x : torch.Tensor of shape (B, C, H, W)
+        Images. Gradients flow to them; their memory is not handed out.
+
+    Returns
+    -------
+    torch.Tensor of shape (B, classes)
+        Memory that nobody else holds, in the more precise dtype of the images' and the network's.
+
+    Raises
+    ------
+    MixsolveError
+        Anything but logits of at least two classes, or a network without numbers to compute with.
+    """
+    if torch.compiler.is_compiling():
+        own = _dtype(model)  # a graph cannot ask twice
+        logits = model(x.clone() if own in (None, x.dtype) else x.to(own))
+    else:
+        try:
+            logits = _run(model, x)
+        except Exception as error:
+            _explain(model, k, error)
+            error.add_note(
+                f"raised by models[{k}] for images of shape {tuple(x.shape)}, {x.dtype}, "
+                f"on {x.device}"
+            )
+            raise
+    return _checked(logits, k, x)
+
+
+def refuse_random(model: nn.Module, title: str, first: Tensor, again: Tensor) -> None:
+    """Refuse a classifier whose logits (B, classes) of the same images are others the second time.
+
+    The game counts what a classifier did once for what it does. Sums in another order may differ by
+    rounding, which the network's own dtype sets, and deep networks magnify.
+    """
+    dtypes = (first.dtype, _dtype(model))
+    coarse = max((torch.finfo(d).eps for d in dtypes if d and d.is_floating_point), default=0.0)
+    away = float((first.double() - again.double()).abs().max())
+    if away > math.sqrt(coarse) * (1 + float(first.abs().max())):
+        raise MixsolveError(
+            f"{title} returns other logits, by {away:.3g}, when it is run again on the same images "
+            "in eval mode: it draws random numbers (dropout or noise that stays on?), and what it "
+            "was seen to do once would be counted for all times; switch that off in eval mode, or "
+            "give copies that keep their draws (a fixed seed or mask each) as classifiers to mix"
+        )
+
+
+def check_repeatable(model: nn.Module, title: str, x: Tensor) -> Tensor:
+    """Return the logits (B, classes) of a frozen classifier, run twice to see whether they stay."""
+    with torch.no_grad():
+        first, again = run_member(model, 0, x), run_member(model, 0, x)
+    refuse_random(model, title, first, again)
+    return first
+
+
+def cast_for(model: nn.Module, x: Tensor) -> torch.dtype | None:
+    """Return the dtype that images are known to need for this classifier, None if their own."""
+    own = _dtype(model)
+    return own if own != x.dtype and model in _CAST else None
+
+
+def _run(model: nn.Module, x: Tensor) -> Tensor:
+    own = _dtype(model)
+    if own is None or own == x.dtype:
+        return model(x.clone())
+    if model in _CAST:
+        return model(x.to(own))
+    try:
+        return model(x.clone())
+    except RuntimeError as error:
+        try:
+            logits = model(x.to(own))
+        except Exception:
+            raise error from None
+        _CAST.add(model)
+        return logits
+
+
+def _dtype(model: nn.Module) -> torch.dtype | None:
+    """Return the dtype of the first floating-point parameter that is in memory, if there is one."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return parameter.dtype
+    return None
+
+
+def _explain(model: nn.Module, k: int, error: Exception) -> None:
+    """Raise an error that says why a network cannot compute at all, if that is what is wrong."""
+    for name, parameter in model.named_parameters():
+        if parameter.device.type == "meta":
+            raise MixsolveError(
+                f"models[{k}] is on the meta device, where {name!r} has a shape and no numbers; "
+                "load its weights: load_state_dict(state, assign=True)"
+            ) from error
+        if parameter.is_floating_point() and parameter.element_size() == 1:
+            raise MixsolveError(
+                f"models[{k}] holds {name!r} in {parameter.dtype}, which its operators do not "
+                "compute with; convert it with model.bfloat16() or model.float()"
+            ) from error
+
+
+def _checked(logits: Any, k: int, x: Tensor) -> Tensor:
+    """Return a copy of logits (B, classes) as plain numbers, refusing anything else."""
+    if isinstance(logits, Tensor) and not logits.is_nested:
+        logits = logits.to_dense() if logits.layout is not torch.strided else logits
+        logits = logits.dequantize() if logits.is_quantized else logits
+    plain = isinstance(logits, Tensor) and not (logits.is_nested or logits.is_complex())
+    if torch.jit.is_tracing():  # shapes are then part of the trace, and no numbers to compare
+        return logits.to(torch.promote_types(logits.dtype, x.dtype))
+    if not plain or logits.ndim != 2 or logits.shape[0] != x.shape[0]:
+        raise MixsolveError(
+            f"models[{k}] must return logits of shape ({x.shape[0]}, classes) for {x.shape[0]} "
+            f"images; got {_words(logits)}"
+        )
+    if logits.shape[1] < 2:
+        raise MixsolveError(
+            f"models[{k}] must return logits of at least 2 classes; got {tuple(logits.shape)}; "
+            "write a binary score s as the two logits (0, s)"
+        )
+    if logits.device.type == "meta":
+        raise MixsolveError(
+            f"models[{k}] returns logits on the meta device, which have no numbers; "
+            "load its weights: load_state_dict(state, assign=True)"
+        )
+    if not logits.is_floating_point():
+        return logits.clone()
+    if logits.element_size() == 1:
+        logits = logits.float()
+    return logits.to(torch.promote_types(logits.dtype, x.dtype), copy=True)
+
+
+def _words(logits: Any) -> str:
+    if not isinstance(logits, Tensor):
+        return type(logits).__name__
+    if logits.is_nested:
+        return "a nested tensor"
+    return f"{tuple(logits.shape)}" + (f", {logits.dtype}" if logits.is_complex() else "")

@@ -1,0 +1,1 @@
+"""Work that can be interrupted: what is kept, locked, recognised and resumed."""

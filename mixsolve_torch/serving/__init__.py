@@ -1,0 +1,1 @@
+"""Mixtures without this package: exported programs."""

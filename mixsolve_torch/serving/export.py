@@ -1,0 +1,165 @@
+"""A mixture as one TorchScript file, which draws its classifiers by itself.
+
+TorchScript, since a file for serving must branch on a random number: `torch.export` writes graphs
+without branches on data, and ONNX fixes the seed of its random operators when the graph is written.
+Newer versions of PyTorch call TorchScript deprecated, but write and read it as before.
+
+References
+----------
+PyTorch. The TorchScript language reference, and ``torch.jit.save``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixsolve.base.arguments import as_count, check_flags
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.files import check_output, written_aside
+from mixsolve_torch.attacks.base import frozen
+from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.models.classifiers import cast_for, run_member
+
+_DRAWS = ("call", "image", "none")
+_MEND = "; give torch.jit.script(model) in its place if it branches on what it sees"
+
+
+def export(
+    mixture: Mixture,
+    path: str | os.PathLike[str],
+    example: Tensor,
+    *,
+    draw: str = "call",
+    seed: int | None = None,
+    replace: bool = False,
+) -> None:
+    """Write a mixture as one TorchScript file; see `Mixture.export`."""
+    check_flags(replace=replace)
+    path = Path(path)
+    if draw not in _DRAWS:
+        raise MixsolveError(f"draw must be one of {', '.join(map(repr, _DRAWS))}; got {draw!r}")
+    if seed is not None and as_count("seed", seed, minimum=0) >= 2**63:
+        raise MixsolveError(f"seed must be below 2**63, got {seed}")
+    if not isinstance(example, Tensor):
+        raise MixsolveTypeError(
+            f"example must be a torch.Tensor of images; got {type(example).__name__}"
+        )
+    if example.ndim < 2 or example.numel() == 0:
+        raise MixsolveError(
+            f"example must hold at least one image, (B, C, H, W); got {tuple(example.shape)}"
+        )
+    _check_path(path, replace)
+    example = example.detach()
+    with frozen(mixture), torch.no_grad(), _quiet():
+        served = _served(mixture, example, draw, seed)
+        with written_aside(path) as aside:
+            try:
+                # A file of Python's: PyTorch's own writer ends the process when the disk is full.
+                with aside.open("xb") as file:
+                    torch.jit.save(served, file)
+            except (OSError, RuntimeError) as error:
+                raise MixsolveError(f"{path} could not be written: {error}") from error
+            _compare(mixture, torch.jit.load(os.fspath(aside), mixture.device), example)
+
+
+def _check_path(path: Path, replace: bool) -> None:
+    """Refuse, before the work, a file that could not be written after it."""
+    mend = "give replace=True to overwrite it"
+    check_output(path, f"the file {path}", replace=replace, mend=mend)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the deprecation of TorchScript from those who cannot mend it."""
+    with warnings.catch_warnings():
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("ignore", message=r".*torch\.jit", category=category)
+        yield
+
+
+def _served(mixture: Mixture, example: Tensor, draw: str, seed: int | None) -> Any:
+    """Return the module to write, its networks in eval mode and their draws not yet begun."""
+    from mixsolve_torch.serving.served import Served  # its decorators may warn
+
+    support = mixture.support()
+    networks = [_traced(mixture.models[k], k, example) for k in support]
+    weights = mixture.weights[support].tolist()
+    served = torch.jit.script(Served(networks, support, weights, draw).eval())
+    served.set_seed(seed)
+    return served
+
+
+def _traced(model: nn.Module, k: int, example: Tensor) -> nn.Module:
+    logits = run_member(model, k, example)  # says what is wrong better than the tracer
+    scripted = isinstance(model, torch.jit.ScriptModule)
+    if scripted and not hasattr(model, "training"):
+        model = _reloaded(model)  # frozen: the compiler takes it as a submodule when loaded only
+    dtype = cast_for(model, example)
+    if dtype is not None:
+        model = _Cast(model, dtype, logits.dtype)
+    elif scripted:
+        return model
+    try:
+        return torch.jit.trace(model, example.clone(), check_trace=False)
+    except Exception as error:
+        # The tracer runs the model's own code, and raises whatever it likes besides.
+        first = str(error).strip().partition("\n")[0]
+        raise MixsolveError(f"models[{k}] cannot be traced: {first}{_MEND}") from error
+
+
+def _reloaded(model: nn.Module) -> nn.Module:
+    buffer = io.BytesIO()
+    torch.jit.save(model, buffer)
+    buffer.seek(0)
+    return torch.jit.load(buffer)
+
+
+class _Cast(nn.Module):
+    """A classifier that takes its own dtype only, for images of another."""
+
+    def __init__(self, model: nn.Module, taken: torch.dtype, returned: torch.dtype) -> None:
+        super().__init__()
+        self.model = model
+        self.taken = taken
+        self.returned = returned
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x.to(self.taken)).to(self.returned)
+
+
+def _compare(mixture: Mixture, served: Any, example: Tensor) -> None:
+    """Refuse a file that does not do what the mixture does, for batches of several sizes."""
+    for x in (example, example[:1], torch.cat([example, example])):
+        for k in mixture.support():
+            expected = run_member(mixture.models[k], k, x)
+            try:
+                came = served.run(k, x)
+                away = float((came - expected).abs().max())
+            except (RuntimeError, torch.jit.Error) as error:
+                last = str(error).strip().rpartition("\n")[2]
+                raise MixsolveError(
+                    f"models[{k}], traced with {len(example)} images, fails for {len(x)}: "
+                    f"{last}{_MEND}"
+                ) from error
+            # Rounding alone stays below; a branch that went the other way, or dropout, does not.
+            if not away <= torch.finfo(came.dtype).eps ** 0.5 * (1 + float(expected.abs().max())):
+                raise MixsolveError(
+                    f"models[{k}], traced with {len(example)} images, returns other logits for "
+                    f"{len(x)}, by {away:.3g}: it is random in eval mode, or what it does depends "
+                    f"on its input{_MEND}"
+                )
+    served.set_seed(None)
+    if len({served.uniform() for _ in range(8)}) < 8:
+        raise MixsolveError(
+            f"this PyTorch ({torch.__version__}) compiles the draws of the file into constants, "
+            "which would not be random; use another version to export"
+        )
