@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from benchmarks.report import RESULTS, markdown_table, origin, save
 from mixsolve_torch import PGD, Mixture, digits_cnn
-from mixsolve_torch.attacks import frozen
 from mixsolve_torch.models.architectures import resnet18
+from mixsolve_torch.models.classifiers import frozen
 
 STEPS = 10
 TARGET = 1.15

@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from mixsolve.batch.solution import BatchSolution
     from mixsolve.batch.solver import solve_batch
     from mixsolve.cardinality.path import CardinalityPath, solve_cardinality_path
+    from mixsolve.engines.strategy import Attack
     from mixsolve.estimator import perturbations
     from mixsolve.estimator.classifier import MixtureClassifier as MixtureClassifier
     from mixsolve.feasible import constraints
     from mixsolve.feasible.constraints import LinearConstraints
     from mixsolve.games import bounds
-    from mixsolve.methods.stopping import State
+    from mixsolve.methods.stopping import Record, State, Status
     from mixsolve.solver.sensitivity import Sensitivity
-    from mixsolve.solver.solution import Attack, Record, Solution, Status
+    from mixsolve.solver.solution import Solution
     from mixsolve.solver.solve import solve, solve_path
 
 __all__ = [
@@ -68,8 +69,9 @@ _HOMES = {
     "feasible.constraints": ("LinearConstraints",),
     "solver.sensitivity": ("Sensitivity",),
     "solver.solve": ("solve", "solve_path"),
-    "solver.solution": ("Attack", "Record", "Solution", "Status"),
-    "methods.stopping": ("State",),
+    "engines.strategy": ("Attack",),
+    "solver.solution": ("Solution",),
+    "methods.stopping": ("Record", "State", "Status"),
     "base.errors": (
         "ConvergenceWarning",
         "MissingDependencyError",

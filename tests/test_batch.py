@@ -13,7 +13,7 @@ from mixsolve.base import threads
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
 from mixsolve.kernels import batch as run
 from mixsolve.kernels import batch_entropic, batch_exact
-from mixsolve.solver.solution import Status
+from mixsolve.methods.stopping import Status
 
 ALPHAS = [0.0, 0.05]
 

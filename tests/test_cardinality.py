@@ -10,12 +10,13 @@ from scipy.optimize import linprog
 
 import mixsolve
 from mixsolve import LinearConstraints, MixsolveError, MixsolveTypeError, Status
-from mixsolve.cardinality import minorants, search
-from mixsolve.cardinality.feasibility import find_few
 from mixsolve.feasible import Simplex
 from mixsolve.feasible import projection as simplex
 from mixsolve.feasible.constraints import group_weight, weight_bounds
 from mixsolve.feasible.subset import Subset
+from mixsolve.methods import branch_and_bound as search
+from mixsolve.methods import minorants
+from mixsolve.methods.feasible_support import find_few
 from mixsolve.methods.problem import Problem
 
 TOL = 1e-8

@@ -14,8 +14,7 @@ from mixsolve.arrays import interop
 from mixsolve.arrays import tensor as tensors
 from mixsolve.arrays.tensor import LossTensor, even_offsets
 from mixsolve.engines import Losses, MemoryLosses, open_losses
-from mixsolve.engines.base import Condensing
-from mixsolve.engines.memory import MemoryEngine
+from mixsolve.engines.memory import Condensing, MemoryEngine
 
 LOSSES = games.gamma_game(30, 6, 3, seed=1).losses
 

@@ -8,7 +8,7 @@ import mixsolve
 from mixsolve import games
 from mixsolve.engines import sharded as parts
 from mixsolve.engines.packed import PackedAttack
-from mixsolve.solver.solution import Attack
+from mixsolve.engines.strategy import Attack
 
 N, m, L = 4000, 9, 4
 LOSSES = games.gamma_game(N, m, L, seed=2).losses

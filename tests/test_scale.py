@@ -10,9 +10,8 @@ from reference import attack_bound, attacked_losses
 import mixsolve
 from mixsolve.methods import presolve
 from mixsolve.methods.problem import Problem
-from mixsolve.methods.stopping import Stop
+from mixsolve.methods.stopping import Status, Stop
 from mixsolve.solver import request as checked
-from mixsolve.solver.solution import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore::mixsolve.ConvergenceWarning")
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from mixsolve.base import compilation
-from mixsolve.methods.stopping import ROUNDING, Stop
-from mixsolve.solver.solution import Status
+from mixsolve.methods.stopping import ROUNDING, Status, Stop
 
 ONE, TWO, THREE = np.array([1.0, 0.0]), np.array([0.5, 0.5]), np.array([0.0, 1.0])
 

@@ -9,15 +9,14 @@ import pytest
 
 import mixsolve
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError
-from mixsolve.cardinality import feasibility
-from mixsolve.cardinality.feasibility import find_few
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.feasible.constraints import LinearConstraints
 from mixsolve.kernels import presolve as kernels
+from mixsolve.methods import feasible_support as feasibility
 from mixsolve.methods import presolve, stopping
-from mixsolve.methods.stopping import Stop
+from mixsolve.methods.feasible_support import find_few
+from mixsolve.methods.stopping import Status, Stop
 from mixsolve.small_game.interior_point import solve_interior_point
-from mixsolve.solver.solution import Status
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::mixsolve.base.errors.ConvergenceWarning", "ignore:cannot be read:UserWarning"

@@ -106,7 +106,7 @@ def _from_dask(array: Any, dask_array: Any) -> ArraySource:
         )
 
     def to_numpy(part: Any) -> np.ndarray:
-        from mixsolve.engines.dask import computed
+        from mixsolve.arrays.dask_values import computed
 
         block = array_source(computed(part))
         return block.to_numpy(block.data)

@@ -9,8 +9,10 @@ import numpy as np
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.deferred import DeferredAttack
+from mixsolve.engines.strategy import Attack
 from mixsolve.feasible.base import Prices
-from mixsolve.solver.solution import Attack, Solution, Status
+from mixsolve.methods.stopping import Status
+from mixsolve.solver.solution import Solution
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from mixsolve.base.threads import run_chunks
 from mixsolve.batch.games import Batch
 from mixsolve.batch.solution import BatchSolution
 from mixsolve.methods.scale import finite_spread
-from mixsolve.solver.solution import Status
+from mixsolve.methods.stopping import Status
 from mixsolve.solver.solve import solve
 
 logger = logging.getLogger("mixsolve")

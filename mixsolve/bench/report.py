@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from mixsolve import plots
 from mixsolve.bench.runner import Row
+from mixsolve.plots import require_matplotlib, save
 
 _COLUMNS = ("solver", "seconds", "in passes", "passes", "certified gap / M", "value", "note")
 _FLOOR = 1e-17  # where a gap of exactly 0 is drawn
@@ -78,7 +78,7 @@ def plot(panels: dict[str, tuple[Sequence[Row], float]], path: Path) -> None:
     path : Path
         A .png or .svg file; written aside and renamed.
     """
-    plots.require_matplotlib()
+    require_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -107,4 +107,4 @@ def plot(panels: dict[str, tuple[Sequence[Row], float]], path: Path) -> None:
         Line2D([], [], color=styles[name][0], marker=styles[name][1], label=name) for name in names
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(names), 4 * n_columns))
-    plots.save(figure, path)
+    save(figure, path)

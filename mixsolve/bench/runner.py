@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-import mixsolve
 from mixsolve.arrays.tensor import as_loss_tensor
 from mixsolve.base.errors import ConvergenceWarning
 from mixsolve.bench.peers import PEERS
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.methods import METHODS
 from mixsolve.methods.scale import finite_spread
+from mixsolve.solver.solve import solve
 
 _GRACE = 60.0  # seconds for imports, compilation and building a model, besides the time limit
 _WARM_UP = 1.0  # seconds at most
@@ -117,9 +117,9 @@ def _run_here(solver: str, path: str, alpha: float, tol: float, time_limit: floa
     small = stored[: min(len(stored), 20), : min(stored.shape[1], 5)]
     if solver in METHODS:
         for some in (small, stored[:2000]):  # compiles every kernel the tensor's size calls for
-            mixsolve.solve(some, alpha, method=solver, tol=tol, max_iter=3)
+            solve(some, alpha, method=solver, tol=tol, max_iter=3)
         seconds, solution = _fastest(
-            lambda: mixsolve.solve(stored, alpha, method=solver, tol=tol, time_limit=time_limit)
+            lambda: solve(stored, alpha, method=solver, tol=tol, time_limit=time_limit)
         )
         return Row(
             solver,

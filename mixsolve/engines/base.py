@@ -6,16 +6,13 @@ an engine's parts (threads, blocks, devices, ranks) only L or L x L numbers need
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
 from mixsolve.arrays.labels import GameLabels
 from mixsolve.arrays.tensor import Shape
-from mixsolve.solver.solution import Attack
-
-if TYPE_CHECKING:
-    from mixsolve.engines.memory import MemoryEngine
+from mixsolve.engines.strategy import Attack
 
 
 @dataclass(frozen=True)
@@ -189,31 +186,6 @@ class Engine(Protocol):
 
     def expected_losses(self, attack: Attack) -> np.ndarray:
         """Loss of each classifier under an attack, float64 of shape (L,), from the raw tensor."""
-        ...
-
-
-@runtime_checkable
-class Condensing(Protocol):
-    """What else an engine elsewhere can do, so that presolve need not read its tensor."""
-
-    def in_memory(self) -> "MemoryEngine":
-        """The same game with its losses copied to this process; for games of few samples."""
-        ...
-
-    def distinct(self, limit: int, dominance: bool) -> "tuple[MemoryEngine, np.ndarray] | None":
-        """The same game with each sample's repeated candidates merged, in this process.
-
-        With `dominance`, candidates that another one dominates may be left out as well.
-
-        Returns
-        -------
-        engine : MemoryEngine
-            Its base measure counts how often each candidate was there.
-        candidates : ndarray of int32, shape (n_rows,)
-            The first candidate of the original that each row of it stands for.
-
-        None where the engine cannot tell, or more than `limit` rows would be left.
-        """
         ...
 
 

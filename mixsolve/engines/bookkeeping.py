@@ -10,7 +10,7 @@ import numpy as np
 from mixsolve.arrays.tensor import Shape
 from mixsolve.base.errors import NonFiniteLossError
 from mixsolve.engines.base import SoftResponse
-from mixsolve.solver.solution import Attack
+from mixsolve.engines.strategy import Attack
 
 
 class Rules:

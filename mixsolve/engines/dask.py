@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from math import ceil
-from typing import Any, NoReturn
+from typing import Any
 
 import dask
 import dask.base
@@ -22,11 +22,9 @@ import numpy as np
 
 from mixsolve.arrays.interop import ArraySource
 from mixsolve.arrays.tensor import even_offsets
-from mixsolve.base import threads
-from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.base import Losses
 from mixsolve.engines.sharded import Parts, PartsEngine
-from mixsolve.solver.solution import Attack
+from mixsolve.engines.strategy import Attack
 
 logger = logging.getLogger("mixsolve")
 
@@ -119,70 +117,6 @@ def whole_samples(array: Any) -> Any:
     wanted = (tuple(sizes), (n_candidates,), (n_classifiers,))
     # In place of a shuffle through the disks of a cluster, which could not lose a worker.
     return array if array.chunks == wanted else array.rechunk(wanted, method="tasks")
-
-
-def computed(array: Any) -> Any:
-    """A Dask array's values, by the scheduler that is in use for it.
-
-    Raises
-    ------
-    MixsolveError
-        If a task of its graph raises.
-    """
-    try:
-        return compute_all([array])[0]
-    except Exception as error:
-        refuse(error)
-
-
-def compute_all(collections: list[Any], **options: Any) -> tuple[Any, ...]:
-    """What ``dask.compute`` returns, also while the interpreter is ending.
-
-    Parameters
-    ----------
-    collections : list
-        Dask collections.
-    **options
-        For ``dask.compute``.
-    """
-    try:
-        return dask.compute(*collections, **options)
-    except RuntimeError:
-        if threads.can_be_started():
-            raise
-        return dask.compute(*collections, scheduler="sync")
-
-
-def refuse(error: Exception, samples: tuple[int, int] | None = None) -> NoReturn:
-    """Raise what a task raised: this package's errors as they are, others as the cause of one.
-
-    Parameters
-    ----------
-    error : Exception
-        As a scheduler raises it.
-    samples : tuple of int, optional
-        First and last but one of the part where it happened.
-    """
-    original = getattr(error, "exception", None)  # of another process, in dask.multiprocessing
-    if isinstance(original, Exception):
-        error = original
-    if isinstance(error, MixsolveError):
-        raise error
-    where = "a block" if samples is None else f"the block of samples {samples[0]} to {samples[1]}"
-    mend = "compute the array by itself to see where in its graph that happens"
-    if isinstance(error, ModuleNotFoundError):
-        mend = "install the same packages for Dask's workers as for this process"
-    elif type(error).__name__ in ("KilledWorker", "MemoryError"):
-        mend = "give Dask's workers more memory, or the array smaller chunks along the samples"
-    elif type(error).__name__.endswith("CancelledError"):
-        mend = (
-            "data that was scattered or persisted and then lost with its worker cannot be made "
-            "again: read it in the array's graph, or scatter it with broadcast=True"
-        )
-    raise MixsolveError(
-        f"losses: {where} of the Dask array could not be computed, "
-        f"{type(error).__name__}: {error}; {mend}"
-    ) from error
 
 
 def _open_parts(array: Any) -> Parts:

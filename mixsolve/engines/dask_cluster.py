@@ -16,9 +16,9 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from mixsolve.arrays.dask_values import refuse
 from mixsolve.base.compilation import preparing
 from mixsolve.engines import shard as questions
-from mixsolve.engines.dask import refuse
 from mixsolve.engines.dask_tasks import Call, blocks_of
 from mixsolve.engines.shard import Answer
 from mixsolve.engines.sharded import Kept, Parts, Reply, count_bytes

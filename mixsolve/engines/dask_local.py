@@ -9,6 +9,7 @@ If it does not fit, each pass reads every block again, in the task that needs it
 about a block, like its winners, stays here; its engine is made again each time.
 """
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,13 +26,15 @@ import numpy as np
 from dask.optimization import cull
 from dask.utils import parse_bytes
 
+from mixsolve.arrays.dask_values import compute_all, refuse
 from mixsolve.base.compilation import preparing
 from mixsolve.engines import shard as questions
 from mixsolve.engines.bookkeeping import Rules
-from mixsolve.engines.dask import compute_all, logger, refuse
 from mixsolve.engines.dask_tasks import Call, blocks_of
 from mixsolve.engines.shard import Answer
 from mixsolve.engines.sharded import Kept, Parts, Reply
+
+logger = logging.getLogger("mixsolve")
 
 _SHARE = 0.5  # of the free memory
 _UNKNOWN = 4 << 30  # bytes, where no system tells what is free

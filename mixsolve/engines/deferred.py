@@ -9,7 +9,7 @@ classifiers' losses under it.
 from collections.abc import Callable
 from typing import Any
 
-from mixsolve.solver.solution import Attack
+from mixsolve.engines.strategy import Attack
 
 _COMPUTED = ("indptr", "candidates", "probabilities")
 

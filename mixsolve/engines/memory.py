@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from threading import Event
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from mixsolve.base.threads import chunk_bounds, run_chunks, run_shares
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.bookkeeping import Rules
 from mixsolve.engines.deferred import DeferredAttack
-from mixsolve.solver.solution import Attack
+from mixsolve.engines.strategy import Attack
 
 _GATHER_ENTRIES = 1 << 17
 _COPIED_BYTES = 64 << 20
@@ -342,3 +343,28 @@ class MemoryEngine(Rules):
             part = slice(first, first + _GATHER_ENTRIES)
             losses += mass[part] @ self.gather(samples[part], candidates[part])
         return losses
+
+
+@runtime_checkable
+class Condensing(Protocol):
+    """What else an engine elsewhere can do, so that presolve need not read its tensor."""
+
+    def in_memory(self) -> MemoryEngine:
+        """The same game with its losses copied to this process; for games of few samples."""
+        ...
+
+    def distinct(self, limit: int, dominance: bool) -> tuple[MemoryEngine, np.ndarray] | None:
+        """The same game with each sample's repeated candidates merged, in this process.
+
+        With `dominance`, candidates that another one dominates may be left out as well.
+
+        Returns
+        -------
+        engine : MemoryEngine
+            Its base measure counts how often each candidate was there.
+        candidates : ndarray of int32, shape (n_rows,)
+            The first candidate of the original that each row of it stands for.
+
+        None where the engine cannot tell, or more than `limit` rows would be left.
+        """
+        ...

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixsolve.solver.solution import Attack
+from mixsolve.engines.strategy import Attack
 
 
 @dataclass(frozen=True)

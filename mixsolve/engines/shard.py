@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from mixsolve.base.errors import NonFiniteLossError
-from mixsolve.engines.base import BestResponse, Condensing, Engine
+from mixsolve.engines.base import BestResponse, Engine
 from mixsolve.engines.deferred import DeferredAttack
+from mixsolve.engines.memory import Condensing
 from mixsolve.engines.packed import PackedAttack, narrow
 
 _NOTHING = np.empty(0)
@@ -177,7 +178,7 @@ def distinct(engine: Any, share: float, dominance: bool) -> Answer:
 
     The sum is how many there are; infinite where they are more than a share of all rows.
     """
-    from mixsolve.methods.presolve import condense
+    from mixsolve.engines.distinct import condense
 
     limit = int(share * engine.n_rows) + 1
     if isinstance(engine, Condensing):

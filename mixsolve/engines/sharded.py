@@ -31,7 +31,7 @@ from mixsolve.engines.memory import MemoryEngine
 from mixsolve.engines.packed import PackedAttack
 from mixsolve.engines.placed import PlacedBestResponse, PlacedNearResponse
 from mixsolve.engines.shard import Answer
-from mixsolve.solver.solution import Attack
+from mixsolve.engines.strategy import Attack
 
 _BROUGHT_HERE = 16 << 20  # bytes as float64: a subsample below is solved in this process
 _SENT_CANDIDATES = 1 << 20  # a Gibbs strategy on more of them stays where it is

@@ -23,8 +23,7 @@ from mixsolve.feasible import Simplex
 from mixsolve.feasible.projection import normalize
 from mixsolve.methods import lp, newton
 from mixsolve.methods.problem import Outcome, Problem
-from mixsolve.methods.stopping import Stop
-from mixsolve.solver.solution import Status
+from mixsolve.methods.stopping import Status, Stop
 
 _LIMIT = 0.25  # of the tolerance: what a simpler model may leave out
 

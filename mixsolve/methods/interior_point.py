@@ -11,9 +11,8 @@ import numpy as np
 
 from mixsolve.feasible import Simplex
 from mixsolve.methods.problem import Outcome, Problem
-from mixsolve.methods.stopping import Stop
+from mixsolve.methods.stopping import Status, Stop
 from mixsolve.small_game.crossover import solve_small_game
-from mixsolve.solver.solution import Status
 
 _TOLERANCE = 1e-10  # of the game's spread
 _FINEST = 1e-14  # likewise: below is rounding

@@ -14,9 +14,9 @@ section 4.2; Boyd, Subgradient methods, 2003.
 import numpy as np
 
 from mixsolve.engines.base import Engine
+from mixsolve.engines.strategy import Attack
 from mixsolve.methods.problem import Outcome, Problem
 from mixsolve.methods.stopping import Stop
-from mixsolve.solver.solution import Attack
 
 DEFAULT_MAX_ITER = 1000
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mixsolve.engines.base import Engine, SoftResponse
+from mixsolve.engines.strategy import Attack
 from mixsolve.feasible import FeasibleSet, Simplex
-from mixsolve.solver.solution import Attack
 
 _ROUNDED = 1e-13  # a share of a sample's measure that is none
 

@@ -5,16 +5,57 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
 from mixsolve.base.compilation import preparing, seconds_of_work
 from mixsolve.methods.scale import in_losses_unit
-from mixsolve.solver.solution import Record, Status
 
 logger = logging.getLogger("mixsolve")
 
 ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of values that are sums over many samples
+
+
+class Status(StrEnum):
+    """How a solve ended.
+
+    OPTIMAL: the certified gap is within the tolerance. MAX_ITER, TIME_LIMIT: a limit was hit, the
+    best point so far is returned. STOPPED: the callback said so. FAILED: the method could do no
+    better, or its backend gave up. INFEASIBLE: no weights meet the constraints.
+    """
+
+    OPTIMAL = "optimal"
+    MAX_ITER = "max_iter"
+    TIME_LIMIT = "time_limit"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a solve's history.
+
+    Attributes
+    ----------
+    nit : int
+        Iterations done.
+    value : float
+        Best objective so far.
+    lower_bound : float
+        Best lower bound so far.
+    gap : float
+        ``value - lower_bound``.
+    seconds : float
+        Since the solve began, without those spent on imports and compilation.
+    """
+
+    nit: int
+    value: float
+    lower_bound: float
+    gap: float
+    seconds: float
 
 
 @dataclass(frozen=True)

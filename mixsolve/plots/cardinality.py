@@ -11,16 +11,24 @@ from mixsolve.plots.risk import _BLUE, _INK, _figure, _plain
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from mixsolve.cardinality.path import CardinalityPath
 
+def risk_of_few(
+    counts: np.ndarray, risks: np.ndarray, bounds: np.ndarray, proven: np.ndarray
+) -> Figure:
+    """Draw the risk of the best mixtures of at most so many models.
 
-def draw(path: CardinalityPath) -> Figure:
-    """See `CardinalityPath.plot`."""
+    Parameters
+    ----------
+    counts : ndarray of int64, shape (n,)
+        Numbers of models.
+    risks, bounds : ndarray of float64, shape (n,)
+        Adversarial risks found, and what no mixture of so many models is below.
+    proven : ndarray of bool, shape (n,)
+        Where the risk is the optimum; elsewhere the bound is drawn too.
+    """
     figure = _figure(6.4, 3.6)
     axes = figure.add_subplot()
-    counts, risks = path.max_models, path.risks
-    bounds = np.array([solution.risk_lower_bound for solution in path])
-    unproven = np.array([not solution.success for solution in path]) & np.isfinite(risks)
+    unproven = ~proven & np.isfinite(risks)
     axes.plot(counts, risks, color=_BLUE, marker="o", label="risk of the best mixture found")
     if unproven.any():
         axes.vlines(

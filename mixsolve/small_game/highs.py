@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixsolve.base.compilation import load
-from mixsolve.feasible.projection import normalize
 from mixsolve.small_game.game import Cuts
 
 
@@ -111,7 +110,7 @@ def solve_rows(
     if result.x is not None and np.isfinite(result.x).all():
         point = result.x[:n_classifiers]
         if point.max() > 0:
-            weights = normalize(point)
+            weights = np.maximum(point, 0.0) / np.maximum(point, 0.0).sum()
         marginals = getattr(result.ineqlin, "marginals", None)
         if marginals is not None and np.isfinite(marginals).all():
             dual = np.maximum(-np.asarray(marginals)[:n_rows], 0.0)

@@ -7,12 +7,13 @@ import numpy as np
 
 from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.errors import ConvergenceWarning
+from mixsolve.engines.strategy import Attack
 from mixsolve.feasible import Infeasibility, Prices
 from mixsolve.methods.problem import Outcome
 from mixsolve.methods.scale import in_losses_unit
-from mixsolve.methods.stopping import Stop
+from mixsolve.methods.stopping import Status, Stop
 from mixsolve.solver.request import Checked, Clock
-from mixsolve.solver.solution import Attack, Solution, Status
+from mixsolve.solver.solution import Solution
 
 _NOTICED = 0.05  # seconds
 

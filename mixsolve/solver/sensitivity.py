@@ -37,11 +37,13 @@ import numpy as np
 from mixsolve.arrays.interop import to_numpy
 from mixsolve.base.errors import MixsolveError
 from mixsolve.engines import Engine, Losses, open_losses
-from mixsolve.methods.stopping import ROUNDING
+from mixsolve.engines.strategy import Attack
+from mixsolve.methods.stopping import ROUNDING, Status
 from mixsolve.solver import validation
-from mixsolve.solver.solution import Attack, Solution, Status
 
 __all__ = ["Sensitivity"]
+
+# `solution` is everywhere a `mixsolve.Solution`, whose module imports this one.
 
 _SHOWN = 5  # lines of each kind in a table
 _TAKEN_TOGETHER = 1 << 16  # samples
@@ -131,7 +133,7 @@ def _listed(order: np.ndarray, numbers: np.ndarray) -> list[str]:
     return [*lines, f"  and {more} more"] if more > 0 else lines
 
 
-def reduced_costs(solution: Solution, new_losses: Any, A_ub: Any, A_eq: Any) -> np.ndarray:
+def reduced_costs(solution: Any, new_losses: Any, A_ub: Any, A_eq: Any) -> np.ndarray:
     """See `Solution.reduced_costs`."""
     _check_solved(solution)
     losses = open_losses(new_losses)
@@ -158,7 +160,7 @@ def reduced_costs(solution: Solution, new_losses: Any, A_ub: Any, A_eq: Any) -> 
 
 
 def sensitivity(
-    solution: Solution, losses: Any, candidate_mask: Any, candidate_prior: Any
+    solution: Any, losses: Any, candidate_mask: Any, candidate_prior: Any
 ) -> Sensitivity:
     """See `Solution.sensitivity`."""
     _check_solved(solution)
@@ -188,7 +190,7 @@ def sensitivity(
     )
 
 
-def clean_prices(solution: Solution) -> tuple[np.ndarray, np.ndarray]:
+def clean_prices(solution: Any) -> tuple[np.ndarray, np.ndarray]:
     """Prices of ``b_ub`` and ``b_eq``, without what the gap leaves on limits that do not bind.
 
     A price times the slack is part of the gap, so of the two, in units of the problem, only one is
@@ -204,7 +206,7 @@ def clean_prices(solution: Solution) -> tuple[np.ndarray, np.ndarray]:
     return np.where(binds, prices.upper, 0.0), prices.equal
 
 
-def _charges(solution: Solution) -> np.ndarray | None:
+def _charges(solution: Any) -> np.ndarray | None:
     """The c_k of all classifiers; None where the constraints are not known as numbers."""
     prices, linear = solution.prices, solution.constraints
     if prices is None or solution.attacked_losses is None:
@@ -216,7 +218,7 @@ def _charges(solution: Solution) -> np.ndarray | None:
     return solution.attacked_losses + upper + equal
 
 
-def _sample_values(solution: Solution, losses: Any, mask: Any, prior: Any) -> np.ndarray:
+def _sample_values(solution: Any, losses: Any, mask: Any, prior: Any) -> np.ndarray:
     """The f_i at the solution's weights, each from one candidate of the sample."""
     opened = open_losses(losses)
     _check_shape(opened, solution.attack, "losses")
@@ -299,7 +301,7 @@ def _columns(name: str, rows: Any, n_constraints: int, n_new: int) -> np.ndarray
     return columns
 
 
-def _check_solved(solution: Solution) -> None:
+def _check_solved(solution: Any) -> None:
     if solution.status is Status.INFEASIBLE:
         raise MixsolveError(f"nothing was solved: {solution.message}")
     if solution.max_models is not None:

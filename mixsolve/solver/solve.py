@@ -144,7 +144,7 @@ def solve(
         if max_models is not None:
             most = as_count("max_models", max_models)
             if most < game.losses.n_classifiers:
-                from mixsolve.cardinality.path import solve_few
+                from mixsolve.solver.few_models import solve_few
 
                 return solve_few(game, alpha, method, warm_start, options, [most], stacklevel=4)[0]
         return _solve(game, alpha, method, warm_start, options, stacklevel=3)

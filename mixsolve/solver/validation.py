@@ -11,7 +11,6 @@ from mixsolve.arrays.tensor import Shape
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.feasible import projection as simplex
 from mixsolve.methods import ALIASES, METHODS, Method
-from mixsolve.solver.solution import Solution
 
 _SIMPLEX_TOLERANCE = 1e-6
 
@@ -144,7 +143,7 @@ def check_warm_start(warm_start: Any, n_classifiers: int) -> np.ndarray:
     """Weights to start from, (L,) on the simplex; uniform for None."""
     if warm_start is None:
         return simplex.uniform(n_classifiers)
-    given = warm_start.weights if isinstance(warm_start, Solution) else warm_start
+    given = getattr(warm_start, "weights", warm_start)  # of a Solution
     values = numbers(given, "warm_start", booleans=False)
     if values.shape != (n_classifiers,):
         raise MixsolveError(

@@ -2,7 +2,7 @@
 
 from mixsolve_torch.attacks.apgd import APGD
 from mixsolve_torch.attacks.arc import ARC
-from mixsolve_torch.attacks.base import Attack, frozen
+from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
@@ -20,6 +20,5 @@ __all__ = [
     "Subset",
     "TransferPGD",
     "UniformBall",
-    "frozen",
     "resolve_attacks",
 ]

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from mixsolve.base.errors import GradientWarning, MixsolveError
-from mixsolve_torch.core import checks
 from mixsolve_torch.core.losses import errs
 from mixsolve_torch.core.mixture import Mixture, check_weights
+from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import run_member
 
 # A few images whose loss is flat are no sign of masking; a tenth of those still classified

@@ -25,17 +25,12 @@ from torch import Tensor
 
 from mixsolve.base.arguments import as_count, check_flags
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch.attacks.base import (
-    Attack,
-    check_mixture,
-    default_generator,
-    frozen,
-    prepare,
-)
+from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator, prepare
 from mixsolve_torch.candidates.recorder import Recorder, Source, clean, source
 from mixsolve_torch.core.losses import LossFunction, get_loss
 from mixsolve_torch.core.mixture import Mixture, check_weights
 from mixsolve_torch.data.batching import Data, in_batches, pair
+from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.runs.candidate_memory import MemoryStore
 from mixsolve_torch.runs.candidate_notes import UnfitError
 from mixsolve_torch.runs.candidate_store import DiskStore

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from mixsolve_torch.attacks.base import Attack
-from mixsolve_torch.core import checks
 from mixsolve_torch.core.losses import LOSSES, Loss
 from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import refuse_random
 
 logger = logging.getLogger(__name__)

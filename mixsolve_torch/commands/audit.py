@@ -29,13 +29,12 @@ from mixsolve.base.errors import MixsolveError
 from mixsolve.base.files import check_folder, write_text, written_aside
 from mixsolve.commands.report import save as save_solution
 from mixsolve_torch.attacks.ball import read_radius
-from mixsolve_torch.attacks.base import frozen
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.datasets import SPLITS, LabelledImages, load_data, splits, to_unit
 from mixsolve_torch.evaluation.evaluate import check_names, evaluate
 from mixsolve_torch.evaluation.report import Evaluation
-from mixsolve_torch.models.classifiers import check_repeatable
+from mixsolve_torch.models.classifiers import check_repeatable, frozen
 from mixsolve_torch.models.load import load_model
 from mixsolve_torch.runs.interrupt import explained
 

@@ -30,8 +30,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch.core import checks
 from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.data import checks
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 

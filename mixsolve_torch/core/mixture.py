@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve_torch.core.export import export
 from mixsolve_torch.models.classifiers import run_member
 
 _SUM_TOLERANCE = 1e-5  # float32 weights of a few hundred classifiers pass, wrong ones do not
@@ -241,9 +242,7 @@ class Mixture(nn.Module):
             does not reproduce: the written file is compared with the classifiers on `example`, on
             one image of it and on twice as many, before it takes its name.
         """
-        from mixsolve_torch.serving.export import export  # which needs this module
-
-        export(self, path, example, draw=draw, seed=seed, replace=replace)
+        export(self.models, self.weights, path, example, draw=draw, seed=seed, replace=replace)
 
     def extra_repr(self) -> str:
         """Return the weights, for the module's printed form."""

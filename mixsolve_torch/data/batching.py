@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch.core import checks
+from mixsolve_torch.data import checks
 from mixsolve_torch.data.arrays import batches
 
 Data = tuple[Tensor, Tensor] | Iterable[Sequence[Tensor]]

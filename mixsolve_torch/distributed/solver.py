@@ -26,7 +26,8 @@ from mixsolve.engines.deferred import DeferredAttack
 from mixsolve.engines.packed import PackedAttack
 from mixsolve.engines.shard import spread_out
 from mixsolve.engines.sharded import PartsEngine, count_bytes, shortened
-from mixsolve.solver.solution import Attack, Solution
+from mixsolve.engines.strategy import Attack
+from mixsolve.solver.solution import Solution
 from mixsolve_torch.distributed.ranks import GIVEN, LOSSES, Rank, RankParts, worded
 from mixsolve_torch.distributed.shares import Share, agree, join, read_share, tell
 from mixsolve_torch.distributed.wire import Wire

@@ -13,7 +13,7 @@ from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.bookkeeping import Rules
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.engines.placed import PlacedBestResponse, PlacedNearResponse
-from mixsolve.solver.solution import Attack
+from mixsolve.engines.strategy import Attack
 from mixsolve_torch.engine import passes
 from mixsolve_torch.engine.transfer import (
     DeviceWinners,

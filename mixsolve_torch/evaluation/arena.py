@@ -17,7 +17,7 @@ from mixsolve_torch.attacks.in_turn import InTurn
 from mixsolve_torch.candidates.build import CandidateLosses, rebuild_losses
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.evaluation.folder import EvaluationFolder
-from mixsolve_torch.evaluation.report import Player
+from mixsolve_torch.evaluation.measured import Player
 from mixsolve_torch.game.folder import solved_in
 from mixsolve_torch.game.solve import GameSolution, solve_game
 

@@ -32,7 +32,7 @@ from torch import Tensor
 import mixsolve
 from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.errors import MixsolveError
-from mixsolve_torch.attacks.base import Attack, check_mixture, frozen
+from mixsolve_torch.attacks.base import Attack, check_mixture
 from mixsolve_torch.attacks.in_turn import InTurn
 from mixsolve_torch.attacks.registry import resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
@@ -41,7 +41,9 @@ from mixsolve_torch.data.batching import Data, gather
 from mixsolve_torch.data.datasets import to_unit
 from mixsolve_torch.evaluation.arena import Arena, as_array
 from mixsolve_torch.evaluation.folder import EvaluationFolder
-from mixsolve_torch.evaluation.report import Evaluation, Player, Settings
+from mixsolve_torch.evaluation.measured import Player, Settings
+from mixsolve_torch.evaluation.report import Evaluation
+from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.runs.interrupt import explained
 
 

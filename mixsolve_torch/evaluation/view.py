@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich import box
 from rich.table import Table
 
 from mixsolve import plots
+from mixsolve_torch.evaluation.measured import Measured
 from mixsolve_torch.evaluation.verdict import what_randomising_buys
 
-if TYPE_CHECKING:
-    from mixsolve_torch.evaluation.report import Evaluation
 
-
-def table(report: Evaluation) -> Table:
+def table(report: Measured) -> Table:
     """Lay the accuracies out, in percent; rich prints it."""
     images = len(report.losses)
     table = Table(
@@ -50,7 +48,7 @@ def table(report: Evaluation) -> Table:
     return table
 
 
-def _caption(report: Evaluation) -> str:
+def _caption(report: Measured) -> str:
     candidates = report.losses.shape[1]
     share = f"{100 * report.settings.level:g} %"
     attack = (
@@ -70,7 +68,7 @@ def _caption(report: Evaluation) -> str:
     )
 
 
-def sentences(report: Evaluation) -> list[str]:
+def sentences(report: Measured) -> list[str]:
     """Say what randomising buys, how sure that is, and what it rests on."""
     if len(report.best_single.weights) == 1:
         return ["There is one classifier: nothing to randomise between."]
@@ -115,7 +113,7 @@ def sentences(report: Evaluation) -> list[str]:
     return sentences
 
 
-def figure(report: Evaluation) -> Any:
+def figure(report: Measured) -> Any:
     """Draw worst-case accuracies as bars with intervals, all others as marks on them."""
     after = "after" if report.settings.in_turn else "under"
     names = [f"{after} {name}" for name in report.attack_names]
@@ -135,17 +133,3 @@ def figure(report: Evaluation) -> Any:
         level=report.settings.level,
         title=f"Accuracy of {len(report.losses)} images under {report.threat}",
     )
-
-
-def radius(eps: float) -> str:
-    """Return a radius as people write it: a short decimal where that is exact, else in 255ths.
-
-    Examples
-    --------
-    >>> radius(0.5), radius(8 / 255)
-    ('0.5', '8/255')
-    """
-    decimal = f"{eps:g}"
-    steps = round(255 * eps)
-    exact = float(decimal) == eps or not 0 < steps < 255 or steps / 255 != eps
-    return decimal if exact else f"{steps}/255"

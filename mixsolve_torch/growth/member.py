@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.core.descent import descend
 from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.training.descent import descend
 
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import mixsolve
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
-from mixsolve_torch.attacks.base import Attack, frozen
+from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.candidates.build import CandidateLosses, build_losses
 from mixsolve_torch.core.losses import LossFunction
 from mixsolve_torch.core.mixture import Mixture
@@ -32,7 +32,7 @@ from mixsolve_torch.game.folder import solved_in
 from mixsolve_torch.game.solve import GameSolution, solve_game
 from mixsolve_torch.growth.member import Lesson, train_against
 from mixsolve_torch.growth.notes import GrowRound, Progress
-from mixsolve_torch.models.classifiers import check_repeatable
+from mixsolve_torch.models.classifiers import check_repeatable, frozen
 from mixsolve_torch.runs import checkpoint
 
 logger = logging.getLogger(__name__)

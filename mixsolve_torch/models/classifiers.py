@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from mixsolve.base.errors import MixsolveError
 
@@ -61,6 +64,45 @@ def run_member(model: nn.Module, k: int, x: Tensor) -> Tensor:
             )
             raise
     return _checked(logits, k, x)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Put every submodule in eval mode and no parameter under differentiation, and restore both.
+
+    Gradients are enabled inside, whatever the caller's mode (an attack inside ``torch.no_grad()``
+    or ``torch.inference_mode()`` works). Each module's own mode comes back at the end, also after
+    an exception: a network that trains with its batch norms in eval mode keeps them so. A part that
+    refuses to be switched back keeps none of the others from it; its error comes at the end.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The mixture or classifier to freeze. Parts whose mode was fixed when they were exported or
+        frozen (``ExportedProgram.module()``, `torch.jit.freeze`) stay in it.
+
+    Raises
+    ------
+    MixsolveError
+        A lazy module whose parameters have no shape yet.
+    """
+    for name, parameter in module.named_parameters():
+        if is_lazy(parameter):
+            raise MixsolveError(
+                f"{name} has no shape yet, and no values: run the classifier once on images, and "
+                "train it or load its weights"
+            )
+    with ExitStack() as restored:
+        for part in module.modules():
+            if hasattr(part, "training"):
+                restored.callback(_set_mode, part, part.training)
+        _switch_to_eval(module)
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                restored.callback(parameter.requires_grad_, True)
+                parameter.requires_grad_(False)
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
 
 
 def refuse_random(model: nn.Module, title: str, first: Tensor, again: Tensor) -> None:
@@ -171,3 +213,24 @@ def _words(logits: Any) -> str:
     if logits.is_nested:
         return "a nested tensor"
     return f"{tuple(logits.shape)}" + (f", {logits.dtype}" if logits.is_complex() else "")
+
+
+def _set_mode(part: nn.Module, training: bool) -> None:
+    if part.training != training:
+        part.training = training
+
+
+def _switch_to_eval(module: nn.Module) -> None:
+    """Put a module in eval mode, part by part, so that one that cannot does not stop the others."""
+    own = type(module)
+    changed = {"train", "eval"} & vars(module).keys()
+    if changed or own.train is not nn.Module.train or own.eval is not nn.Module.eval:
+        try:
+            module.eval()
+            return
+        except NotImplementedError:
+            pass  # an exported program, or a module that holds one
+    if hasattr(module, "training"):  # a frozen TorchScript module has no mode
+        module.training = False
+    for part in module.children():
+        _switch_to_eval(part)

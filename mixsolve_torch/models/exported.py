@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from mixsolve.base.errors import MixsolveError, shortened
+from mixsolve_torch.models.archives import Archive, load_tensors
 from mixsolve_torch.models.exported_graph import checked_graph, checked_payload
-from mixsolve_torch.runs.archives import Archive, load_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -38,9 +38,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from mixsolve.base.errors import MixsolveError, named, shortened
+from mixsolve_torch.models.archives import Archive, load_tensors
 from mixsolve_torch.models.exported import load_exported
 from mixsolve_torch.models.script_scan import is_part, is_searched, search
-from mixsolve_torch.runs.archives import Archive, load_tensors
 
 _BUILT = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)=(?P<path>.+)")
 _FORMS = (

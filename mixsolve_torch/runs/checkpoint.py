@@ -32,7 +32,7 @@ from torch import Tensor
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.base.files import check_regular
-from mixsolve_torch.runs.archives import load_tensors
+from mixsolve_torch.models.archives import load_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -27,11 +27,12 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mixsolve_torch.attacks import PGD, frozen
+from mixsolve_torch.attacks import PGD
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective
 from mixsolve_torch.core.losses import LossFunction
 from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.training.config import AttackConfig
 
 

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError
-from mixsolve_torch.attacks import frozen
 from mixsolve_torch.core.losses import LOSSES
 from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.training.adversary import Adversary, divergence
 from mixsolve_torch.training.averaging import MovingAverage
 from mixsolve_torch.training.config import TrainConfig

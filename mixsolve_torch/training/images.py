@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mixsolve.base.arguments import as_count, as_real
 from mixsolve.base.errors import MixsolveError
-from mixsolve_torch.core import checks
+from mixsolve_torch.data import checks
 from mixsolve_torch.data.datasets import to_unit
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixsolve_torch.attacks import PGD, frozen
+from mixsolve_torch.attacks import PGD
 from mixsolve_torch.core.losses import expected_loss
 from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.images import ImageSet
 from mixsolve_torch.training.ranks import Ranks

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from mixsolve.base.arguments import as_count, as_real
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.base import Attack
-from mixsolve_torch.core import checks
+from mixsolve_torch.core.descent import descend
 from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.data import checks
 from mixsolve_torch.data.arrays import batches
-from mixsolve_torch.training.descent import descend
 
 
 def fit(

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import APGD, PGD, Mixture, expected_loss
-from mixsolve_torch.attacks import frozen
 from mixsolve_torch.attacks.apgd import checkpoints
 from mixsolve_torch.attacks.ball import uniform_in_ball
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective, dlr
+from mixsolve_torch.models.classifiers import frozen
 
 
 def published_checkpoints(iterations):

@@ -6,12 +6,12 @@ from attack_cases import NORMS, curved, two_class
 
 from mixsolve.base.errors import GradientWarning, MixsolveError
 from mixsolve_torch import PGD, Mixture, expected_loss
-from mixsolve_torch.attacks import frozen
 from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.ball import image_norms
 from mixsolve_torch.attacks.boundary import dual_norms, nearest_boundary
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective
+from mixsolve_torch.models.classifiers import frozen
 
 
 def linear_net(weight, bias):

@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import PGD, Mixture, UniformBall
-from mixsolve_torch.attacks import frozen
-from mixsolve_torch.core import checks
+from mixsolve_torch.data import checks
+from mixsolve_torch.models.classifiers import frozen
 
 
 class Noisy(torch.nn.Module):

@@ -10,9 +10,9 @@ from attack_cases import curved, linear_classifiers
 
 from mixsolve.base.errors import GradientWarning, MixsolveError
 from mixsolve_torch import APGD, ARC, PGD, Mixture, Standard, Subset, expected_loss
-from mixsolve_torch.attacks import frozen
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.core.losses import cross_entropy
+from mixsolve_torch.models.classifiers import frozen
 
 
 class Saturated(torch.nn.Module):

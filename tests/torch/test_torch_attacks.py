@@ -18,8 +18,8 @@ from hypothesis import given
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import PGD, Mixture, TransferPGD, expected_loss
-from mixsolve_torch.attacks import frozen
 from mixsolve_torch.attacks.ball import uniform_in_ball
+from mixsolve_torch.models.classifiers import frozen
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import Mixture, digits_cnn, load_model
-from mixsolve_torch.serving.served import philox
+from mixsolve_torch.core.served import philox
 
 # The tests themselves load TorchScript, which newer versions of PyTorch deprecate.
 pytestmark = [

@@ -7,7 +7,7 @@ import torch
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import PGD, Mixture, build_losses, evaluate, expected_loss, solve_game
-from mixsolve_torch.attacks import frozen
+from mixsolve_torch.models.classifiers import frozen
 
 ATTACK = PGD("Linf", 0.1, steps=2)
 

@@ -6,12 +6,12 @@ from scipy.optimize import minimize
 
 from mixsolve.base.errors import GradientWarning, MixsolveError
 from mixsolve_torch import Mixture, expected_loss
-from mixsolve_torch.attacks import frozen
 from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.halfspaces import half_spaces
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective
 from mixsolve_torch.attacks.subset import Subset
+from mixsolve_torch.models.classifiers import frozen
 
 
 @pytest.mark.parametrize("norm", NORMS)

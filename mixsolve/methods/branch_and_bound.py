@@ -3,7 +3,7 @@
     min F(lam)  over feasible lam with at most k non-zero weights
 
 A node is a set A of classifiers that may be used and a set J in A of those that are thought to be.
-Its bound is that of a matrix game of rows that lie below F (`mixsolve.cardinality.minorants`), with
+Its bound is that of a matrix game of rows that lie below F (`mixsolve.methods.minorants`), with
 the weights confined to A. Only where that leaves the node open are the rows improved: by passes at
 its weights, which add one row each, and in the end by the method itself on A, whose optimal attack
 is the one row that proves the bound. Rows hold everywhere, so later nodes begin with those of all
@@ -25,10 +25,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve.cardinality.minorants import Minorants
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.feasible.subset import Subset
 from mixsolve.methods import Method, presolve
+from mixsolve.methods.minorants import Minorants
 from mixsolve.methods.problem import Outcome, Problem
 from mixsolve.methods.stopping import Stop
 

@@ -25,16 +25,15 @@ from torch import Tensor, nn
 from mixsolve.base.arguments import as_count, check_flags
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.base.files import check_output, written_aside
-from mixsolve_torch.attacks.base import frozen
-from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.models.classifiers import cast_for, run_member
+from mixsolve_torch.models.classifiers import cast_for, frozen, run_member
 
 _DRAWS = ("call", "image", "none")
 _MEND = "; give torch.jit.script(model) in its place if it branches on what it sees"
 
 
 def export(
-    mixture: Mixture,
+    models: nn.ModuleList,
+    weights: Tensor,
     path: str | os.PathLike[str],
     example: Tensor,
     *,
@@ -42,7 +41,10 @@ def export(
     seed: int | None = None,
     replace: bool = False,
 ) -> None:
-    """Write a mixture as one TorchScript file; see `Mixture.export`."""
+    """Write classifiers (L) and their weights (L,) as one TorchScript file.
+
+    `mixsolve_torch.Mixture.export` says what the arguments are and what is refused.
+    """
     check_flags(replace=replace)
     path = Path(path)
     if draw not in _DRAWS:
@@ -59,8 +61,9 @@ def export(
         )
     _check_path(path, replace)
     example = example.detach()
-    with frozen(mixture), torch.no_grad(), _quiet():
-        served = _served(mixture, example, draw, seed)
+    support = [k for k, weight in enumerate(weights.tolist()) if weight > 0]
+    with frozen(models), torch.no_grad(), _quiet():
+        served = _served(models, weights, support, example, draw, seed)
         with written_aside(path) as aside:
             try:
                 # A file of Python's: PyTorch's own writer ends the process when the disk is full.
@@ -68,7 +71,8 @@ def export(
                     torch.jit.save(served, file)
             except (OSError, RuntimeError) as error:
                 raise MixsolveError(f"{path} could not be written: {error}") from error
-            _compare(mixture, torch.jit.load(os.fspath(aside), mixture.device), example)
+            copy = torch.jit.load(os.fspath(aside), weights.device)
+            _compare(models, support, copy, example)
 
 
 def _check_path(path: Path, replace: bool) -> None:
@@ -86,14 +90,20 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _served(mixture: Mixture, example: Tensor, draw: str, seed: int | None) -> Any:
+def _served(
+    models: nn.ModuleList,
+    weights: Tensor,
+    support: list[int],
+    example: Tensor,
+    draw: str,
+    seed: int | None,
+) -> Any:
     """Return the module to write, its networks in eval mode and their draws not yet begun."""
-    from mixsolve_torch.serving.served import Served  # its decorators may warn
+    from mixsolve_torch.core.served import Served  # its decorators may warn
 
-    support = mixture.support()
-    networks = [_traced(mixture.models[k], k, example) for k in support]
-    weights = mixture.weights[support].tolist()
-    served = torch.jit.script(Served(networks, support, weights, draw).eval())
+    networks = [_traced(models[k], k, example) for k in support]
+    played = weights[support].tolist()
+    served = torch.jit.script(Served(networks, support, played, draw).eval())
     served.set_seed(seed)
     return served
 
@@ -136,11 +146,11 @@ class _Cast(nn.Module):
         return self.model(x.to(self.taken)).to(self.returned)
 
 
-def _compare(mixture: Mixture, served: Any, example: Tensor) -> None:
+def _compare(models: nn.ModuleList, support: list[int], served: Any, example: Tensor) -> None:
     """Refuse a file that does not do what the mixture does, for batches of several sizes."""
     for x in (example, example[:1], torch.cat([example, example])):
-        for k in mixture.support():
-            expected = run_member(mixture.models[k], k, x)
+        for k in support:
+            expected = run_member(models[k], k, x)
             try:
                 came = served.run(k, x)
                 away = float((came - expected).abs().max())

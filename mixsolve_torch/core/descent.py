@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve_torch.core import checks
+from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import run_member
 
 logger = logging.getLogger(__name__)

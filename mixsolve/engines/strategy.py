@@ -1,0 +1,93 @@
+"""The attacker's mixed strategy: for each sample, a distribution over its candidates."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixsolve.base.arguments import as_count
+from mixsolve.base.errors import MixsolveTypeError
+
+
+@dataclass(frozen=True)
+class Attack:
+    """The attacker's mixed strategy: for each sample, a distribution over its candidates.
+
+    Only candidates of positive probability are kept, sample after sample. Of a Gibbs strategy
+    (alpha > 0) those 40 alpha and more below the best are left out: rounding would lose them.
+
+    Attributes
+    ----------
+    indptr : ndarray of int64, shape (N + 1,)
+        Sample i owns the entries ``indptr[i]:indptr[i + 1]``.
+    candidates : ndarray of int64, shape (n_entries,)
+        Indices into the candidate axis of the tensor that was given.
+    probabilities : ndarray of float64, shape (n_entries,)
+        Positive, summing to 1 within each sample.
+    n_candidates : int
+        Length of the candidate axis (the longest, for a ragged tensor).
+    """
+
+    indptr: np.ndarray
+    candidates: np.ndarray
+    probabilities: np.ndarray
+    n_candidates: int
+
+    def __len__(self) -> int:
+        return self.indptr.size - 1
+
+    def __getitem__(self, sample: int) -> tuple[np.ndarray, np.ndarray]:
+        """Candidate indices and probabilities of one sample."""
+        n_samples = len(self)
+        if isinstance(sample, bool | np.bool_):
+            raise MixsolveTypeError(f"a sample must be an integer, got {sample!r} (bool)")
+        if not -n_samples <= sample < n_samples:
+            raise IndexError(f"sample {sample} is out of range for {n_samples} samples")
+        entries = slice(*self.indptr[sample % n_samples :][:2])
+        return self.candidates[entries], self.probabilities[entries]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return (self[sample] for sample in range(len(self)))
+
+    @property
+    def samples(self) -> np.ndarray:
+        """The sample each entry belongs to, int64 of shape (n_entries,)."""
+        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
+
+    def part(self, first: int, last: int) -> "Attack":
+        """The strategy on the samples first:last alone."""
+        entries = slice(*self.indptr[[first, last]])
+        return Attack(
+            self.indptr[first : last + 1] - self.indptr[first],
+            self.candidates[entries],
+            self.probabilities[entries],
+            self.n_candidates,
+        )
+
+    def dense(self) -> np.ndarray:
+        """Probabilities as a float64 array of shape (N, n_candidates), zeros included."""
+        table = np.zeros((len(self), self.n_candidates))
+        table[self.samples, self.candidates] = self.probabilities
+        return table
+
+    def sample(self, rng: np.random.Generator | int | None = None) -> np.ndarray:
+        """Draw one candidate for each sample.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator, int or None
+            Source of randomness, or its seed.
+
+        Returns
+        -------
+        ndarray of int64, shape (N,)
+            Indices into the candidate axis of the tensor that was given.
+        """
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            rng = as_count("rng", rng, minimum=0)
+        draws = np.random.default_rng(rng).random(len(self))
+        cumulative = np.cumsum(self.probabilities)
+        before = np.concatenate([[0.0], cumulative])[self.indptr]
+        # Draw i looks up before[i] + u * (mass of sample i); clipping keeps rounding inside.
+        entry = np.searchsorted(cumulative, before[:-1] + draws * np.diff(before), side="right")
+        return self.candidates[np.clip(entry, self.indptr[:-1], self.indptr[1:] - 1)]

@@ -1,1 +1,0 @@
-"""Mixtures without this package: exported programs."""
