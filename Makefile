@@ -29,10 +29,10 @@ pytest: $(INSTALLED)
 	$(MAKE) --no-print-directory --jobs 2 pytest-core pytest-torch
 
 pytest-core: $(INSTALLED)
-	$(BIN)/pytest tests mixsolve --ignore tests/torch
+	$(BIN)/pytest tests mixsolve --ignore tests/mixsolve_torch
 
 pytest-torch: $(INSTALLED)
-	$(BIN)/pytest tests/torch mixsolve_torch
+	$(BIN)/pytest tests/mixsolve_torch mixsolve_torch
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

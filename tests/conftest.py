@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+# The asserts of what several test modules share say what they compared, as those of tests do.
+pytest.register_assert_rewrite("corpus", "every_engine", "reference")
+
 # Properties are drawn from fixed seeds, so that a failure is a failure on every machine.
 settings.register_profile(
     "mixsolve",

@@ -316,7 +316,7 @@ def test_a_rank_that_stops_ends_the_training_when_the_group_says_so(tmp_path, na
     assert f"rank 0 cannot reach the other ranks any more: one of them {why[name]}" in words
 
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.toml"))
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)

@@ -21,9 +21,8 @@ import torch
 from mixsolve.base.errors import MixsolveError
 from mixsolve.commands.main import main
 from mixsolve_torch import digits_cnn, load_model
-from mixsolve_torch.models import script_scan
+from mixsolve_torch.models import archives, script_scan
 from mixsolve_torch.models.exported_graph import takes_path
-from mixsolve_torch.runs import archives
 
 # Newer versions of PyTorch deprecate TorchScript, which people have models in.
 pytestmark = [

@@ -1,6 +1,6 @@
 """Tensors solved where they lie: every pass, every method, what is refused and what travels.
 
-The passes answer to the same tests as the memory engine's, in `test_passes`.
+The passes answer to the same tests as the memory engine's, in `every_engine`.
 """
 
 import sys
@@ -8,9 +8,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from reference import check_certificate
-from test_methods import entropic_game, exact_game, magnitude_of, spread_of
-from test_passes import (  # noqa: F401
+from corpus import entropic_game, exact_game, magnitude_of, spread_of
+from every_engine import (  # noqa: F401
     Case,
     everything_an_engine_says,
     make,
@@ -31,6 +30,7 @@ from test_passes import (  # noqa: F401
     test_strategy_of_pure_responses,
     test_subsample,
 )
+from reference import check_certificate
 
 import mixsolve
 from mixsolve import MixsolveError, MixsolveTypeError, games

@@ -620,7 +620,7 @@ def test_one_rank_is_enough(in_memory):
 
 
 def test_the_example_runs_under_torchrun(tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "scaling.md").read_text(encoding="utf-8")
     (code,) = (
         block
         for block in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)

@@ -14,7 +14,7 @@ from mixsolve_torch import PGD, Attack, Mixture, UniformBall, digits_cnn, evalua
 from mixsolve_torch.attacks.in_turn import InTurn
 from mixsolve_torch.candidates.recorder import Recorder
 from mixsolve_torch.evaluation.bootstrap import bootstrap
-from mixsolve_torch.evaluation.view import radius
+from mixsolve_torch.evaluation.measured import radius
 from mixsolve_torch.runs.lock import Lock
 
 
