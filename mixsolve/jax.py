@@ -157,7 +157,7 @@ def game_weights(
 
 def _check(
     losses: Any, alpha: Any, sample_weight: Any, mask: Any, prior: Any, tol: float
-) -> tuple[Any, _Game]:
+) -> tuple[Any, _Solver]:
     losses, labels = read_losses(losses, ("samples", "candidates", "classifiers"))
     losses = jnp.asarray(losses)
     if not jnp.issubdtype(losses.dtype, jnp.floating):
@@ -193,10 +193,10 @@ def _check(
     validation.check_candidate_prior(constants["candidate_prior"], shape, allowed)
     if mask is not None:
         losses = jnp.where(constants["candidate_mask"].astype(bool)[:, :, None], losses, 0.0)
-    return losses, _Game(constants, tol)
+    return losses, _Solver(constants, tol)
 
 
-class _Game:
+class _Solver:
     """What surrounds the losses, and the functions of them with their rules for tangents."""
 
     def __init__(self, constants: dict[str, Any], tol: float) -> None:

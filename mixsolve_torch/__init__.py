@@ -26,7 +26,7 @@ from mixsolve_torch.attacks import (
     Standard,
     Subset,
     TransferPGD,
-    UniformBall,
+    UniformSampling,
     resolve_attacks,
 )
 from mixsolve_torch.candidates.build import CandidateLosses, build_losses
@@ -74,7 +74,7 @@ __all__ = [
     "TrainConfig",
     "Training",
     "TransferPGD",
-    "UniformBall",
+    "UniformSampling",
     "batches",
     "bounded_margin",
     "build_losses",

@@ -146,7 +146,7 @@ def _check_axes(name: str, shape: tuple[int, ...]) -> None:
             )
 
 
-class Batch:
+class GameBatch:
     """Checked games.
 
     Parameters

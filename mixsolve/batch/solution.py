@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve.engines.deferred import DeferredAttack
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.deferred import DeferredStrategy
+from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.feasible.base import Prices
 from mixsolve.methods.stopping import Status
 from mixsolve.solver.solution import Solution
@@ -133,17 +133,17 @@ class BatchSolution:
             attacked_losses=self.attacked_losses[place],
         )
 
-    def _attack_of(self, place: int) -> Attack:
+    def _attack_of(self, place: int) -> MixedStrategy:
         n_samples, n_candidates = map(int, self._shapes[place])
         if self.attack is None:
-            return DeferredAttack(n_samples, n_candidates, _not_kept)
+            return DeferredStrategy(n_samples, n_candidates, _not_kept)
         table = self.attack[place]
         samples, candidates = np.nonzero(table)
         indptr = np.searchsorted(samples, np.arange(n_samples + 1))
-        return Attack(indptr, candidates, table[samples, candidates], n_candidates)
+        return MixedStrategy(indptr, candidates, table[samples, candidates], n_candidates)
 
 
-def _not_kept() -> Attack:
+def _not_kept() -> MixedStrategy:
     raise MixsolveError(
         "the attacks of this batch were not kept; solve it with keep_attack=True for them"
     )

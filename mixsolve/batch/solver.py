@@ -19,7 +19,7 @@ from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError
 from mixsolve.base.threads import run_chunks
-from mixsolve.batch.games import Batch
+from mixsolve.batch.games import GameBatch
 from mixsolve.batch.solution import BatchSolution
 from mixsolve.methods.scale import finite_spread
 from mixsolve.methods.stopping import Status
@@ -114,8 +114,8 @@ def solve_batch(
     tol = as_real("tol", tol, above=0.0)
     check_flags(keep_attack=keep_attack)
     limit = None if max_iter is None else as_count("max_iter", max_iter)
-    batch = Batch(losses, alpha, sample_weight, candidate_mask, candidate_prior)
-    run = _Run(batch, tol, limit, keep_attack)
+    batch = GameBatch(losses, alpha, sample_weight, candidate_mask, candidate_prior)
+    run = _BatchRun(batch, tol, limit, keep_attack)
     checked = time.perf_counter()
     run.solve()
     solved = time.perf_counter()
@@ -144,10 +144,12 @@ def solve_batch(
     return solution
 
 
-class _Run:
+class _BatchRun:
     """What the kernel fills in."""
 
-    def __init__(self, batch: Batch, tol: float, max_iter: int | None, keep_attack: bool) -> None:
+    def __init__(
+        self, batch: GameBatch, tol: float, max_iter: int | None, keep_attack: bool
+    ) -> None:
         from mixsolve.kernels import batch as kernels
 
         self._batch = batch

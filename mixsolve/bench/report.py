@@ -5,19 +5,19 @@ from pathlib import Path
 
 from rich.table import Table
 
-from mixsolve.bench.runner import Row
+from mixsolve.bench.runner import SolverRow
 from mixsolve.plots import require_matplotlib, save
 
 _COLUMNS = ("solver", "seconds", "in passes", "passes", "certified gap / M", "value", "note")
 _FLOOR = 1e-17  # where a gap of exactly 0 is drawn
 
 
-def cells(row: Row, spread: float) -> tuple[str, ...]:
+def cells(row: SolverRow, spread: float) -> tuple[str, ...]:
     """One line of the table, as text.
 
     Parameters
     ----------
-    row : Row
+    row : SolverRow
         What was measured.
     spread : float
         M, the unit of the gap.
@@ -36,12 +36,12 @@ def cells(row: Row, spread: float) -> tuple[str, ...]:
     )
 
 
-def table(rows: Sequence[Row], spread: float, title: str) -> Table:
+def table(rows: Sequence[SolverRow], spread: float, title: str) -> Table:
     """The benchmark as a rich table, the fastest first.
 
     Parameters
     ----------
-    rows : sequence of Row
+    rows : sequence of SolverRow
         One per solver.
     spread : float
         M.
@@ -56,19 +56,19 @@ def table(rows: Sequence[Row], spread: float, title: str) -> Table:
     return made
 
 
-def markdown(rows: Sequence[Row], spread: float) -> str:
+def markdown(rows: Sequence[SolverRow], spread: float) -> str:
     """The same table in Markdown."""
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
     lines += ["| " + " | ".join(cells(row, spread)) + " |" for row in ranked(rows)]
     return "\n".join(lines)
 
 
-def ranked(rows: Sequence[Row]) -> list[Row]:
+def ranked(rows: Sequence[SolverRow]) -> list[SolverRow]:
     """Rows by time, those without one last."""
     return sorted(rows, key=lambda row: float("inf") if row.seconds is None else row.seconds)
 
 
-def plot(panels: dict[str, tuple[Sequence[Row], float]], path: Path) -> None:
+def plot(panels: dict[str, tuple[Sequence[SolverRow], float]], path: Path) -> None:
     """Draw certified gap against time, log-log, a panel for each game; saved as `path`.
 
     Parameters

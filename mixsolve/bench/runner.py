@@ -32,7 +32,7 @@ _MAX_REPEATS = 7
 
 
 @dataclass(frozen=True)
-class Row:
+class SolverRow:
     """One line of a benchmark's table.
 
     Attributes
@@ -73,7 +73,7 @@ def _fits(entry: Any, alpha: float) -> bool:
     return bool(entry.entropic if alpha > 0 else entry.exact)
 
 
-def run(solver: str, path: Path, alpha: float, tol: float, time_limit: float) -> Row:
+def run(solver: str, path: Path, alpha: float, tol: float, time_limit: float) -> SolverRow:
     """Run one solver on a tensor in a file.
 
     Parameters
@@ -91,11 +91,11 @@ def run(solver: str, path: Path, alpha: float, tol: float, time_limit: float) ->
 
     Returns
     -------
-    Row
+    SolverRow
         With a note instead of figures where the solver failed or ran out of time.
     """
     if solver in PEERS and not PEERS[solver].installed:
-        return Row(solver, note=f"not installed (module {PEERS[solver].requires})")
+        return SolverRow(solver, note=f"not installed (module {PEERS[solver].requires})")
     job = json.dumps([solver, str(path), alpha, tol, time_limit])
     command = [sys.executable, "-m", "mixsolve.bench.runner", job]
     try:
@@ -103,15 +103,15 @@ def run(solver: str, path: Path, alpha: float, tol: float, time_limit: float) ->
             command, capture_output=True, text=True, timeout=time_limit + _GRACE, check=False
         )
     except subprocess.TimeoutExpired:
-        return Row(solver, note=f"ended after {time_limit:g} s without an answer")
+        return SolverRow(solver, note=f"ended after {time_limit:g} s without an answer")
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         words = re.sub(r"(/[\w.+-]+)+/", "", lines[-1])  # whose machine it was is nobody's business
-        return Row(solver, note=f"failed: {words[:80]}")
-    return Row(**json.loads(done.stdout.splitlines()[-1]))
+        return SolverRow(solver, note=f"failed: {words[:80]}")
+    return SolverRow(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _run_here(solver: str, path: str, alpha: float, tol: float, time_limit: float) -> Row:
+def _run_here(solver: str, path: str, alpha: float, tol: float, time_limit: float) -> SolverRow:
     stored = np.load(path)
     warnings.simplefilter("ignore", ConvergenceWarning)
     small = stored[: min(len(stored), 20), : min(stored.shape[1], 5)]
@@ -121,7 +121,7 @@ def _run_here(solver: str, path: str, alpha: float, tol: float, time_limit: floa
         seconds, solution = _fastest(
             lambda: solve(stored, alpha, method=solver, tol=tol, time_limit=time_limit)
         )
-        return Row(
+        return SolverRow(
             solver,
             seconds,
             solution.value,
@@ -135,9 +135,9 @@ def _run_here(solver: str, path: str, alpha: float, tol: float, time_limit: floa
     peer = PEERS[solver]
     peer.run(np.ascontiguousarray(small, dtype=np.float64), alpha, tol, _WARM_UP)
     seconds, (weights, mass) = _fastest(lambda: peer.run(losses, alpha, tol, time_limit))
-    value, gap = certify(losses, alpha, weights, mass)
+    value, gap = certificate_of(losses, alpha, weights, mass)
     note = "time limit" if seconds >= time_limit else ""
-    return Row(solver, seconds, value, gap, note=note)
+    return SolverRow(solver, seconds, value, gap, note=note)
 
 
 def _fastest(work: Any) -> tuple[float, Any]:
@@ -181,7 +181,7 @@ def pass_seconds(losses: np.ndarray) -> float:
     return min(_fastest(lambda: engine.best_response(uniform))[0] for _ in range(3))
 
 
-def certify(
+def certificate_of(
     losses: np.ndarray, alpha: float, weights: np.ndarray, mass: np.ndarray | None
 ) -> tuple[float, float]:
     """Value and certified gap of a peer's answer, from the raw tensor.

@@ -14,7 +14,7 @@ import numpy as np
 from mixsolve.arrays.interop import to_numpy
 from mixsolve.base.arguments import as_count
 from mixsolve.solver.few_models import solve_few
-from mixsolve.solver.request import Game, Options
+from mixsolve.solver.request import OpenGame, Options
 from mixsolve.solver.solution import Solution
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def solve_cardinality_path(
     options = Options(tol, max_iter, time_limit, None, verbose, presolve)
     most = None if max_models is None else as_count("max_models", max_models)
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
-    game = Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
+    game = OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits)
     try:
         size = game.losses.n_classifiers
         counts = range(1, min(size if most is None else most, size) + 1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mixsolve.arrays.labels import GameLabels
 from mixsolve.arrays.tensor import Shape
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Engine(Protocol):
         """Eq. (7) at `weights`, float64 of shape (L,), for `alpha` > 0 of shape (N,)."""
         ...
 
-    def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
+    def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         """The attacker's Gibbs strategy, without candidates 40 alpha below the best and more.
 
         Entries as small as those are lost in the rounding of what it proves.
@@ -177,14 +177,16 @@ class Engine(Protocol):
         """A bound on log(1 / p_ij) of all candidates that may be played."""
         ...
 
-    def strategy(self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray) -> Attack:
+    def strategy(
+        self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray
+    ) -> MixedStrategy:
         """An attack from non-negative masses of distinct candidates, every sample among them.
 
         `samples` is ascending. A sample whose masses are all 0 plays its first candidate listed.
         """
         ...
 
-    def expected_losses(self, attack: Attack) -> np.ndarray:
+    def expected_losses(self, attack: MixedStrategy) -> np.ndarray:
         """Loss of each classifier under an attack, float64 of shape (L,), from the raw tensor."""
         ...
 

@@ -10,7 +10,7 @@ import numpy as np
 from mixsolve.arrays.tensor import Shape
 from mixsolve.base.errors import NonFiniteLossError
 from mixsolve.engines.base import SoftResponse
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 
 
 class Rules:
@@ -168,7 +168,9 @@ class Rules:
         played = self.prior[self.allowed.view(np.bool_)] if self.allowed.size else self.prior
         return least + float(np.log(played.max()) - np.log(played.min()))
 
-    def strategy(self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray) -> Attack:
+    def strategy(
+        self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray
+    ) -> MixedStrategy:
         """See `Engine.strategy`."""
         # Of a large game these arrays are all the memory there is: few live at a time.
         totals = np.bincount(samples, weights=mass, minlength=self.n_samples)
@@ -185,4 +187,4 @@ class Rules:
         np.divide(mass, probabilities, out=probabilities)
         indptr = np.zeros(self.n_samples + 1, dtype=np.int64)
         np.cumsum(np.bincount(samples, minlength=self.n_samples), out=indptr[1:])
-        return Attack(indptr, candidates, probabilities, self.shape.n_candidates)
+        return MixedStrategy(indptr, candidates, probabilities, self.shape.n_candidates)

@@ -24,7 +24,7 @@ from mixsolve.arrays.interop import ArraySource
 from mixsolve.arrays.tensor import even_offsets
 from mixsolve.engines.base import Losses
 from mixsolve.engines.sharded import Parts, PartsEngine
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 
 logger = logging.getLogger("mixsolve")
 
@@ -55,7 +55,7 @@ class DaskLosses(Losses):
         """See `mixsolve.engines.Losses.engine`."""
         rules = sample_weight, allowed, prior
 
-        def later(engine: PartsEngine, *at: np.ndarray) -> Callable[[], Attack]:
+        def later(engine: PartsEngine, *at: np.ndarray) -> Callable[[], MixedStrategy]:
             exponent = engine.exponent
             return lambda: self._gibbs(rules, exponent, *at)
 
@@ -74,7 +74,7 @@ class DaskLosses(Losses):
         exponent: int,
         weights: np.ndarray,
         alpha: np.ndarray,
-    ) -> Attack:
+    ) -> MixedStrategy:
         """The Gibbs strategy by itself, after a solve: its blocks are read again."""
         with closing(self.engine(*rules)) as engine:
             scaled = engine.in_unit(exponent) if exponent else engine

@@ -20,7 +20,7 @@ from mixsolve.arrays.dask_values import refuse
 from mixsolve.base.compilation import preparing
 from mixsolve.engines import shard as questions
 from mixsolve.engines.dask_tasks import Call, blocks_of
-from mixsolve.engines.shard import Answer
+from mixsolve.engines.shard import PartialResult
 from mixsolve.engines.sharded import Kept, Parts, Reply, count_bytes
 
 _FAN_IN = 16
@@ -52,7 +52,7 @@ class ClusterParts(Parts):
 
     def _ask(
         self,
-        question: Callable[..., Answer],
+        question: Callable[..., PartialResult],
         kept: Sequence[Kept],
         common: tuple[Any, ...],
         shares: Sequence[tuple[Any, ...]] | None,
@@ -102,7 +102,7 @@ class ClusterParts(Parts):
             self._alive[id(future)] = future
         return futures
 
-    def _total(self, name: str, said: list[Any]) -> Answer:
+    def _total(self, name: str, said: list[Any]) -> PartialResult:
         """The answers' sums added up, in an order that depends on their number alone."""
         while True:
             groups = [said[first : first + _FAN_IN] for first in range(0, len(said), _FAN_IN)]
@@ -131,22 +131,22 @@ class ClusterParts(Parts):
         return None
 
 
-def _answer(call: Call, *kept: Any) -> Answer:
+def _answer(call: Call, *kept: Any) -> PartialResult:
     """A part's answer, of what earlier answers left there; the first kept may be the block."""
-    return call(*(item.kept if isinstance(item, Answer) else item for item in kept))
+    return call(*(item.kept if isinstance(item, PartialResult) else item for item in kept))
 
 
-def _sums(answer: Answer) -> Answer:
+def _sums(answer: PartialResult) -> PartialResult:
     """What is added up on the way, and whether there is more to be fetched."""
-    return Answer(answer.sums, answer.found is not None, prepared=answer.prepared)
+    return PartialResult(answer.sums, answer.found is not None, prepared=answer.prepared)
 
 
-def _found(answer: Answer) -> tuple[Any, float]:
+def _found(answer: PartialResult) -> tuple[Any, float]:
     return answer.found, answer.prepared
 
 
-def _added(*answers: Answer) -> Answer:
-    return Answer(
+def _added(*answers: PartialResult) -> PartialResult:
+    return PartialResult(
         np.sum([answer.sums for answer in answers], axis=0),
         any(answer.found for answer in answers),
         prepared=max(answer.prepared for answer in answers),

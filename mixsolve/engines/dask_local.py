@@ -31,7 +31,7 @@ from mixsolve.base.compilation import preparing
 from mixsolve.engines import shard as questions
 from mixsolve.engines.bookkeeping import Rules
 from mixsolve.engines.dask_tasks import Call, blocks_of
-from mixsolve.engines.shard import Answer
+from mixsolve.engines.shard import PartialResult
 from mixsolve.engines.sharded import Kept, Parts, Reply
 
 logger = logging.getLogger("mixsolve")
@@ -86,14 +86,14 @@ class LocalParts(Parts):
 
     def _ask(
         self,
-        question: Callable[..., Answer],
+        question: Callable[..., PartialResult],
         kept: Sequence[Kept],
         common: tuple[Any, ...],
         shares: Sequence[tuple[Any, ...]] | None,
         n_sums: int,
     ) -> Reply:
         """See `Parts._ask`."""
-        answers: list[Answer | None] = [None] * self.n_parts
+        answers: list[PartialResult | None] = [None] * self.n_parts
         tasks = {}
         get = self._get_here
         for part in range(self.n_parts):
@@ -104,7 +104,7 @@ class LocalParts(Parts):
             elif not isinstance(engine, _Again):
                 tasks[part] = _delayed(_Held(call, engine, others))()
             elif question in _ENGINE_TO_ENGINE:
-                answers[part] = Answer(kept=engine.after(call))
+                answers[part] = PartialResult(kept=engine.after(call))
             else:
                 largest = self._affordable * engine.n_samples
                 work = _Reread(call, engine, others, largest)
@@ -123,7 +123,7 @@ class LocalParts(Parts):
             [answer.kept for answer in told],
         )
 
-    def _computed(self, tasks: list[Any], get: Callable[..., Any]) -> Sequence[Answer]:
+    def _computed(self, tasks: list[Any], get: Callable[..., Any]) -> Sequence[PartialResult]:
         if not tasks:
             return ()
         try:
@@ -179,7 +179,7 @@ class _Held:
         self._engine = engine
         self._others = others
 
-    def __call__(self) -> Answer:
+    def __call__(self) -> PartialResult:
         return self._call(self._engine, *self._others)
 
 
@@ -204,7 +204,7 @@ class _Reread:
         self._others = others
         self._largest = largest
 
-    def __call__(self, block: Any) -> Answer:
+    def __call__(self, block: Any) -> PartialResult:
         answer = self._call(self._engine.made_of(block), *self._others)
         if isinstance(answer.kept, Rules) and _n_bytes(answer.kept) > self._largest:
             return replace(answer, kept=self._engine.after(self._call))
@@ -218,7 +218,7 @@ class _Whole:
         self._work = work
         self._graph = graph
 
-    def __call__(self) -> Answer:
+    def __call__(self) -> PartialResult:
         return self._work(dask.local.get_sync(*self._graph))
 
 
@@ -268,5 +268,5 @@ def _number(path: str, name: str = "") -> float:
         return 0.0
 
 
-def _delayed(work: Callable[..., Answer]) -> Any:
+def _delayed(work: Callable[..., PartialResult]) -> Any:
     return dask.delayed(work, pure=False, traverse=False)

@@ -20,7 +20,7 @@ from mixsolve.arrays.tensor import kernel_dtype
 from mixsolve.base.compilation import preparing
 from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.bookkeeping import Rules
-from mixsolve.engines.shard import Answer, respond
+from mixsolve.engines.shard import PartialResult, respond
 
 
 class Block:
@@ -85,7 +85,7 @@ class Call:
 
     def __init__(
         self,
-        question: Callable[..., Answer],
+        question: Callable[..., PartialResult],
         n_sums: int,
         common: Sequence[Any],
         share: Sequence[Any],
@@ -96,7 +96,7 @@ class Call:
         self.share = share
         self.asked_by = _here()
 
-    def __call__(self, *kept: Any) -> Answer:
+    def __call__(self, *kept: Any) -> PartialResult:
         """The answer of a part that keeps this."""
         began = time.perf_counter()
         answer = respond(self.question, self.n_sums, kept, self.common, self.share)
@@ -109,8 +109,8 @@ def _here() -> tuple[str, int]:
     return platform.node(), os.getpid()
 
 
-@sizeof.register(Answer)
-def _size_of_answer(answer: Answer) -> int:
+@sizeof.register(PartialResult)
+def _size_of_answer(answer: PartialResult) -> int:
     """What a scheduler has to know before it moves an answer, or spills it to disk."""
     return int(sizeof(answer.sums) + sizeof(answer.found) + sizeof(answer.kept))
 

@@ -9,13 +9,13 @@ classifiers' losses under it.
 from collections.abc import Callable
 from typing import Any
 
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 
 _COMPUTED = ("indptr", "candidates", "probabilities")
 
 
-class DeferredAttack(Attack):
-    """An `Attack` whose entries are computed at the first look, in a pass over the tensor.
+class DeferredStrategy(MixedStrategy):
+    """A `MixedStrategy` whose entries are computed at the first look, in a pass over the tensor.
 
     Parameters
     ----------
@@ -25,7 +25,9 @@ class DeferredAttack(Attack):
         Returns the attack; the tensor must still be there then.
     """
 
-    def __init__(self, n_samples: int, n_candidates: int, compute: Callable[[], Attack]) -> None:
+    def __init__(
+        self, n_samples: int, n_candidates: int, compute: Callable[[], MixedStrategy]
+    ) -> None:
         # The class is frozen: fields are set past its own guard.
         object.__setattr__(self, "n_candidates", n_candidates)
         object.__setattr__(self, "_n_samples", n_samples)
@@ -43,4 +45,4 @@ class DeferredAttack(Attack):
         return getattr(attack, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Attack, (self.indptr, self.candidates, self.probabilities, self.n_candidates)
+        return MixedStrategy, (self.indptr, self.candidates, self.probabilities, self.n_candidates)

@@ -12,8 +12,8 @@ from mixsolve.arrays.tensor import LossTensor
 from mixsolve.base.threads import chunk_bounds, run_chunks, run_shares
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.bookkeeping import Rules
-from mixsolve.engines.deferred import DeferredAttack
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.deferred import DeferredStrategy
+from mixsolve.engines.strategy import MixedStrategy
 
 _GATHER_ENTRIES = 1 << 17
 _COPIED_BYTES = 64 << 20
@@ -245,14 +245,14 @@ class MemoryEngine(Rules):
         )
         return self.remember(weights, alpha, response)
 
-    def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
+    def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         """See `Engine.gibbs`; of a tensor in a file it is computed when it is looked at."""
         if self.tensor.elsewhere:
             compute = partial(self._gibbs, weights.copy(), alpha)
-            return DeferredAttack(self.n_samples, self.tensor.n_candidates, compute)
+            return DeferredStrategy(self.n_samples, self.tensor.n_candidates, compute)
         return self._gibbs(weights, alpha)
 
-    def _gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
+    def _gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         from mixsolve.kernels import passes
 
         parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in self._bounds[1:]]
@@ -281,7 +281,7 @@ class MemoryEngine(Rules):
         self.each_block(work)
         pieces = [piece for part in parts for piece in part]
         indptr = np.concatenate([[0], np.cumsum(counts)])
-        attack = Attack(
+        attack = MixedStrategy(
             indptr,
             np.empty(indptr[-1], dtype=np.int64),
             np.empty(indptr[-1]),
@@ -331,7 +331,7 @@ class MemoryEngine(Rules):
         self.n_passes += share
         return part
 
-    def expected_losses(self, attack: Attack) -> np.ndarray:
+    def expected_losses(self, attack: MixedStrategy) -> np.ndarray:
         """See `Engine.expected_losses`."""
         samples, candidates = attack.samples, attack.candidates
         mass = attack.probabilities * self.sample_weight[samples]

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 
 
 @dataclass(frozen=True)
-class PackedAttack:
-    """The entries of an `Attack` in the narrowest types, without probabilities that must be 1.
+class PackedStrategy:
+    """The entries of a `MixedStrategy` in the narrowest types, without probabilities of 1.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class PackedAttack:
     n_candidates: int
 
     @classmethod
-    def of(cls, attack: Attack) -> "PackedAttack":
+    def of(cls, attack: MixedStrategy) -> "PackedStrategy":
         """Pack an attack."""
         counts = np.diff(attack.indptr)
         mixed = np.repeat(counts > 1, counts)
@@ -40,12 +40,12 @@ class PackedAttack:
             attack.n_candidates,
         )
 
-    def unpacked(self) -> Attack:
+    def unpacked(self) -> MixedStrategy:
         """The attack itself."""
         counts = self.counts.astype(np.int64)
         probabilities = np.ones(self.candidates.size)
         probabilities[np.repeat(counts > 1, counts)] = self.probabilities
-        return Attack(
+        return MixedStrategy(
             np.concatenate([[0], np.cumsum(counts)]),
             self.candidates.astype(np.int64),
             probabilities,
@@ -58,7 +58,7 @@ class PackedAttack:
         return self.counts.nbytes + self.candidates.nbytes + self.probabilities.nbytes
 
     @classmethod
-    def joined(cls, parts: "list[PackedAttack]") -> "PackedAttack":
+    def joined(cls, parts: "list[PackedStrategy]") -> "PackedStrategy":
         """Attacks on the samples of several parts, one after another."""
         return cls(
             np.concatenate([part.counts for part in parts]),

@@ -8,7 +8,7 @@ from mixsolve.base.threads import computed_once
 from mixsolve.engines.base import BestResponse, NearResponse
 
 
-class Winners(Protocol):
+class PlacedWinners(Protocol):
     """The best candidates of all samples, elsewhere."""
 
     def receive(self) -> np.ndarray:
@@ -31,13 +31,13 @@ class PlacedBestResponse(BestResponse):
     ----------
     sums : ndarray of float64, shape (1 + L,)
         Value and gradient.
-    winners : Winners
+    winners : PlacedWinners
         Where its candidates are.
     """
 
-    winners: Winners
+    winners: PlacedWinners
 
-    def __init__(self, sums: np.ndarray, winners: Winners) -> None:
+    def __init__(self, sums: np.ndarray, winners: PlacedWinners) -> None:
         # The dataclass is frozen, and its own __init__ would want the candidates now.
         vars(self).update(value=float(sums[0]), gradient=sums[1:], winners=winners)
 
@@ -73,7 +73,7 @@ class PlacedNearResponse(PlacedBestResponse, NearResponse):
     def __init__(
         self,
         sums: np.ndarray,
-        winners: Winners,
+        winners: PlacedWinners,
         samples: np.ndarray,
         candidates: np.ndarray,
         n_near: int,

@@ -26,12 +26,12 @@ from mixsolve.arrays.tensor import LossTensor, Shape
 from mixsolve.engines import shard as questions
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.bookkeeping import Rules
-from mixsolve.engines.deferred import DeferredAttack
+from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.engines.packed import PackedAttack
+from mixsolve.engines.packed import PackedStrategy
 from mixsolve.engines.placed import PlacedBestResponse, PlacedNearResponse
-from mixsolve.engines.shard import Answer
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.shard import PartialResult
+from mixsolve.engines.strategy import MixedStrategy
 
 _BROUGHT_HERE = 16 << 20  # bytes as float64: a subsample below is solved in this process
 _SENT_CANDIDATES = 1 << 20  # a Gibbs strategy on more of them stays where it is
@@ -39,7 +39,7 @@ _SENT_CANDIDATES = 1 << 20  # a Gibbs strategy on more of them stays where it is
 Kept = Any
 """What one question left with the parts: a handle for later questions."""
 
-Later = Callable[["PartsEngine", np.ndarray, np.ndarray], Callable[[], Attack]]
+Later = Callable[["PartsEngine", np.ndarray, np.ndarray], Callable[[], MixedStrategy]]
 """Given an engine, weights and alpha: what computes the Gibbs strategy after the solve."""
 
 
@@ -108,7 +108,7 @@ class Parts(ABC):
 
     def ask(
         self,
-        question: Callable[..., Answer],
+        question: Callable[..., PartialResult],
         kept: Sequence[Kept],
         *common: Any,
         shares: Sequence[tuple[Any, ...]] | None = None,
@@ -142,7 +142,7 @@ class Parts(ABC):
     @abstractmethod
     def _ask(
         self,
-        question: Callable[..., Answer],
+        question: Callable[..., PartialResult],
         kept: Sequence[Kept],
         common: tuple[Any, ...],
         shares: Sequence[tuple[Any, ...]] | None,
@@ -275,7 +275,7 @@ class PartsEngine(Rules):
 
     def _ask(
         self,
-        question: Callable[..., Answer],
+        question: Callable[..., PartialResult],
         *common: Any,
         kept: Sequence[Kept] = (),
         shares: Sequence[tuple[Any, ...]] | None = None,
@@ -361,18 +361,18 @@ class PartsEngine(Rules):
         response = SoftResponse(float(reply.sums[0]), reply.sums[1 : 1 + n], square)
         return self.remember(weights, alpha, response)
 
-    def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
+    def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         """See `mixsolve.engines.Engine.gibbs`; a large one is computed when it is looked at."""
         if self._later is not None and self.n_rows > _SENT_CANDIDATES:
             compute = self._later(self, weights.copy(), alpha)
-            return DeferredAttack(self.n_samples, self.shape.n_candidates, compute)
+            return DeferredStrategy(self.n_samples, self.shape.n_candidates, compute)
         return self.gibbs_here(weights, alpha)
 
-    def gibbs_here(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
+    def gibbs_here(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         """The Gibbs strategy, brought to this process."""
         found = self._ask(questions.gibbs, weights, kept=[self._place(alpha)]).found
         self.n_passes += 1
-        return PackedAttack.joined([part for part in found if part is not None]).unpacked()
+        return PackedStrategy.joined([part for part in found if part is not None]).unpacked()
 
     def gibbs_there(self, weights: np.ndarray, alpha: np.ndarray) -> Kept:
         """Each part's share of it, left there, to be computed when it is looked at."""
@@ -384,10 +384,10 @@ class PartsEngine(Rules):
         self.n_passes += samples.size / self.n_rows
         return np.concatenate([part for part in reply.found if part is not None])
 
-    def expected_losses(self, attack: Attack) -> np.ndarray:
+    def expected_losses(self, attack: MixedStrategy) -> np.ndarray:
         """See `mixsolve.engines.Engine.expected_losses`."""
         shares = [
-            (PackedAttack.of(attack.part(first, last)),)
+            (PackedStrategy.of(attack.part(first, last)),)
             for first, last in zip(self._bounds[:-1], self._bounds[1:], strict=True)
         ]
         reply = self._ask(questions.expected_losses, shares=shares, n_sums=self.n_classifiers)
@@ -481,7 +481,7 @@ def count_bytes(things: Any) -> int:
     """Bytes of all arrays and numbers in nested sequences."""
     if things is None:
         return 0
-    if isinstance(things, np.ndarray | PackedAttack):
+    if isinstance(things, np.ndarray | PackedStrategy):
         return things.nbytes
     if isinstance(things, (list, tuple)):
         return sum(map(count_bytes, things))

@@ -10,7 +10,7 @@ from mixsolve.base.errors import MixsolveTypeError
 
 
 @dataclass(frozen=True)
-class Attack:
+class MixedStrategy:
     """The attacker's mixed strategy: for each sample, a distribution over its candidates.
 
     Only candidates of positive probability are kept, sample after sample. Of a Gibbs strategy
@@ -54,10 +54,10 @@ class Attack:
         """The sample each entry belongs to, int64 of shape (n_entries,)."""
         return np.repeat(np.arange(len(self)), np.diff(self.indptr))
 
-    def part(self, first: int, last: int) -> "Attack":
+    def part(self, first: int, last: int) -> "MixedStrategy":
         """The strategy on the samples first:last alone."""
         entries = slice(*self.indptr[[first, last]])
-        return Attack(
+        return MixedStrategy(
             self.indptr[first : last + 1] - self.indptr[first],
             self.candidates[entries],
             self.probabilities[entries],

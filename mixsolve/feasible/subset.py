@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mixsolve.small_game.game import Cuts, SmallSolution
 
 
-class Subset(FeasibleSet):
+class Restricted(FeasibleSet):
     """Weights that vanish outside some classifiers.
 
     Parameters

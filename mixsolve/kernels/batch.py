@@ -57,7 +57,9 @@ def matrix(n_rows, size):
 
 
 @kernel(**OPTIONS)
-def measure(rows, starts, samples, offsets, allowed, sample_weight, tol, figures, state, g):
+def unit_and_tolerance(
+    rows, starts, samples, offsets, allowed, sample_weight, tol, figures, state, g
+):
     """Unit, spread and tolerance of game g, by the losses that count: allowed, of positive weight.
 
     False, and its state says why, where there are none.

@@ -157,7 +157,7 @@ def solve_entropic_games(
             continue
         begin = samples[g]
         end = samples[g + 1]
-        if not run.measure(
+        if not run.unit_and_tolerance(
             rows, starts, samples, offsets, allowed, sample_weight, tol, figures, state, g
         ):
             continue

@@ -74,7 +74,7 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
     no_upper = np.empty((0, size))
 
     inverse = 1.0 / unit
-    kernels.measure(rows, offsets, weight, 0, n_samples, linear, sums[0])
+    kernels.spread_and_reference(rows, offsets, weight, 0, n_samples, linear, sums[0])
     total = 1.0
     for i in range(n_samples):
         if offsets[i + 1] - offsets[i] > 1:
@@ -194,7 +194,7 @@ def solve_exact(rows, offsets, weight, spread, tolerance, max_iter, weights, dua
     dual[:] = 0.0
     for i in range(n_samples):
         dual[offsets[i] + best[i]] = weight[i]
-    kernels.measure(rows, offsets, weight, 0, n_samples, gradient, measured)
+    kernels.spread_and_reference(rows, offsets, weight, 0, n_samples, gradient, measured)
     unit = measured[0]
     nit = 0
     if value - bound <= tolerance or unit == 0.0:
@@ -284,7 +284,7 @@ def solve_exact_games(
             continue
         begin = samples[g]
         end = samples[g + 1]
-        if not run.measure(
+        if not run.unit_and_tolerance(
             rows, starts, samples, offsets, allowed, sample_weight, tol, figures, state, g
         ):
             continue

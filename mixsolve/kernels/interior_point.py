@@ -19,7 +19,7 @@ _LEAST_SHARE = 1e-30  # a dual lost to rounding, as a share of its sample's weig
 
 
 @kernel(**OPTIONS)
-def measure(rows, offsets, weight, lo, hi, reference, sums):
+def spread_and_reference(rows, offsets, weight, lo, hi, reference, sums):
     """Sum what the rows of one sample share, and how far they spread.
 
     ``reference`` = sum_i w_i (l_first - l_first[0]), ``sums`` = [sum_i w_i (max_i - min_i),
@@ -48,7 +48,7 @@ def measure(rows, offsets, weight, lo, hi, reference, sums):
 
 
 @kernel(**OPTIONS)
-def certify(rows, offsets, weight, lo, hi, weights, dual, gradient, sums):
+def certificate_sums(rows, offsets, weight, lo, hi, weights, dual, gradient, sums):
     """Scale the duals of each sample to its weight, and sum both sides of the certificate.
 
     ``sums[0]`` = sum_i w_i max_r <lam, l_r - l_first>, ``gradient`` = sum_r q_r (l_r - l_first).

@@ -26,7 +26,7 @@ import numpy as np
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.feasible.subset import Subset
+from mixsolve.feasible.subset import Restricted
 from mixsolve.methods import Method, presolve
 from mixsolve.methods.minorants import Minorants
 from mixsolve.methods.problem import Outcome, Problem
@@ -77,11 +77,11 @@ class Search:
         self,
         problem: Problem,
         method: Method,
-        on: Callable[[np.ndarray], Subset],
+        on: Callable[[np.ndarray], Restricted],
         start: np.ndarray,
     ) -> None:
         self._problem = problem
-        self._game = presolve.Shrunk(problem)
+        self._game = presolve.PresolvedGame(problem)
         self._small = Problem(
             self._game.engine, self._game.alpha, problem.feasible, presolve=False, warm=True
         )
@@ -89,7 +89,7 @@ class Search:
         self._make = on
         self._start = start
         self._size = self._game.engine.n_classifiers
-        self._sets: dict[Classifiers, Subset] = {}
+        self._sets: dict[Classifiers, Restricted] = {}
         self._minorants = Minorants(self._small)
         self._best: dict[int, tuple[float, np.ndarray]] = {}  # by number of classifiers
         self._proven: dict[Classifiers, float] = {}  # bounds of leaves
@@ -177,7 +177,7 @@ class Search:
 
     # Nodes
 
-    def _on(self, classifiers: Classifiers) -> Subset:
+    def _on(self, classifiers: Classifiers) -> Restricted:
         if classifiers not in self._sets:
             self._sets[classifiers] = self._make(np.array(classifiers))
         return self._sets[classifiers]
@@ -294,7 +294,7 @@ class Search:
             self._solved[classifiers] = solved
         return solved
 
-    def _minimize_on(self, feasible: Subset, weights: np.ndarray, stop: Stop) -> Outcome:
+    def _minimize_on(self, feasible: Restricted, weights: np.ndarray, stop: Stop) -> Outcome:
         """Run the method on some classifiers; on a copy of their losses, if that can be had."""
         engine, classifiers = self._small.engine, feasible.classifiers
         part = None

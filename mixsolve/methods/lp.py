@@ -27,7 +27,7 @@ from mixsolve.feasible import FeasibleSet
 from mixsolve.methods import presolve
 from mixsolve.methods.problem import Outcome, Problem
 from mixsolve.methods.stopping import Stop
-from mixsolve.methods.working_set import Doubt, SmallGame, subsamples, trusted_step
+from mixsolve.methods.working_set import Doubt, Subproblem, subsamples, trusted_step
 from mixsolve.small_game import highs
 from mixsolve.small_game.crossover import solve_small_game
 from mixsolve.small_game.game import Cuts, SmallSolution
@@ -45,15 +45,15 @@ _SMALL_MAX_ITER = 50  # beyond, the next round's rows help more than further ite
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Solve the exact problem from `start`."""
-    game = presolve.Shrunk(problem, lambda: stop.is_late)
+    game = presolve.PresolvedGame(problem, lambda: stop.is_late)
     engine = game.engine
-    rounds = _Rounds(engine, problem.feasible, stop)
+    rounds = _ExactRounds(engine, problem.feasible, stop)
     weights, radius = start, _first_radius(engine)
     if not problem.warm:
         for samples in subsamples(engine):
             level = engine.subsample(samples)
             part = stop.part(_LEVEL_TOLERANCE * level.spread)
-            weights = _Rounds(level, problem.feasible, part).run(weights, radius)
+            weights = _ExactRounds(level, problem.feasible, part).run(weights, radius)
             radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples * engine.n_classifiers)
             count_passes(engine, level)
             del level  # a copy of part of the tensor
@@ -68,14 +68,14 @@ def optimal_weights(
     engine: Engine, feasible: FeasibleSet, start: np.ndarray, stop: Stop
 ) -> np.ndarray:
     """Weights (L,) for the exact problem of an engine, from `start` until `stop` is satisfied."""
-    return _Rounds(engine, feasible, stop).run(start, _first_radius(engine))
+    return _ExactRounds(engine, feasible, stop).run(start, _first_radius(engine))
 
 
 def _first_radius(engine: Engine) -> float:
     return _FIRST_RADIUS / np.sqrt(engine.n_classifiers)
 
 
-class _Rounds:
+class _ExactRounds:
     """Constraint generation on one engine."""
 
     def __init__(self, engine: Engine, feasible: FeasibleSet, stop: Stop) -> None:
@@ -124,7 +124,7 @@ class _Rounds:
             weights, share, radius = trusted_step(weights, small.weights, reach)
         return weights if self._stop.weights is None else self._stop.weights
 
-    def _solve(self, game: SmallGame, earlier: SmallSolution | None, gap: float) -> SmallSolution:
+    def _solve(self, game: Subproblem, earlier: SmallSolution | None, gap: float) -> SmallSolution:
         solver = partial(
             solve_small_game,
             tol=_SMALL_TOLERANCE,
@@ -137,7 +137,7 @@ class _Rounds:
             solver, game.rows, game.offsets, game.weight, self._stop.seconds_left
         )
 
-    def _ask_highs(self, game: SmallGame, unfinished: SmallSolution | None) -> SmallSolution:
+    def _ask_highs(self, game: Subproblem, unfinished: SmallSolution | None) -> SmallSolution:
         """Where no row is missing and the gap is open, it was the interior point's fault."""
         assert unfinished is not None
         logger.debug("interior point: %s; HiGHS takes over", unfinished.message)

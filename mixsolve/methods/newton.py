@@ -73,7 +73,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         )
         proof = outcome.weights if outcome.proof is None else outcome.proof
         return replace(outcome, attack=problem.engine.gibbs(proof, raised))
-    game = presolve.Shrunk(problem, lambda: stop.is_late)
+    game = presolve.PresolvedGame(problem, lambda: stop.is_late)
     engine, alpha = game.engine, game.alpha
     assert alpha is not None
     weights, radius, crowded = start, _FAR, False
@@ -86,18 +86,18 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         if samples is None:
             break
         tolerance = _LEVEL_TOLERANCE * level.spread / np.sqrt(level.n_samples)
-        rounds = _Rounds(level, alpha[samples], problem.feasible, stop.part(tolerance))
+        rounds = _EntropicRounds(level, alpha[samples], problem.feasible, stop.part(tolerance))
         weights = rounds.run(weights, radius, crowded)
         radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples)
-        crowded = rounds.crowd(weights, radius) > _Rounds.most(engine) / engine.n_rows
+        crowded = rounds.crowd(weights, radius) > _EntropicRounds.most(engine) / engine.n_rows
         count_passes(engine, level)
         del level, rounds  # copies of part of the tensor
-    rounds = _Rounds(engine, alpha, problem.feasible, stop)
+    rounds = _EntropicRounds(engine, alpha, problem.feasible, stop)
     weights = rounds.run(weights, radius, crowded)
     return game.outcome(weights, rounds.message, proof=stop.proof)
 
 
-class _Rounds:
+class _EntropicRounds:
     """Small games of the samples in doubt, each certified by a pass over the whole."""
 
     def __init__(

@@ -14,7 +14,7 @@ section 4.2; Boyd, Subgradient methods, 2003.
 import numpy as np
 
 from mixsolve.engines.base import Engine
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.methods.problem import Outcome, Problem
 from mixsolve.methods.stopping import Stop
 
@@ -75,7 +75,7 @@ class PlayedResponses:
         now._entries = list(self._entries)
         return now
 
-    def attack(self) -> Attack | None:
+    def attack(self) -> MixedStrategy | None:
         """The mixed strategy, or None if nothing was played."""
         if not self._entries:
             return None

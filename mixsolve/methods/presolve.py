@@ -21,7 +21,7 @@ from mixsolve.base.compilation import seconds_of_work
 from mixsolve.engines.base import Engine, count_passes
 from mixsolve.engines.distinct import Kept, affordable, keep_rows, rows_of
 from mixsolve.engines.memory import Condensing, MemoryEngine
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.methods.problem import Outcome, Problem
 
 logger = logging.getLogger("mixsolve")
@@ -83,7 +83,7 @@ class Reduction:
         return originals, self._candidates[rows].astype(np.int64), mass[entries]
 
 
-class Shrunk:
+class PresolvedGame:
     """The game that a method works on: the problem's own, or a smaller one of the same optimum.
 
     Parameters
@@ -125,7 +125,7 @@ class Shrunk:
         weights: np.ndarray,
         message: str = "",
         *,
-        attack: Attack | None = None,
+        attack: MixedStrategy | None = None,
         proof: np.ndarray | None = None,
     ) -> Outcome:
         """What a method hands back, with the passes over this game and what it shrank to."""
@@ -149,7 +149,7 @@ def reduce(
     alpha : ndarray of float64, shape (N,), or None
         Regularisation of each sample; None for the exact problem.
     halted : callable, optional
-        See `Shrunk`.
+        See `PresolvedGame`.
 
     Returns
     -------

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mixsolve.engines.base import Engine, SoftResponse
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.feasible import FeasibleSet, Simplex
 
 _ROUNDED = 1e-13  # a share of a sample's measure that is none
@@ -40,7 +40,7 @@ class Problem:
         assert self.alpha is not None
         return float(self.engine.sample_weight @ self.alpha) * self.engine.surprise
 
-    def divergence(self, attack: Attack) -> float:
+    def divergence(self, attack: MixedStrategy) -> float:
         """sum_i w_i alpha_i KL(q_i || p_i): what an attack q pays for in eq. (7).
 
         With r = q / p - 1, KL is the sum of p ((1 + r) log(1 + r) - r) >= 0 over the candidates
@@ -75,7 +75,7 @@ class Outcome:
     ----------
     weights : ndarray of float64, shape (L,)
         Feasible.
-    attack : Attack or None
+    attack : MixedStrategy or None
         The attacker's strategy; None for the Gibbs strategy at `proof` (alpha > 0), or the best
         response to `weights` (alpha = 0). For alpha > 0 any strategy proves a bound.
     proof : ndarray of float64, shape (L,), or None
@@ -91,7 +91,7 @@ class Outcome:
     """
 
     weights: np.ndarray
-    attack: Attack | None = None
+    attack: MixedStrategy | None = None
     proof: np.ndarray | None = None
     message: str = ""
     timings: dict[str, float] | None = None

@@ -26,7 +26,7 @@ _GATHERED_TOGETHER = 1 << 18
 
 
 @dataclass(frozen=True)
-class SmallGame:
+class Subproblem:
     """Rows of the samples in doubt, after one row for all the others together.
 
     Attributes
@@ -105,7 +105,7 @@ class Doubt:
         """Drop the rows of the last game that were not needed, a boolean of shape (r,)."""
         self.keys = self.keys[needed]
 
-    def game(self, response: BestResponse) -> SmallGame:
+    def game(self, response: BestResponse) -> Subproblem:
         """Gather the rows in doubt, and sum up the samples that are not.
 
         Parameters
@@ -121,13 +121,13 @@ class Doubt:
         offsets = np.append(first, samples.size)
         weight = engine.sample_weight[doubted]
         if doubted.size == np.count_nonzero(engine.sample_weight):
-            return SmallGame(self.keys, rows[1:], offsets, weight, 0)
+            return Subproblem(self.keys, rows[1:], offsets, weight, 0)
         winning = np.searchsorted(self.keys, doubted * engine.n_rows + response.of(doubted))
         others = np.ones(engine.n_samples, dtype=bool)
         others[doubted] = False
         rest = float(engine.sample_weight[others].sum())
         rows[0] = (response.gradient - weight @ rows[1 + winning]) / rest
-        return SmallGame(
+        return Subproblem(
             self.keys,
             rows,
             np.concatenate([[0], offsets + 1]),

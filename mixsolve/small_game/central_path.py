@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mixsolve.base.threads import run_chunks
 from mixsolve.kernels import interior_point as kernels
 from mixsolve.kernels import schur_system
-from mixsolve.small_game.game import Game, Vector
+from mixsolve.small_game.game import SmallGame, Vector
 
 _CORRECTION = 5.0  # second-order terms count up to so many times mu w_i: outliers spoil steps
 _SUMMED_TOGETHER = 1 << 16  # rows
@@ -31,7 +31,7 @@ _SUMMED_TOGETHER = 1 << 16  # rows
 class Iterate:
     """The point of the method; workspace of five numbers a row, two a sample, L x L a chunk."""
 
-    def __init__(self, game: Game, weights: Vector, barrier: float) -> None:
+    def __init__(self, game: SmallGame, weights: Vector, barrier: float) -> None:
         n_rows, size = game.rows.shape
         n_chunks = len(game.bounds) - 1
         self.game = game
@@ -166,7 +166,7 @@ class Iterate:
             self.steps,
         )  # fmt: skip
 
-    def shrink(self, share: float) -> "Shrunk | None":
+    def shrink(self, share: float) -> "ScreenedGame | None":
         """The iterate on the rows with that share of their sample's dual, if it saves much."""
         game = self.game
         index = np.empty(len(self.dual), dtype=np.int64)
@@ -181,7 +181,7 @@ class Iterate:
         index, offsets, owners = index[: offsets[n_kept]], offsets[: n_kept + 1], owners[:n_kept]
         if n_kept == 0 or 2 * len(index) > len(self.dual):
             return None
-        small = Game(
+        small = SmallGame(
             game.rows[index], offsets, game.weight[owners], game.spread, linear, 0.0, game.cuts
         )
         iterate = Iterate(small, self.weights, self.barrier)
@@ -201,11 +201,11 @@ class Iterate:
             total += dual[part] @ (small.rows[part] - small.rows[first[part]])
         pulled = game.cuts.pull(self.multipliers)
         iterate.residual[:] = linear + total * game.inverse + pulled - self.reduced
-        return Shrunk(iterate, index, decided)
+        return ScreenedGame(iterate, index, decided)
 
 
 @dataclass
-class Shrunk:
+class ScreenedGame:
     """An iterate on the rows ``index`` of a game, and the duals of the samples left out."""
 
     iterate: Iterate

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixsolve.kernels import interior_point as kernels
-from mixsolve.small_game.game import Cuts, Game, SmallSolution, Vector
+from mixsolve.small_game.game import Cuts, SmallGame, SmallSolution, Vector
 from mixsolve.small_game.interior_point import solve_interior_point
 
 _MAX_WORK = 2e7  # multiplications a projection may take
@@ -29,12 +29,14 @@ _OUTSIDE = 1e-13  # violation of a cut, in its own unit, that is rounding
 _RCOND = 1e-11  # singular values below this share of the largest count as zero
 
 
-def polish(game: Game, weights: Vector, dual: Vector, gap: float) -> tuple[Vector, Vector] | None:
+def polish(
+    game: SmallGame, weights: Vector, dual: Vector, gap: float
+) -> tuple[Vector, Vector] | None:
     """Project a point near a solution onto the solutions.
 
     Parameters
     ----------
-    game : Game
+    game : SmallGame
         The rows.
     weights : ndarray of float64, shape (L,)
         Positive weights near a solution.

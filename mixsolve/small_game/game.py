@@ -110,7 +110,7 @@ class Cuts:
 
 
 @dataclass
-class Game:
+class SmallGame:
     """Rows a_r = (l_r - l_first) / spread, and what is the same whichever row is played.
 
     The objective is ``constant + spread (<linear, lam> + sum_i w_i max_r <a_r, lam>)``.
@@ -133,7 +133,7 @@ class Game:
 
 def normalise(
     rows: Vector, offsets: NDArray[np.int64], weight: Vector, cuts: Cuts | None = None
-) -> Game:
+) -> SmallGame:
     """Measure the spread of the rows and take out what the rows of each sample share.
 
     Parameters
@@ -149,7 +149,7 @@ def normalise(
 
     Returns
     -------
-    Game
+    SmallGame
         Its unit is sum_i w_i (max - min of the rows of sample i). Keeps the arrays, copies nothing.
     """
     bounds = chunk_bounds(len(weight), rows.size)
@@ -158,7 +158,9 @@ def normalise(
     sums = np.empty((n_chunks, 2))
 
     def one(c: int) -> None:
-        kernels.measure(rows, offsets, weight, bounds[c], bounds[c + 1], reference[c], sums[c])
+        kernels.spread_and_reference(
+            rows, offsets, weight, bounds[c], bounds[c + 1], reference[c], sums[c]
+        )
 
     run_chunks(one, n_chunks)
     spread, constant = (float(total) for total in sums.sum(0))
@@ -168,15 +170,15 @@ def normalise(
     if spread > 0.0:
         linear /= spread
     limits = Cuts.none(rows.shape[1]) if cuts is None else cuts
-    return Game(rows, offsets, weight, spread, linear, constant, limits)
+    return SmallGame(rows, offsets, weight, spread, linear, constant, limits)
 
 
-def certify(game: Game, weights: Vector, dual: Vector) -> tuple[float, float, float]:
+def certify(game: SmallGame, weights: Vector, dual: Vector) -> tuple[float, float, float]:
     """Recompute both sides of the certificate of a whole game.
 
     Parameters
     ----------
-    game : Game
+    game : SmallGame
         As `normalise` returns it.
     weights : ndarray of float64, shape (L,)
         Feasible.
@@ -194,7 +196,7 @@ def certify(game: Game, weights: Vector, dual: Vector) -> tuple[float, float, fl
     sums = np.empty((n_chunks, 1))
 
     def one(c: int) -> None:
-        kernels.certify(
+        kernels.certificate_sums(
             game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
             weights, dual, gradient[c], sums[c],
         )  # fmt: skip

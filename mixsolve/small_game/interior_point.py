@@ -28,11 +28,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mixsolve.small_game.central_path import Iterate, Shrunk
+from mixsolve.small_game.central_path import Iterate, ScreenedGame
 from mixsolve.small_game.game import (
     Cuts,
-    Game,
     PathPoint,
+    SmallGame,
     SmallSolution,
     Vector,
     certify,
@@ -41,7 +41,7 @@ from mixsolve.small_game.game import (
 
 logger = logging.getLogger(__name__)
 
-Refinement = Callable[[Game, Vector, Vector, float], tuple[Vector, Vector] | None]
+Refinement = Callable[[SmallGame, Vector, Vector, float], tuple[Vector, Vector] | None]
 
 _FIRST_BARRIER = 0.05  # times the mean number of rows of a sample: about the gap to start at
 _SHRINK_GAP = 3e-3  # leave rows aside from this gap on, ...
@@ -101,14 +101,14 @@ def solve_interior_point(
     """
     game = normalise(rows, offsets, weight, cuts)
     weights, barrier = _starting_point(game, start, start_gap)
-    answer = _Answer(game, tol)
+    answer = _Incumbent(game, tol)
     if game.spread == 0.0:
         answer.offer(weights, np.append(np.ones(len(rows)), np.zeros(game.cuts.n_multipliers)), 0)
         return answer.solution("all losses are equal")
     whole = iterate = Iterate(game, weights, barrier)
     iterate.centre()
     point = iterate.point
-    shrunk: Shrunk | None = None
+    shrunk: ScreenedGame | None = None
     shrink_gap, refine_gap, stop = _SHRINK_GAP, _REFINE_GAP, 0.5 * tol
     lowest, since = np.inf, 0
     for nit in range(max_iter + 1):
@@ -152,7 +152,7 @@ def solve_interior_point(
 
 
 def _starting_point(
-    game: Game, start: SmallSolution | Vector | None, start_gap: float
+    game: SmallGame, start: SmallSolution | Vector | None, start_gap: float
 ) -> tuple[Vector, float]:
     centre = game.cuts.centre
     barrier = _FIRST_BARRIER / max(game.mass, 1.0)
@@ -167,7 +167,7 @@ def _starting_point(
     return 0.9 * weights / weights.sum() + 0.1 * centre, barrier
 
 
-def _lift(shrunk: Shrunk | None, weights: Vector, dual: Vector) -> tuple[Vector, Vector]:
+def _lift(shrunk: ScreenedGame | None, weights: Vector, dual: Vector) -> tuple[Vector, Vector]:
     """The duals of all rows, those left aside included, and of the cuts."""
     if shrunk is None:
         return weights, dual
@@ -177,10 +177,10 @@ def _lift(shrunk: Shrunk | None, weights: Vector, dual: Vector) -> tuple[Vector,
     return weights, np.append(full, dual[n_kept:])
 
 
-class _Answer:
+class _Incumbent:
     """The best certified point so far."""
 
-    def __init__(self, game: Game, tol: float) -> None:
+    def __init__(self, game: SmallGame, tol: float) -> None:
         self.game = game
         self.tol = tol * game.spread
         self.path: list[PathPoint] = []

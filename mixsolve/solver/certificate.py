@@ -7,12 +7,12 @@ import numpy as np
 
 from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.errors import ConvergenceWarning
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.feasible import Infeasibility, Prices
 from mixsolve.methods.problem import Outcome
 from mixsolve.methods.scale import in_losses_unit
 from mixsolve.methods.stopping import Status, Stop
-from mixsolve.solver.request import Checked, Clock
+from mixsolve.solver.request import Clock, Request
 from mixsolve.solver.solution import Solution
 
 _NOTICED = 0.05  # seconds
@@ -21,13 +21,13 @@ _EPSILON = float(np.finfo(np.float64).eps)
 
 
 def finish(
-    checked: Checked, outcome: Outcome, stop: Stop, clock: Clock, stacklevel: int
+    checked: Request, outcome: Outcome, stop: Stop, clock: Clock, stacklevel: int
 ) -> Solution:
     """Certify what a method found, and warn where it fell short.
 
     Parameters
     ----------
-    checked : Checked
+    checked : Request
         What was to be solved.
     outcome : Outcome
         What the method found.
@@ -51,7 +51,7 @@ def finish(
     return solution
 
 
-def _certify(checked: Checked, outcome: Outcome, stop: Stop) -> Solution:
+def _certify(checked: Request, outcome: Outcome, stop: Stop) -> Solution:
     """Recompute both players' guarantees from the raw tensor."""
     problem, exponent = checked.problem, checked.game.exponent
     engine, weights = problem.engine, outcome.weights
@@ -132,7 +132,7 @@ def _certify(checked: Checked, outcome: Outcome, stop: Stop) -> Solution:
     )
 
 
-def infeasible(checked: Checked, infeasibility: Infeasibility, stacklevel: int) -> Solution:
+def infeasible(checked: Request, infeasibility: Infeasibility, stacklevel: int) -> Solution:
     """No solution, and why: the least value over no weights at all is infinite."""
     shape = checked.game.losses
     *others, last = infeasibility.clash
@@ -147,7 +147,7 @@ def infeasible(checked: Checked, infeasibility: Infeasibility, stacklevel: int) 
         risk=np.inf,
         lower_bound=np.inf,
         gap=np.inf,
-        attack=Attack(
+        attack=MixedStrategy(
             np.zeros(shape.n_samples + 1, dtype=np.int64), nobody, np.empty(0), shape.n_candidates
         ),
         status=Status.INFEASIBLE,

@@ -10,17 +10,17 @@ import numpy as np
 from mixsolve.base.errors import MixsolveError
 from mixsolve.feasible import FeasibleSet, Infeasibility, Simplex, feasible_set
 from mixsolve.feasible.constraints import LinearConstraints
-from mixsolve.feasible.subset import Subset
+from mixsolve.feasible.subset import Restricted
 from mixsolve.methods.feasible_support import find_few
 from mixsolve.methods.problem import Outcome
 from mixsolve.methods.stopping import Stop
 from mixsolve.solver.certificate import finish, infeasible
-from mixsolve.solver.request import Clock, Game, Options, check
+from mixsolve.solver.request import Clock, OpenGame, Options, check
 from mixsolve.solver.solution import Solution
 
 
 @dataclass
-class _Run:
+class _Search:
     """What a search gave for one number of models, before it is certified."""
 
     outcome: Outcome
@@ -30,7 +30,7 @@ class _Run:
 
 
 def solve_few(
-    game: Game,
+    game: OpenGame,
     alpha: Any,
     method: str,
     warm_start: Any,
@@ -55,7 +55,7 @@ def solve_few(
     linear, size = checked.feasible.linear, game.losses.n_classifiers
     problem, began = checked.problem, checked.clock.began
     search = Search(problem, checked.entry, lambda some: _subset(linear, some, size), checked.start)
-    runs: list[_Run | Infeasibility] = []  # one for each count
+    runs: list[_Search | Infeasibility] = []  # one for each count
     for count in counts:
         checked.clock = Clock(began)
         stop = checked.stop()
@@ -69,17 +69,17 @@ def solve_few(
             runs.append(_beyond_rounding(count))
             continue
         checked.clock.minimized = began = time.perf_counter()
-        runs.append(_Run(outcome, stop, checked.clock, problem.engine.n_passes))
+        runs.append(_Search(outcome, stop, checked.clock, problem.engine.n_passes))
         problem.engine.n_passes = 0.0
     best = -np.inf
     for run in reversed(runs):
-        if isinstance(run, _Run):
+        if isinstance(run, _Search):
             assert run.outcome.lower_bound is not None
             best = max(best, run.outcome.lower_bound)
             run.outcome = replace(run.outcome, lower_bound=best)
     solutions = []
     for count, run in zip(counts, runs, strict=True):
-        if isinstance(run, _Run):
+        if isinstance(run, _Search):
             problem.engine.n_passes = run.n_passes
             solution = finish(checked, run.outcome, run.stop, run.clock, stacklevel)
         else:
@@ -88,7 +88,7 @@ def solve_few(
     return solutions
 
 
-def _subset(linear: LinearConstraints | None, some: np.ndarray, size: int) -> Subset:
+def _subset(linear: LinearConstraints | None, some: np.ndarray, size: int) -> Restricted:
     """The feasible mixtures of some classifiers, int64 of shape (s,)."""
     inner: FeasibleSet = Simplex()
     if linear is not None:
@@ -96,7 +96,7 @@ def _subset(linear: LinearConstraints | None, some: np.ndarray, size: int) -> Su
         labels = linear.labels_ub, linear.labels_eq
         part = LinearConstraints(*columns, labels_ub=labels[0], labels_eq=labels[1])
         inner = feasible_set([part], some.size, modelled=False)
-    return Subset(inner, some, size)
+    return Restricted(inner, some, size)
 
 
 def _beyond_rounding(max_models: int) -> Infeasibility:

@@ -43,7 +43,7 @@ class Options:
         self.presolve = bool(presolve)
 
 
-class Game:
+class OpenGame:
     """Checked losses with their engine, which is made when a solve first needs it."""
 
     def __init__(
@@ -120,10 +120,10 @@ class Clock:
 
 
 @dataclass
-class Checked:
+class Request:
     """A game with the checked arguments of one solve, or why there is nothing to solve."""
 
-    game: Game
+    game: OpenGame
     options: Options
     method: str
     entry: Method
@@ -159,12 +159,12 @@ class Checked:
         )
 
 
-def check(game: Game, alpha: Any, method: str, warm_start: Any, options: Options) -> Checked:
+def check(game: OpenGame, alpha: Any, method: str, warm_start: Any, options: Options) -> Request:
     """Check what a solve of a game was given besides the losses.
 
     Parameters
     ----------
-    game : Game
+    game : OpenGame
         Its losses and constraints.
     alpha, method, warm_start
         See `mixsolve.solve`.
@@ -189,4 +189,4 @@ def check(game: Game, alpha: Any, method: str, warm_start: Any, options: Options
     if feasible.infeasibility is None:
         start = feasible.project(start)
     warm = warm_start is not None
-    return Checked(game, options, name, entry, alphas, feasible, start, warm, Clock(began))
+    return Request(game, options, name, entry, alphas, feasible, start, warm, Clock(began))

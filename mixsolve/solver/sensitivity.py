@@ -37,7 +37,7 @@ import numpy as np
 from mixsolve.arrays.interop import to_numpy
 from mixsolve.base.errors import MixsolveError
 from mixsolve.engines import Engine, Losses, open_losses
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.methods.stopping import ROUNDING, Status
 from mixsolve.solver import validation
 
@@ -273,7 +273,7 @@ def _engine(
             close()
 
 
-def _entries(losses: Losses, attack: Attack) -> np.ndarray:
+def _entries(losses: Losses, attack: MixedStrategy) -> np.ndarray:
     """Which rows the attack plays: the others' losses do not matter, and may be missing."""
     played = np.zeros(losses.n_rows, dtype=np.uint8)
     played[losses.offsets[attack.samples] + attack.candidates] = 1
@@ -311,7 +311,7 @@ def _check_solved(solution: Any) -> None:
         )
 
 
-def _check_shape(losses: Losses, attack: Attack, name: str) -> None:
+def _check_shape(losses: Losses, attack: MixedStrategy, name: str) -> None:
     counts = np.diff(losses.offsets)
     if losses.n_samples != len(attack):
         raise MixsolveError(

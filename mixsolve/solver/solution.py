@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.methods.stopping import Record, Status
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Solution:
         ``min(g) - sum_i w_i alpha_i KL(q_i || p_i)`` for alpha > 0.
     gap : float
         ``value - lower_bound``, never negative.
-    attack : Attack
+    attack : MixedStrategy
         The attacker's mixed strategy, in candidates of the tensor that was given.
     status : Status
         OPTIMAL only when the gap is within the tolerance.
@@ -85,7 +85,7 @@ class Solution:
     risk: float
     lower_bound: float
     gap: float
-    attack: Attack = field(repr=False)
+    attack: MixedStrategy = field(repr=False)
     status: Status
     message: str
     nit: int

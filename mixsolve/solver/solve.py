@@ -10,7 +10,7 @@ from mixsolve.base.arguments import as_count
 from mixsolve.methods.stopping import State
 from mixsolve.solver import validation
 from mixsolve.solver.certificate import finish, infeasible
-from mixsolve.solver.request import Game, Options, check
+from mixsolve.solver.request import OpenGame, Options, check
 from mixsolve.solver.solution import Solution
 
 
@@ -139,7 +139,7 @@ def solve(
     """
     options = Options(tol, max_iter, time_limit, callback, verbose, presolve)
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
-    game = Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
+    game = OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits)
     try:
         if max_models is not None:
             most = as_count("max_models", max_models)
@@ -216,7 +216,7 @@ def solve_path(
     options = Options(tol, max_iter, time_limit, None, verbose, presolve)
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
     values = validation.check_alphas(alphas)
-    game = Game(losses, sample_weight, candidate_mask, candidate_prior, limits)
+    game = OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits)
     solutions: dict[int, Solution] = {}
     warm_start: Any = None
     try:
@@ -230,7 +230,7 @@ def solve_path(
 
 
 def _solve(
-    game: Game, alpha: Any, method: str, warm_start: Any, options: Options, stacklevel: int
+    game: OpenGame, alpha: Any, method: str, warm_start: Any, options: Options, stacklevel: int
 ) -> Solution:
     checked = check(game, alpha, method, warm_start, options)
     if checked.feasible.infeasibility is not None:

@@ -8,7 +8,7 @@ from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
 from mixsolve_torch.attacks.subset import Subset
 from mixsolve_torch.attacks.transfer import TransferPGD
-from mixsolve_torch.attacks.uniform import UniformBall
+from mixsolve_torch.attacks.uniform import UniformSampling
 
 __all__ = [
     "APGD",
@@ -19,6 +19,6 @@ __all__ = [
     "Standard",
     "Subset",
     "TransferPGD",
-    "UniformBall",
+    "UniformSampling",
     "resolve_attacks",
 ]

@@ -273,7 +273,7 @@ class Members:
             raise MixsolveError(
                 f"models[{self.indices[i]}] must have a gradient with respect to the images under "
                 "the loss attacked; got none; look for a loss or a classifier that rounds, "
-                "detaches or runs without gradients, or use UniformBall, which needs none"
+                "detaches or runs without gradients, or use UniformSampling, which needs none"
             )
         return own
 
@@ -284,7 +284,7 @@ def _way_out(followed: str) -> str:
         return (
             f"it follows {followed}, which does not saturate, so that the logits themselves are "
             "flat: try float64, smoother activations, or attacks that ask this classifier for no "
-            "gradient (transfer from others, UniformBall)"
+            "gradient (transfer from others, UniformSampling)"
         )
     return (
         f"it follows {followed}, which saturates where logits are large: rely on attacks that do "

@@ -14,11 +14,15 @@ from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.standard import Standard
 from mixsolve_torch.attacks.subset import Subset
 from mixsolve_torch.attacks.transfer import TransferPGD
-from mixsolve_torch.attacks.uniform import UniformBall
+from mixsolve_torch.attacks.uniform import UniformSampling
 
 
-def _uniform(norm: str, eps: float, *, restarts: int | None = None, **_: Any) -> UniformBall:
-    return UniformBall(norm, eps) if restarts is None else UniformBall(norm, eps, draws=restarts)
+def _uniform(norm: str, eps: float, *, restarts: int | None = None, **_: Any) -> UniformSampling:
+    return (
+        UniformSampling(norm, eps)
+        if restarts is None
+        else UniformSampling(norm, eps, draws=restarts)
+    )
 
 
 ATTACKS: dict[str, Callable[..., Attack]] = {

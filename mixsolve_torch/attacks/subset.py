@@ -140,7 +140,7 @@ class Subset(SearchAttack):
         stalled = torch.zeros_like(y)
         tried = torch.zeros(len(members), len(y), dtype=torch.int64, device=y.device)
         for orders in self._orders(members):
-            state = _State(model, best_wrong, best_score.errors, stalled, tried)
+            state = _SearchState(model, best_wrong, best_score.errors, stalled, tried)
             point, aimed = self._climb(members, state, orders, center)
             point, score, model, wrong = self._look(objective, point, center, y)
             yield point, score
@@ -190,7 +190,7 @@ class Subset(SearchAttack):
             yield orders
 
     def _climb(
-        self, members: Members, state: _State, orders: list[list[int]], center: Tensor
+        self, members: Members, state: _SearchState, orders: list[list[int]], center: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return where to look next, (B, C, H, W), and which classifier (B,) it goes for."""
         model, count = state.model, len(orders)
@@ -256,7 +256,7 @@ class Subset(SearchAttack):
         return ahead, raised, torch.where(sets, missing, -torch.inf).amax(dim=1)
 
 
-class _State(NamedTuple):
+class _SearchState(NamedTuple):
     """What a climb starts from: the model and what is known of the best point."""
 
     model: HalfSpaces

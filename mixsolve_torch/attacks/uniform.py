@@ -23,7 +23,7 @@ from mixsolve_torch.core.mixture import Mixture
 
 
 @dataclass(frozen=True)
-class UniformBall(Attack):
+class UniformSampling(Attack):
     """Draw points uniformly in the ball; those that leave the box [0, 1] are cut back to it.
 
     Parameters

@@ -180,10 +180,10 @@ def build_losses(
     Examples
     --------
     >>> import torch
-    >>> from mixsolve_torch import Mixture, UniformBall
+    >>> from mixsolve_torch import Mixture, UniformSampling
     >>> models = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)) for _ in range(2)]
     >>> data = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
-    >>> losses = build_losses(Mixture(models), data, UniformBall("L2", 0.5, draws=4))
+    >>> losses = build_losses(Mixture(models), data, UniformSampling("L2", 0.5, draws=4))
     >>> losses.values.shape, losses.values.dtype
     (torch.Size([6, 5, 2]), torch.uint8)
     >>> losses.candidate_names[:2]

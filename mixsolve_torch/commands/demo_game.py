@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from torch import nn
 
-from mixsolve_torch.attacks import PGD, Attack, TransferPGD, UniformBall
+from mixsolve_torch.attacks import PGD, Attack, TransferPGD, UniformSampling
 from mixsolve_torch.data.arrays import Split
 from mixsolve_torch.models.architectures import digits_cnn
 from mixsolve_torch.runs.progress import ProgressBar
@@ -130,7 +130,7 @@ def attacks(settings: DemoSettings) -> list[Attack]:
     norm, eps, steps = settings.norm, settings.eps, settings.steps
     restarts, count = settings.restarts, len(settings.training_eps)
     chosen: list[Attack] = [
-        UniformBall(norm, eps, draws=settings.draws),
+        UniformSampling(norm, eps, draws=settings.draws),
         TransferPGD(norm, eps, steps=steps, restarts=2, keep_restarts=True, loss="margin"),
         PGD(norm, eps, steps=steps, restarts=restarts, keep_restarts=True, loss="margin"),
         PGD(norm, eps, steps=steps, name="PGD on all, cross-entropy"),

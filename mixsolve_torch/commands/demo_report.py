@@ -27,7 +27,7 @@ _UNIFORM = "uniform mixture"
 
 
 @dataclass(frozen=True)
-class Row:
+class DemoRow:
     """One line of the table; risks from 0 to 1."""
 
     name: str
@@ -48,7 +48,7 @@ class Report:
         The game, with the attacked images.
     names : tuple of str
         The networks.
-    rows : tuple of Row
+    rows : tuple of DemoRow
         Single networks, the uniform mixture, then one optimal mixture for each solution.
     solution : Solution
         The exact one, the first of the solutions.
@@ -60,7 +60,7 @@ class Report:
 
     losses: CandidateLosses
     names: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[DemoRow, ...]
     solution: Solution
     fresh: CandidateLosses
     threat: str
@@ -95,9 +95,11 @@ class Report:
         """
         count = len(names)
 
-        def row(name: str, weights: np.ndarray, kind: str, solution: Solution | None = None) -> Row:
+        def row(
+            name: str, weights: np.ndarray, kind: str, solution: Solution | None = None
+        ) -> DemoRow:
             standard, risk = losses.standard_risk(weights), losses.adversarial_risk(weights)
-            return Row(name, weights, standard, risk, kind, solution)
+            return DemoRow(name, weights, standard, risk, kind, solution)
 
         rows = [row(name, one, "single") for name, one in zip(names, np.eye(count), strict=True)]
         rows.append(row(_UNIFORM, np.full(count, 1 / count), "uniform"))
@@ -108,12 +110,12 @@ class Report:
         return cls(losses, tuple(names), tuple(rows), solutions[0], fresh, threat)
 
     @property
-    def best_single(self) -> Row:
+    def best_single(self) -> DemoRow:
         """The single network of the lowest adversarial risk."""
         return min(self.rows[: len(self.names)], key=lambda row: row.risk)
 
     @property
-    def optimal(self) -> Row:
+    def optimal(self) -> DemoRow:
         """The exact optimal mixture."""
         return next(row for row in self.rows if row.solution is self.solution)
 
@@ -188,7 +190,7 @@ class Report:
             the name of this network.
         """
 
-        def risk(row: Row) -> float:
+        def risk(row: DemoRow) -> float:
             worst = torch.maximum(self.losses.worst(row.weights), self.fresh.worst(row.weights))
             return float(worst.mean())
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
-from mixsolve.engines.shard import Answer, respond
+from mixsolve.engines.shard import PartialResult, respond
 from mixsolve.engines.sharded import Kept, Parts, Reply
 from mixsolve_torch.distributed.wire import Wire
 from mixsolve_torch.runs.interrupt import Interrupt
@@ -38,7 +38,7 @@ LOSSES, GIVEN = 0, 1
 class _Question:
     """What every rank is asked. See `mixsolve.engines.sharded.Parts.ask`."""
 
-    function: Callable[..., Answer]
+    function: Callable[..., PartialResult]
     kept: tuple[int, ...]
     common: tuple[Any, ...]
     n_sums: int
@@ -189,7 +189,7 @@ class RankParts(Parts):
 
     def _ask(
         self,
-        question: Callable[..., Answer],
+        question: Callable[..., PartialResult],
         kept: Sequence[Kept],
         common: tuple[Any, ...],
         shares: Sequence[tuple[Any, ...]] | None,

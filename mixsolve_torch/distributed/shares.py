@@ -14,7 +14,7 @@ from mixsolve.arrays.interop import array_source, check_dtype, to_numpy
 from mixsolve.arrays.labels import GameLabels
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.engines import Losses, open_losses
-from mixsolve.engines.shard import Answer
+from mixsolve.engines.shard import PartialResult
 from mixsolve.solver import validation
 from mixsolve.solver.solution import Solution
 from mixsolve_torch.distributed.wire import listed
@@ -214,9 +214,9 @@ def _same(values: Sequence[Any], rule: str, mend: str, ranks: Sequence[int] | No
         raise MixsolveError(f"{rule}; got {came}: {mend}")
 
 
-def tell(losses: Any, given: dict[str, np.ndarray]) -> Answer:
+def tell(losses: Any, given: dict[str, np.ndarray]) -> PartialResult:
     """The question that brings what ranks were given to the first one."""
-    return Answer(found=given or None)
+    return PartialResult(found=given or None)
 
 
 def join(found: Sequence[dict[str, np.ndarray] | None], bounds: np.ndarray, m: int) -> dict:

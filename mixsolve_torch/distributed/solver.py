@@ -22,11 +22,11 @@ import mixsolve
 from mixsolve.arrays.tensor import even_offsets
 from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.base import Losses
-from mixsolve.engines.deferred import DeferredAttack
-from mixsolve.engines.packed import PackedAttack
+from mixsolve.engines.deferred import DeferredStrategy
+from mixsolve.engines.packed import PackedStrategy
 from mixsolve.engines.shard import spread_out
 from mixsolve.engines.sharded import PartsEngine, count_bytes, shortened
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.solver.solution import Solution
 from mixsolve_torch.distributed.ranks import GIVEN, LOSSES, Rank, RankParts, worded
 from mixsolve_torch.distributed.shares import Share, agree, join, read_share, tell
@@ -42,12 +42,12 @@ class DistributedSolution(Solution):
     ----------
     samples : range
         This rank's samples in the numbering of `attack`, one rank after another.
-    own_attack : Attack
+    own_attack : MixedStrategy
         The attacker's strategy on this rank's samples alone.
     """
 
     samples: range = field(kw_only=True)
-    own_attack: Attack = field(kw_only=True, repr=False)
+    own_attack: MixedStrategy = field(kw_only=True, repr=False)
 
 
 def solve_distributed(
@@ -156,7 +156,7 @@ class _LossesOnRanks(Losses):
 
     def _leave(
         self, engine: PartsEngine, weights: np.ndarray, alpha: np.ndarray
-    ) -> Callable[[], Attack]:
+    ) -> Callable[[], MixedStrategy]:
         self.attack = engine.gibbs_there(weights, alpha)
         return _refuse_whole
 
@@ -220,7 +220,7 @@ def _lead(
     solution = mixsolve.solve(losses, given.pop("alpha", alpha), **given, **options)
     values = {entry.name: getattr(solution, entry.name) for entry in fields(Solution)}
     values["sample_weight"] = shortened(solution.sample_weight)
-    values["attack"] = None if losses.attack is not None else PackedAttack.of(solution.attack)
+    values["attack"] = None if losses.attack is not None else PackedStrategy.of(solution.attack)
     parts.traffic.sent += count_bytes([values["sample_weight"], values["attack"]])
     return values, None if losses.attack is None else losses.attack.name
 
@@ -239,11 +239,11 @@ def _received(
         attack = values["attack"].unpacked()
         own = attack.part(samples.start, samples.stop)
     else:
-        attack = DeferredAttack(n_samples, n_candidates, _refuse_whole)
+        attack = DeferredStrategy(n_samples, n_candidates, _refuse_whole)
         own = rank.kept(attack_name)
         if own is None:  # of no samples
             nobody = np.zeros(1, dtype=np.int64)
-            own = Attack(nobody, nobody[:0], np.empty(0), n_candidates)
+            own = MixedStrategy(nobody, nobody[:0], np.empty(0), n_candidates)
     values |= {
         "weights": share.restore(values["weights"]),
         "sample_weight": spread_out(values["sample_weight"], n_samples),

@@ -13,7 +13,7 @@ from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.bookkeeping import Rules
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.engines.placed import PlacedBestResponse, PlacedNearResponse
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.strategy import MixedStrategy
 from mixsolve_torch.engine import passes
 from mixsolve_torch.engine.transfer import (
     DeviceWinners,
@@ -259,7 +259,7 @@ class TorchEngine(Rules):
         )
         return self.remember(weights, alpha, response)
 
-    def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> Attack:
+    def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         """See `mixsolve.engines.Engine.gibbs`."""
         lam, alphas = self._send(weights), self._send_once(alpha)
         cutoff = _CUTOFF + self.surprise - math.log(self.shape.n_candidates)
@@ -273,7 +273,7 @@ class TorchEngine(Rules):
             parts.append((receive(counts), receive(candidates), receive(probabilities)))
         lengths, places, shares = map(np.concatenate, zip(*parts, strict=True))
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        return Attack(indptr, places.astype(np.int64), shares, self.shape.n_candidates)
+        return MixedStrategy(indptr, places.astype(np.int64), shares, self.shape.n_candidates)
 
     def _chosen(
         self, samples: np.ndarray, candidates: np.ndarray
@@ -292,7 +292,7 @@ class TorchEngine(Rules):
             chosen[part] = receive(rows)
         return chosen
 
-    def expected_losses(self, attack: Attack) -> np.ndarray:
+    def expected_losses(self, attack: MixedStrategy) -> np.ndarray:
         """See `mixsolve.engines.Engine.expected_losses`."""
         samples, candidates, sums = attack.samples, attack.candidates, Sum()
         mass = attack.probabilities * self.sample_weight[samples]

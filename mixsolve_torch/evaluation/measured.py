@@ -36,7 +36,7 @@ class Player:
 
 
 @dataclass(frozen=True)
-class Row:
+class PlayerRow:
     """Accuracies of one player, from 0 to 1.
 
     Attributes
@@ -91,10 +91,10 @@ class Settings:
 class Measured:
     """The numbers of an `Evaluation`, whose attributes are documented there."""
 
-    players: tuple[Row, ...]
+    players: tuple[PlayerRow, ...]
     attack_names: tuple[str, ...]
-    best_single: Row
-    optimal: Row
+    best_single: PlayerRow
+    optimal: PlayerRow
     gain: Estimate
     solution: Solution
     raised: float
@@ -161,7 +161,9 @@ class Measured:
         for i, player in enumerate(players):
             clean, *attacks, last = estimates[width * i : width * (i + 1)]
             weights = tuple(player.weights.tolist())
-            rows[id(player)] = Row(player.name, player.kind, weights, clean, tuple(attacks), last)
+            rows[id(player)] = PlayerRow(
+                player.name, player.kind, weights, clean, tuple(attacks), last
+            )
         return cls(
             players=tuple(rows.values()),
             attack_names=tuple(groups),

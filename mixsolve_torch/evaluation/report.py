@@ -22,11 +22,11 @@ class Evaluation(Measured):
 
     Attributes
     ----------
-    players : tuple of Row
+    players : tuple of PlayerRow
         One a player: the L classifiers, then the mixtures.
     attack_names : tuple of str
-        The attacks, in the order of ``Row.attacks``.
-    best_single, optimal : Row
+        The attacks, in the order of ``PlayerRow.attacks``.
+    best_single, optimal : PlayerRow
         The best classifier alone and the optimal mixture, both chosen on the images fitted on.
     gain : Estimate
         What randomising buys: the optimal mixture's worst-case accuracy less the best single

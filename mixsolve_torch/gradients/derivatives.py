@@ -44,7 +44,7 @@ from mixsolve.solver.solution import Solution
 _RANK = 1e-10  # curvatures below this share of the largest are rounding
 
 
-class Game:
+class TensorGame:
     """What surrounds the losses; after `solve`, both players' strategies.
 
     Attributes
@@ -175,12 +175,12 @@ class OptimalWeights(Function):
     """The optimal weights, float64; their derivative by implicit differentiation."""
 
     @staticmethod
-    def forward(losses: Tensor, game: Game) -> Tensor:
+    def forward(losses: Tensor, game: TensorGame) -> Tensor:
         """Solve the game."""
         return game.solve(losses)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Game], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, TensorGame], output: Tensor) -> None:
         """Keep losses and weights, which derivatives of derivatives flow through."""
         losses, ctx.game = inputs
         ctx.save_for_backward(losses, output)
@@ -205,12 +205,12 @@ class OptimalValue(Function):
     """The optimal value; its derivative by the envelope theorem, the weights held fixed."""
 
     @staticmethod
-    def forward(losses: Tensor, weights: Tensor, game: Game) -> Tensor:
+    def forward(losses: Tensor, weights: Tensor, game: TensorGame) -> Tensor:
         """Return the value of a game that was solved."""
         return weights.new_tensor(game.solution.value)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Game], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, TensorGame], output: Tensor) -> None:
         """Keep losses and weights, which second derivatives flow through."""
         losses, weights, ctx.game = inputs
         ctx.save_for_backward(losses, weights)
@@ -222,11 +222,11 @@ class OptimalValue(Function):
         played = ctx.game.played(losses.to(torch.float64), weights)
         gradient = played[:, :, None] * weights
         if ctx.game.alpha is None:
-            gradient = _Once.apply(gradient, losses)
+            gradient = _OnceDifferentiable.apply(gradient, losses)
         return (outputs[0] * gradient).to(losses.dtype), None, None
 
 
-class _Once(Function):
+class _OnceDifferentiable(Function):
     """The gradient of the exact value, which must not pass for one that has no derivative."""
 
     @staticmethod

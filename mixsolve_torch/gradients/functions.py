@@ -18,7 +18,7 @@ from torch import Tensor
 from mixsolve.base.arguments import check_flags
 from mixsolve.base.errors import MixsolveError
 from mixsolve.solver.solution import Solution
-from mixsolve_torch.gradients.derivatives import Game, OptimalValue, OptimalWeights
+from mixsolve_torch.gradients.derivatives import OptimalValue, OptimalWeights, TensorGame
 
 
 def game_value(
@@ -96,7 +96,9 @@ def game_value(
              [0.2500, 0.2500]]]))
     """
     check_flags(return_solution=return_solution)
-    game = Game(alpha, sample_weight, candidate_mask, candidate_prior, tol, max_iter, warm_start)
+    game = TensorGame(
+        alpha, sample_weight, candidate_mask, candidate_prior, tol, max_iter, warm_start
+    )
     losses = game.check(losses)
     value = OptimalValue.apply(losses, OptimalWeights.apply(losses, game), game).to(losses.dtype)
     return (value, game.solution) if return_solution else value
@@ -156,7 +158,9 @@ def game_weights(
     >>> weights.detach(), losses.grad[0, 0, 0] < 0  # the more it loses, the less it is played
     (tensor([0.5000, 0.5000]), tensor(True))
     """
-    game = Game(alpha, sample_weight, candidate_mask, candidate_prior, tol, max_iter, warm_start)
+    game = TensorGame(
+        alpha, sample_weight, candidate_mask, candidate_prior, tol, max_iter, warm_start
+    )
     losses = game.check(losses)
     weights = OptimalWeights.apply(losses, game)
     if game.alpha is None:

@@ -40,7 +40,7 @@ from mixsolve_torch.data.arrays import count_shared
 from mixsolve_torch.data.batching import Data, gather
 from mixsolve_torch.game.folder import as_folder
 from mixsolve_torch.growth.member import Lesson, OptimizerFactory, adam
-from mixsolve_torch.growth.notes import GrowRound, NoNotes, Notes, Progress
+from mixsolve_torch.growth.notes import GrowRound, GrowthNotes, NoNotes, Progress
 from mixsolve_torch.growth.round import Work
 from mixsolve_torch.runs.fingerprint import describe
 from mixsolve_torch.runs.interrupt import explained
@@ -235,7 +235,7 @@ def grow(
     work.progress_bar = progress
     notes = NoNotes()
     if folder is not None:
-        notes = Notes(as_folder("folder", folder), describe(work.settings()))
+        notes = GrowthNotes(as_folder("folder", folder), describe(work.settings()))
     work.kept = notes.games
     stopped = False
     with closing(notes), explained(notes.kept):

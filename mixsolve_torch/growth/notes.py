@@ -145,7 +145,7 @@ class NoNotes:
         """Let go of the folder."""
 
 
-class Notes(NoNotes):
+class GrowthNotes(NoNotes):
     """The file of one call.
 
     Parameters

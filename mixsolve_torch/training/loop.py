@@ -39,7 +39,7 @@ from mixsolve_torch.training import held_out
 from mixsolve_torch.training.algorithm import Algorithm2
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.journal import Journal, history_plot
-from mixsolve_torch.training.measure import measure
+from mixsolve_torch.training.measure import measure_epoch
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.run_folder import RunFolder
 
@@ -103,12 +103,12 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = False) 
     """
     check_flags(resume=resume, progress=progress)
     with Ranks(config.run.device) as ranks:
-        run = _Run(config, ranks, progress)
+        run = _TrainingRun(config, ranks, progress)
         with run.begun(resume):
             return run.finish()
 
 
-class _Run:
+class _TrainingRun:
     """One process of a run."""
 
     def __init__(self, config: TrainConfig, ranks: Ranks, progress: bool) -> None:
@@ -224,7 +224,7 @@ class _Run:
             "learning_rate": algorithm.learning_rate,
             **summary,
             "weights": algorithm.mixture.weights.tolist(),
-            **measure(algorithm.evaluated, self._measured, self._config, self._ranks),
+            **measure_epoch(algorithm.evaluated, self._measured, self._config, self._ranks),
             "split": self._config.evaluation.select,
         }
         self._records.append(record)

@@ -24,7 +24,7 @@ _SEED = 0x5EED
 _BATCH = 512  # images at a time
 
 
-def measure(
+def measure_epoch(
     mixture: Mixture, data: ImageSet, config: TrainConfig, ranks: Ranks
 ) -> dict[str, dict[str, Any]]:
     """Return clean and robust accuracy of a mixture and of each of its models.

@@ -5,7 +5,7 @@ import math
 import torch
 from hypothesis import strategies as st
 
-from mixsolve_torch import APGD, ARC, PGD, Standard, Subset, TransferPGD, UniformBall
+from mixsolve_torch import APGD, ARC, PGD, Standard, Subset, TransferPGD, UniformSampling
 from mixsolve_torch.attacks.ball import image_norms
 
 NORMS = ["Linf", "L2"]
@@ -90,7 +90,7 @@ def attacks(norm="Linf", eps=0.1, steps=3):
         "arc": ARC(norm, eps, steps=steps, restarts=2),
         "subset": Subset(norm, eps, steps=steps),
         "transfer": TransferPGD(norm, eps, steps=steps),
-        "uniform": UniformBall(norm, eps, draws=4),
+        "uniform": UniformSampling(norm, eps, draws=4),
         "standard": Standard(norm, eps, steps=steps),
     }
 

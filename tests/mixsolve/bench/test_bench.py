@@ -27,7 +27,7 @@ ENTROPIC = ["clarabel", "scs", "slsqp", "trust-constr", "mirror", "fista"]
 )
 def test_peers_solve_the_game(name, alpha):
     weights, mass = peers.PEERS[name].run(GAME, alpha, 1e-7, 20.0)
-    value, gap = runner.certify(GAME, alpha, weights, mass)
+    value, gap = runner.certificate_of(GAME, alpha, weights, mass)
     expected = entropic_risk(GAME, weights, alpha) if alpha else exact_risk(GAME, weights)
     assert value == pytest.approx(expected, rel=1e-12)
     assert 0.0 <= gap <= 1e-5 * np.ptp(GAME)
@@ -36,7 +36,7 @@ def test_peers_solve_the_game(name, alpha):
 def test_certify_does_not_flatter():
     """A bad answer has a wide gap: here all weight on one classifier, no attack given."""
     weights = np.array([1.0, 0.0, 0.0, 0.0])
-    value, gap = runner.certify(GAME, 0.0, weights, None)
+    value, gap = runner.certificate_of(GAME, 0.0, weights, None)
     optimum = exact_risk(GAME, peers.PEERS["highs-ds"].run(GAME, 0.0, 1e-9, 9.0)[0])
     assert gap >= value - optimum > 0.01
 

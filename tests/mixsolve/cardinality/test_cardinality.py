@@ -13,7 +13,7 @@ from mixsolve import LinearConstraints, MixsolveError, MixsolveTypeError, Status
 from mixsolve.feasible import Simplex
 from mixsolve.feasible import projection as simplex
 from mixsolve.feasible.constraints import group_weight, weight_bounds
-from mixsolve.feasible.subset import Subset
+from mixsolve.feasible.subset import Restricted
 from mixsolve.methods import branch_and_bound as search
 from mixsolve.methods import minorants
 from mixsolve.methods.feasible_support import find_few
@@ -431,7 +431,7 @@ def test_the_path_as_a_picture():
 
 def test_a_subset_of_the_simplex(rng):
     chosen = np.array([0, 2, 3])
-    some = Subset(Simplex(), chosen, 5)
+    some = Restricted(Simplex(), chosen, 5)
     point, slope = rng.standard_normal(5), rng.standard_normal(5)
     nearest = some.project(point)
     assert nearest[[1, 4]].tolist() == [0.0, 0.0]

@@ -23,7 +23,7 @@ from mixsolve.arrays.interop import ArraySource, array_source
 from mixsolve.base import threads
 from mixsolve.base.errors import MissingDependencyError, MixsolveError
 from mixsolve.commands.main import main
-from mixsolve.engines.deferred import DeferredAttack
+from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.methods import presolve
 
@@ -290,7 +290,7 @@ def test_the_gibbs_attack_on_a_file_is_computed_when_looked_at(tmp_path):
     losses = GAMES["uint8"]
     expected = mixsolve.solve(losses, 0.05).attack
     found = mixsolve.solve(np.load(npy(tmp_path / "x", losses), mmap_mode="r"), 0.05).attack
-    assert isinstance(found, DeferredAttack)
+    assert isinstance(found, DeferredStrategy)
     assert len(found) == 90
     assert "candidates" not in vars(found)
     assert not hasattr(found, "nothing")

@@ -19,7 +19,7 @@ from mixsolve.base.compilation import preparation, preparing
 from mixsolve.engines import MemoryLosses, open_losses
 from mixsolve.engines import sharded as parts
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.engines.shard import Answer
+from mixsolve.engines.shard import PartialResult
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
@@ -177,11 +177,11 @@ def test_a_large_gibbs_strategy_is_computed_when_it_is_looked_at(place, rng, mon
     assert "indptr" not in vars(found.attack)
     np.testing.assert_allclose(found.attack.dense(), known.attack.dense(), atol=1e-12)
     again = pickle.loads(pickle.dumps(found.attack))
-    assert type(again) is mixsolve.Attack
+    assert type(again) is mixsolve.MixedStrategy
     check_certificate(found, LOSSES, alpha, **given)
     monkeypatch.setattr(parts, "_SENT_CANDIDATES", 360)
     here = mixsolve.solve(DaskLosses(array), alpha, **given).attack
-    assert type(here) is mixsolve.Attack
+    assert type(here) is mixsolve.MixedStrategy
 
 
 @pytest.mark.parametrize("place", A_FEW, indirect=True)
@@ -646,7 +646,7 @@ def test_named_schedulers_win_over_the_client(client):
 def compile_for_a_while(engine):
     with preparation():
         time.sleep(0.02)
-    return Answer(np.ones(1))
+    return PartialResult(np.ones(1))
 
 
 class TestCompilationElsewhere:
@@ -659,7 +659,9 @@ class TestCompilationElsewhere:
         assert call(object()).prepared >= 0.02
 
     def test_the_longest_reaches_the_client(self):
-        answers = [Answer(np.ones(2), found=1, prepared=seconds) for seconds in (0.0, 3.0, 2.0)]
+        answers = [
+            PartialResult(np.ones(2), found=1, prepared=seconds) for seconds in (0.0, 3.0, 2.0)
+        ]
         total = dask_cluster._added(*map(dask_cluster._sums, answers))
         assert total.prepared == 3.0
         np.testing.assert_array_equal(total.sums, [3.0, 3.0])

@@ -7,8 +7,8 @@ from parts_here import LossesInParts
 import mixsolve
 from mixsolve import games
 from mixsolve.engines import sharded as parts
-from mixsolve.engines.packed import PackedAttack
-from mixsolve.engines.strategy import Attack
+from mixsolve.engines.packed import PackedStrategy
+from mixsolve.engines.strategy import MixedStrategy
 
 N, m, L = 4000, 9, 4
 LOSSES = games.gamma_game(N, m, L, seed=2).losses
@@ -65,8 +65,8 @@ def test_a_packed_attack_is_the_attack(rng, n_candidates):
     samples = np.repeat(np.arange(50), counts)
     probabilities = mass / np.bincount(samples, mass)[samples]
     candidates = rng.integers(n_candidates - 3, n_candidates, indptr[-1])
-    attack = Attack(indptr, candidates, probabilities, n_candidates)
-    packed = [PackedAttack.of(attack.part(*ends)) for ends in ((0, 20), (20, 20), (20, 50))]
-    again = PackedAttack.joined(packed).unpacked()
+    attack = MixedStrategy(indptr, candidates, probabilities, n_candidates)
+    packed = [PackedStrategy.of(attack.part(*ends)) for ends in ((0, 20), (20, 20), (20, 50))]
+    again = PackedStrategy.joined(packed).unpacked()
     for name in ("indptr", "candidates", "probabilities", "n_candidates"):
         np.testing.assert_array_equal(getattr(again, name), getattr(attack, name))

@@ -319,7 +319,7 @@ class TestAttack:
         assert (deviation <= 5.0 * np.sqrt(dense * (1 - dense) / n_draws) + 1e-12).all()
 
     def test_draws_of_two_samples_are_independent(self):
-        attack = mixsolve.Attack(
+        attack = mixsolve.MixedStrategy(
             np.array([0, 2, 4]), np.array([0, 1, 3, 5]), np.full(4, 0.5), n_candidates=6
         )
         rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from attack_cases import CASES, attacks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch import PGD, Mixture, UniformBall
+from mixsolve_torch import PGD, Mixture, UniformSampling
 from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import frozen
 
@@ -213,9 +213,9 @@ def test_classifiers_that_cannot_be_attacked(linear, batch):
     with pytest.raises(MixsolveError, match=r"models\[1\] must have finite logits.*diverged"):
         attack(diverged, x, y)
     black, zero = torch.zeros(2, 1, 1, 2), torch.tensor([0, 0])
-    with pytest.raises(MixsolveError, match=r"models\[0\] must have a gradient.*UniformBall"):
+    with pytest.raises(MixsolveError, match=r"models\[0\] must have a gradient.*UniformSampling"):
         attack(Mixture([Rounds()]), black, zero)
-    assert UniformBall("Linf", 0.1)(Mixture([Rounds()]), black, zero).shape == (10, 2, 1, 1, 2)
+    assert UniformSampling("Linf", 0.1)(Mixture([Rounds()]), black, zero).shape == (10, 2, 1, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,12 @@ def test_classifiers_that_cannot_be_attacked(linear, batch):
             r"restarts must be 1 without a random start; got 2",
         ),
         (lambda: PGD("L2", 1, loss="hinge"), MixsolveError, r"loss must be one of .* got 'hinge'"),
-        (lambda: UniformBall("L2", 1, draws=0), MixsolveError, r"draws must be an integer >= 1"),
-        (lambda: UniformBall("L2", math.inf), MixsolveError, r"eps must be a finite number"),
+        (
+            lambda: UniformSampling("L2", 1, draws=0),
+            MixsolveError,
+            r"draws must be an integer >= 1",
+        ),
+        (lambda: UniformSampling("L2", math.inf), MixsolveError, r"eps must be a finite number"),
     ],
 )
 def test_parameters_out_of_range(make, error, message):

@@ -15,7 +15,7 @@ from mixsolve_torch import (
     Standard,
     Subset,
     TransferPGD,
-    UniformBall,
+    UniformSampling,
     build_losses,
     evaluate,
     expected_loss,
@@ -129,7 +129,7 @@ def test_gradients_in_the_images(writer, leaf, pools, images):
         TransferPGD("L2", 0.3, steps=3),
         Standard("Linf", 0.1, steps=5),
         Subset("L2", 0.3, steps=3),
-        UniformBall("L2", 0.3, draws=3),
+        UniformSampling("L2", 0.3, draws=3),
     ],
     ids=lambda attack: type(attack).__name__,
 )

@@ -16,7 +16,7 @@ from mixsolve_torch import (
     Standard,
     Subset,
     TransferPGD,
-    UniformBall,
+    UniformSampling,
     expected_loss,
     resolve_attacks,
 )
@@ -147,7 +147,7 @@ def test_attacks_by_name():
         "arc": ARC,
         "subset": Subset,
         "transfer": TransferPGD,
-        "uniform": UniformBall,
+        "uniform": UniformSampling,
     }
     for name, kind in kinds.items():
         (attack,) = resolve_attacks(name, "L2", 0.25, steps=7, restarts=3)
@@ -167,7 +167,7 @@ def test_attacks_by_name():
     assert mixed == [PGD("L2", 1), own]
     assert [type(attack) for attack in resolve_attacks("pgd, uniform", "L2", 1)] == [
         PGD,
-        UniformBall,
+        UniformSampling,
     ]
 
 

@@ -16,7 +16,7 @@ from mixsolve_torch import (
     CandidateLosses,
     Mixture,
     TransferPGD,
-    UniformBall,
+    UniformSampling,
     build_losses,
     expected_loss,
 )
@@ -28,7 +28,7 @@ from mixsolve_torch.runs.candidate_memory import MemoryStore
 ATTACKS = [
     PGD("Linf", 0.2, steps=3),
     TransferPGD("L2", 0.4, steps=3),
-    UniformBall("L2", 0.4, draws=2),
+    UniformSampling("L2", 0.4, draws=2),
 ]
 NAMES = (
     "clean",
@@ -100,7 +100,7 @@ def test_draws_depend_on_generator_batch_and_attack_alone(mixture, batch):
         )
         return losses.inputs, generator.get_state()
 
-    twice = [UniformBall("L2", 0.4, draws=2), UniformBall("L2", 0.4, draws=2)]
+    twice = [UniformSampling("L2", 0.4, draws=2), UniformSampling("L2", 0.4, draws=2)]
     inputs, state = built(twice)
     again, same_state = built(twice)
     assert torch.equal(inputs, again)
@@ -168,7 +168,7 @@ def test_a_tensor_that_grows_is_the_tensor(linear, mixture, generator):
     x = torch.rand(40, 1, 3, 3, generator=generator, dtype=torch.bfloat16)
     y = torch.arange(40) % 4
     half = Mixture([linear(seed).bfloat16() for seed in range(2)])
-    attack = UniformBall("L2", 0.4, draws=2)
+    attack = UniformSampling("L2", 0.4, draws=2)
     for loss in ("zero-one", "margin"):
         known = build_losses(half, (x, y), attack, loss, batch_size=3, keep_inputs=True)
         stream = zip(x.split(3), y.split(3), strict=True)
@@ -257,13 +257,13 @@ def test_short_of_memory_images_are_attacked_in_parts(most, linear, mixture, bat
     )
     assert len(caplog.records) == len(hungry.refused)
     # Draws are repeatable too, and those of other batches are what they were.
-    drawn = [PGD("Linf", 0.2, steps=3), UniformBall("L2", 0.4, draws=3)]
+    drawn = [PGD("Linf", 0.2, steps=3), UniformSampling("L2", 0.4, draws=3)]
     once = build_losses(poor, data, drawn, "margin", batch_size=7)
     assert torch.equal(once.values, build_losses(poor, data, drawn, "margin", batch_size=7).values)
 
 
 def test_a_shortage_during_an_attack_repeats_its_part_alone(linear, batch):
-    class Greedy(UniformBall):
+    class Greedy(UniformSampling):
         """Needs more memory than there is for its second candidate, once it is underway."""
 
         def generate(self, mixture, x, y, generator):
@@ -275,7 +275,7 @@ def test_a_shortage_during_an_attack_repeats_its_part_alone(linear, batch):
 
     calls = []
     mixture = Mixture([linear(0), linear(1)])
-    first = UniformBall("L2", 0.4, draws=2)
+    first = UniformSampling("L2", 0.4, draws=2)
     attacks = [first, Greedy("L2", 0.4, draws=2), first]
     losses = build_losses(mixture, batch, attacks, keep_inputs=True)
     assert calls == [(7, 0), (7, 1), (3, 0), (3, 1), (3, 0), (3, 1), (1, 0), (1, 1)]
@@ -290,7 +290,7 @@ def test_a_shortage_during_an_attack_repeats_its_part_alone(linear, batch):
 def test_a_single_image_that_does_not_fit_is_an_error(linear, batch):
     mixture = Mixture([Hungry(linear(0), 0)])
     with pytest.raises(torch.cuda.OutOfMemoryError) as raised:
-        build_losses(mixture, batch, UniformBall("L2", 0.4, draws=1))
+        build_losses(mixture, batch, UniformSampling("L2", 0.4, draws=1))
     assert "raised by the clean images with one image at a time" in raised.value.__notes__
     assert mixture.models[0].refused == [7, 3, 1]
 
@@ -305,11 +305,11 @@ def test_a_tensor_too_large_for_the_device_says_what_to_do(mixture, batch, monke
 
     monkeypatch.setattr(torch, "empty", full)
     with pytest.raises(MixsolveError, match=r"\(7, 2, 3\), torch.uint8, take .*out='losses.npy'"):
-        build_losses(mixture, batch, UniformBall("L2", 0.4, draws=1))
+        build_losses(mixture, batch, UniformSampling("L2", 0.4, draws=1))
 
 
 def test_trajectories_are_all_points_of_the_way(mixture, batch):
-    attacks = [PGD("Linf", 0.2, steps=3, restarts=2), UniformBall("L2", 0.4, draws=2)]
+    attacks = [PGD("Linf", 0.2, steps=3, restarts=2), UniformSampling("L2", 0.4, draws=2)]
     way = build_losses(mixture, batch, attacks, "margin", keep="trajectory", keep_inputs=True)
     names = candidate_names(attacks, 3, "trajectory")
     assert way.candidate_names == names
@@ -326,7 +326,7 @@ def test_trajectories_are_all_points_of_the_way(mixture, batch):
 
 
 def test_an_attack_that_breaks_its_word_is_refused(linear, batch):
-    class Liar(UniformBall):
+    class Liar(UniformSampling):
         def generate(self, mixture, x, y, generator):
             for points in super().generate(mixture, x, y, generator):
                 yield points[:, :, : self.rows]
@@ -440,7 +440,7 @@ def test_modes_come_back_also_after_a_failure(linear, batch):
 
 def test_input_that_does_not_fit(linear, mixture, batch):
     x, y = batch
-    attack = UniformBall("L2", 0.1, draws=1)
+    attack = UniformSampling("L2", 0.1, draws=1)
     outside = x.clone()
     outside[6, 0, 2, 1] = -0.25
     for data, error, message in (

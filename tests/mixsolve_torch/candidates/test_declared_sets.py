@@ -19,7 +19,7 @@ from mixsolve_torch import (
     Attack,
     Mixture,
     Standard,
-    UniformBall,
+    UniformSampling,
     build_losses,
     evaluate,
     grow,
@@ -126,7 +126,7 @@ def test_bytes_are_refused_everywhere(norm, eps, linear, batch):
     mixture = Mixture([linear(0)])
     for call in (
         lambda: PGD(norm, eps),
-        lambda: UniformBall(norm, eps),
+        lambda: UniformSampling(norm, eps),
         lambda: Standard(norm, eps),
         lambda: resolve_attacks("apgd-ce", norm, eps),
         lambda: evaluate(mixture, batch, "pgd", norm=norm, eps=eps),

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import mixsolve
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch import PGD, Attack, Mixture, UniformBall, digits_cnn, evaluate, load_data
+from mixsolve_torch import PGD, Attack, Mixture, UniformSampling, digits_cnn, evaluate, load_data
 from mixsolve_torch.attacks.in_turn import InTurn
 from mixsolve_torch.candidates.recorder import Recorder
 from mixsolve_torch.evaluation.bootstrap import bootstrap
@@ -451,7 +451,7 @@ def test_radii_are_written_as_people_do():
         ({"attacks": []}, MixsolveError, "at least one attack"),
         ({"attacks": 3}, MixsolveTypeError, "must be names or attacks"),
         (
-            {"attacks": [PGD("L2", 1.0), UniformBall("L2", 0.5)]},
+            {"attacks": [PGD("L2", 1.0), UniformSampling("L2", 0.5)]},
             MixsolveError,
             r"share one norm and radius, .* got L2 0\.5, L2 1",
         ),

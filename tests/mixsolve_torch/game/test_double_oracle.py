@@ -16,7 +16,7 @@ from mixsolve_torch import (
     Attack,
     Mixture,
     TransferPGD,
-    UniformBall,
+    UniformSampling,
     build_losses,
     digits,
     digits_cnn,
@@ -225,7 +225,7 @@ def test_attacks_with_another_seed_do_not_beat_the_weights(networks):
     assert other.risk == pytest.approx(game.risk, abs=0.03)
 
 
-class Lucky(UniformBall):
+class Lucky(UniformSampling):
     """An attack that finds something new every time: image i in run i."""
 
     def __init__(self, share=1):

@@ -10,12 +10,12 @@ import torch
 
 import mixsolve
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch import APGD, PGD, Mixture, UniformBall, solve_game
+from mixsolve_torch import APGD, PGD, Mixture, UniformSampling, solve_game
 from mixsolve_torch.candidates.recorder import Recorder
 from mixsolve_torch.runs import candidate_file, candidate_notes
 from mixsolve_torch.runs.lock import Lock
 
-ATTACKS = [PGD("Linf", 0.4, steps=2), UniformBall("Linf", 0.4, draws=2)]
+ATTACKS = [PGD("Linf", 0.4, steps=2), UniformSampling("Linf", 0.4, draws=2)]
 OPTIONS = {"loss": "cross-entropy", "tol": 0.01, "batch_size": 8, "confirmations": 2}
 
 
@@ -132,11 +132,11 @@ def test_rounds_that_were_used_up_are_gone_on_from(mixture, data, out, whole, at
 KILLED = """
 import os, random, signal, sys, torch
 torch.set_num_threads(1)
-from mixsolve_torch import PGD, Mixture, UniformBall, solve_game
+from mixsolve_torch import PGD, Mixture, UniformSampling, solve_game
 from mixsolve_torch.candidates.recorder import Recorder
 
 mixture, data, out, seed = torch.load(sys.argv[1], weights_only=False)
-attacks = [PGD("Linf", 0.4, steps=2), UniformBall("Linf", 0.4, draws=2)]
+attacks = [PGD("Linf", 0.4, steps=2), UniformSampling("Linf", 0.4, draws=2)]
 draws = random.Random(seed)
 EVENTS = ("open", "os.rename", "os.remove", "os.truncate", "os.mkdir", "fcntl.flock")
 

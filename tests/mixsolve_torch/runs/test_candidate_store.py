@@ -14,12 +14,12 @@ import torch
 import mixsolve
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.commands.main import main
-from mixsolve_torch import PGD, Mixture, UniformBall, build_losses
+from mixsolve_torch import PGD, Mixture, UniformSampling, build_losses
 from mixsolve_torch.candidates.recorder import Recorder
 from mixsolve_torch.runs import candidate_file, candidate_notes
 from mixsolve_torch.runs.fingerprint import describe
 
-ATTACKS = [PGD("Linf", 0.2, steps=2), UniformBall("L2", 0.4, draws=2)]
+ATTACKS = [PGD("Linf", 0.2, steps=2), UniformSampling("L2", 0.4, draws=2)]
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_a_crash_at_any_write_loses_one_batch_at_most(
 
 
 def test_a_run_that_ran_short_of_memory_goes_on_in_the_same_parts(mixture, data, tmp_path):
-    class Short(UniformBall):
+    class Short(UniformSampling):
         def generate(self, mixture, x, y, generator):
             if shortages:
                 raise shortages.pop()
@@ -188,7 +188,7 @@ def test_a_run_that_ran_short_of_memory_goes_on_in_the_same_parts(mixture, data,
 
 KILLED = """
 import os, signal, sys, torch
-from mixsolve_torch import PGD, Mixture, UniformBall, build_losses
+from mixsolve_torch import PGD, Mixture, UniformSampling, build_losses
 
 mixture, data, out = torch.load(sys.argv[1], weights_only=False)
 
@@ -198,7 +198,7 @@ def stream():
             os.kill(os.getpid(), signal.SIGKILL)
         yield data[0][part], data[1][part]
 
-attacks = [PGD("Linf", 0.2, steps=2), UniformBall("L2", 0.4, draws=2)]
+attacks = [PGD("Linf", 0.2, steps=2), UniformSampling("L2", 0.4, draws=2)]
 build_losses(mixture, stream(), attacks, out=out)
 """
 
@@ -260,10 +260,10 @@ def test_a_run_that_looks_while_another_one_writes_is_refused(crash_at, mixture,
 RACE = """
 import sys, time, torch
 from mixsolve.base.errors import MixsolveError
-from mixsolve_torch import PGD, Mixture, UniformBall, build_losses
+from mixsolve_torch import PGD, Mixture, UniformSampling, build_losses
 
 mixture, data, out = torch.load(sys.argv[1], weights_only=False)
-attacks = [PGD("Linf", 0.2, steps=2), UniformBall("L2", 0.4, draws=2)]
+attacks = [PGD("Linf", 0.2, steps=2), UniformSampling("L2", 0.4, draws=2)]
 batches = [(data[0][part], data[1][part]) for part in torch.arange(10).split(3)]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -540,7 +540,7 @@ def test_settings_are_described_alike_in_every_process(linear):
 
     for value, other in (
         (PGD("Linf", 0.1), PGD("Linf", 0.2)),
-        (PGD("Linf", 0.1), UniformBall("Linf", 0.1)),
+        (PGD("Linf", 0.1), UniformSampling("Linf", 0.1)),
         (PGD("Linf", 0.1, weights=torch.tensor([0.5, 0.5])), PGD("Linf", 0.1, weights=[1.0, 0.0])),
         (PGD("Linf", 0.1, loss=scaled), PGD("Linf", 0.1, loss=lambda z, y: z[:, 0])),
         (linear(0), linear(1)),

@@ -188,7 +188,7 @@ def test_a_folder_is_held_while_a_run_writes_and_let_go_of_after_it(tmp_path, mo
         tried.append(1)
         raise MixsolveError("stopped")
 
-    monkeypatch.setattr(loop, "measure", measured)
+    monkeypatch.setattr(loop, "measure_epoch", measured)
     with pytest.raises(MixsolveError, match="stopped"):
         train(tiny(tmp_path / "run"))
     assert tried == [1]
