@@ -27,6 +27,20 @@ settings.load_profile(os.environ.get("MIXSOLVE_HYPOTHESIS_PROFILE", "mixsolve"))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="all seeds of a kind, not two")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is marked slow, further seeds of a kind above all, unless asked for."""
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if "slow" in item.keywords]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if "slow" not in item.keywords]
+
+
 @pytest.fixture
 def rng():
     """A generator that every test starts from the same state."""

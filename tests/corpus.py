@@ -1,9 +1,17 @@
 """Random and degenerate games, many shapes and kinds of losses, and their magnitudes."""
 
 import numpy as np
+import pytest
 from reference import as_rows
 
 from mixsolve import games
+
+
+def seeds(every, quick):
+    """Values for a test's seed: the first `quick` always, the others with ``--slow``."""
+    every = list(every)
+    slow = [pytest.param(seed, marks=pytest.mark.slow) for seed in every[quick:]]
+    return every[:quick] + slow
 
 
 def corpus_game(seed):

@@ -18,11 +18,9 @@ from mixsolve.arrays.interop import ArraySource, array_source, check_dtype
 from mixsolve.arrays.read_ahead import MappedFile, read_ahead
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.base.threads import chunk_bounds, run_chunks
+from mixsolve.base.tuning import tuning
 
 _KERNEL_DTYPES = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.uint8))
-_KEEP_BYTES = 16 << 20
-_BLOCK_ENTRIES = 1 << 18
-_FILE_BLOCK_BYTES = 8 << 20  # a disk needs longer runs than a cache
 _LARGEST_CHUNK_BYTES = 64 << 20  # of a file; larger ones are read in parts, several times a pass
 LARGEST_SCALED = 2.0**1000  # what is larger cannot be played
 
@@ -126,7 +124,7 @@ class LossTensor(Shape):
         self._rows = rows
         self._in_file = stored_together > 0
         self._stored_together = stored_together
-        small = self.n_entries * self.dtype.itemsize <= _KEEP_BYTES
+        small = self.n_entries * self.dtype.itemsize <= tuning.kept_bytes
         self._file = None
         if rows is not None and self._in_file and not small:
             self._file = MappedFile.of(rows)
@@ -190,10 +188,10 @@ class LossTensor(Shape):
         if self._rows is not None and self._file is None:
             return 1, self.n_samples
         if not self._in_file:
-            return 1, max(1, _BLOCK_ENTRIES // per_sample)
+            return 1, max(1, tuning.block_entries // per_sample)
         stored_bytes = per_sample * dtype.itemsize
         unit = stored_together if stored_together * stored_bytes <= _LARGEST_CHUNK_BYTES else 1
-        return unit, unit * max(1, _FILE_BLOCK_BYTES // (unit * stored_bytes))
+        return unit, unit * max(1, tuning.file_block_bytes // (unit * stored_bytes))
 
     def aligned(self, bounds: np.ndarray) -> np.ndarray:
         """Bounds of about the same chunks of samples, between which no chunk of the file is cut."""

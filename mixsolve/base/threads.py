@@ -15,13 +15,13 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from mixsolve.base.tuning import tuning
+
 logger = logging.getLogger("mixsolve")
 
 _T = TypeVar("_T")
 
 ENVIRONMENT_VARIABLE = "MIXSOLVE_NUM_THREADS"
-_MAX_CHUNKS = 64
-_MIN_CHUNK_ENTRIES = 1 << 16
 
 
 _NEVER = Event()  # of a single share: what it raises ends it
@@ -69,7 +69,7 @@ def chunk_bounds(n_samples: int, n_entries: int) -> np.ndarray:
     -------
     ndarray of int64, shape (n_chunks + 1,)
     """
-    n_chunks = max(1, min(_MAX_CHUNKS, n_entries // _MIN_CHUNK_ENTRIES, n_samples))
+    n_chunks = max(1, min(tuning.max_chunks, n_entries // tuning.chunk_entries, n_samples))
     return np.linspace(0, n_samples, n_chunks + 1).astype(np.int64)
 
 

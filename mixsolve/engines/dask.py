@@ -22,15 +22,12 @@ import numpy as np
 
 from mixsolve.arrays.interop import ArraySource
 from mixsolve.arrays.tensor import even_offsets
+from mixsolve.base.tuning import tuning
 from mixsolve.engines.base import Losses
 from mixsolve.engines.sharded import Parts, PartsEngine
 from mixsolve.engines.strategy import MixedStrategy
 
 logger = logging.getLogger("mixsolve")
-
-_SMALL_PART = 16 << 20  # bytes; a task costs up to 3 ms, and a pass over this much likewise
-_LARGE_PART = 512 << 20
-_ENOUGH_PARTS = 1024
 
 
 class DaskLosses(Losses):
@@ -105,10 +102,10 @@ def whole_samples(array: Any) -> Any:
     """
     _, n_candidates, n_classifiers = array.shape
     per_sample = n_candidates * n_classifiers * array.dtype.itemsize
-    small = max(_SMALL_PART, min(array.nbytes // _ENOUGH_PARTS, _LARGE_PART))
+    small = max(tuning.small_block, min(array.nbytes // tuning.blocks, tuning.large_block))
     sizes: list[int] = []
     for chunk in array.chunks[0]:
-        pieces = ceil(chunk * per_sample / _LARGE_PART)
+        pieces = ceil(chunk * per_sample / tuning.large_block)
         for piece in np.diff(np.linspace(0, chunk, pieces + 1).astype(np.int64)).tolist():
             if sizes and (sizes[-1] + piece) * per_sample <= small:
                 sizes[-1] += piece

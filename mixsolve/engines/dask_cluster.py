@@ -18,13 +18,12 @@ import numpy as np
 
 from mixsolve.arrays.dask_values import refuse
 from mixsolve.base.compilation import preparing
+from mixsolve.base.tuning import tuning
 from mixsolve.engines import shard as questions
 from mixsolve.engines.dask_tasks import Call, blocks_of
 from mixsolve.engines.shard import PartialResult
 from mixsolve.engines.sharded import Kept, Parts, Reply, count_bytes
 
-_FAN_IN = 16
-_LARGE_MESSAGE = 8 << 20  # bytes of arguments; Dask warns of tasks that bring more than 10 MB
 _SUMS_ALONE = (questions.soft_response, questions.expected_losses)
 
 
@@ -86,7 +85,7 @@ class ClusterParts(Parts):
         first, size = 0, 0
         for part, call in enumerate(calls):
             n_bytes = count_bytes(call.share)
-            if size and size + n_bytes > _LARGE_MESSAGE:
+            if size and size + n_bytes > tuning.message_bytes:
                 yield slice(first, part)
                 first, size = part, 0
             size += n_bytes
@@ -105,7 +104,9 @@ class ClusterParts(Parts):
     def _total(self, name: str, said: list[Any]) -> PartialResult:
         """The answers' sums added up, in an order that depends on their number alone."""
         while True:
-            groups = [said[first : first + _FAN_IN] for first in range(0, len(said), _FAN_IN)]
+            groups = [
+                said[first : first + tuning.fan_in] for first in range(0, len(said), tuning.fan_in)
+            ]
             said = [
                 self._client.submit(
                     _added, *group, key=f"mixsolve-{name}-total-{uuid4().hex}", pure=False

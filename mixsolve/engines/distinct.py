@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 
 from mixsolve.arrays.tensor import LossTensor
+from mixsolve.base.tuning import tuning
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.engines.packed import narrow
 
 _MAX_BIT_CLASSIFIERS = 1024
-_MAX_BYTES = 672 << 20  # besides the tensor, which may be in a file larger than memory
 _SAMPLE_BYTES = 64  # for the counts, offsets, groups and weights of a sample
 _TAKEN_TOGETHER = 1 << 17
 
@@ -147,4 +147,4 @@ def affordable(n_samples: int, engine: MemoryEngine, n_words: int) -> float:
     place, with candidate and mass throughout.
     """
     losses = engine.tensor.dtype.itemsize * engine.n_classifiers
-    return (_MAX_BYTES - _SAMPLE_BYTES * n_samples) / (20 + max(16 * n_words, losses))
+    return (tuning.distinct_bytes - _SAMPLE_BYTES * n_samples) / (20 + max(16 * n_words, losses))

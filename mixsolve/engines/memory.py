@@ -10,13 +10,13 @@ import numpy as np
 
 from mixsolve.arrays.tensor import LossTensor
 from mixsolve.base.threads import chunk_bounds, run_chunks, run_shares
+from mixsolve.base.tuning import tuning
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.bookkeeping import Rules
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.strategy import MixedStrategy
 
 _GATHER_ENTRIES = 1 << 17
-_COPIED_BYTES = 64 << 20
 _NO_SLACK = np.empty(0)
 
 
@@ -321,7 +321,7 @@ class MemoryEngine(Rules):
         """An engine on a copy for some classifiers; None of a large tensor, or one in a file."""
         share = classifiers.size / self.n_classifiers
         tensor = self.tensor
-        if not tensor.held or tensor.elsewhere or self.n_bytes * share > _COPIED_BYTES:
+        if not tensor.held or tensor.elsewhere or self.n_bytes * share > tuning.copied_bytes:
             return None
         rules = self.sample_weight, self.allowed, self.prior
         played = self.classifiers

@@ -23,6 +23,7 @@ from typing import Any, Self
 import numpy as np
 
 from mixsolve.arrays.tensor import LossTensor, Shape
+from mixsolve.base.tuning import tuning
 from mixsolve.engines import shard as questions
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.bookkeeping import Rules
@@ -32,9 +33,6 @@ from mixsolve.engines.packed import PackedStrategy
 from mixsolve.engines.placed import PlacedBestResponse, PlacedNearResponse
 from mixsolve.engines.shard import PartialResult
 from mixsolve.engines.strategy import MixedStrategy
-
-_BROUGHT_HERE = 16 << 20  # bytes as float64: a subsample below is solved in this process
-_SENT_CANDIDATES = 1 << 20  # a Gibbs strategy on more of them stays where it is
 
 Kept = Any
 """What one question left with the parts: a handle for later questions."""
@@ -363,7 +361,7 @@ class PartsEngine(Rules):
 
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         """See `mixsolve.engines.Engine.gibbs`; a large one is computed when it is looked at."""
-        if self._later is not None and self.n_rows > _SENT_CANDIDATES:
+        if self._later is not None and self.n_rows > tuning.sent_candidates:
             compute = self._later(self, weights.copy(), alpha)
             return DeferredStrategy(self.n_samples, self.shape.n_candidates, compute)
         return self.gibbs_here(weights, alpha)
@@ -399,7 +397,7 @@ class PartsEngine(Rules):
         weight, allowed, prior = self.restricted(samples)
         _, offsets = self.shape.row_indices(samples)
         shares = self._local(samples)
-        if 8 * offsets[-1] * self.n_classifiers <= _BROUGHT_HERE:
+        if 8 * offsets[-1] * self.n_classifiers <= tuning.subsample_bytes:
             reply = self._ask(questions.all_rows, shares=shares)
             rules = weight, allowed, prior, self.classifiers
             return MemoryEngine(_tensor(reply.found, offsets), *rules)

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mixsolve.base.arguments import as_array, as_count, as_length, check_flags
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.tuning import tuning
 
 __all__ = [
     "Game",
@@ -41,7 +42,6 @@ __all__ = [
 Seed = int | np.random.Generator
 
 # Numbers drawn at once where the result is smaller than the draws: 8 MiB of float64.
-_BLOCK = 1 << 20
 
 # The paper keeps the linear classifiers whose standard risk is below this.
 _MAX_STANDARD_RISK = 0.4
@@ -295,7 +295,7 @@ def gamma_game(
     rng = _generator(seed)
     losses = np.empty((n_samples, n_candidates, n_classifiers), dtype)
     offsets = 0.5 * rng.gamma(1.0, 1.0, (n_samples, 1, 1))
-    step = max(1, _BLOCK // (n_candidates * n_classifiers))
+    step = max(1, tuning.drawn_entries // (n_candidates * n_classifiers))
     for start in range(0, n_samples, step):
         block = losses[start : start + step]
         block[...] = offsets[start : start + step] + rng.gamma(0.5, 1.5, block.shape)
@@ -452,7 +452,7 @@ def _linear_classifiers(
     intercepts = np.empty(n_classifiers)
     kept = 0
     # One size for every block, so that the first classifiers do not depend on how many are asked.
-    block = max(1, min(1024, _BLOCK // len(points)))
+    block = max(1, min(1024, tuning.drawn_entries // len(points)))
     for _ in range(0, _MAX_DRAWS, block):
         angles = rng.uniform(0.0, 2.0 * np.pi, block)
         offsets = rng.uniform(-radius, radius, block)

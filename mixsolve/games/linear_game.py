@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixsolve.base.arguments import as_array, as_length, as_real
 from mixsolve.base.errors import MixsolveError
+from mixsolve.base.tuning import tuning
 from mixsolve.games.generators import Game, Seed, paper2d
 
 __all__ = ["linear_game", "paper2d_exact"]
@@ -33,7 +34,6 @@ __all__ = ["linear_game", "paper2d_exact"]
 _MAX_CANDIDATES = 1 << 16
 
 # Outputs computed at once: 32 MiB of float64.
-_BLOCK = 1 << 22
 
 
 def linear_game(
@@ -119,7 +119,7 @@ def linear_game(
     on_boundary = _membership(sets, len(directions))
     reach = np.where(constant, 0.0, np.abs(offsets) + eps)
 
-    step = max(1, _BLOCK // (shape[1] * max(units.shape)))
+    step = max(1, tuning.scored_entries // (shape[1] * max(units.shape)))
     for start in range(0, len(points), step):
         block = slice(start, start + step)
         x, y = points[block], labels[block]

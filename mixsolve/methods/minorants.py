@@ -19,12 +19,11 @@ from functools import partial
 
 import numpy as np
 
+from mixsolve.base.tuning import tuning
 from mixsolve.feasible import FeasibleSet
 from mixsolve.methods.problem import Problem
 from mixsolve.small_game.crossover import solve_small_game
 
-_MOST_ROWS = 4096
-_KEPT_ROWS = 2048  # of them when they have become too many: the last ones
 _NEAREST = 24  # rows of a matrix game that are highest at its centre
 _SOLVER = partial(solve_small_game, tol=1e-10, max_iter=50)
 
@@ -40,7 +39,7 @@ class Minorants:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._rows = np.empty((_MOST_ROWS, problem.engine.n_classifiers))
+        self._rows = np.empty((tuning.minorants, problem.engine.n_classifiers))
         self._count = 0
 
     @property
@@ -64,9 +63,10 @@ class Minorants:
 
     def add(self, row: np.ndarray) -> None:
         """Take in a row; the oldest ones are forgotten when there are too many."""
-        if self._count == _MOST_ROWS:
-            self._rows[:_KEPT_ROWS] = self._rows[_MOST_ROWS - _KEPT_ROWS :]
-            self._count = _KEPT_ROWS
+        if self._count == len(self._rows):
+            kept = tuning.kept_minorants
+            self._rows[:kept] = self._rows[len(self._rows) - kept :]
+            self._count = kept
         self._rows[self._count] = row
         self._count += 1
 

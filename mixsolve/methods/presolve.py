@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixsolve.base.compilation import seconds_of_work
+from mixsolve.base.tuning import tuning
 from mixsolve.engines.base import Engine, count_passes
 from mixsolve.engines.distinct import Kept, affordable, keep_rows, rows_of
 from mixsolve.engines.memory import Condensing, MemoryEngine
@@ -28,7 +29,6 @@ logger = logging.getLogger("mixsolve")
 
 _TRIAL_ROWS = 1 << 14
 _TRIAL_ERROR = 1.25  # of the rows kept per sample, as the trial finds them
-_WORTHWHILE = 0.25
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,9 @@ def reduce(
         return None
     if isinstance(engine, MemoryEngine):
         game, names = engine, None
-        kept = keep_rows(game, alpha is None, _WORTHWHILE, halted)
+        kept = keep_rows(game, alpha is None, tuning.worthwhile_share, halted)
     else:
-        condensed = engine.distinct(int(_WORTHWHILE * engine.n_rows), alpha is None)
+        condensed = engine.distinct(int(tuning.worthwhile_share * engine.n_rows), alpha is None)
         if condensed is None:
             return None
         game, names = condensed
@@ -200,8 +200,8 @@ def _pays(engine: Engine, alpha: np.ndarray | None) -> bool:
     part = engine.subsample(chosen)
     trial = part.in_memory() if isinstance(part, Condensing) else part
     assert isinstance(trial, MemoryEngine)
-    kept = keep_rows(trial, alpha is None, _WORTHWHILE)
-    if kept is None or kept.offsets[-1] > _WORTHWHILE * trial.n_rows:
+    kept = keep_rows(trial, alpha is None, tuning.worthwhile_share)
+    if kept is None or kept.offsets[-1] > tuning.worthwhile_share * trial.n_rows:
         return False
     n_rows = int(kept.offsets[-1]) * (engine.n_rows / trial.n_rows)
     return n_rows <= _TRIAL_ERROR * affordable(engine.n_samples, trial, kept.words.shape[1])

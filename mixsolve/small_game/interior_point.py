@@ -28,6 +28,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from mixsolve.base.tuning import tuning
 from mixsolve.small_game.central_path import Iterate, ScreenedGame
 from mixsolve.small_game.game import (
     Cuts,
@@ -44,9 +45,6 @@ logger = logging.getLogger(__name__)
 Refinement = Callable[[SmallGame, Vector, Vector, float], tuple[Vector, Vector] | None]
 
 _FIRST_BARRIER = 0.05  # times the mean number of rows of a sample: about the gap to start at
-_SHRINK_GAP = 3e-3  # leave rows aside from this gap on, ...
-_SHRINK_SHARE = 3e-3  # ... those that hold less than this share of their sample's dual, ...
-_SHRINK_ROWS = 1000  # ... if the game has so many rows
 _REFINE_GAP = 1e-6  # hand the point to the refinement from this gap on
 _BACK = 10.0  # a warm start begins at a gap so many times the one it is known to have
 _FLOOR = 1e-15  # of the gap, in units of the spread: rounding
@@ -109,7 +107,7 @@ def solve_interior_point(
     iterate.centre()
     point = iterate.point
     shrunk: ScreenedGame | None = None
-    shrink_gap, refine_gap, stop = _SHRINK_GAP, _REFINE_GAP, 0.5 * tol
+    shrink_gap, refine_gap, stop = tuning.shrink_gap, _REFINE_GAP, 0.5 * tol
     lowest, since = np.inf, 0
     for nit in range(max_iter + 1):
         gap = iterate.factor()
@@ -140,9 +138,9 @@ def solve_interior_point(
                 iterate.restart(*answer.place())
                 stop, lowest, since = 0.1 * stop, np.inf, 0
                 continue
-        elif shrunk is None and gap <= shrink_gap and len(rows) >= _SHRINK_ROWS:
+        elif shrunk is None and gap <= shrink_gap and len(rows) >= tuning.shrink_rows:
             shrink_gap = 0.1 * gap
-            shrunk = whole.shrink(_SHRINK_SHARE)
+            shrunk = whole.shrink(tuning.shrink_share)
             if shrunk is not None:
                 iterate, lowest, since = shrunk.iterate, np.inf, 0
                 point = iterate.point

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mixsolve.base.arguments import as_count, check_flags
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.tuning import tuning
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator, prepare
 from mixsolve_torch.candidates.recorder import Recorder, Source, clean, source
 from mixsolve_torch.core.losses import LossFunction, get_loss
@@ -39,8 +40,6 @@ from mixsolve_torch.runs.interrupt import explained
 from mixsolve_torch.runs.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
-
-_ENTRIES_AT_A_TIME = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class CandidateLosses:
     def worst(self, weights: Any) -> Tensor:
         """Return the expected loss (N,), float64, of each image's worst candidate."""
         lam = check_weights(weights, self.values.shape[2]).to(self.values.device)
-        images = max(1, _ENTRIES_AT_A_TIME // max(1, self.values[0].numel()))
+        images = max(1, tuning.risk_entries // max(1, self.values[0].numel()))
         # In parts, since the float64 copy of small integers is eight times their size.
         parts = [(part.to(torch.float64) @ lam).amax(dim=1) for part in self.values.split(images)]
         return torch.cat(parts)

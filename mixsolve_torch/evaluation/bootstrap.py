@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_COUNTS = 4_000_000  # of one block of resamples: 32 MB
+from mixsolve.base.tuning import tuning
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     count = len(values)
     even = np.full(count, 1 / count)
-    block = max(1, _COUNTS // count)
+    block = max(1, tuning.resampled_counts // count)
     means = np.concatenate(
         [
             rng.multinomial(count, even, size=min(block, resamples - first)) @ values / count

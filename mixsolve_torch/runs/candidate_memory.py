@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mixsolve.base.errors import MixsolveError
+from mixsolve.base.tuning import tuning
 
 # The system takes back at once what was allocated in pieces as large as this.
-_BLOCK_BYTES = 1 << 26
 
 
 class MemoryStore:
@@ -69,7 +69,7 @@ class MemoryStore:
             flat = rows.cpu().contiguous().reshape(len(rows), -1).view(torch.uint8).numpy()
             while len(flat):
                 if not self._blocks or self._filled == len(self._blocks[-1]):
-                    room = max(1, _BLOCK_BYTES // max(1, flat.shape[1]))
+                    room = max(1, tuning.row_bytes // max(1, flat.shape[1]))
                     self._blocks.append(np.empty((room, flat.shape[1]), dtype=np.uint8))
                     self._filled = 0
                 block = self._blocks[-1]

@@ -8,6 +8,7 @@ import xarray as xr
 
 import mixsolve
 from mixsolve import LinearConstraints, MixsolveError, MixsolveTypeError
+from mixsolve.base.tuning import tuning
 from mixsolve.feasible.constraints import expected_cost, standard_risk, weight_bounds
 
 LOSSES = np.random.default_rng(0).random((5, 4, 3))
@@ -147,8 +148,8 @@ class TestAxes:
 
     def test_large_arrays_in_files_are_read_in_order(self, tmp_path, monkeypatch):
         h5py = pytest.importorskip("h5py")
-        monkeypatch.setattr("mixsolve.arrays.tensor._KEEP_BYTES", 0)
-        monkeypatch.setattr("mixsolve.arrays.tensor._FILE_BLOCK_BYTES", 128)
+        monkeypatch.setattr(tuning, "kept_bytes", 0)
+        monkeypatch.setattr(tuning, "file_block_bytes", 128)
         with h5py.File(tmp_path / "losses.h5", "w") as file:
             moved = np.ascontiguousarray(LOSSES.transpose(2, 1, 0))
             dataset = file.create_dataset("losses", data=moved, chunks=(1, 2, 2))

@@ -10,6 +10,7 @@ from scipy.optimize import linprog
 
 import mixsolve
 from mixsolve import LinearConstraints, MixsolveError, MixsolveTypeError, Status
+from mixsolve.base.tuning import tuning
 from mixsolve.feasible import Simplex
 from mixsolve.feasible import projection as simplex
 from mixsolve.feasible.constraints import group_weight, weight_bounds
@@ -181,7 +182,7 @@ def test_other_engines_give_the_same(name, alpha):
 
 
 def test_without_a_copy_of_the_losses_the_answer_is_the_same(monkeypatch):
-    monkeypatch.setattr("mixsolve.engines.memory._COPIED_BYTES", 0)
+    monkeypatch.setattr(tuning, "copied_bytes", 0)
     solution = mixsolve.solve(GAMES["continuous"], max_models=3, tol=TOL, presolve=False)
     check(solution, GAMES["continuous"], 3, best_of_all(GAMES["continuous"], 3))
     assert solution.success
@@ -463,8 +464,8 @@ def test_rows_are_below_the_objective_everywhere(rng, alpha):
 
 
 def test_old_rows_are_forgotten(monkeypatch):
-    monkeypatch.setattr(minorants, "_MOST_ROWS", 8)
-    monkeypatch.setattr(minorants, "_KEPT_ROWS", 4)
+    monkeypatch.setattr(tuning, "minorants", 8)
+    monkeypatch.setattr(tuning, "kept_minorants", 4)
     losses, k = many_nodes()
     solution = mixsolve.solve(losses, max_models=k, tol=TOL)
     check(solution, losses, k, best_of_all(losses, k))

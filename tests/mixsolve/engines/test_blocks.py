@@ -22,6 +22,7 @@ from mixsolve.arrays import stores, tensor
 from mixsolve.arrays.interop import ArraySource, array_source
 from mixsolve.base import threads
 from mixsolve.base.errors import MissingDependencyError, MixsolveError
+from mixsolve.base.tuning import tuning
 from mixsolve.commands.main import main
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.memory import MemoryEngine
@@ -41,9 +42,9 @@ GAMES = {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """What a file of gigabytes is treated like, for one of kilobytes."""
-    monkeypatch.setattr(tensor, "_KEEP_BYTES", 0)
-    monkeypatch.setattr(tensor, "_FILE_BLOCK_BYTES", 1 << 10)
-    monkeypatch.setattr(threads, "_MIN_CHUNK_ENTRIES", 256)
+    monkeypatch.setattr(tuning, "kept_bytes", 0)
+    monkeypatch.setattr(tuning, "file_block_bytes", 1 << 10)
+    monkeypatch.setattr(tuning, "chunk_entries", 256)
 
 
 def zarr_array(path, losses, chunk=16):
@@ -446,7 +447,7 @@ def test_presolve_keeps_within_its_memory(monkeypatch):
     losses = GAMES["uint8"]
     kept = presolve.reduce(engine_of(tensor.as_loss_tensor(losses)[0]), None)
     assert kept is not None
-    monkeypatch.setattr(presolve, "_MAX_BYTES", 1 << 10)
+    monkeypatch.setattr(tuning, "distinct_bytes", 1 << 10)
     engine = engine_of(tensor.as_loss_tensor(losses)[0])
     assert presolve.reduce(engine, None) is None
     assert engine.n_passes == 1.0  # a few samples told, and no pass was spent on it

@@ -17,7 +17,6 @@ from mixsolve import MixsolveError, MixsolveTypeError, games
 from mixsolve.arrays import tensor as tensors
 from mixsolve.base.compilation import preparation, preparing
 from mixsolve.engines import MemoryLosses, open_losses
-from mixsolve.engines import sharded as parts
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.engines.shard import PartialResult
 
@@ -25,6 +24,7 @@ dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 distributed = pytest.importorskip("distributed")
 
+from mixsolve.base.tuning import tuning  # noqa: E402
 from mixsolve.engines import dask as engine  # noqa: E402
 from mixsolve.engines import dask_cluster, dask_local, dask_tasks  # noqa: E402
 from mixsolve.engines.dask import DaskLosses, whole_samples  # noqa: E402
@@ -58,7 +58,7 @@ A_FEW = ["threads", "processes, blocks read again", "cluster"]
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """A small array is taken apart at its own chunks."""
-    monkeypatch.setattr(engine, "_SMALL_PART", 1)
+    monkeypatch.setattr(tuning, "small_block", 1)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_weights_masks_measures_and_alpha_go_with_their_samples(place, rng):
 
 @pytest.mark.parametrize("place", A_FEW, indirect=True)
 def test_a_large_gibbs_strategy_is_computed_when_it_is_looked_at(place, rng, monkeypatch):
-    monkeypatch.setattr(parts, "_SENT_CANDIDATES", 359)
+    monkeypatch.setattr(tuning, "sent_candidates", 359)
     array = da.from_array(LOSSES, chunks=CHUNKS)
     given = rules(rng, 60, 6) | {"candidate_prior": rng.uniform(0.1, 1.0, (60, 6))}
     alpha = rng.uniform(0.05, 0.5, 60)
@@ -179,7 +179,7 @@ def test_a_large_gibbs_strategy_is_computed_when_it_is_looked_at(place, rng, mon
     again = pickle.loads(pickle.dumps(found.attack))
     assert type(again) is mixsolve.MixedStrategy
     check_certificate(found, LOSSES, alpha, **given)
-    monkeypatch.setattr(parts, "_SENT_CANDIDATES", 360)
+    monkeypatch.setattr(tuning, "sent_candidates", 360)
     here = mixsolve.solve(DaskLosses(array), alpha, **given).attack
     assert type(here) is mixsolve.MixedStrategy
 
@@ -187,7 +187,7 @@ def test_a_large_gibbs_strategy_is_computed_when_it_is_looked_at(place, rng, mon
 @pytest.mark.parametrize("place", A_FEW, indirect=True)
 @pytest.mark.parametrize("alpha", [0.0, 0.02])
 def test_a_subsample_stays_where_its_samples_are(place, alpha, monkeypatch):
-    monkeypatch.setattr(parts, "_BROUGHT_HERE", 0)
+    monkeypatch.setattr(tuning, "subsample_bytes", 0)
     losses = games.gamma_game(8_200, 3, 3, seed=3).losses
     agrees(da.from_array(losses, chunks=(3_000, 3, 3)), losses, alpha)
 
@@ -204,7 +204,7 @@ def test_two_valued_losses_are_condensed_where_they_are(place):
 def test_a_small_array_is_computed_once(monkeypatch):
     array = da.from_array(LOSSES, chunks=CHUNKS)
     assert isinstance(open_losses(array), MemoryLosses)
-    monkeypatch.setattr(tensors, "_KEEP_BYTES", LOSSES.nbytes - 1)
+    monkeypatch.setattr(tuning, "kept_bytes", LOSSES.nbytes - 1)
     assert isinstance(open_losses(array), DaskLosses)
     found = mixsolve.solve(array, 0.1)
     check_certificate(found, LOSSES, 0.1)
@@ -224,8 +224,8 @@ def test_a_small_array_is_computed_once(monkeypatch):
     ],
 )
 def test_chunks_become_whole_samples_of_a_fair_size(monkeypatch, chunks, small, large, expected):
-    monkeypatch.setattr(engine, "_SMALL_PART", small * LOSSES[0].nbytes)
-    monkeypatch.setattr(engine, "_LARGE_PART", large * LOSSES[0].nbytes)
+    monkeypatch.setattr(tuning, "small_block", small * LOSSES[0].nbytes)
+    monkeypatch.setattr(tuning, "large_block", large * LOSSES[0].nbytes)
     array = whole_samples(da.from_array(LOSSES, chunks=(chunks, (2, 4), (1, 2))))
     assert array.chunks == (expected, (6,), (3,))
     np.testing.assert_array_equal(array.compute(scheduler="sync"), LOSSES)
@@ -579,7 +579,7 @@ def test_what_the_caller_persisted_stays(client):
 
 
 def test_sums_are_added_up_on_the_way(client, monkeypatch):
-    monkeypatch.setattr(dask_cluster, "_FAN_IN", 2)
+    monkeypatch.setattr(tuning, "fan_in", 2)
     received = []
     original = client.gather
     monkeypatch.setattr(
@@ -607,7 +607,7 @@ def test_sums_are_added_up_on_the_way(client, monkeypatch):
 
 
 def test_large_shares_go_in_several_messages(client, monkeypatch, rng):
-    monkeypatch.setattr(dask_cluster, "_LARGE_MESSAGE", 200)
+    monkeypatch.setattr(tuning, "message_bytes", 200)
     array = da.from_array(LOSSES, chunks=(10, 6, 3))
     agrees(array, LOSSES, rng.uniform(0.1, 0.2, 60), sample_weight=rng.random(60))
 

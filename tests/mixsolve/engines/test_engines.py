@@ -11,8 +11,8 @@ from reference import check_certificate
 import mixsolve
 from mixsolve import MixsolveError, games
 from mixsolve.arrays import interop
-from mixsolve.arrays import tensor as tensors
 from mixsolve.arrays.tensor import LossTensor, even_offsets
+from mixsolve.base.tuning import tuning
 from mixsolve.engines import Losses, MemoryLosses, open_losses
 from mixsolve.engines.memory import Condensing, MemoryEngine
 
@@ -92,9 +92,9 @@ def test_a_large_tensor_on_a_device_is_solved_there(monkeypatch, on_a_device):
     from mixsolve_torch import TorchLosses
 
     assert isinstance(open_losses(on_a_device), MemoryLosses)  # small: a copy is kept
-    monkeypatch.setattr(tensors, "_KEEP_BYTES", 4 * LOSSES.size)
+    monkeypatch.setattr(tuning, "kept_bytes", 4 * LOSSES.size)
     assert isinstance(open_losses(on_a_device), MemoryLosses)  # as large as float32 may be
-    monkeypatch.setattr(tensors, "_KEEP_BYTES", 4 * LOSSES.size - 1)
+    monkeypatch.setattr(tuning, "kept_bytes", 4 * LOSSES.size - 1)
     assert isinstance(open_losses(on_a_device), TorchLosses)
     found = mixsolve.solve(on_a_device, 0.1)
     check_certificate(found, on_a_device.double().numpy(), 0.1)
@@ -102,7 +102,7 @@ def test_a_large_tensor_on_a_device_is_solved_there(monkeypatch, on_a_device):
 
 
 def test_a_tensor_on_another_device_is_read_by_the_host(monkeypatch, on_a_device):
-    monkeypatch.setattr(tensors, "_KEEP_BYTES", 0)
+    monkeypatch.setattr(tuning, "kept_bytes", 0)
     monkeypatch.setattr(interop, "_SOLVED_THERE", ("cuda",))
     assert isinstance(open_losses(on_a_device), MemoryLosses)
 
@@ -138,13 +138,13 @@ def test_a_framework_names_the_module_of_its_engine(monkeypatch):
     entry = ("some_framework", "Array", read)
     monkeypatch.setattr(interop, "_FRAMEWORKS", (entry, *interop._FRAMEWORKS))
     assert isinstance(open_losses(Array(LOSSES)), MemoryLosses)
-    monkeypatch.setattr(tensors, "_KEEP_BYTES", 0)
+    monkeypatch.setattr(tuning, "kept_bytes", 0)
     assert isinstance(open_losses(Array(LOSSES)), Elsewhere)
     assert isinstance(mixsolve.solve(Array(LOSSES)).weights, list)
 
 
 def test_one_sample_is_not_read_to_learn_its_type(monkeypatch, on_a_device):
-    monkeypatch.setattr(tensors, "_KEEP_BYTES", 0)
+    monkeypatch.setattr(tuning, "kept_bytes", 0)
     sizes = []
     original = torch.Tensor.cpu
 

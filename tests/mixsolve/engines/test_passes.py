@@ -31,18 +31,18 @@ from every_engine import (  # noqa: F401
 )
 
 import mixsolve
-from mixsolve.arrays import tensor as tensors
 from mixsolve.base import threads
+from mixsolve.base.tuning import tuning
 
 
 @pytest.fixture(params=["whole", "in pieces"])
 def pieces(request, monkeypatch):
     """Once with a small game in one piece, once in many chunks of many blocks, on three threads."""
     if request.param == "in pieces":
-        monkeypatch.setattr(threads, "_MIN_CHUNK_ENTRIES", 256)
+        monkeypatch.setattr(tuning, "chunk_entries", 256)
         monkeypatch.setattr(threads, "n_threads", lambda: 3)
-        monkeypatch.setattr(tensors, "_KEEP_BYTES", 0)
-        monkeypatch.setattr(tensors, "_BLOCK_ENTRIES", 64)
+        monkeypatch.setattr(tuning, "kept_bytes", 0)
+        monkeypatch.setattr(tuning, "block_entries", 64)
 
 
 @pytest.fixture(params=KINDS)
@@ -94,7 +94,7 @@ def test_near_rows_beyond_the_limit_are_counted_and_dropped(kind):
 
 
 def test_near_rows_in_pieces_stay_within_the_limit(monkeypatch):
-    monkeypatch.setattr(threads, "_MIN_CHUNK_ENTRIES", 256)
+    monkeypatch.setattr(tuning, "chunk_entries", 256)
     case = make("float64")
     weights = np.full(case.size, 1.0 / case.size)
     slack = np.full(case.engine.n_samples, 0.5 * case.engine.spread)
@@ -126,8 +126,8 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch, contiguous)
     rng = np.random.default_rng(9)
     losses = rng.gamma(0.5, 1.0, (3000, 21, 5))
     if not contiguous:
-        monkeypatch.setattr(tensors, "_KEEP_BYTES", 0)
-        monkeypatch.setattr(tensors, "_BLOCK_ENTRIES", 1 << 12)
+        monkeypatch.setattr(tuning, "kept_bytes", 0)
+        monkeypatch.setattr(tuning, "block_entries", 1 << 12)
         losses = np.asfortranarray(losses)
     assert threads.chunk_bounds(3000, losses.size).size > 4
     weights, alpha = rng.dirichlet(np.ones(5)), rng.uniform(0.05, 0.5, 3000)

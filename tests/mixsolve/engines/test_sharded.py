@@ -6,7 +6,7 @@ from parts_here import LossesInParts
 
 import mixsolve
 from mixsolve import games
-from mixsolve.engines import sharded as parts
+from mixsolve.base.tuning import tuning
 from mixsolve.engines.packed import PackedStrategy
 from mixsolve.engines.strategy import MixedStrategy
 
@@ -15,7 +15,7 @@ LOSSES = games.gamma_game(N, m, L, seed=2).losses
 
 
 def solved(monkeypatch, alpha, **options):
-    monkeypatch.setattr(parts, "_BROUGHT_HERE", 0)  # subsamples stay with their parts
+    monkeypatch.setattr(tuning, "subsample_bytes", 0)  # subsamples stay with their parts
     losses = LossesInParts(LOSSES, [1000, 1000, 3500])
     return mixsolve.solve(losses, alpha, **options), losses.parts
 

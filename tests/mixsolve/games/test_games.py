@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mixsolve import MixsolveError, games
+from mixsolve.base.tuning import tuning
 
 
 def test_line_game_is_the_papers():
@@ -122,7 +123,7 @@ def test_gamma_game_is_its_formula():
 
 def test_gamma_game_does_not_depend_on_blocks_or_type(monkeypatch):
     whole = games.gamma_game(70, 9, 4, seed=5).losses
-    monkeypatch.setattr("mixsolve.games.generators._BLOCK", 100)
+    monkeypatch.setattr(tuning, "drawn_entries", 100)
     assert np.array_equal(games.gamma_game(70, 9, 4, seed=5).losses, whole)
     single = games.gamma_game(70, 9, 4, seed=5, dtype="float32").losses
     assert single.dtype == np.float32

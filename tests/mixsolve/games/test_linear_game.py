@@ -6,6 +6,7 @@ from scipy.optimize import nnls
 
 import mixsolve
 from mixsolve import MixsolveError, MixsolveTypeError, games
+from mixsolve.base.tuning import tuning
 from mixsolve.games.linear_game import linear_game, paper2d_exact
 
 
@@ -221,7 +222,7 @@ def test_draws_in_the_ball_never_beat_the_exact_attack_and_approach_it():
 
 def test_blocks_of_samples_do_not_matter(monkeypatch):
     whole = random_game(11, 50, 2, 4, 0.7)
-    monkeypatch.setattr("mixsolve.games.linear_game._BLOCK", 100)
+    monkeypatch.setattr(tuning, "scored_entries", 100)
     parts = random_game(11, 50, 2, 4, 0.7)
     assert np.array_equal(whole.losses, parts.losses)
     np.testing.assert_allclose(whole.details["candidates"], parts.details["candidates"], atol=1e-12)

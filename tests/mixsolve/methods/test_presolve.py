@@ -8,7 +8,7 @@ from reference import as_rows, base_measure, check_certificate
 
 import mixsolve
 from mixsolve.arrays import tensor as tensors
-from mixsolve.base import threads
+from mixsolve.base.tuning import tuning
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.methods import lp, presolve
 from mixsolve.solver import validation
@@ -34,15 +34,15 @@ def engine_of(losses, sample_weight=None, mask=None, prior=None):
 @pytest.fixture
 def always_pays(monkeypatch):
     """Reduce games that hardly shrink, too."""
-    monkeypatch.setattr(presolve, "_WORTHWHILE", 1.0)
+    monkeypatch.setattr(tuning, "worthwhile_share", 1.0)
 
 
 @pytest.fixture
 def in_pieces(monkeypatch):
     """Many chunks of many blocks, even of a small game."""
-    monkeypatch.setattr(threads, "_MIN_CHUNK_ENTRIES", 256)
-    monkeypatch.setattr(tensors, "_KEEP_BYTES", 0)
-    monkeypatch.setattr(tensors, "_BLOCK_ENTRIES", 128)
+    monkeypatch.setattr(tuning, "chunk_entries", 256)
+    monkeypatch.setattr(tuning, "kept_bytes", 0)
+    monkeypatch.setattr(tuning, "block_entries", 128)
 
 
 def maximal(rows):

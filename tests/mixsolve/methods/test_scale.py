@@ -8,6 +8,7 @@ import pytest
 from reference import attack_bound, attacked_losses
 
 import mixsolve
+from mixsolve.base.tuning import tuning
 from mixsolve.methods import presolve
 from mixsolve.methods.problem import Problem
 from mixsolve.methods.stopping import Status, Stop
@@ -184,8 +185,8 @@ def test_a_callback_and_the_history_see_the_unit_of_the_losses():
 
 
 def test_the_tensor_is_not_copied_whole(monkeypatch):
-    monkeypatch.setattr("mixsolve.arrays.tensor._KEEP_BYTES", 0)
-    monkeypatch.setattr("mixsolve.arrays.tensor._BLOCK_ENTRIES", 30)
+    monkeypatch.setattr(tuning, "kept_bytes", 0)
+    monkeypatch.setattr(tuning, "block_entries", 30)
     found = mixsolve.solve(B * 2.0**700, 0.01 * 2.0**700)
     plain = mixsolve.solve(B, 0.01)
     assert found.value == pytest.approx(plain.value * 2.0**700, rel=1e-12)

@@ -4,7 +4,8 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_matrix, hstack
 
 import mixsolve.base.threads
-from mixsolve.small_game import central_path, interior_point
+from mixsolve.base.tuning import tuning
+from mixsolve.small_game import central_path
 from mixsolve.small_game.central_path import Iterate
 from mixsolve.small_game.crossover import solve_small_game
 from mixsolve.small_game.game import normalise
@@ -261,9 +262,9 @@ def test_weights_over_twelve_orders_of_magnitude():
 
 @pytest.mark.parametrize("share", [0.02, 0.5])
 def test_rows_left_aside_too_early_are_taken_back(monkeypatch, share):
-    monkeypatch.setattr(interior_point, "_SHRINK_GAP", 1.0)
-    monkeypatch.setattr(interior_point, "_SHRINK_SHARE", share)
-    monkeypatch.setattr(interior_point, "_SHRINK_ROWS", 1)
+    monkeypatch.setattr(tuning, "shrink_gap", 1.0)
+    monkeypatch.setattr(tuning, "shrink_share", share)
+    monkeypatch.setattr(tuning, "shrink_rows", 1)
     for seed in range(5):
         rows, offsets = gamma_rows(60, 8, 5, seed)
         for solve in SOLVERS:

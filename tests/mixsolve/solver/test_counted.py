@@ -6,6 +6,7 @@ from parts_here import LossesInParts
 
 import mixsolve
 from mixsolve.arrays.tensor import LossTensor
+from mixsolve.base.tuning import tuning
 from mixsolve.engines import Losses
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.feasible.constraints import weight_bounds
@@ -159,8 +160,8 @@ def test_batches(alpha):
 
 
 def test_zero_weights_where_every_sample_of_a_chunk_is_idle(monkeypatch):
-    monkeypatch.setattr("mixsolve.base.threads._MIN_CHUNK_ENTRIES", 8)
-    monkeypatch.setattr("mixsolve.base.threads._MAX_CHUNKS", 20)
+    monkeypatch.setattr(tuning, "chunk_entries", 8)
+    monkeypatch.setattr(tuning, "max_chunks", 20)
     for alpha in (0.0, 0.02):
         losses, weight = without(7)
         wanted = mixsolve.solve(losses, alpha, sample_weight=weight)

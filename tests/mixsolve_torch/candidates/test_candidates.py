@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import mixsolve
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.tuning import tuning
 from mixsolve_torch import (
     PGD,
     CandidateLosses,
@@ -20,9 +21,7 @@ from mixsolve_torch import (
     build_losses,
     expected_loss,
 )
-from mixsolve_torch.candidates import build as candidates
 from mixsolve_torch.candidates.build import candidate_names
-from mixsolve_torch.runs import candidate_memory
 from mixsolve_torch.runs.candidate_memory import MemoryStore
 
 ATTACKS = [
@@ -211,7 +210,7 @@ def test_memory_holds_the_tensor_once(samples):
 
 
 def test_rows_gather_in_order_whatever_their_number(monkeypatch):
-    monkeypatch.setattr(candidate_memory, "_BLOCK_BYTES", 7 * 6)
+    monkeypatch.setattr(tuning, "row_bytes", 7 * 6)
     rows = torch.arange(6 * 100, dtype=torch.uint8).reshape(100, 2, 3)
     for size in (1, 3, 7, 20, 100):
         store = MemoryStore(torch.device("cpu"), None)
@@ -360,7 +359,7 @@ def test_worst_is_taken_in_parts(monkeypatch):
     losses = CandidateLosses(values, torch.zeros(50), ("clean",) * 6, "margin")
     lam = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
     expected = (values.double() @ lam).amax(dim=1)
-    monkeypatch.setattr(candidates, "_ENTRIES_AT_A_TIME", 7 * 6 * 3)
+    monkeypatch.setattr(tuning, "risk_entries", 7 * 6 * 3)
     torch.testing.assert_close(losses.worst([0.2, 0.3, 0.5]), expected, rtol=0, atol=1e-12)
 
 

@@ -34,7 +34,7 @@ from reference import check_certificate
 
 import mixsolve
 from mixsolve import MixsolveError, MixsolveTypeError, games
-from mixsolve.methods import presolve
+from mixsolve.base.tuning import tuning
 from mixsolve.solver import validation
 from mixsolve_torch import TorchLosses
 from mixsolve_torch.engine import losses as torch_engine
@@ -378,7 +378,7 @@ def test_the_distinct_rows_of_a_game(chunk):
 
 
 def test_what_cannot_be_condensed(monkeypatch):
-    monkeypatch.setattr(presolve, "_WORTHWHILE", 1.0)
+    monkeypatch.setattr(tuning, "worthwhile_share", 1.0)
     few = np.array([0.0, 1.0, 2.0])[np.random.default_rng(2).integers(0, 3, (40, 30, 2))]
     assert engine_of(few).distinct(2000, dominance=False) is None
     assert engine_of(np.zeros((2, 3, 53))).distinct(2000, dominance=False) is None

@@ -13,7 +13,7 @@ from reference import check_certificate
 
 import mixsolve
 from mixsolve import games
-from mixsolve.arrays import tensor as tensors
+from mixsolve.base.tuning import tuning
 from mixsolve.methods import METHODS
 from mixsolve_torch import TorchLosses, solve_distributed
 
@@ -109,7 +109,7 @@ PLACES = [strided, mapped, zarr, hdf5, parts, device, dask]
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 @pytest.mark.parametrize("game", GAMES)
 def test_the_answer_is_the_one_in_memory(game, place, method, alpha, tmp_path, monkeypatch):
-    monkeypatch.setattr(tensors, "_KEEP_BYTES", 0)  # nothing is small enough to be copied once
+    monkeypatch.setattr(tuning, "kept_bytes", 0)  # nothing is small enough to be copied once
     losses = place(GAMES[game], tmp_path)
     agree(solved(losses, method, alpha), game, method, alpha)
 

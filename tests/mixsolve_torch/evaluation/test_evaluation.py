@@ -10,6 +10,7 @@ from rich.console import Console
 
 import mixsolve
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.tuning import tuning
 from mixsolve_torch import PGD, Attack, Mixture, UniformSampling, digits_cnn, evaluate, load_data
 from mixsolve_torch.attacks.in_turn import InTurn
 from mixsolve_torch.candidates.recorder import Recorder
@@ -409,7 +410,7 @@ def test_bootstrap_intervals_have_the_width_they_should():
 def test_bootstrap_is_the_same_in_blocks(monkeypatch):
     values = np.random.default_rng(0).random((50, 2))
     whole = bootstrap(values, resamples=100, level=0.9, seed=0)
-    monkeypatch.setattr("mixsolve_torch.evaluation.bootstrap._COUNTS", 50 * 7)
+    monkeypatch.setattr(tuning, "resampled_counts", 50 * 7)
     for a, b in zip(bootstrap(values, resamples=100, level=0.9, seed=0), whole, strict=True):
         assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high))
 
