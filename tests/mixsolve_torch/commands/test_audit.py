@@ -225,7 +225,7 @@ def test_what_can_be_checked_is_refused_before_anything_is_loaded(
         def missing():
             raise MissingDependencyError("matplotlib is missing")
 
-        monkeypatch.setattr(audit.plotting, "require_matplotlib", missing)
+        monkeypatch.setattr(audit.plots, "require_matplotlib", missing)
     assert main(command(models[:1], tmp_path / "out", *more)) == 2
     assert message in capsys.readouterr().err
 
