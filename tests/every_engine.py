@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from reference import as_rows, base_measure
 
-from mixsolve.arrays import tensor as tensors
+from mixsolve.arrays.losses import as_loss_tensor
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.solver import validation
 
@@ -14,7 +14,7 @@ TINY, MODERATE, HUGE = 1e-8, 0.3, 1e12
 
 
 def engine_of(losses, sample_weight=None, mask=None, prior=None):
-    tensor, _ = tensors.as_loss_tensor(losses)
+    tensor, _ = as_loss_tensor(losses)
     weight = validation.check_sample_weight(sample_weight, tensor.n_samples)
     allowed = validation.check_candidate_mask(mask, tensor)
     measure = validation.check_candidate_prior(prior, tensor, allowed)

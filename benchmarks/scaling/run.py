@@ -22,7 +22,7 @@ import numpy as np
 
 import mixsolve
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.engines.sharded import PartsEngine
+from mixsolve.engines.sharded import ShardedEngine
 
 PLACES = ("memory", "file", "dask", "ranks")
 _SAMPLED_EVERY = 0.01  # seconds between two looks at the memory
@@ -129,7 +129,7 @@ def _measure(solve: Callable[[], mixsolve.Solution], repeats: int) -> dict[str, 
             began = time.perf_counter()
             solution = solve()
             seconds = min(seconds, time.perf_counter() - began)
-    traffic = [engine.parts.traffic for engine in counts.engines]
+    traffic = [engine.shards.traffic for engine in counts.engines]
     return {
         "seconds": seconds,
         "passes": solution.n_passes,
@@ -143,37 +143,37 @@ def _measure(solve: Callable[[], mixsolve.Solution], repeats: int) -> dict[str, 
 
 
 class _Counts:
-    """Passes that started threads, and engines over parts, of one solve."""
+    """Passes that started threads, and sharded engines, of one solve."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
         self.rounds = 0
-        self.engines: list[PartsEngine] = []
+        self.engines: list[ShardedEngine] = []
 
 
 @contextmanager
 def _counted() -> Iterator[_Counts]:
     counts = _Counts()
-    each_block, opened = MemoryEngine.each_block, PartsEngine.open
+    each_block, opened = MemoryEngine.each_block, ShardedEngine.open
 
     def counted(self: MemoryEngine, work: Any) -> None:
         counts.rounds += 1
         each_block(self, work)
 
-    def noted(*args: Any, **options: Any) -> PartsEngine:
+    def noted(*args: Any, **options: Any) -> ShardedEngine:
         engine = opened(*args, **options)
         counts.engines.append(engine)
         return engine
 
     MemoryEngine.each_block = counted  # type: ignore[method-assign]
-    PartsEngine.open = noted  # type: ignore[method-assign, assignment]
+    ShardedEngine.open = noted  # type: ignore[method-assign, assignment]
     try:
         yield counts
     finally:
         MemoryEngine.each_block = each_block  # type: ignore[method-assign]
-        PartsEngine.open = opened  # type: ignore[method-assign]
+        ShardedEngine.open = opened  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve.arrays.labels import Reordered, labelled, read_losses, refuse_mask
+from mixsolve.arrays.labels import read_losses
+from mixsolve.arrays.named_arrays import Reordered, labelled, refuse_mask
 from mixsolve.arrays.read_ahead import MappedFile
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 

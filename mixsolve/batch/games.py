@@ -16,7 +16,8 @@ import numpy as np
 from mixsolve.arrays import interop
 from mixsolve.arrays.checks import numbers
 from mixsolve.arrays.interop import ArraySource, array_source, check_dtype
-from mixsolve.arrays.labels import check_masks, read_losses
+from mixsolve.arrays.labels import read_losses
+from mixsolve.arrays.named_arrays import check_masks
 from mixsolve.arrays.tensor import Shape, even_offsets
 from mixsolve.base.errors import MixsolveError
 from mixsolve.solver import validation

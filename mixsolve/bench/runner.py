@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve.arrays.tensor import as_loss_tensor
+from mixsolve.arrays.losses import as_loss_tensor
 from mixsolve.base.errors import ConvergenceWarning
 from mixsolve.bench.peers import PEERS
 from mixsolve.engines.memory import MemoryEngine

@@ -1,9 +1,9 @@
 """Engines: the only code that touches the tensor, one for each place it can live.
 
 `open_losses` finds the place. Losses that this process can read, and small ones from anywhere, are
-read by the memory engine. An array that `mixsolve.arrays.interop` knows to lie elsewhere names the
-module of the engine that runs there, imported only then; its ``open_source(source)`` returns
-`Losses`. Whoever has an engine of another kind passes `Losses` of their own to `mixsolve.solve`.
+read by the memory engine. For an array that is elsewhere, `mixsolve.arrays.interop` names the
+module of the engine that runs there; it is imported only then, and its ``open_source(source)``
+returns `Losses`. To use an engine of another kind, pass `Losses` of your own to `mixsolve.solve`.
 """
 
 from importlib import import_module
@@ -13,7 +13,8 @@ import numpy as np
 
 from mixsolve.arrays.interop import ArraySource
 from mixsolve.arrays.labels import read_losses
-from mixsolve.arrays.tensor import LossTensor, as_loss_tensor
+from mixsolve.arrays.losses import as_loss_tensor
+from mixsolve.arrays.tensor import LossTensor
 from mixsolve.engines.base import Engine, Losses
 from mixsolve.engines.memory import MemoryEngine
 
@@ -28,7 +29,7 @@ class MemoryLosses(Losses):
     tensor : LossTensor
         Of the losses.
     source : ArraySource
-        Makes the answer.
+        Restores weights as the caller's kind of array.
     """
 
     def __init__(self, tensor: LossTensor, source: ArraySource) -> None:
@@ -39,11 +40,9 @@ class MemoryLosses(Losses):
     def engine(
         self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray
     ) -> MemoryEngine:
-        """See `Losses.engine`."""
         return MemoryEngine(self._tensor, sample_weight, allowed, prior)
 
     def restore(self, weights: np.ndarray) -> Any:
-        """See `Losses.restore`."""
         return self._source.restore(weights)
 
 
@@ -51,8 +50,8 @@ def open_losses(losses: Any) -> Losses:
     """Check the `losses` argument of `mixsolve.solve` and find the engine for it.
 
     A tensor on a device is solved there, unless it is so small (16 MB in a type the kernels read)
-    that the memory engine keeps a copy: bringing that much over once takes a few milliseconds,
-    about what two passes of a dozen launches on the device would.
+    that the memory engine keeps a copy: that copy takes a few milliseconds, about as long as two
+    passes of a dozen kernel launches on the device.
 
     Parameters
     ----------

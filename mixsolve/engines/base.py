@@ -71,7 +71,7 @@ class SoftResponse:
     gradient : ndarray of float64, shape (L,)
         Loss of each classifier under the Gibbs strategy.
     hessian : ndarray of float64, shape (L, L), or None
-        ``sum_i w_i / alpha_i Cov_q(l_i)``; None where not asked for.
+        ``sum_i w_i / alpha_i Cov_q(l_i)``; None where not computed.
     """
 
     value: float
@@ -120,11 +120,11 @@ class Engine(Protocol):
     classifiers: np.ndarray | None
 
     def confined(self, classifiers: np.ndarray) -> "Engine":
-        """The same game with some classifiers alone in play, for what counts; one pass."""
+        """The same game in which only some classifiers may have a weight; one pass."""
         ...
 
     def in_unit(self, exponent: int) -> "Engine":
-        """The same game with its losses counted in units of 2^exponent."""
+        """The same game with its losses in units of 2^exponent."""
         ...
 
     def best_response(self, weights: np.ndarray) -> BestResponse:
@@ -138,8 +138,8 @@ class Engine(Protocol):
 
         A candidate counts when weights that differ from `weights` by `radius` (Euclidean) along the
         difference between its losses and the best candidate's bring it within `slack`, float64 of
-        shape (N,), of the best. Without `slack` only winners are looked for: of many candidates
-        near by, those that win when one weight changes. About `limit` entries are kept at most.
+        shape (N,), of the best. Without `slack`, of many near candidates only those count that win
+        when one weight changes. About `limit` entries are kept at most.
         """
         ...
 
@@ -152,7 +152,7 @@ class Engine(Protocol):
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         """The attacker's Gibbs strategy, without candidates 40 alpha below the best and more.
 
-        Entries as small as those are lost in the rounding of what it proves.
+        Their probabilities are below the rounding of the certificate.
         """
         ...
 
@@ -180,9 +180,10 @@ class Engine(Protocol):
     def strategy(
         self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray
     ) -> MixedStrategy:
-        """An attack from non-negative masses of distinct candidates, every sample among them.
+        """An attack from non-negative masses of distinct candidates.
 
-        `samples` is ascending. A sample whose masses are all 0 plays its first candidate listed.
+        `samples` is ascending and has every sample. A sample whose masses are all 0 plays the first
+        of its candidates listed.
         """
         ...
 
@@ -192,10 +193,10 @@ class Engine(Protocol):
 
 
 class Losses(Shape, ABC):
-    """Losses in some place, checked, from which `mixsolve.solve` makes an engine there."""
+    """Checked losses in memory or elsewhere, from which `mixsolve.solve` makes an engine."""
 
     labels: GameLabels = GameLabels()
-    """What the losses name their samples, candidates and classifiers."""
+    """Names of samples, candidates and classifiers."""
 
     @abstractmethod
     def engine(self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray) -> Engine:
@@ -219,7 +220,7 @@ class Losses(Shape, ABC):
 
     @abstractmethod
     def restore(self, weights: np.ndarray) -> Any:
-        """Weights, float64 of shape (L,), as the kind of array that the caller works with."""
+        """Weights, float64 of shape (L,), as the caller's kind of array."""
 
 
 def count_passes(whole: Engine, part: Engine) -> None:

@@ -1,4 +1,4 @@
-"""The host's side of every engine: which candidates may be played, and with what base measure."""
+"""What every engine does in host memory, without reading losses: weights, mask, base measure."""
 
 import math
 from copy import copy
@@ -13,8 +13,8 @@ from mixsolve.engines.base import SoftResponse
 from mixsolve.engines.strategy import MixedStrategy
 
 
-class Rules:
-    """What a pass does not need the losses for.
+class Bookkeeping:
+    """Base class of engines: everything that needs no losses.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Rules:
         self._last: tuple[np.ndarray, np.ndarray, SoftResponse] | None = None
 
     def recall(self, weights: np.ndarray, alpha: np.ndarray, hessian: bool) -> SoftResponse | None:
-        """The last soft response, if it was asked for at these weights (and has a Hessian)."""
+        """The last soft response, if it was at these weights (and has a Hessian)."""
         if self._last is None:
             return None
         known_weights, known_alpha, known = self._last
@@ -63,7 +63,7 @@ class Rules:
     def remember(
         self, weights: np.ndarray, alpha: np.ndarray, response: SoftResponse
     ) -> SoftResponse:
-        """Note a soft response for `recall`; give it back."""
+        """Store a soft response for `recall`; return it."""
         self._last = weights.copy(), alpha, response
         return response
 
@@ -74,21 +74,21 @@ class Rules:
         return idle if idle.any() else None
 
     def take_range(self, lowest: float, highest: float) -> None:
-        """Note the extremes of the losses that count: no others decide what a small gap is."""
+        """Set the extremes of the losses that count: the unit of the gap."""
         self.lowest, self.highest = lowest, highest
         nothing = lowest > highest  # counts, in a part of a larger game
         self.spread = 0.0 if nothing else highest - lowest
         self.magnitude = 0.0 if nothing else max(abs(lowest), abs(highest))
 
-    def as_part(self, sample_weight: np.ndarray, lowest: float, highest: float) -> Self:
-        """The same engine as a part of a larger game: its weights there, and the game's extremes.
+    def as_shard(self, sample_weight: np.ndarray, lowest: float, highest: float) -> Self:
+        """The same engine as a shard of a larger game: its weights there, and the game's extremes.
 
         Parameters
         ----------
         sample_weight : ndarray of float64, shape (N,)
-            Non-negative; all parts' together sum to 1.
+            Non-negative; those of all shards sum to 1.
         lowest, highest : float
-            Over all parts.
+            Over all shards.
         """
         part = copy(self)
         part.sample_weight = sample_weight
@@ -144,12 +144,10 @@ class Rules:
         )
 
     def every_candidate(self) -> tuple[np.ndarray, np.ndarray]:
-        """See `Engine.every_candidate`."""
         rows = np.flatnonzero(self.allowed) if self.allowed.size else np.arange(self.n_rows)
         return self._locate(rows)
 
     def log_prior(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """See `Engine.log_prior`."""
         offsets = self.shape.offsets
         if not self.prior.size and not self.allowed.size:
             return -np.log(np.diff(offsets)[samples])
@@ -171,8 +169,7 @@ class Rules:
     def strategy(
         self, samples: np.ndarray, candidates: np.ndarray, mass: np.ndarray
     ) -> MixedStrategy:
-        """See `Engine.strategy`."""
-        # Of a large game these arrays are all the memory there is: few live at a time.
+        # These arrays are large where the game is: few live at a time.
         totals = np.bincount(samples, weights=mass, minlength=self.n_samples)
         idle = np.searchsorted(samples, np.flatnonzero(totals == 0))
         if idle.size:

@@ -1,6 +1,6 @@
-"""A tensor in a Dask array: its blocks are the parts, and its scheduler does the passes.
+"""A tensor in a Dask array: its blocks are the shards, and its scheduler does the passes.
 
-A part is a block of some samples with all their candidates and classifiers. Blocks are read once
+A shard is a block of some samples with all their candidates and classifiers. Blocks are read once
 and stay where they were read: on the workers of a cluster, with `mixsolve.engines.dask_cluster`, or
 in this process, with `mixsolve.engines.dask_local`, if they fit in its memory. Where they do not,
 every pass reads them again through the array's graph.
@@ -24,7 +24,8 @@ from mixsolve.arrays.interop import ArraySource
 from mixsolve.arrays.tensor import even_offsets
 from mixsolve.base.tuning import tuning
 from mixsolve.engines.base import Losses
-from mixsolve.engines.sharded import Parts, PartsEngine
+from mixsolve.engines.sharded import ShardedEngine
+from mixsolve.engines.shards import Shards
 from mixsolve.engines.strategy import MixedStrategy
 
 logger = logging.getLogger("mixsolve")
@@ -33,7 +34,8 @@ logger = logging.getLogger("mixsolve")
 class DaskLosses(Losses):
     """A loss tensor whose blocks `mixsolve.solve` leaves where Dask has them.
 
-    A Dask array above 16 MB is taken so without asking; wrapped in this class, one of any size.
+    `mixsolve.solve` wraps Dask arrays above 16 MB in this class by itself; wrap one of any size to
+    have it solved in its blocks.
 
     Parameters
     ----------
@@ -48,21 +50,20 @@ class DaskLosses(Losses):
 
     def engine(
         self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray
-    ) -> PartsEngine:
-        """See `mixsolve.engines.Losses.engine`."""
+    ) -> ShardedEngine:
         rules = sample_weight, allowed, prior
 
-        def later(engine: PartsEngine, *at: np.ndarray) -> Callable[[], MixedStrategy]:
+        def defer_gibbs(engine: ShardedEngine, *at: np.ndarray) -> Callable[[], MixedStrategy]:
             exponent = engine.exponent
             return lambda: self._gibbs(rules, exponent, *at)
 
-        parts = _open_parts(self._array)
+        shards = _open_shards(self._array)
         try:
-            engine = PartsEngine.open(parts, self, *rules, later)
+            engine = ShardedEngine.open(shards, self, *rules, defer_gibbs)
         except BaseException:
-            parts.close()
+            shards.close()
             raise
-        parts.losses = None  # the engines hold the blocks from here on
+        shards.losses = None  # the engines hold the blocks from here on
         return engine
 
     def _gibbs(
@@ -75,15 +76,14 @@ class DaskLosses(Losses):
         """The Gibbs strategy by itself, after a solve: its blocks are read again."""
         with closing(self.engine(*rules)) as engine:
             scaled = engine.in_unit(exponent) if exponent else engine
-            return scaled.gibbs_here(weights, alpha)
+            return scaled.gathered_gibbs(weights, alpha)
 
     def restore(self, weights: np.ndarray) -> np.ndarray:
-        """See `mixsolve.engines.Losses.restore`."""
         return weights
 
 
 def open_source(source: ArraySource) -> DaskLosses:
-    """What `mixsolve.engines.open_losses` asks of the module that an array names."""
+    """Losses of a Dask array; `mixsolve.engines.open_losses` calls this."""
     return DaskLosses(source.data)
 
 
@@ -116,14 +116,14 @@ def whole_samples(array: Any) -> Any:
     return array if array.chunks == wanted else array.rechunk(wanted, method="tasks")
 
 
-def _open_parts(array: Any) -> Parts:
+def _open_shards(array: Any) -> Shards:
     get = dask.base.get_scheduler(collections=[array])
     client = getattr(get, "__self__", None)
     distributed = sys.modules.get("distributed")
     if distributed is not None and isinstance(client, distributed.Client):
-        from mixsolve.engines.dask_cluster import ClusterParts
+        from mixsolve.engines.dask_cluster import ClusterShards
 
-        return ClusterParts(client, array)
-    from mixsolve.engines.dask_local import LocalParts
+        return ClusterShards(client, array)
+    from mixsolve.engines.dask_local import LocalShards
 
-    return LocalParts(get, array)
+    return LocalShards(get, array)

@@ -1,12 +1,12 @@
-"""Blocks of a Dask array on a scheduler of this machine: threads, processes, or none.
+"""Shards that a Dask scheduler of this machine computes: threads, processes, or none.
 
 If the tensor fits in half the free memory (or in what ``dask.config.set({"mixsolve.memory": ...})``
 allows), its blocks are computed once by the scheduler and stay in this process, and so do the
 engines made of them. The passes are tasks of the same scheduler if that runs in this process; if it
 runs in others, where every pass would have to send the blocks, they are tasks on threads.
 
-If it does not fit, each pass reads every block again, in the task that needs it. What was found out
-about a block, like its winners, stays here; its engine is made again each time.
+If it does not fit, each pass reads every block again, in the task that needs it, and makes its
+engine again.
 """
 
 import logging
@@ -28,27 +28,21 @@ from dask.utils import parse_bytes
 
 from mixsolve.arrays.dask_values import compute_all, refuse
 from mixsolve.base.compilation import preparing
-from mixsolve.engines import shard as questions
-from mixsolve.engines.bookkeeping import Rules
+from mixsolve.engines import shard_tasks
+from mixsolve.engines.bookkeeping import Bookkeeping
 from mixsolve.engines.dask_tasks import Call, blocks_of
-from mixsolve.engines.shard import PartialResult
-from mixsolve.engines.sharded import Kept, Parts, Reply
+from mixsolve.engines.shard_tasks import PartialResult, Task
+from mixsolve.engines.shards import Handle, Reduced, Shards
 
 logger = logging.getLogger("mixsolve")
 
 _SHARE = 0.5  # of the free memory
 _UNKNOWN = 4 << 30  # bytes, where no system tells what is free
-_WITHOUT_LOSSES = (
-    questions.keep,
-    questions.winners,
-    questions.winners_of,
-    questions.winners_moved,
-)
-_ENGINE_TO_ENGINE = (questions.place, questions.in_unit)
+_ENGINE_TO_ENGINE = (shard_tasks.as_shard, shard_tasks.in_unit)
 
 
-class LocalParts(Parts):
-    """Parts of an array that a scheduler of this machine computes.
+class LocalShards(Shards):
+    """Shards of an array that a scheduler of this machine computes.
 
     Parameters
     ----------
@@ -61,7 +55,7 @@ class LocalParts(Parts):
     def __init__(self, get: Callable[..., Any], array: Any) -> None:
         lengths = array.chunks[0]
         bounds = np.concatenate([[0], np.cumsum(lengths)])
-        super().__init__([_Again(length) for length in lengths], bounds)
+        super().__init__([_Recipe(length) for length in lengths], bounds)
         budget = affordable()
         stays = array.nbytes <= budget
         self._affordable = budget / bounds[-1]  # a sample
@@ -84,43 +78,41 @@ class LocalParts(Parts):
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _ask(
+    def _map_reduce(
         self,
-        question: Callable[..., PartialResult],
-        kept: Sequence[Kept],
+        task: Task,
+        states: Sequence[Handle],
         common: tuple[Any, ...],
-        shares: Sequence[tuple[Any, ...]] | None,
+        own: Sequence[tuple[Any, ...]] | None,
         n_sums: int,
-    ) -> Reply:
-        """See `Parts._ask`."""
-        answers: list[PartialResult | None] = [None] * self.n_parts
-        tasks = {}
+    ) -> Reduced:
+        results: list[PartialResult] = [PartialResult()] * len(self)
+        delayed = {}
         get = self._get_here
-        for part in range(self.n_parts):
-            engine, *others = (handle[part] for handle in kept)
-            call = Call(question, n_sums, common, () if shares is None else shares[part])
-            if engine is None or question in _WITHOUT_LOSSES:
-                answers[part] = call(engine, *others)
-            elif not isinstance(engine, _Again):
-                tasks[part] = _delayed(_Held(call, engine, others))()
-            elif question in _ENGINE_TO_ENGINE:
-                answers[part] = PartialResult(kept=engine.after(call))
+        for shard in range(len(self)):
+            engine, *others = (handle[shard] for handle in states)
+            call = Call(task, n_sums, common, () if own is None else own[shard])
+            if engine is None or task is shard_tasks.scatter:
+                results[shard] = call(engine, *others)
+            elif not isinstance(engine, _Recipe):
+                delayed[shard] = _delayed(_OnEngine(call, engine, others))()
+            elif task in _ENGINE_TO_ENGINE:
+                results[shard] = PartialResult(state=engine.after(call))
             else:
                 largest = self._affordable * engine.n_samples
-                work = _Reread(call, engine, others, largest)
+                work = _OnBlock(call, engine, others, largest)
                 if self._graphs is None:
-                    tasks[part] = _delayed(work)(self._blocks[part])
+                    delayed[shard] = _delayed(work)(self._blocks[shard])
                 else:
-                    tasks[part] = _delayed(_Whole(work, self._graphs[part]))()
+                    delayed[shard] = _delayed(_OnGraph(work, self._graphs[shard]))()
                 get = self._get
-        for part, answer in zip(tasks, self._computed([*tasks.values()], get), strict=True):
-            answers[part] = answer
-        told = [answer for answer in answers if answer is not None]
-        preparing.add_elsewhere(max((answer.prepared for answer in told), default=0.0))
-        return Reply(
-            sum((answer.sums for answer in told), np.zeros(n_sums)),
-            [answer.found for answer in told],
-            [answer.kept for answer in told],
+        for shard, result in zip(delayed, self._computed([*delayed.values()], get), strict=True):
+            results[shard] = result
+        preparing.add_elsewhere(max(result.prepared for result in results))
+        return Reduced(
+            sum((result.sums for result in results), np.zeros(n_sums)),
+            [result.gathered for result in results],
+            [result.state for result in results],
         )
 
     def _computed(self, tasks: list[Any], get: Callable[..., Any]) -> Sequence[PartialResult]:
@@ -136,11 +128,11 @@ class LocalParts(Parts):
     def _processes(self) -> Any:
         """One pool for the whole solve: Dask would start processes anew for each pass."""
         if self._pool is None:
-            asked = dask.config.get("pool", None)
-            if asked is not None:
-                return asked
+            given = dask.config.get("pool", None)
+            if given is not None:
+                return given
             if os.environ.get("PYTHONHASHSEED") in (None, "0"):
-                # As Dask does for its own: tasks that go by hashes agree in all processes.
+                # As Dask does for its own: tasks that depend on hashes agree in all processes.
                 os.environ["PYTHONHASHSEED"] = "6640"
             self._pool = ProcessPoolExecutor(
                 dask.config.get("num_workers", None) or dask.system.CPU_COUNT,
@@ -150,29 +142,29 @@ class LocalParts(Parts):
         return self._pool
 
 
-class _Again:
-    """How to make what a part keeps of its block again: the calls that made it, one by one."""
+class _Recipe:
+    """The tasks, one by one, that make a shard's engine of its block."""
 
     def __init__(self, n_samples: int, calls: tuple[Call, ...] = ()) -> None:
         self.n_samples = n_samples
         self._calls = calls
 
-    def after(self, call: Call) -> "_Again":
-        """How to make what one more call leaves."""
+    def after(self, call: Call) -> "_Recipe":
+        """The recipe for what one more call leaves."""
         n_samples = self.n_samples
-        if call.question is questions.subsample:
-            n_samples = call.share[0].size
-        return _Again(n_samples, (*self._calls, call))
+        if call.task is shard_tasks.subsample:
+            n_samples = call.own[0].size
+        return _Recipe(n_samples, (*self._calls, call))
 
     def made_of(self, block: Any) -> Any:
-        """What is kept, of the block itself."""
+        """The engine."""
         for call in self._calls:
-            block = call(block).kept
+            block = call(block).state
         return block
 
 
-class _Held:
-    """A call to an engine in this process."""
+class _OnEngine:
+    """A call on an engine in this process."""
 
     def __init__(self, call: Call, engine: Any, others: list[Any]) -> None:
         self._call = call
@@ -183,38 +175,38 @@ class _Held:
         return self._call(self._engine, *self._others)
 
 
-class _Reread:
-    """A call to an engine that has to be made of its block first.
+class _OnBlock:
+    """A call on an engine that has to be made of its block first.
 
     Parameters
     ----------
     call : Call
-        What to ask.
-    engine : _Again
-        How to make it.
+        The task.
+    engine : _Recipe
+        How to make the engine.
     others : list
-        What else is kept.
+        The shard's other states.
     largest : float
         Bytes of an engine that may stay in memory.
     """
 
-    def __init__(self, call: Call, engine: _Again, others: list[Any], largest: float) -> None:
+    def __init__(self, call: Call, engine: _Recipe, others: list[Any], largest: float) -> None:
         self._call = call
         self._engine = engine
         self._others = others
         self._largest = largest
 
     def __call__(self, block: Any) -> PartialResult:
-        answer = self._call(self._engine.made_of(block), *self._others)
-        if isinstance(answer.kept, Rules) and _n_bytes(answer.kept) > self._largest:
-            return replace(answer, kept=self._engine.after(self._call))
-        return answer
+        result = self._call(self._engine.made_of(block), *self._others)
+        if isinstance(result.state, Bookkeeping) and _n_bytes(result.state) > self._largest:
+            return replace(result, state=self._engine.after(self._call))
+        return result
 
 
-class _Whole:
-    """All tasks of one part as one, so that no block crosses between processes on its way."""
+class _OnGraph:
+    """All Dask tasks of one shard as one, so that no block crosses between processes."""
 
-    def __init__(self, work: _Reread, graph: tuple[dict[Any, Any], Any]) -> None:
+    def __init__(self, work: _OnBlock, graph: tuple[dict[Any, Any], Any]) -> None:
         self._work = work
         self._graph = graph
 
@@ -241,8 +233,8 @@ def _n_bytes(engine: Any) -> int:
 
 def affordable() -> float:
     """Bytes of losses that may stay in this process."""
-    asked = dask.config.get("mixsolve.memory", None)
-    return _SHARE * _free_memory() if asked is None else float(parse_bytes(asked))
+    given = dask.config.get("mixsolve.memory", None)
+    return _SHARE * _free_memory() if given is None else float(parse_bytes(given))
 
 
 def _free_memory() -> float:

@@ -1,4 +1,4 @@
-"""What Dask's tasks do: look at a block, and answer questions about it.
+"""What Dask's tasks do: check a block, and run a task of the engine on it.
 
 Functions are objects of classes here, since Dask would look for tasks and futures in the lists,
 tuples and dataclasses that are given to plain functions.
@@ -7,7 +7,7 @@ tuples and dataclasses that are given to plain functions.
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -19,19 +19,19 @@ from dask.sizeof import sizeof
 from mixsolve.arrays.tensor import kernel_dtype
 from mixsolve.base.compilation import preparing
 from mixsolve.base.errors import MixsolveError
-from mixsolve.engines.bookkeeping import Rules
-from mixsolve.engines.shard import PartialResult, respond
+from mixsolve.engines.bookkeeping import Bookkeeping
+from mixsolve.engines.shard_tasks import PartialResult, Task, run_task
 
 
 class Block:
-    """Take a block as its graph made it.
+    """Check a block that its graph computed.
 
     Parameters
     ----------
     first : int
         First sample.
     shape : tuple of int
-        What the array says that it is.
+        The shape that the array says it has.
     stays : bool
         Whether it is read many times: then it is brought into the form that the kernels read,
         if that needs no more memory.
@@ -66,56 +66,50 @@ def blocks_of(array: Any, stay: bool) -> list[Any]:
     first = 0
     for block in array.to_delayed(optimize_graph=True).ravel():
         shape = (array.chunks[0][len(blocks)], *array.shape[1:])
-        look = dask.delayed(Block(first, shape, stay), pure=False, traverse=False)
-        blocks.append(look(block, dask_key_name=f"mixsolve-block-{token}-{len(blocks)}"))
+        check = dask.delayed(Block(first, shape, stay), pure=False, traverse=False)
+        blocks.append(check(block, dask_key_name=f"mixsolve-block-{token}-{len(blocks)}"))
         first += shape[0]
     return blocks
 
 
 class Call:
-    """A question to one part.
+    """A task of the engine with its arguments, to be run on one shard.
 
     Parameters
     ----------
-    question, n_sums, common
-        See `mixsolve.engines.sharded.Parts.ask`.
-    share : tuple
-        The part's own arguments.
+    task, n_sums, common
+        See `mixsolve.engines.shards.Shards.map_reduce`.
+    own : tuple
+        The shard's own arguments.
     """
 
-    def __init__(
-        self,
-        question: Callable[..., PartialResult],
-        n_sums: int,
-        common: Sequence[Any],
-        share: Sequence[Any],
-    ) -> None:
-        self.question = question
+    def __init__(self, task: Task, n_sums: int, common: Sequence[Any], own: Sequence[Any]) -> None:
+        self.task = task
         self.n_sums = n_sums
         self.common = common
-        self.share = share
-        self.asked_by = _here()
+        self.own = own
+        self.made_in = _process()
 
-    def __call__(self, *kept: Any) -> PartialResult:
-        """The answer of a part that keeps this."""
+    def __call__(self, *states: Any) -> PartialResult:
+        """The result on a shard with these states."""
         began = time.perf_counter()
-        answer = respond(self.question, self.n_sums, kept, self.common, self.share)
-        if self.asked_by == _here():  # whose clock knows
-            return answer
-        return replace(answer, prepared=preparing.seconds(began, time.perf_counter()))
+        result = run_task(self.task, self.n_sums, states, self.common, self.own)
+        if self.made_in == _process():  # whose clock knows
+            return result
+        return replace(result, prepared=preparing.seconds(began, time.perf_counter()))
 
 
-def _here() -> tuple[str, int]:
+def _process() -> tuple[str, int]:
     return platform.node(), os.getpid()
 
 
 @sizeof.register(PartialResult)
-def _size_of_answer(answer: PartialResult) -> int:
-    """What a scheduler has to know before it moves an answer, or spills it to disk."""
-    return int(sizeof(answer.sums) + sizeof(answer.found) + sizeof(answer.kept))
+def _size_of_result(result: PartialResult) -> int:
+    """What a scheduler has to know before it moves a result, or spills it to disk."""
+    return int(sizeof(result.sums) + sizeof(result.gathered) + sizeof(result.state))
 
 
-@sizeof.register(Rules)
+@sizeof.register(Bookkeeping)
 def _size_of_engine(engine: Any) -> int:
     beside = engine.sample_weight.nbytes + engine.allowed.nbytes + engine.prior.nbytes
     return int(engine.n_bytes + engine.shape.offsets.nbytes + beside)

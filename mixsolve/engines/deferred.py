@@ -1,8 +1,8 @@
-"""An attack that is computed when somebody looks at it.
+"""An attack that is computed when it is first read.
 
-The Gibbs strategy of a tensor in a file may need more memory than there is, and that of a tensor
-spread over workers more than their links carry in the time of a solve: on 0/1 losses nearly every
-candidate has a share. The certificate does without, since the gradient of eq. (7) is already the
+The Gibbs strategy of a tensor in a file may need more memory than there is, and that of a tensor in
+shards more time to send than the whole solve: on 0/1 losses nearly every candidate has a positive
+probability. The certificate does not need it, since the gradient of eq. (7) is already the
 classifiers' losses under it.
 """
 
@@ -15,7 +15,7 @@ _COMPUTED = ("indptr", "candidates", "probabilities")
 
 
 class DeferredStrategy(MixedStrategy):
-    """A `MixedStrategy` whose entries are computed at the first look, in a pass over the tensor.
+    """A `MixedStrategy` whose entries are computed when first read, in a pass over the tensor.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class DeferredStrategy(MixedStrategy):
     def __init__(
         self, n_samples: int, n_candidates: int, compute: Callable[[], MixedStrategy]
     ) -> None:
-        # The class is frozen: fields are set past its own guard.
+        # The dataclass is frozen, so its fields are set with object's own method.
         object.__setattr__(self, "n_candidates", n_candidates)
         object.__setattr__(self, "_n_samples", n_samples)
         object.__setattr__(self, "_compute", compute)

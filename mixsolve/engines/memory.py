@@ -12,7 +12,7 @@ from mixsolve.arrays.tensor import LossTensor
 from mixsolve.base.threads import chunk_bounds, run_chunks, run_shares
 from mixsolve.base.tuning import tuning
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
-from mixsolve.engines.bookkeeping import Rules
+from mixsolve.engines.bookkeeping import Bookkeeping
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.strategy import MixedStrategy
 
@@ -20,7 +20,7 @@ _GATHER_ENTRIES = 1 << 17
 _NO_SLACK = np.empty(0)
 
 
-class MemoryEngine(Rules):
+class MemoryEngine(Bookkeeping):
     """Passes over a `LossTensor`, each sample range in its own chunk.
 
     Parameters
@@ -89,7 +89,6 @@ class MemoryEngine(Rules):
         return slice(int(offsets[start]), int(offsets[stop]))
 
     def scan(self) -> tuple[float, float]:
-        """See `Rules.scan`."""
         from mixsolve.kernels.scan import extremes
 
         lowest = np.full(self._bounds.size - 1, np.inf)
@@ -139,7 +138,6 @@ class MemoryEngine(Rules):
                 self.refuse(rows[row, classifier], int(offsets[start] + row), int(classifier))
 
     def best_response(self, weights: np.ndarray) -> BestResponse:
-        """See `Engine.best_response`."""
         from mixsolve.kernels import passes
 
         values = np.zeros(self._bounds.size - 1)
@@ -163,7 +161,6 @@ class MemoryEngine(Rules):
     def near_response(
         self, weights: np.ndarray, radius: float, limit: int, slack: np.ndarray | None = None
     ) -> NearResponse:
-        """See `Engine.near_response`."""
         from mixsolve.kernels import passes
 
         n_chunks = self._bounds.size - 1
@@ -210,7 +207,6 @@ class MemoryEngine(Rules):
     def soft_response(
         self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
     ) -> SoftResponse:
-        """See `Engine.soft_response`; asked again for the last weights, it answers from memory."""
         from mixsolve.kernels import passes
 
         known = self.recall(weights, alpha, hessian)
@@ -246,7 +242,7 @@ class MemoryEngine(Rules):
         return self.remember(weights, alpha, response)
 
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
-        """See `Engine.gibbs`; of a tensor in a file it is computed when it is looked at."""
+        """See `Engine.gibbs`; for a tensor in a file it is computed when it is first read."""
         if self.tensor.elsewhere:
             compute = partial(self._gibbs, weights.copy(), alpha)
             return DeferredStrategy(self.n_samples, self.tensor.n_candidates, compute)
@@ -274,7 +270,7 @@ class MemoryEngine(Rules):
                 candidates,
                 probabilities,
             )
-            if 2 * used < candidates.size:  # most of these arrays would lie idle
+            if 2 * used < candidates.size:  # do not keep arrays that are mostly empty
                 candidates, probabilities = candidates[:used].copy(), probabilities[:used].copy()
             parts[chunk].append((candidates[:used], probabilities[:used]))
 
@@ -299,19 +295,16 @@ class MemoryEngine(Rules):
         return attack
 
     def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """See `Engine.gather`."""
         self.n_passes += self.tensor.share_read(samples)
         return self.tensor.take(samples, candidates)
 
     def subsample(self, samples: np.ndarray) -> "MemoryEngine":
-        """See `Engine.subsample`."""
         if not self.tensor.held:
             self.n_passes += self.tensor.share_read(samples)
         rules = self.restricted(samples)
         return MemoryEngine(self.tensor.subsample(samples), *rules, self.classifiers)
 
     def in_unit(self, exponent: int) -> "MemoryEngine":
-        """See `Rules.in_unit`."""
         part = super().in_unit(exponent)
         part.tensor = self.tensor.scaled(-exponent)
         part._bounds = part.tensor.aligned(chunk_bounds(part.n_samples, part.tensor.n_entries))
@@ -332,7 +325,6 @@ class MemoryEngine(Rules):
         return part
 
     def expected_losses(self, attack: MixedStrategy) -> np.ndarray:
-        """See `Engine.expected_losses`."""
         samples, candidates = attack.samples, attack.candidates
         mass = attack.probabilities * self.sample_weight[samples]
         if self.idle is not None:
@@ -347,10 +339,10 @@ class MemoryEngine(Rules):
 
 @runtime_checkable
 class Condensing(Protocol):
-    """What else an engine elsewhere can do, so that presolve need not read its tensor."""
+    """What an engine outside this process can do besides, so that presolve need not read it."""
 
     def in_memory(self) -> MemoryEngine:
-        """The same game with its losses copied to this process; for games of few samples."""
+        """The same game with its losses copied to this process, for games of few samples."""
         ...
 
     def distinct(self, limit: int, dominance: bool) -> tuple[MemoryEngine, np.ndarray] | None:

@@ -1,4 +1,4 @@
-"""An attack as it travels: few bytes a sample, since most samples play one candidate."""
+"""An attack as it is sent: few bytes a sample, since most samples play one candidate."""
 
 from dataclasses import dataclass
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from mixsolve.arrays.checks import check_sample_weight, numbers
-from mixsolve.arrays.labels import GameLabels, Names, labelled, matched, moves, read_losses
+from mixsolve.arrays.labels import GameLabels, matched, moves, read_losses
+from mixsolve.arrays.named_arrays import Names, labelled
 from mixsolve.base.arguments import as_count, as_real
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 

@@ -1,4 +1,4 @@
-"""What each rank gives to a game that all play: checked by itself, then against the others'."""
+"""The arguments of each rank: checked by themselves, then against those of the other ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mixsolve.arrays.interop import array_source, check_dtype, to_numpy
 from mixsolve.arrays.labels import GameLabels
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.engines import Losses, open_losses
-from mixsolve.engines.shard import PartialResult
+from mixsolve.engines.shard_tasks import PartialResult
 from mixsolve.solver import validation
 from mixsolve.solver.solution import Solution
 from mixsolve_torch.distributed.wire import listed
@@ -25,12 +25,12 @@ _OPTIONS = {
     for name, parameter in inspect.signature(mixsolve.solve).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY and name not in _ONE_A_SAMPLE
 }
-_OF_THE_FIRST = ("callback", "verbose")  # where the method runs, there alone they are looked at
+_OF_THE_FIRST = ("callback", "verbose")  # used by the method, on the first rank alone
 
 
 @dataclass(frozen=True)
 class Share:
-    """One rank's samples and what it says about them.
+    """One rank's samples and the other arguments of its call.
 
     Attributes
     ----------
@@ -42,9 +42,9 @@ class Share:
         Makes weights of float64 NumPy ones, as the rank's own kind of array.
     given : dict of str to ndarray
         One number a sample, or a table: "alpha", "sample_weight", "candidate_mask",
-        "candidate_prior"; those that the rank gave and that matter.
+        "candidate_prior"; those that were given and matter.
     summary : dict of str to object
-        What the other ranks have to know: plain values.
+        What is compared with the other ranks: plain values.
     """
 
     losses: Losses | None
@@ -57,7 +57,7 @@ class Share:
 def read_share(
     losses: Any, alpha: Any, one_a_sample: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Share:
-    """Check what one rank was given.
+    """Check the arguments of one rank.
 
     Parameters
     ----------
@@ -214,17 +214,17 @@ def _same(values: Sequence[Any], rule: str, mend: str, ranks: Sequence[int] | No
         raise MixsolveError(f"{rule}; got {came}: {mend}")
 
 
-def tell(losses: Any, given: dict[str, np.ndarray]) -> PartialResult:
-    """The question that brings what ranks were given to the first one."""
-    return PartialResult(found=given or None)
+def send_given(losses: Any, given: dict[str, np.ndarray]) -> PartialResult:
+    """The task that sends a rank's `Share.given` to the first rank."""
+    return PartialResult(gathered=given or None)
 
 
-def join(found: Sequence[dict[str, np.ndarray] | None], bounds: np.ndarray, m: int) -> dict:
-    """What all ranks gave, one rank after another: keyword arguments for `mixsolve.solve`."""
-    shares = [share or {} for share in found]
+def join(gathered: Sequence[dict[str, np.ndarray] | None], bounds: np.ndarray, m: int) -> dict:
+    """All ranks' `Share.given`, one rank after another: keyword arguments for `mixsolve.solve`."""
+    shares = [share or {} for share in gathered]
     joined = {}
     for name in sorted(set().union(*shares)):
-        # A mask that takes nothing away stays where it is.
+        # A mask that allows everything is not sent.
         rows = [
             share.get(name, np.ones((last - first, m), dtype=np.bool_))
             for share, first, last in zip(shares, bounds[:-1], bounds[1:], strict=True)

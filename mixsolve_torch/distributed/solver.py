@@ -24,12 +24,13 @@ from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.base import Losses
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.packed import PackedStrategy
-from mixsolve.engines.shard import spread_out
-from mixsolve.engines.sharded import PartsEngine, count_bytes, shortened
+from mixsolve.engines.shard_tasks import shortened, spread_out
+from mixsolve.engines.sharded import ShardedEngine
+from mixsolve.engines.shards import count_bytes
 from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.solver.solution import Solution
-from mixsolve_torch.distributed.ranks import GIVEN, LOSSES, Rank, RankParts, worded
-from mixsolve_torch.distributed.shares import Share, agree, join, read_share, tell
+from mixsolve_torch.distributed.ranks import GIVEN, LOSSES, Rank, RankShards, as_rank_error
+from mixsolve_torch.distributed.shares import Share, agree, join, read_share, send_given
 from mixsolve_torch.distributed.wire import Wire
 from mixsolve_torch.runs.interrupt import Interrupt
 
@@ -136,32 +137,31 @@ def solve_distributed(
         return _solve(wire, local_losses, alpha, one_a_sample, options)
     except BaseException:
         if not wire.over:
-            wire.cut()  # nobody shall wait for a rank that left out of turn
+            wire.cut()  # so that no rank waits for one that left early
         raise
 
 
 class _LossesOnRanks(Losses):
-    """Losses of which every rank has a share, seen from the first rank."""
+    """Losses of which every rank has a shard, as the first rank has access to them."""
 
-    def __init__(self, parts: RankParts, n_candidates: int, n_classifiers: int) -> None:
-        super().__init__(even_offsets(int(parts.bounds[-1]), n_candidates), n_classifiers)
-        self._parts = parts
-        self.attack: Any = None  # what the ranks keep, where it is not brought here
+    def __init__(self, shards: RankShards, n_candidates: int, n_classifiers: int) -> None:
+        super().__init__(even_offsets(int(shards.bounds[-1]), n_candidates), n_classifiers)
+        self._shards = shards
+        self.attack: Any = None  # the ranks' states, where it is not gathered
 
     def engine(
         self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray
-    ) -> PartsEngine:
-        """See `mixsolve.engines.Losses.engine`."""
-        return PartsEngine.open(self._parts, self, sample_weight, allowed, prior, self._leave)
+    ) -> ShardedEngine:
+        return ShardedEngine.open(self._shards, self, sample_weight, allowed, prior, self._leave)
 
     def _leave(
-        self, engine: PartsEngine, weights: np.ndarray, alpha: np.ndarray
+        self, engine: ShardedEngine, weights: np.ndarray, alpha: np.ndarray
     ) -> Callable[[], MixedStrategy]:
-        self.attack = engine.gibbs_there(weights, alpha)
+        self.attack = engine.deferred_gibbs(weights, alpha)
         return _refuse_whole
 
     def restore(self, weights: np.ndarray) -> np.ndarray:
-        """See `mixsolve.engines.Losses.restore`; each rank makes its own kind of array of them."""
+        """Return the weights; each rank makes its own kind of array of them."""
         return weights
 
 
@@ -183,7 +183,7 @@ def _solve(
             found = rank.serve(interrupt)
     if wire.rank == 0:
         with rank.leading():
-            found = _lead(RankParts(rank, bounds), share, alpha, options)
+            found = _lead(RankShards(rank, bounds), share, alpha, options)
             rank.end(found)
     return _received(found, rank, share, range(first, last), int(bounds[-1]))
 
@@ -196,10 +196,10 @@ def _meet(
     failure: Exception | None = None
     try:
         share = read_share(losses, alpha, one_a_sample, options)
-    except Exception as error:  # the others wait for this rank, whatever happened
+    except Exception as error:  # the others wait for this rank in any case
         failure = error
-    said = share.summary if share else worded(failure, f"rank {wire.rank}")
-    summaries = wire.collect(said)
+    summary = share.summary if share else as_rank_error(failure, f"rank {wire.rank}")
+    summaries = wire.collect(summary)
     try:
         bounds = agree(summaries)
     except MixsolveError as error:
@@ -210,18 +210,18 @@ def _meet(
 
 
 def _lead(
-    parts: RankParts, share: Share, alpha: Any, options: dict[str, Any]
+    shards: RankShards, share: Share, alpha: Any, options: dict[str, Any]
 ) -> tuple[dict[str, Any], int | None]:
-    """What the first rank does: run the method. The solution's values, and the attack's name."""
+    """Run the method, on the first rank. The solution's values, and the name of its attack."""
     _, n_candidates, n_classifiers = share.shape
-    found = parts.ask(tell, [parts.losses, parts.given]).found
-    given = join(found, parts.bounds, n_candidates)
-    losses = _LossesOnRanks(parts, n_candidates, n_classifiers)
+    gathered = shards.map_reduce(send_given, [shards.losses, shards.given]).gathered
+    given = join(gathered, shards.bounds, n_candidates)
+    losses = _LossesOnRanks(shards, n_candidates, n_classifiers)
     solution = mixsolve.solve(losses, given.pop("alpha", alpha), **given, **options)
     values = {entry.name: getattr(solution, entry.name) for entry in fields(Solution)}
     values["sample_weight"] = shortened(solution.sample_weight)
     values["attack"] = None if losses.attack is not None else PackedStrategy.of(solution.attack)
-    parts.traffic.sent += count_bytes([values["sample_weight"], values["attack"]])
+    shards.traffic.sent += count_bytes([values["sample_weight"], values["attack"]])
     return values, None if losses.attack is None else losses.attack.name
 
 
@@ -240,10 +240,10 @@ def _received(
         own = attack.part(samples.start, samples.stop)
     else:
         attack = DeferredStrategy(n_samples, n_candidates, _refuse_whole)
-        own = rank.kept(attack_name)
+        own = rank.state(attack_name)
         if own is None:  # of no samples
-            nobody = np.zeros(1, dtype=np.int64)
-            own = MixedStrategy(nobody, nobody[:0], np.empty(0), n_candidates)
+            indptr = np.zeros(1, dtype=np.int64)
+            own = MixedStrategy(indptr, indptr[:0], np.empty(0), n_candidates)
     values |= {
         "weights": share.restore(values["weights"]),
         "sample_weight": spread_out(values["sample_weight"], n_samples),

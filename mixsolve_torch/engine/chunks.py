@@ -10,13 +10,13 @@ from torch import Tensor
 from mixsolve.arrays.interop import array_source
 from mixsolve.arrays.tensor import LARGEST_SCALED, LossTensor, Shape, even_offsets
 from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
-from mixsolve.engines.bookkeeping import Rules
+from mixsolve.engines.bookkeeping import Bookkeeping
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.engines.placed import PlacedBestResponse, PlacedNearResponse
 from mixsolve.engines.strategy import MixedStrategy
 from mixsolve_torch.engine import passes
 from mixsolve_torch.engine.transfer import (
-    DeviceWinners,
+    DeviceBestResponse,
+    DeviceNearResponse,
     Sum,
     receive,
 )
@@ -27,7 +27,7 @@ _CUTOFF = 40.0  # in units of alpha: candidates so far below the best weigh noth
 _PART_ROWS = 1 << 20  # of chosen rows, on the device at once
 
 
-class TorchEngine(Rules):
+class TorchEngine(Bookkeeping):
     """Passes over a tensor on its own device, chunk by chunk. See `mixsolve.engines.Engine`.
 
     Parameters
@@ -37,7 +37,7 @@ class TorchEngine(Rules):
     sample_weight, allowed, prior : ndarray
         See `mixsolve.engines.Losses.engine`.
     chunk : int
-        Losses looked at at once; a sample is always looked at whole.
+        Losses read at once, in whole samples.
     classifiers : ndarray of int64, shape (s,), optional
         Those that may have a weight, ascending; all by default.
 
@@ -76,15 +76,13 @@ class TorchEngine(Rules):
         """Within which two scores are equal."""
         return 2 * self.n_classifiers * float(np.finfo(np.float64).eps) * self.magnitude
 
-    def as_part(self, sample_weight: np.ndarray, lowest: float, highest: float) -> "TorchEngine":
-        """See `mixsolve.engines.bookkeeping.Rules.as_part`."""
-        part = super().as_part(sample_weight, lowest, highest)
+    def as_shard(self, sample_weight: np.ndarray, lowest: float, highest: float) -> "TorchEngine":
+        part = super().as_shard(sample_weight, lowest, highest)
         part._weight = part._send(sample_weight)
         part._find_idle()
         return part
 
     def in_unit(self, exponent: int) -> "TorchEngine":
-        """See `mixsolve.engines.bookkeeping.Rules.in_unit`."""
         part = super().in_unit(exponent)
         part._exponent = self._exponent + exponent
         return part
@@ -107,7 +105,7 @@ class TorchEngine(Rules):
         return torch.tensor(values, device=self._tensor.device)
 
     def _send_once(self, values: np.ndarray) -> Tensor:
-        """The same for an array of N that comes again and again, as alpha does."""
+        """The same for an array of N that recurs, as alpha does."""
         if self._sent is None or self._sent[0] is not values:
             self._sent = values, self._send(values)
         return self._sent[1]
@@ -143,7 +141,6 @@ class TorchEngine(Rules):
         return None if self._allowed is None else self._allowed[part].to(torch.float64)
 
     def scan(self) -> tuple[float, float]:
-        """See `mixsolve.engines.bookkeeping.Rules.scan`."""
         extremes, finite = [], []
         for part in self._parts():
             rows = self._tensor[part].to(torch.float64)
@@ -185,7 +182,6 @@ class TorchEngine(Rules):
                 self.refuse(loss, row, classifier)
 
     def best_response(self, weights: np.ndarray) -> BestResponse:
-        """See `mixsolve.engines.Engine.best_response`."""
         sums, found = Sum(), []
         lam = self._send(weights)
         for part in self._parts():
@@ -193,18 +189,16 @@ class TorchEngine(Rules):
             best = passes.winners(rows, self._scores(part, rows, lam), self._rounding)
             sums.add(passes.exact_sums(best, self._weight[part]))
             found.append(best.candidates.to(self._index_dtype))
-        total = sums.receive()
-        return PlacedBestResponse(total, DeviceWinners(found))
+        return DeviceBestResponse(sums.receive(), torch.cat(found))
 
     @property
     def _index_dtype(self) -> torch.dtype:
-        """The narrowest that holds a candidate: what stays on the device, and may travel."""
+        """The narrowest type that holds a candidate."""
         return torch.int16 if self.shape.n_candidates <= 1 << 15 else torch.int32
 
     def near_response(
         self, weights: np.ndarray, radius: float, limit: int, slack: np.ndarray | None = None
     ) -> NearResponse:
-        """See `mixsolve.engines.Engine.near_response`."""
         sums, found, near, n_near = Sum(), [], [], 0
         lam = self._send(weights)
         room = None if slack is None else self._send(slack)
@@ -222,14 +216,11 @@ class TorchEngine(Rules):
             kept = limit * scores.numel() // self.n_rows
             near.append(torch.stack([samples[:kept] + part.start, candidates[:kept]]))
         entries = receive(torch.cat(near, dim=1))
-        return PlacedNearResponse(
-            sums.receive(), DeviceWinners(found), entries[0], entries[1], n_near
-        )
+        return DeviceNearResponse(sums.receive(), torch.cat(found), entries[0], entries[1], n_near)
 
     def soft_response(
         self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
     ) -> SoftResponse:
-        """See `mixsolve.engines.Engine.soft_response`; the last one asked for is remembered."""
         known = self.recall(weights, alpha, hessian)
         if known is not None:
             return known
@@ -260,7 +251,6 @@ class TorchEngine(Rules):
         return self.remember(weights, alpha, response)
 
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
-        """See `mixsolve.engines.Engine.gibbs`."""
         lam, alphas = self._send(weights), self._send_once(alpha)
         cutoff = _CUTOFF + self.surprise - math.log(self.shape.n_candidates)
         parts = []
@@ -286,14 +276,12 @@ class TorchEngine(Rules):
         self.n_passes += samples.size / self.n_rows
 
     def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """See `mixsolve.engines.Engine.gather`."""
         chosen = np.empty((samples.size, self.n_classifiers))
         for part, rows in self._chosen(samples, candidates):
             chosen[part] = receive(rows)
         return chosen
 
     def expected_losses(self, attack: MixedStrategy) -> np.ndarray:
-        """See `mixsolve.engines.Engine.expected_losses`."""
         samples, candidates, sums = attack.samples, attack.candidates, Sum()
         mass = attack.probabilities * self.sample_weight[samples]
         if self._idle is not None:
@@ -304,20 +292,18 @@ class TorchEngine(Rules):
         return sums.receive()
 
     def subsample(self, samples: np.ndarray) -> "TorchEngine":
-        """See `mixsolve.engines.Engine.subsample`."""
         rows, rules = self._tensor[self._send(samples)], self.restricted(samples)
         part = TorchEngine(rows, *rules, self._chunk, self.classifiers)
         return part.in_unit(self._exponent) if self._exponent else part
 
     def in_memory(self) -> MemoryEngine:
-        """See `mixsolve.engines.base.Condensing.in_memory`."""
         tensor = LossTensor.from_source(array_source(self._tensor))
         if self._exponent:
             tensor = tensor.scaled(-self._exponent)
         return MemoryEngine(tensor, self.sample_weight, self.allowed, self.prior, self.classifiers)
 
     def distinct(self, limit: int, dominance: bool) -> tuple[MemoryEngine, np.ndarray] | None:
-        """See `mixsolve.engines.base.Condensing.distinct`; for two-valued losses, L <= 52."""
+        """See `mixsolve.engines.memory.Condensing.distinct`; for two-valued losses, L <= 52."""
         if self.n_classifiers > _MAX_BITS or self.prior.size:
             return None
         parts: list[tuple[np.ndarray, ...]] = []

@@ -3,16 +3,17 @@
 What comes back to the host from a pass over an (N, m, L) tensor, N m L numbers, is
 
 - `soft_response`: 1 + L + L^2 numbers, one transfer;
-- `best_response`: 1 + L numbers; the N best candidates stay on the device until somebody asks for
-  them (Algorithm 1, whose answer they are; the certificate, once);
-- `near_response`: besides, the rows in doubt, which make the small game that "lp" and "newton"
-  solve in the host's memory: a few percent of the rows at most, as `limit` says;
-- `gather`, `gibbs`: what was asked for, as the final strategy is part of the answer;
-- `in_memory`, `distinct`: what presolve looks at, about 4096 rows, and if these say that it pays,
-  each sample's distinct sets of classifiers fooled.
+- `best_response`: 1 + L numbers; the N best candidates stay on the device until they are read
+  (by Algorithm 1 in each iteration, by the certificate once): a pass over a GPU's memory is so fast
+  that two bytes a sample, copied and compared on the host, would take about as long;
+- `near_response`: besides, the near rows, which join the working set of "lp" and "newton" in host
+  memory: a few percent of the rows at most, bounded by `limit`;
+- `gather`, `gibbs`: chosen rows, and the final strategy, which is part of the answer;
+- `in_memory`, `distinct`: the sample of about 4096 rows that presolve tries, and, if it pays, each
+  sample's distinct sets of classifiers fooled.
 
 Besides the tensor the device holds sample weights, alpha, a mask and a base measure if there are
-any, and a few float64 copies of one chunk. "interior-point" and "cvxpy" ask for every row.
+any, and a few float64 copies of one chunk. "interior-point" and "cvxpy" gather every row.
 """
 
 from typing import Any
@@ -22,7 +23,8 @@ import torch
 from torch import Tensor
 
 from mixsolve.arrays.interop import ArraySource, array_source
-from mixsolve.arrays.tensor import check_axes, even_offsets
+from mixsolve.arrays.losses import check_axes
+from mixsolve.arrays.tensor import even_offsets
 from mixsolve.base.arguments import as_count
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.engines.base import Losses
@@ -33,17 +35,17 @@ _DEVICE_CHUNK = 1 << 24  # enough to keep a GPU busy; 128 MB as float64
 
 
 class TorchLosses(Losses):
-    """A loss tensor that `mixsolve.solve` leaves where it is and solves there.
+    """A loss tensor that `mixsolve.solve` solves on its own device.
 
-    A CUDA tensor above 16 MB is taken so without asking. Wrapped in this class, so is a tensor of
-    any size on any device that has float64.
+    `mixsolve.solve` wraps CUDA tensors above 16 MB in this class by itself. Wrap one of any size,
+    on any device that has float64, to have it solved there.
 
     Parameters
     ----------
     tensor : torch.Tensor of shape (samples, candidates, classifiers)
         Dense, of any real or boolean type. Never modified, never copied or converted whole.
     chunk : int, optional
-        How many losses are looked at at once, in whole samples. Temporary memory is 8 to 12 bytes
+        How many losses are read at once, in whole samples. Temporary memory is 8 to 12 bytes
         for each; 70 where every candidate may win. By default 2^24 on a GPU, 2^18 on the CPU.
 
     Raises
@@ -51,7 +53,7 @@ class TorchLosses(Losses):
     MixsolveError
         If an axis is missing or empty, or the device has no float64.
     MixsolveTypeError
-        If it is no dense tensor of real numbers.
+        If it is not a dense tensor of real numbers.
 
     Examples
     --------
@@ -81,16 +83,14 @@ class TorchLosses(Losses):
     def engine(
         self, sample_weight: np.ndarray, allowed: np.ndarray, prior: np.ndarray
     ) -> "TorchEngine":
-        """See `mixsolve.engines.Losses.engine`."""
         return TorchEngine(self._tensor, sample_weight, allowed, prior, self._chunk)
 
     def restore(self, weights: np.ndarray) -> Any:
-        """See `mixsolve.engines.Losses.restore`."""
         return self._source.restore(weights)
 
 
 def open_source(source: ArraySource) -> TorchLosses:
-    """What `mixsolve.engines.open_losses` asks of the module that an array names."""
+    """Losses of a tensor; `mixsolve.engines.open_losses` calls this."""
     return TorchLosses(source.data)
 
 
@@ -100,6 +100,6 @@ def _check_float64(device: torch.device) -> None:
     except (RuntimeError, TypeError) as error:
         raise MixsolveError(
             f"losses on device {str(device)!r} cannot be solved there: it has no float64, in which "
-            "certificates are summed; give the tensor to mixsolve.solve as it is, and the host "
-            "reads it"
+            "certificates are summed; give the tensor itself to mixsolve.solve, which reads it on "
+            "the host"
         ) from error

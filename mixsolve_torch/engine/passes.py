@@ -56,7 +56,7 @@ def soft_sums(
     With q the softmax of sample i, d_j = l_ij - l_i,best and dbar = E_q d:
         gradient = sum_i w_i (l_i,best + dbar),  Hessian = sum_i w_i/alpha_i E_q[(d-dbar)(d-dbar)'].
     Differences from the best row lose no digits where the candidates hardly differ, nor does the
-    logarithm where alpha is large and the sum hardly below the measure's.
+    logarithm where alpha is large and the sum just below the measure's.
 
     Parameters
     ----------
@@ -64,9 +64,9 @@ def soft_sums(
         Base measure up to a factor for each sample, 0 where a candidate may not be played; None
         for 1 everywhere.
     scratch : Tensor or None
-        Where the differences may be written; `rows` themselves, if nobody else needs them.
+        Where the differences may be written; `rows` themselves, if they are not needed afterwards.
     hessian : bool
-        Whether the Hessian is wanted.
+        Whether to compute the Hessian.
 
     Returns
     -------
@@ -158,8 +158,8 @@ def near_entries(
         step = radius * n_classifiers**0.5
         leads = _leads(samples, n, step * change[near], margin[near])
         samples, candidates = samples[leads], candidates[leads]
-    doubted = torch.unique_consecutive(samples)
-    keys = torch.cat([doubted * (m + 1), samples * (m + 1) + candidates + 1]).sort().values
+    owners = torch.unique_consecutive(samples)
+    keys = torch.cat([owners * (m + 1), samples * (m + 1) + candidates + 1]).sort().values
     samples, places = keys // (m + 1), keys % (m + 1)
     return samples, torch.where(places == 0, best.candidates[samples], places - 1)
 

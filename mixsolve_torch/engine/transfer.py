@@ -1,8 +1,11 @@
-"""What crosses from a device to the host: sums once they are complete, answers when asked for."""
+"""What is copied from a device to the host: complete sums, and best candidates when first read."""
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from mixsolve.base.threads import computed_once
+from mixsolve.engines.base import BestResponse, NearResponse
 
 
 class Sum:
@@ -16,37 +19,67 @@ class Sum:
         self._total = term if self._total is None else self._total.add_(term)
 
     def receive(self) -> np.ndarray:
-        """Wait for the device and bring the sum to the host."""
+        """Wait for the device and copy the sum to the host."""
         assert self._total is not None
         return receive(self._total)
 
 
 def receive(tensor: Tensor) -> np.ndarray:
-    """Bring numbers to the host: the one place where any cross."""
+    """Copy numbers to the host; nothing else does."""
     return tensor.cpu().numpy()
 
 
-class DeviceWinners:
-    """Best candidates on the device. See `mixsolve.engines.placed.Winners`.
+class DeviceBestResponse(BestResponse):
+    """A best response whose candidates stay on the device until they are read.
 
     Parameters
     ----------
-    found : list of torch.Tensor
-        Of all samples, in order, in parts.
+    sums : ndarray of float64, shape (1 + L,)
+        Value and gradient.
+    found : torch.Tensor of shape (N,)
+        Best candidate of each sample.
     """
 
-    def __init__(self, found: list[Tensor]) -> None:
-        self._candidates = torch.cat(found)
+    _found: Tensor
 
-    def receive(self) -> np.ndarray:
-        """See `mixsolve.engines.placed.Winners.receive`."""
-        return receive(self._candidates).astype(np.int64)
+    def __init__(self, sums: np.ndarray, found: Tensor) -> None:
+        # The dataclass is frozen, and its own __init__ takes the candidates on the host.
+        vars(self).update(value=float(sums[0]), gradient=sums[1:], _found=found)
+
+    @computed_once
+    def candidates(self) -> np.ndarray:
+        return receive(self._found).astype(np.int64)
 
     def of(self, samples: np.ndarray) -> np.ndarray:
-        """See `mixsolve.engines.placed.Winners.of`."""
-        where = torch.tensor(samples, device=self._candidates.device)
-        return receive(self._candidates[where]).astype(np.int64)
+        where = torch.tensor(samples, device=self._found.device)
+        return receive(self._found[where]).astype(np.int64)
 
-    def moved(self, earlier: "DeviceWinners") -> np.ndarray:
-        """See `mixsolve.engines.placed.Winners.moved`."""
-        return receive((self._candidates != earlier._candidates).nonzero()[:, 0])
+    def moved(self, earlier: BestResponse) -> np.ndarray:
+        if isinstance(earlier, DeviceBestResponse):
+            return receive((self._found != earlier._found).nonzero()[:, 0])
+        return super().moved(earlier)
+
+
+class DeviceNearResponse(DeviceBestResponse, NearResponse):
+    """The same with the near rows, which are on the host.
+
+    Parameters
+    ----------
+    sums, found
+        See `DeviceBestResponse`.
+    samples, candidates : ndarray of int64, shape (n,)
+        The near rows.
+    n_near : int
+        How many there were.
+    """
+
+    def __init__(
+        self,
+        sums: np.ndarray,
+        found: Tensor,
+        samples: np.ndarray,
+        candidates: np.ndarray,
+        n_near: int,
+    ) -> None:
+        super().__init__(sums, found)
+        vars(self).update(near_samples=samples, near_candidates=candidates, n_near=n_near)

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from parts_here import LossesInParts
+from in_process_shards import ShardedLosses
 from reference import attacked_losses, entropic_risk, exact_risk, spread
 from scipy.optimize import linprog
 
@@ -173,7 +173,7 @@ def test_other_engines_give_the_same(name, alpha):
     losses = GAMES[name]
     here = mixsolve.solve_cardinality_path(losses, alpha, max_models=3, tol=TOL)
     there = mixsolve.solve_cardinality_path(
-        LossesInParts(losses, [4, 9]), alpha, max_models=3, tol=TOL
+        ShardedLosses(losses, [4, 9]), alpha, max_models=3, tol=TOL
     )
     assert there.values == pytest.approx(here.values, abs=1e-7)
     for k, solution in enumerate(there, 1):

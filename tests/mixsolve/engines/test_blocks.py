@@ -20,11 +20,13 @@ from mixsolve.arrays import files as arrays
 from mixsolve.arrays import read_ahead as reading
 from mixsolve.arrays import stores, tensor
 from mixsolve.arrays.interop import ArraySource, array_source
+from mixsolve.arrays.losses import as_loss_tensor
 from mixsolve.base import threads
 from mixsolve.base.errors import MissingDependencyError, MixsolveError
 from mixsolve.base.tuning import tuning
 from mixsolve.commands.main import main
 from mixsolve.engines.deferred import DeferredStrategy
+from mixsolve.engines.distinct import keep_rows
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.methods import presolve
 
@@ -120,7 +122,7 @@ def test_every_kind_of_file_gives_the_answer_of_memory(tmp_path, kind, game, alp
     losses = GAMES[game]
     expected = mixsolve.solve(losses, alpha, tol=1e-9)
     stored = arrays.load_array(KINDS[kind](tmp_path / "x", losses), "losses")
-    opened, _ = tensor.as_loss_tensor(stored)
+    opened, _ = as_loss_tensor(stored)
     assert opened.elsewhere
     assert opened.dtype == tensor.kernel_dtype(losses.dtype)
     found = mixsolve.solve(stored, alpha, tol=1e-9)
@@ -241,7 +243,7 @@ def test_a_map_is_announced_one_block_ahead(tmp_path, monkeypatch):
         advise(self, block)
 
     monkeypatch.setattr(reading.MappedFile, "expect", note)
-    opened, _ = tensor.as_loss_tensor(np.load(path, mmap_mode="r"))
+    opened, _ = as_loss_tensor(np.load(path, mmap_mode="r"))
     offsets = []
     for start, stop, rows in opened.blocks(0, 90):
         assert len(expected) == len(offsets) + (stop < 90)
@@ -362,7 +364,7 @@ def test_a_compressed_member_leaves_no_file_behind(tmp_path, monkeypatch):
 
 def test_a_file_that_shrinks_while_it_is_mapped(tmp_path):
     path = npy(tmp_path / "x", GAMES["float32"])
-    engine = engine_of(tensor.as_loss_tensor(np.load(path, mmap_mode="r"))[0])
+    engine = engine_of(as_loss_tensor(np.load(path, mmap_mode="r"))[0])
     os.truncate(path, 4096)
     with pytest.raises(MixsolveError, match="has shrunk to 4096 bytes"):
         engine.best_response(np.full(4, 0.25))
@@ -445,13 +447,13 @@ def test_a_map_that_is_not_of_a_whole_file(tmp_path):
 
 def test_presolve_keeps_within_its_memory(monkeypatch):
     losses = GAMES["uint8"]
-    kept = presolve.reduce(engine_of(tensor.as_loss_tensor(losses)[0]), None)
+    kept = presolve.reduce(engine_of(as_loss_tensor(losses)[0]), None)
     assert kept is not None
     monkeypatch.setattr(tuning, "distinct_bytes", 1 << 10)
-    engine = engine_of(tensor.as_loss_tensor(losses)[0])
+    engine = engine_of(as_loss_tensor(losses)[0])
     assert presolve.reduce(engine, None) is None
     assert engine.n_passes == 1.0  # a few samples told, and no pass was spent on it
-    assert presolve._keep(engine_of(tensor.as_loss_tensor(losses)[0]), True, 1.0) is None
+    assert keep_rows(engine_of(as_loss_tensor(losses)[0]), True, 1.0) is None
     assert mixsolve.solve(losses).success
 
 
@@ -459,17 +461,18 @@ _MEASURED = """
 import sys, threading
 import numpy as np
 import mixsolve
-from mixsolve import tensor, doubt, presolve
+from mixsolve.base.tuning import tuning
+from mixsolve.methods import working_set
 def anonymous():
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) * 1024
 path, alpha, share = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 scale = share / 1e9  # of all budgets: what a gigabyte is to a file of eight
-tensor._FILE_BLOCK_BYTES = 1 << 18
-tensor._KEEP_BYTES = 0
-doubt._MAX_BYTES = int(scale * doubt._MAX_BYTES)
-doubt._SUBSAMPLE_BYTES = int(scale * doubt._SUBSAMPLE_BYTES)
-presolve._MAX_BYTES = int(scale * presolve._MAX_BYTES)
+tuning.file_block_bytes = 1 << 18
+tuning.kept_bytes = 0
+working_set._MAX_BYTES = int(scale * working_set._MAX_BYTES)
+working_set._SUBSAMPLE_BYTES = int(scale * working_set._SUBSAMPLE_BYTES)
+tuning.distinct_bytes = int(scale * tuning.distinct_bytes)
 losses = np.load(path, mmap_mode="r")
 for _ in range(2):  # the second: kernels are loaded, and the allocator has its pools
     solution = mixsolve.solve(losses[:2000], alpha)
@@ -512,8 +515,10 @@ def test_an_interrupted_command_says_so_in_one_line(tmp_path):
     """The reader of the file interrupts its own process in the middle of a pass."""
     code = (
         "import os, signal, sys, threading\n"
-        "from mixsolve import cli, tensor\n"
-        "tensor._KEEP_BYTES, tensor._FILE_BLOCK_BYTES = 0, 1 << 10\n"
+        "from mixsolve.arrays import tensor\n"
+        "from mixsolve.base.tuning import tuning\n"
+        "from mixsolve.commands import main as cli\n"
+        "tuning.kept_bytes, tuning.file_block_bytes = 0, 1 << 10\n"
         "plain = tensor.LossTensor._arranged\n"
         "def arranged(self, samples):\n"
         "    if samples[0] > 40:\n"

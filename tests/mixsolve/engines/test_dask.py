@@ -14,18 +14,18 @@ from reference import check_certificate
 
 import mixsolve
 from mixsolve import MixsolveError, MixsolveTypeError, games
-from mixsolve.arrays import tensor as tensors
+from mixsolve.arrays.losses import as_loss_tensor
 from mixsolve.base.compilation import preparation, preparing
+from mixsolve.base.tuning import tuning
 from mixsolve.engines import MemoryLosses, open_losses
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.engines.shard import PartialResult
+from mixsolve.engines.shard_tasks import PartialResult
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 distributed = pytest.importorskip("distributed")
 
-from mixsolve.base.tuning import tuning  # noqa: E402
-from mixsolve.engines import dask as engine  # noqa: E402
+from mixsolve.arrays import dask_values  # noqa: E402
 from mixsolve.engines import dask_cluster, dask_local, dask_tasks  # noqa: E402
 from mixsolve.engines.dask import DaskLosses, whole_samples  # noqa: E402
 from mixsolve.engines.dask_tasks import Call  # noqa: E402
@@ -56,7 +56,7 @@ A_FEW = ["threads", "processes, blocks read again", "cluster"]
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
+def small_shards(monkeypatch):
     """A small array is taken apart at its own chunks."""
     monkeypatch.setattr(tuning, "small_block", 1)
 
@@ -262,7 +262,7 @@ def test_a_block_that_stays_lies_as_the_kernels_read_it():
 def test_engines_travel_as_their_rows_alone():
     import pickle
 
-    tensor, _ = tensors.as_loss_tensor(LOSSES.astype(np.float32))
+    tensor, _ = as_loss_tensor(LOSSES.astype(np.float32))
     nothing = np.empty(0, dtype=np.uint8)
     here = MemoryEngine(tensor, np.full(60, 1 / 60), nothing, np.empty(0))
     sent = pickle.dumps(here)
@@ -271,8 +271,7 @@ def test_engines_travel_as_their_rows_alone():
     weights = np.full(3, 1 / 3)
     assert there.best_response(weights).value == here.best_response(weights).value
     assert dask.sizeof.sizeof(here) > tensor.n_entries * 4
-    answer = dask_tasks.Answer(kept=here)
-    assert dask.sizeof.sizeof(answer) >= dask.sizeof.sizeof(here)
+    assert dask.sizeof.sizeof(PartialResult(state=here)) >= dask.sizeof.sizeof(here)
 
 
 def test_a_memory_map_that_was_sent_elsewhere_is_read(tmp_path):
@@ -370,10 +369,10 @@ def test_an_error_of_another_process_is_the_one_that_was_raised_there():
     from dask.multiprocessing import RemoteException
 
     with pytest.raises(MixsolveError) as caught:
-        engine.refuse(RemoteException(MixsolveError("what was wrong"), "Traceback"))
+        dask_values.refuse(RemoteException(MixsolveError("what was wrong"), "Traceback"))
     assert str(caught.value) == "what was wrong"
     with pytest.raises(MixsolveError, match=r"KeyError: 3; compute") as caught:
-        engine.refuse(RemoteException(KeyError(3), "Traceback"))
+        dask_values.refuse(RemoteException(KeyError(3), "Traceback"))
     assert isinstance(caught.value.__cause__, KeyError)
 
 
@@ -423,7 +422,7 @@ def test_blocks_are_computed_once_where_they_fit(monkeypatch):
     np.testing.assert_array_equal(once.weights, again.weights)
 
 
-def test_winners_stay_and_need_no_losses():
+def test_best_candidates_come_with_the_pass_and_need_no_further_losses():
     reads = []
 
     def seen(block):
@@ -603,7 +602,7 @@ def test_sums_are_added_up_on_the_way(client, monkeypatch):
         soft.hessian, known.soft_response(weights, np.full(60, 0.1)).hessian, rtol=1e-11
     )
     opened.close()
-    assert opened.parts.traffic.sent < 60 * 8 + 2_000
+    assert opened.shards.traffic.sent < 60 * 8 + 2_000
 
 
 def test_large_shares_go_in_several_messages(client, monkeypatch, rng):
@@ -617,7 +616,7 @@ def test_an_engine_that_moves_to_another_worker_goes_on(client):
 
     def spread(state):
         if state.nit == 1:
-            keys = [key for key in client.futures if "place-part" in str(key)]
+            keys = [key for key in client.futures if "as_shard-shard" in str(key)]
             client.replicate([distributed.Future(key, client) for key in keys])
             assert all(len(where) == 2 for where in client.who_has(keys).values())
 
@@ -640,7 +639,7 @@ def test_named_schedulers_win_over_the_client(client):
     with dask.config.set(scheduler="sync"):
         losses = DaskLosses(da.from_array(LOSSES, chunks=(30, 6, 3)))
         opened = losses.engine(np.full(60, 1 / 60), np.empty(0, np.uint8), np.empty(0))
-        assert isinstance(opened.parts, dask_local.LocalParts)
+        assert isinstance(opened.shards, dask_local.LocalShards)
 
 
 def compile_for_a_while(engine):
@@ -652,20 +651,20 @@ def compile_for_a_while(engine):
 class TestCompilationElsewhere:
     """A time limit does not count it, in whichever process it happens."""
 
-    def test_a_part_in_another_process_tells_it(self):
+    def test_a_shard_in_another_process_reports_it(self):
         call = Call(compile_for_a_while, 1, (), ())
         assert call(object()).prepared == 0.0  # the log of this process has it already
-        call.asked_by = ("another machine", 1)
+        call.made_in = ("another machine", 1)
         assert call(object()).prepared >= 0.02
 
     def test_the_longest_reaches_the_client(self):
-        answers = [
-            PartialResult(np.ones(2), found=1, prepared=seconds) for seconds in (0.0, 3.0, 2.0)
+        results = [
+            PartialResult(np.ones(2), gathered=[1], prepared=seconds) for seconds in (0.0, 3.0, 2.0)
         ]
-        total = dask_cluster._added(*map(dask_cluster._sums, answers))
+        total = dask_cluster._added(*results)
         assert total.prepared == 3.0
         np.testing.assert_array_equal(total.sums, [3.0, 3.0])
-        assert [dask_cluster._found(answer) for answer in answers] == [(1, 0.0), (1, 3.0), (1, 2.0)]
+        assert total.gathered == [1, 1, 1]
 
     def test_the_first_passes_of_a_new_process(self, monkeypatch, rng):
         """It imports Numba, and reads or compiles its kernels."""

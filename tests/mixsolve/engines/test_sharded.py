@@ -1,8 +1,8 @@
-"""What travels between the parts of a tensor and the process that solves."""
+"""What is sent between the shards of a tensor and the process that solves."""
 
 import numpy as np
 import pytest
-from parts_here import LossesInParts
+from in_process_shards import ShardedLosses
 
 import mixsolve
 from mixsolve import games
@@ -15,20 +15,18 @@ LOSSES = games.gamma_game(N, m, L, seed=2).losses
 
 
 def solved(monkeypatch, alpha, **options):
-    monkeypatch.setattr(tuning, "subsample_bytes", 0)  # subsamples stay with their parts
-    losses = LossesInParts(LOSSES, [1000, 1000, 3500])
-    return mixsolve.solve(losses, alpha, **options), losses.parts
+    monkeypatch.setattr(tuning, "subsample_bytes", 0)  # subsamples stay in shards
+    losses = ShardedLosses(LOSSES, [1000, 1000, 3500])
+    return mixsolve.solve(losses, alpha, **options), losses.shards
 
 
-def sent_for(parts_here, *names):
-    """Bytes both ways of each question of these names."""
-    totals = [sent + received for _, sent, received in parts_here.asked]
-    totals.append(parts_here.traffic.sent + parts_here.traffic.received)
+def sent_for(shards, *names):
+    """Bytes both ways of each task of these names."""
+    totals = [sent + received for _, sent, received in shards.tasks]
+    totals.append(shards.traffic.sent + shards.traffic.received)
     return [
         after - before
-        for (name, _, _), before, after in zip(
-            parts_here.asked, totals[:-1], totals[1:], strict=True
-        )
+        for (name, _, _), before, after in zip(shards.tasks, totals[:-1], totals[1:], strict=True)
         if name in names
     ]
 
@@ -41,13 +39,10 @@ def test_a_soft_pass_moves_l_by_l_numbers(monkeypatch, method):
     assert max(passes) <= 8 * (L + 1 + 1 + L + L * L)
 
 
-def test_an_exact_pass_moves_its_sums_and_the_rows_in_doubt(monkeypatch):
+def test_an_exact_pass_moves_its_sums_a_byte_a_sample_and_the_near_rows(monkeypatch):
     _, there = solved(monkeypatch, 0.0)
-    assert max(sent_for(there, "best_response")) <= 8 * (L + 1 + L)
-    doubt = sent_for(there, "near_winners", "gather", "winners_of", "winners_moved")
-    assert sum(doubt) < LOSSES.nbytes / 4
-    assert "winners" in {name for name, _, _ in there.asked}  # once, for the final strategy
-    assert sum(sent_for(there, "winners")) <= N
+    assert max(sent_for(there, "best_response")) <= 8 * (L + 1 + L) + N
+    assert sum(sent_for(there, "near_winners", "gather")) < LOSSES.nbytes / 4
 
 
 def test_most_samples_cost_the_certificate_two_bytes(monkeypatch):

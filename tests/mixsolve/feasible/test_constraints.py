@@ -9,7 +9,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 from corpus import seeds
-from parts_here import LossesInParts
+from in_process_shards import ShardedLosses
 from reference import attacked_losses, entropic_risk, exact_risk
 from scipy.optimize import Bounds, LinearConstraint, NonlinearConstraint, linprog
 from scipy.sparse import csr_array
@@ -318,8 +318,8 @@ def test_other_engines(alpha, rng):
     losses = rng.random((40, 5, 4))
     constraints = expected_cost([1.0, 2.0, 3.0, 4.0], 1.9)
     here = mixsolve.solve(losses, alpha, constraints=constraints, tol=1e-8)
-    parts = LossesInParts(losses, [7, 7, 30])
-    there = mixsolve.solve(parts, alpha, constraints=constraints, tol=1e-8)
+    shards = ShardedLosses(losses, [7, 7, 30])
+    there = mixsolve.solve(shards, alpha, constraints=constraints, tol=1e-8)
     np.testing.assert_allclose(there.weights, here.weights, atol=1e-7)
     torch = pytest.importorskip("torch")
     from mixsolve_torch import TorchLosses

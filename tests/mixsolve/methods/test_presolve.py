@@ -7,7 +7,7 @@ import pytest
 from reference import as_rows, base_measure, check_certificate
 
 import mixsolve
-from mixsolve.arrays import tensor as tensors
+from mixsolve.arrays.losses import as_loss_tensor
 from mixsolve.base.tuning import tuning
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.methods import lp, presolve
@@ -24,7 +24,7 @@ two_valued = pytest.mark.parametrize("values", TWO_VALUES)
 
 
 def engine_of(losses, sample_weight=None, mask=None, prior=None):
-    tensor, _ = tensors.as_loss_tensor(losses)
+    tensor, _ = as_loss_tensor(losses)
     weight = validation.check_sample_weight(sample_weight, tensor.n_samples)
     allowed = validation.check_candidate_mask(mask, tensor)
     measure = validation.check_candidate_prior(prior, tensor, allowed)

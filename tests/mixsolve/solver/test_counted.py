@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from parts_here import LossesInParts
+from in_process_shards import ShardedLosses
 
 import mixsolve
 from mixsolve.arrays.tensor import LossTensor
@@ -200,18 +200,18 @@ def test_an_engine_of_another_kind_is_told_what_counts():
 
 @pytest.mark.parametrize("alpha", [0.0, 0.02])
 @pytest.mark.parametrize("scale", [1.0, 2.0**-800, 2.0**800])
-def test_a_tensor_in_parts(alpha, scale):
+def test_a_tensor_in_shards(alpha, scale):
     losses, weight = without(7)
     wanted = mixsolve.solve(losses, alpha, sample_weight=weight)
     for bounds in ([0, 7, 8, 20], [0, 10, 20]):
-        there = LossesInParts(with_idle(1e9) * scale, bounds)
+        there = ShardedLosses(with_idle(1e9) * scale, bounds)
         found = mixsolve.solve(there, alpha * scale, sample_weight=WEIGHT)
         assert found.success
         assert found.value == pytest.approx(wanted.value * scale, rel=2e-6)
         assert found.tolerance == pytest.approx(wanted.tolerance * scale, rel=1e-12)
         losses_out = B.copy()
         losses_out[:, :, 2] = 1e9
-        there = LossesInParts(losses_out * scale, bounds)
+        there = ShardedLosses(losses_out * scale, bounds)
         found = mixsolve.solve(there, alpha * scale, constraints=BOUNDS)
         alone = mixsolve.solve(B[:, :, [0, 1, 3]], alpha)
         assert found.success

@@ -22,11 +22,10 @@ from reference import check_certificate
 import mixsolve
 from mixsolve import games
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
-from mixsolve.engines import sharded as parts
+from mixsolve.base.tuning import tuning
 from mixsolve.methods import METHODS
 from mixsolve_torch import DistributedSolution, TorchLosses, solve_distributed
-from mixsolve_torch.distributed import ranks as asking
-from mixsolve_torch.distributed import solver, wire
+from mixsolve_torch.distributed import ranks, solver, wire
 from mixsolve_torch.distributed.patience import group_timeout, is_about_ranks, what_is_wrong
 
 LOSSES = games.gamma_game(60, 6, 3, seed=3).losses
@@ -168,19 +167,19 @@ def with_nan(rank, losses):
 
 
 @contextlib.contextmanager
-def before_answering(act):
-    """Call ``act(name)`` on this rank before it answers the question of that name."""
+def before_task(act):
+    """Call ``act(name)`` on this rank before it runs the task of that name."""
 
-    def respond(question, *arguments):
-        act(question.__name__)
-        return original(question, *arguments)
+    def run_task(task, *arguments):
+        act(task.__name__)
+        return original(task, *arguments)
 
-    original = asking.respond
-    asking.respond = respond
+    original = ranks.run_task
+    ranks.run_task = run_task
     try:
         yield
     finally:
-        asking.respond = original
+        ranks.run_task = original
 
 
 def raising(rank, error):
@@ -190,7 +189,7 @@ def raising(rank, error):
         if rank == 1 and name == "near_winners":
             raise error
 
-    with before_answering(act):
+    with before_task(act):
         solve_distributed(share(rank))
 
 
@@ -201,7 +200,7 @@ def interrupting(rank, there):
         if rank == there and name == "near_winners":
             os.kill(os.getpid(), signal.SIGINT)
 
-    with before_answering(act):
+    with before_task(act):
         solve_distributed(share(rank))
 
 
@@ -321,44 +320,44 @@ class Loud:
 def left_on_its_rank(rank, cuts=(0, 25, 25, 60)):
     """A Gibbs strategy that counts as large: when it is computed, and what each rank has of it."""
     log = []
-    few, parts._SENT_CANDIDATES = parts._SENT_CANDIDATES, 359
+    few, tuning.sent_candidates = tuning.sent_candidates, 359
     try:
-        with before_answering(log.append):
+        with before_task(log.append):
             found = solved("soft newton with rules", cuts, rank)
     finally:
-        parts._SENT_CANDIDATES = few
+        tuning.sent_candidates = few
     computed = "indptr" in vars(found.own_attack)
     whole = failing(lambda: found.attack.indptr)
     return log, computed, whole, len(found.attack), found.samples, found.own_attack.dense()
 
 
 def counted(rank):
-    """What goes on, in order: questions, and what is sent for each."""
+    """What goes on, in order: tasks, and what is sent for each."""
     log = []
     connections = wire._connections
     quiet = connections[dist.group.WORLD]
     connections[dist.group.WORLD] = Loud(quiet, log)
-    with before_answering(lambda name: log.append(("question", name))):
+    with before_task(lambda name: log.append(("task", name))):
         found = solve_distributed(share(rank), 0.05, method="newton", presolve=False)
     connections[dist.group.WORLD] = quiet
     return log, found.n_passes
 
 
 def kept(rank):
-    """Questions of a long solve, and the most that a rank keeps meanwhile."""
+    """Tasks of a long solve, and the most states that a rank has meanwhile."""
     here, most = [], []
 
-    class Watched(asking.Rank):
+    class Watched(ranks.Rank):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             here.append(self)
 
     solver.Rank = Watched
     try:
-        with before_answering(lambda name: most.append(len(here[0]._kept))):
+        with before_task(lambda name: most.append(len(here[0]._states))):
             one_iteration(rank, 60)
     finally:
-        solver.Rank = asking.Rank
+        solver.Rank = ranks.Rank
     return len(most), max(most)
 
 
@@ -410,7 +409,7 @@ def test_the_answer_is_that_in_memory_and_the_same_on_all_ranks(name, three, in_
 def test_a_large_gibbs_strategy_stays_on_the_ranks(three, in_memory):
     found = [answers["left"] for answers in three]
     for log, _, (kind, words), n_samples, _, _ in found:
-        assert "gibbs_later" in log
+        assert "deferred_gibbs" in log
         assert "gibbs" not in log
         assert kind == "MixsolveError"
         assert "solution.own_attack is the part of this rank" in words
@@ -463,7 +462,7 @@ def test_the_first_rank_alone_warns(three):
 def test_a_pass_is_one_broadcast_and_one_all_reduce(three):
     n = LOSSES.shape[2]
     whole = {
-        "open_part": 0,
+        "open_shard": 0,
         "near_winners": 2 + n,
         "near_response": 2 + n,
         "soft_response": 1 + n + n * n,
@@ -484,16 +483,16 @@ def test_a_pass_is_one_broadcast_and_one_all_reduce(three):
             else:
                 assert name not in rounds[-1]
                 rounds[-1][name] = what
-        solution = [each for each in rounds if "question" not in each]
+        solution = [each for each in rounds if "task" not in each]
         assert rounds[-len(solution) :] == solution
         asked = rounds[: -len(solution)]
-        assert all({"broadcast", "question", "allreduce"} <= each.keys() for each in asked)
-        passes = [each for each in asked if each["question"] in whole]
+        assert all({"broadcast", "task", "allreduce"} <= each.keys() for each in asked)
+        passes = [each for each in asked if each["task"] in whole]
         assert int(n_passes) == len(passes)
         for each in passes:
             n_sums = each["allreduce"] - len(three)  # a place for each rank goes in front
-            assert n_sums <= whole[each["question"]]
-            if each["question"] == "soft_response":
+            assert n_sums <= whole[each["task"]]
+            if each["task"] == "soft_response":
                 assert each["messages"] == 0
                 assert n_sums >= 1 + n
 
@@ -517,7 +516,7 @@ def lose_ranks(rank):
     def die_first(state):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with before_answering(die):
+    with before_task(die):
         lost = failing(solve_distributed, share(rank))
     again = failing(solve_distributed, share(rank))
     still = solve_distributed(share(rank), group=pair)
@@ -548,7 +547,7 @@ def stop_a_rank(folder, rank):
         if rank == 2 and name == "near_winners":
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    with before_answering(stop):
+    with before_task(stop):
         in_a_pass = failing(solve_distributed, share(rank), group=groups[0])
     if rank == 1:
         os.kill(os.getpid(), signal.SIGSTOP)

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from parts_here import LossesInParts
+from in_process_shards import ShardedLosses
 from ranks import run_ranks
 from reference import check_certificate
 
@@ -86,9 +86,9 @@ def hdf5(losses, folder):
     return library.File(folder / "x.h5")["losses"]
 
 
-def parts(losses, folder):
+def sharded(losses, folder):
     cuts = [losses.shape[0] // 3, losses.shape[0] // 3, losses.shape[0] // 2]
-    return LossesInParts(losses, cuts)
+    return ShardedLosses(losses, cuts)
 
 
 def device(losses, folder):
@@ -102,7 +102,7 @@ def dask(losses, folder):
     return DaskLosses(array.from_array(losses, chunks=(max(1, losses.shape[0] // 3), -1, -1)))
 
 
-PLACES = [strided, mapped, zarr, hdf5, parts, device, dask]
+PLACES = [strided, mapped, zarr, hdf5, sharded, device, dask]
 
 
 @pytest.mark.parametrize(("method", "alpha"), SOLVES)

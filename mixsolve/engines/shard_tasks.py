@@ -1,8 +1,7 @@
-"""What a part of a tensor is asked: each question is a pass, or less, of the part's own engine.
+"""What runs on one shard of a tensor: each task is a pass, or less, of the shard's own engine.
 
-A question is a plain function, so that it reaches a worker by its name. Its first argument is what
-the part keeps, its engine; its answer has numbers to be added up over the parts, what is to be sent
-to the process that solves, and what is to stay with the part.
+A task is a plain function, so that it can be pickled by its name. Its first argument is the state
+of the shard, in general its engine; it returns a `PartialResult`.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,48 +22,50 @@ _NOTHING = np.empty(0)
 
 @dataclass(frozen=True)
 class PartialResult:
-    """What a part says.
+    """The result of a task on one shard.
 
     Attributes
     ----------
     sums : ndarray of float64, shape (n_sums,)
-        To be added up over the parts.
-    found : object
-        To be sent.
-    kept : object
-        To stay with the part.
+        Added up over the shards.
+    gathered : object
+        Sent to the process that solves.
+    state : object
+        Stays with the shard, for later tasks; None where there are sums.
     prepared : float
-        Seconds that this took of imports and compilation, in a process other than the one that
-        asks.
+        Seconds of imports and compilation, in a process other than the one that solves.
     """
 
     sums: np.ndarray = field(default_factory=lambda: _NOTHING)
-    found: Any = None
-    kept: Any = None
+    gathered: Any = None
+    state: Any = None
     prepared: float = 0.0
 
 
-def respond(
-    question: Callable[..., PartialResult],
+Task = Callable[..., PartialResult]
+
+
+def run_task(
+    task: Task,
     n_sums: int,
-    kept: Sequence[Any],
+    states: Sequence[Any],
     common: Sequence[Any],
-    share: Sequence[Any],
+    own: Sequence[Any],
 ) -> PartialResult:
-    """What a part does when it is asked; a part without samples adds zeros and sends nothing."""
-    if kept[0] is None:
+    """Run a task on a shard; a shard without samples adds zeros and sends nothing."""
+    if states[0] is None:
         return PartialResult(np.zeros(n_sums))
-    return question(*kept, *common, *share)
+    return task(*states, *common, *own)
 
 
-def open_part(
+def open_shard(
     losses: Any,
     first_sample: int,
     sample_weight: np.ndarray | float,
     allowed: np.ndarray,
     prior: np.ndarray,
 ) -> PartialResult:
-    """Make an engine of a part's losses; send their extremes and size.
+    """Make an engine of a shard's losses; send their extremes and size.
 
     Raises
     ------
@@ -80,43 +81,42 @@ def open_part(
         engine = opened.engine(spread_out(sample_weight, opened.n_samples), allowed, prior)
     except NonFiniteLossError as error:
         raise error.shifted(first_sample) from None
-    return PartialResult(found=(engine.lowest, engine.highest, engine.n_bytes), kept=engine)
+    return PartialResult(gathered=(engine.lowest, engine.highest, engine.n_bytes), state=engine)
 
 
-def place(
+def as_shard(
     engine: Any, lowest: float, highest: float, sample_weight: np.ndarray | float
 ) -> PartialResult:
-    """Tell a part's engine what it needs to know of the whole."""
+    """A shard's engine with its weights in the whole game and the extremes of the whole."""
     weight = spread_out(sample_weight, engine.n_samples)
-    return PartialResult(kept=engine.as_part(weight, lowest, highest))
+    return PartialResult(state=engine.as_shard(weight, lowest, highest))
 
 
 def confine(engine: Any, classifiers: np.ndarray) -> PartialResult:
-    """A part's engine with some classifiers alone in play; send the extremes of their losses."""
-    part = engine.confined(classifiers)
-    return PartialResult(found=(part.lowest, part.highest), kept=part)
+    """A shard's engine with only some classifiers in play; send the extremes of their losses."""
+    confined = engine.confined(classifiers)
+    return PartialResult(gathered=(confined.lowest, confined.highest), state=confined)
 
 
 def in_unit(engine: Any, exponent: int) -> PartialResult:
-    """A part's engine with its losses in units of 2^exponent."""
-    return PartialResult(kept=engine.in_unit(exponent))
+    """A shard's engine with its losses in units of 2^exponent."""
+    return PartialResult(state=engine.in_unit(exponent))
 
 
-def keep(engine: Engine, values: np.ndarray | float) -> PartialResult:
+def scatter(engine: Engine, values: np.ndarray | float) -> PartialResult:
     """Keep a number for each sample."""
-    return PartialResult(kept=spread_out(values, engine.n_samples))
+    return PartialResult(state=spread_out(values, engine.n_samples))
 
 
 def best_response(engine: Engine, weights: np.ndarray) -> PartialResult:
-    """Value and gradient; the best candidates stay."""
+    """Value and gradient, and the best candidates."""
     response = engine.best_response(weights)
-    return PartialResult(
-        np.append(response.value, response.gradient), kept=_winners(engine, response)
-    )
+    sums = np.append(response.value, response.gradient)
+    return PartialResult(sums, _best_candidates(engine, response))
 
 
 def near_winners(engine: Engine, weights: np.ndarray, radius: float, share: float) -> PartialResult:
-    """The same, and near rows, of which a share of all may be sent."""
+    """The same and the near rows, at most a share of all rows."""
     return near_response(engine, None, weights, radius, share)
 
 
@@ -126,14 +126,14 @@ def near_response(
     """The same with slack."""
     response = engine.near_response(weights, radius, int(share * engine.n_rows), slack)
     sums = np.concatenate([[response.value], response.gradient, [response.n_near]])
-    near = response.near_samples, response.near_candidates
-    return PartialResult(sums, near, _winners(engine, response))
+    best = _best_candidates(engine, response)
+    return PartialResult(sums, (response.near_samples, response.near_candidates, best))
 
 
 def soft_response(
     engine: Engine, alpha: np.ndarray, weights: np.ndarray, hessian: bool
 ) -> PartialResult:
-    """Value, gradient and, if asked for, the Hessian."""
+    """Value, gradient and, if `hessian`, the Hessian."""
     response = engine.soft_response(weights, alpha, hessian)
     square = _NOTHING if response.hessian is None else response.hessian.reshape(-1)
     return PartialResult(np.concatenate([[response.value], response.gradient, square]))
@@ -141,20 +141,20 @@ def soft_response(
 
 def gibbs(engine: Engine, alpha: np.ndarray, weights: np.ndarray) -> PartialResult:
     """The Gibbs strategy."""
-    return PartialResult(found=PackedStrategy.of(engine.gibbs(weights, alpha)))
+    return PartialResult(gathered=PackedStrategy.of(engine.gibbs(weights, alpha)))
 
 
-def gibbs_later(engine: Any, alpha: np.ndarray, weights: np.ndarray) -> PartialResult:
-    """The Gibbs strategy stays, not computed yet."""
+def deferred_gibbs(engine: Any, alpha: np.ndarray, weights: np.ndarray) -> PartialResult:
+    """The Gibbs strategy stays with the shard and is computed when it is first read."""
     compute = partial(engine.gibbs, weights, alpha)
     return PartialResult(
-        kept=DeferredStrategy(engine.n_samples, engine.shape.n_candidates, compute)
+        state=DeferredStrategy(engine.n_samples, engine.shape.n_candidates, compute)
     )
 
 
 def gather(engine: Engine, samples: np.ndarray, candidates: np.ndarray) -> PartialResult:
     """Chosen rows."""
-    return PartialResult(found=engine.gather(samples, candidates))
+    return PartialResult(gathered=engine.gather(samples, candidates))
 
 
 def expected_losses(engine: Engine, attack: PackedStrategy) -> PartialResult:
@@ -168,7 +168,7 @@ def subsample(
     """An engine on a few of the samples, with their weights in the smaller game."""
     if samples.size == 0:
         return PartialResult()
-    return PartialResult(kept=engine.subsample(samples).as_part(weight, lowest, highest))
+    return PartialResult(state=engine.subsample(samples).as_shard(weight, lowest, highest))
 
 
 def all_rows(engine: Engine, samples: np.ndarray) -> PartialResult:
@@ -178,7 +178,7 @@ def all_rows(engine: Engine, samples: np.ndarray) -> PartialResult:
     part = engine if samples.size == engine.n_samples else engine.subsample(samples)
     tensor = (part.in_memory() if isinstance(part, Condensing) else part).tensor  # type: ignore
     blocks = [rows for _, _, rows in tensor.blocks(0, tensor.n_samples)]
-    return PartialResult(found=blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
+    return PartialResult(gathered=blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
 
 
 def distinct(engine: Any, share: float, dominance: bool) -> PartialResult:
@@ -201,26 +201,18 @@ def distinct(engine: Any, share: float, dominance: bool) -> PartialResult:
     return PartialResult(np.array([float(candidates.size)]), (counts, rows, game.prior, candidates))
 
 
-def winners(engine: Engine, candidates: Any) -> PartialResult:
-    """All best candidates of an earlier response."""
-    return PartialResult(found=candidates)
-
-
-def winners_of(engine: Engine, candidates: np.ndarray, samples: np.ndarray) -> PartialResult:
-    """Best candidates of a few samples."""
-    return PartialResult(found=candidates[samples])
-
-
-def winners_moved(engine: Engine, candidates: np.ndarray, earlier: np.ndarray) -> PartialResult:
-    """Samples whose best candidate is another than in an earlier response."""
-    return PartialResult(found=np.flatnonzero(candidates != earlier).astype(np.int32))
-
-
-def _winners(engine: Any, response: BestResponse) -> np.ndarray:
-    """Best candidates in the narrowest type that holds them: they stay, and may travel."""
+def _best_candidates(engine: Any, response: BestResponse) -> np.ndarray:
+    """Best candidates in the narrowest type that holds them."""
     return narrow(response.candidates, engine.shape.n_candidates)
 
 
+def shortened(values: np.ndarray) -> np.ndarray | float:
+    """A number for each sample: one number where all are equal."""
+    if values.size and (values == values[0]).all():
+        return float(values[0])
+    return values
+
+
 def spread_out(values: np.ndarray | float, n_samples: int) -> np.ndarray:
-    """A number for each sample, from what `mixsolve.engines.sharded.shortened` made of it."""
+    """A number for each sample, from what `shortened` made of it."""
     return values if isinstance(values, np.ndarray) else np.full(n_samples, values)
