@@ -1,4 +1,4 @@
-"""Checks of arrays of numbers: the first wrong one is named, with its place."""
+"""Checks of arrays of numbers: an error names the first wrong one and its index."""
 
 from typing import Any
 
@@ -18,13 +18,13 @@ def numbers(values: Any, name: str, *, booleans: bool = True) -> np.ndarray:
     name : str
         The argument's name, for the message.
     booleans : bool
-        Whether booleans count as 0 and 1: they do where they choose something, as weights of
-        samples do, and are a mistake where a quantity is asked for.
+        Whether booleans count as 0 and 1: they do where they select, as weights of samples do, and
+        are a mistake where a quantity is expected.
 
     Raises
     ------
     MixsolveTypeError
-        If they are no real numbers.
+        If they are not real numbers.
     """
     array = interop.to_numpy(values, name)
     # NumPy would make a number of True in a list with numbers.
@@ -38,7 +38,7 @@ def numbers(values: Any, name: str, *, booleans: bool = True) -> np.ndarray:
 
 
 def check_each(valid: np.ndarray, values: np.ndarray, name: str, expected: str) -> None:
-    """Refuse values of which one is not valid, and say what it is and where."""
+    """Refuse values of which one is not valid, and name it and its index."""
     if not valid.all():
         where = tuple(int(axis) for axis in np.argwhere(~valid)[0])
         place = where[0] if len(where) == 1 else where
@@ -64,5 +64,5 @@ def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
             "sample_weight must be positive for at least one sample, got all zeros; leave it out "
             "for uniform weights"
         )
-    scaled = values / largest  # so that no sum overflows or vanishes
+    scaled = values / largest  # so that the sum neither overflows nor underflows
     return scaled / scaled.sum()

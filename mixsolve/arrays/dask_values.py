@@ -1,4 +1,4 @@
-"""Values of a Dask array, and what a task raised as an error of this package."""
+"""Values of a Dask array, and errors of its tasks as errors of this package."""
 
 from typing import Any, NoReturn
 
@@ -10,7 +10,7 @@ from mixsolve.base.errors import MixsolveError
 
 
 def computed(array: Any) -> Any:
-    """A Dask array's values, by the scheduler that is in use for it.
+    """A Dask array's values, computed by the scheduler in use for it.
 
     Raises
     ------
@@ -24,14 +24,14 @@ def computed(array: Any) -> Any:
 
 
 def refuse(error: Exception, samples: tuple[int, int] | None = None) -> NoReturn:
-    """Raise what a task raised: this package's errors as they are, others as the cause of one.
+    """Raise a task's error: those of this package unchanged, others as the cause of one.
 
     Parameters
     ----------
     error : Exception
         As a scheduler raises it.
     samples : tuple of int, optional
-        First and last but one of the part where it happened.
+        First and last sample of the block that failed.
     """
     original = getattr(error, "exception", None)  # of another process, in dask.multiprocessing
     if isinstance(original, Exception):
@@ -56,7 +56,7 @@ def refuse(error: Exception, samples: tuple[int, int] | None = None) -> NoReturn
 
 
 def compute_all(collections: list[Any], **options: Any) -> tuple[Any, ...]:
-    """What ``dask.compute`` returns, also while the interpreter is ending.
+    """Call ``dask.compute``, which also works while the interpreter shuts down.
 
     Parameters
     ----------

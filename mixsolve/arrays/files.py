@@ -1,8 +1,8 @@
-"""Arrays from files of every kind, of which nothing large is brought into memory.
+"""Arrays from files of every kind, without reading large ones into memory.
 
 A .npy file is mapped. A .npz file is a zip archive of .npy files; those that are stored as they are
-(`numpy.savez`) are mapped in place, and compressed ones are unpacked to a temporary file without a
-name, which the system removes when it is no longer used. Zarr stores and HDF5 files are opened by
+(`numpy.savez`) are mapped in place, and compressed ones are unpacked to an unnamed temporary file,
+which the system removes when it is no longer used. Zarr stores and HDF5 files are opened by
 `mixsolve.arrays.stores`.
 """
 
@@ -56,7 +56,7 @@ def load_array(path: str | os.PathLike[str], name: str) -> Any:
     path : str or path
         The file.
     name : str
-        What the array is: which one to take from several, and how errors call it.
+        The array's name, to choose between several and for errors.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def load_arrays(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
     path : str or path
         The file, or a Zarr store's directory.
     name : str
-        How an array without a name, and errors, call it.
+        Name of an array that has none, and for errors.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def load_arrays(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
             return stores.load_zarr(path, name)
         if path.is_dir():
             raise MixsolveError(f"the {name} file {path} is a directory")
-        if path.exists() and not path.is_file():  # a pipe waits for ever, a device has no end
+        if path.exists() and not path.is_file():  # a pipe may block, a device never ends
             raise MixsolveError(f"the {name} file {path} is a device, a pipe or a socket")
         if stores.is_hdf5(path):
             return stores.load_hdf5(path, name)
@@ -132,7 +132,7 @@ def load_arrays(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Header:
-    """What a .npy file says of its array before the numbers."""
+    """The header of a .npy file."""
 
     shape: tuple[int, ...]
     order: Literal["F", "C"]
@@ -159,11 +159,11 @@ class _Header:
 
     @property
     def n_bytes(self) -> int:
-        """Of the numbers."""
+        """Size of the numbers."""
         return self.dtype.itemsize * int(np.prod(self.shape, dtype=object))
 
     def check(self, n_bytes: int) -> None:
-        """Refuse another number of bytes after the header than it promises."""
+        """Refuse fewer bytes after the header than the array takes."""
         if n_bytes < self.n_bytes:
             raise ValueError(
                 f"it is truncated: an array of shape {self.shape} and type {self.dtype} takes "
@@ -172,7 +172,7 @@ class _Header:
 
     def map(self, file: Path | IO[bytes], start: int) -> NDArray:
         """The array whose numbers begin at byte `start` of a file."""
-        if self.n_bytes == 0:  # nothing can be mapped
+        if self.n_bytes == 0:  # an empty array cannot be mapped
             return np.empty(self.shape, self.dtype)
         return np.memmap(file, self.dtype, "r", offset=start, shape=self.shape, order=self.order)
 
@@ -222,7 +222,7 @@ def _load_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) 
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
-    """A temporary file of what a member holds; it has no name, and goes when its last map goes."""
+    """An unnamed temporary file of a member's content, removed with its last map."""
     target = tempfile.TemporaryFile(prefix="mixsolve-")  # noqa: SIM115 (maps need it open)
     try:
         with archive.open(member) as stream:

@@ -1,7 +1,7 @@
-"""Any array in, the same kind out, without importing any framework.
+"""Read any kind of array and return results as the same kind, without importing a framework.
 
 A framework's arrays can only come from a caller who has imported it, so it is looked up in
-`sys.modules`; what no known framework claims goes through DLPack, then ``numpy.asarray``.
+`sys.modules`; arrays of other kinds go through DLPack, then ``numpy.asarray``.
 """
 
 import os
@@ -25,7 +25,7 @@ _NO_FLOAT64 = ("mps",)
 
 @dataclass(frozen=True)
 class ArraySource:
-    """An array of any framework, and the two ways across.
+    """An array of any framework, how to read it in NumPy, and how to return results.
 
     Attributes
     ----------
@@ -36,11 +36,11 @@ class ArraySource:
     restore : callable
         Turns a small float64 NumPy array into the caller's array type, on the caller's device.
     engine : str or None
-        Module with an engine that runs where the array lies, better than bringing it here in
-        every pass; None where there is no such engine (see `mixsolve.engines`).
+        Module with an engine that runs where the array is, in place of copying it in every pass;
+        None where there is no such engine (see `mixsolve.engines`).
     stored_together : int
-        Samples that `data`, in a file, is best read by: those of one chunk, or 1 where it has no
-        chunks. 0 for arrays in memory, for which nobody needs to wait.
+        Samples in a chunk of `data` in a file, 1 where it has no chunks; 0 for arrays in memory,
+        which are not read ahead.
     """
 
     data: Any
@@ -144,7 +144,7 @@ _FRAMEWORKS: tuple[tuple[str, str, Callable[[Any, Any], ArraySource]], ...] = (
 
 
 def array_source(array: Any, name: str = "losses") -> ArraySource:
-    """Find out how to read an array and how to give one back.
+    """Find out how to read an array and how to return one of its kind.
 
     Parameters
     ----------
@@ -165,10 +165,10 @@ def array_source(array: Any, name: str = "losses") -> ArraySource:
     """
     refuse_mask(array, name)
     inner = getattr(type(array), "__mixsolve_losses__", None)
-    if inner is not None:  # an object that says which array of it is the tensor
+    if inner is not None:  # an object with an attribute that is the tensor
         return array_source(array.__mixsolve_losses__, name)
     if isinstance(array, np.ndarray):
-        # Written out: slices of a memory map would stay memory maps, and be slow to make.
+        # As a plain array: slices of a memory map are memory maps, which are slow to make.
         mapped = MappedFile.of(array) is not None
         return ArraySource(np.asarray(array), _same, _same, stored_together=int(mapped))
     found = labelled(array, name)
@@ -217,14 +217,14 @@ def _through_protocol(array: Any, name: str) -> np.ndarray:
 
 
 def _refuse_others(array: Any, name: str) -> None:
-    """Say how to make an array of what is none, of which NumPy would make an object."""
+    """Refuse objects that are not arrays, which NumPy would wrap, and say how to convert them."""
     mend = None
     if isinstance(array, (str, bytes, os.PathLike)):
         mend = "read the file first, with numpy.load(path, mmap_mode='r') say"
     elif hasattr(array, "toarray") or hasattr(array, "todense"):
         mend = "it is sparse: pass its dense form, .toarray() or .todense()"
     elif isinstance(array, Iterator):
-        mend = "it can be gone through only once: pass list(...) of it"
+        mend = "it can be iterated only once: pass list(...) of it"
     elif isinstance(array, (dict, set, frozenset, MappingView)) or array is None:
         mend = "convert it to one"
     elif hasattr(array, "losses") and not hasattr(array, "__array__"):

@@ -36,17 +36,17 @@ def moves(known: Names, given: Names, what: str) -> np.ndarray | None:
     known, given : tuple or None
         Names of the entries of the other array and of this one.
     what : str
-        Begins a message: "sample_weight names samples", say.
+        First words of the message: "sample_weight names samples", say.
 
     Returns
     -------
     ndarray of int64 or None
-        None where they stand as they should.
+        None where the order is right already.
 
     Raises
     ------
     MixsolveError
-        If both name their entries and these are not the same, or it cannot be told.
+        If both name their entries and the names differ, or the order is ambiguous.
     """
     if known == given:
         return None
@@ -83,8 +83,8 @@ def _few(names: Sequence[Hashable]) -> str:
 class GameLabels:
     """Names of a game's samples, candidates and classifiers, as its losses give them.
 
-    What the losses leave without names gets those of the first argument that has some: another one
-    in another order is then refused, since it cannot be told which of them the losses are in.
+    An axis without names in the losses takes those of the first argument that has some: another
+    argument in another order is then refused, since either may be the order of the losses.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class GameLabels:
     _lent: dict[str, tuple[str, Names]] = field(default_factory=dict)
 
     def fresh(self) -> GameLabels:
-        """The same for another solve, in which other arguments may lend names."""
+        """The same for another solve, in which names come from other arguments."""
         return GameLabels(self.names, self.items)
 
     def item(self, place: int) -> GameLabels:
@@ -109,14 +109,14 @@ class GameLabels:
         return GameLabels(self.names | named)
 
     def aligned(self, array: Any, axes: Sequence[str], name: str) -> Any:
-        """An argument without names, its entries in the order of the losses'.
+        """An argument without names, its entries in the order of the losses.
 
         Parameters
         ----------
         array : array_like, list of array_like, or None
-            What was given.
+            The argument.
         axes : sequence of str
-            What its axes stand for.
+            Its axes.
         name : str
             The argument's.
         """
@@ -133,7 +133,7 @@ class GameLabels:
             return array
         found = found.ordered(axes, name)
         if len(found.entries) != len(axes):
-            return found.values  # of a wrong shape, which is said when it is checked
+            return found.values  # of a wrong shape, which its own check refuses
         values = found.values
         for axis, (what, given) in enumerate(zip(axes, found.entries, strict=True)):
             if what == "candidates" and any(item.get(what) for item in self.items):
@@ -214,7 +214,7 @@ class _List:
 
     def __init__(self, labels: GameLabels) -> None:
         self._labels = labels
-        self._moved = self._bare = ""  # items whose order is another, and is not known
+        self._moved = self._bare = ""  # first items in another order, and without names
 
     def plain(
         self, items: Sequence[Any], axes: Sequence[str], name: str, top: bool = False

@@ -22,7 +22,7 @@ def as_loss_tensor(losses: Any) -> tuple[LossTensor, ArraySource]:
     -------
     LossTensor
     ArraySource
-        Of the array given (of the first one, for a list): its `restore` makes the answer.
+        Of the array given (of the first one, for a list): its `restore` returns results.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def as_loss_tensor(losses: Any) -> tuple[LossTensor, ArraySource]:
 
 
 def check_axes(source: ArraySource) -> None:
-    """Refuse an array that cannot be a loss tensor: not of real numbers, not of three axes.
+    """Refuse an array that does not hold real numbers along three axes.
 
     Parameters
     ----------

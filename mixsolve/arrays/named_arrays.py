@@ -32,7 +32,7 @@ _AXES = {
 
 @dataclass(frozen=True)
 class Labelled:
-    """An array apart from the names it came with.
+    """An array and its names, taken apart.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Labelled:
     axes: tuple[str | None, ...] | None = None
 
     def ordered(self, wanted: Sequence[str], name: str) -> Labelled:
-        """The same with its axes in an order that is asked for.
+        """The same with its axes in another order.
 
         Parameters
         ----------
@@ -96,14 +96,14 @@ class Reordered:
 
 
 def _order(axes: Sequence[str | None], wanted: Sequence[str], name: str) -> tuple[int, ...]:
-    """Which axis of an array is the first, second, ... of those wanted."""
+    """Axis of an array that is the first, second, ... of those wanted."""
     claims = [_AXES.get(str(axis).lower()) for axis in axes]
     known = [claim for claim in claims if claim is not None]
     expected = f"{name} must have the axes ({', '.join(wanted)})"
     if len(set(known)) < len(known) or not set(known) <= set(wanted):
         raise MixsolveError(f"{expected}, got dimensions named {tuple(axes)}; rename them")
     missing = [axis for axis in wanted if axis not in known]
-    if len(missing) <= 1:  # the one left over is known too
+    if len(missing) <= 1:  # then the remaining one is known too
         claims = [claim or missing[0] for claim in claims]
     elif any(claim not in (None, axis) for claim, axis in zip(claims, wanted, strict=True)):
         raise MixsolveError(
@@ -122,7 +122,7 @@ def _transposed(values: Any, order: tuple[int, ...]) -> Any:
 
 
 def labelled(array: Any, name: str = "losses") -> Labelled | None:
-    """Take an array apart from its names; None for one that has none.
+    """Separate an array from its names; None for one that has none.
 
     Parameters
     ----------
@@ -134,8 +134,7 @@ def labelled(array: Any, name: str = "losses") -> Labelled | None:
     Raises
     ------
     MixsolveTypeError
-        If it is a table of a kind that is not known, whose names would be lost, or has missing
-        values.
+        If it is a table of an unknown kind, whose names would be lost, or has missing values.
     """
     root = type(array).__module__.partition(".")[0]
     if root in ("numpy", "builtins"):
@@ -210,7 +209,7 @@ def _of_file(array: Any, names: Any) -> Labelled | None:
     return Labelled(array, (None,) * array.ndim, tuple(names))
 
 
-# Module to look for, its class, and how to take it apart.
+# Module to look for, its class, and how to separate its names.
 _KINDS = (
     ("pandas", "DataFrame", _of_pandas),
     ("pandas", "Series", _of_pandas),
@@ -225,7 +224,7 @@ _KINDS = (
 
 
 def nested(items: Any) -> bool:
-    """Whether a list has anything in it but numbers, which may bring names or masks."""
+    """Whether a list holds anything but numbers, which may have names or masks."""
     return any(not issubclass(kind, (int, float)) for kind in set(map(type, items)))
 
 
@@ -250,7 +249,7 @@ def refuse_mask(array: Any, name: str) -> None:
         mend = (
             "and candidate_mask (True where a candidate exists)"
             if name.startswith("losses")
-            else "with what is to stand in the masked places"
+            else "with values for the masked places"
         )
         raise MixsolveTypeError(
             f"{name} is a masked array, whose mask would be lost; pass its data, {mend}"

@@ -1,11 +1,10 @@
-"""How blocks of a tensor that is not in memory come there ahead of the computation.
+"""Read blocks of a file into memory ahead of the computation.
 
-A pass wants the blocks of a file one after the other, and would wait for each. Of a memory map the
-kernel of the system is told which block comes next (POSIX ``madvise``, MADV_WILLNEED), so that it
-reads that one while the present one is computed; it is told nothing while it reads nothing, since
-looking through pages that are in memory already takes as long as computing on them. What has to be
-fetched by calls (Zarr, HDF5, maps in a layout or type that the passes do not take) is fetched by a
-thread of its own, one block ahead.
+A pass needs the blocks of a file one after the other, and would wait for each. For a memory map,
+the operating system is advised of the next block (POSIX ``madvise``, MADV_WILLNEED), so that it
+reads that one while the present one is computed; not while the file is in memory already, since
+checking its pages takes as long as computing on them. Blocks that are read by calls (Zarr, HDF5,
+maps in a layout or type that the passes do not take) are read by a thread, one block ahead.
 """
 
 import mmap
@@ -26,14 +25,14 @@ except ImportError:  # not on this platform
 Wanted = TypeVar("Wanted")
 Block = TypeVar("Block")
 
-_PATIENCE = 4  # blocks that were in memory before the next is thought to be
+_PATIENCE = 4  # blocks found in memory before the next ones are assumed to be
 _WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
 
 
 def read_ahead(
     wanted: Iterable[Wanted], read: Callable[[Wanted], Block]
 ) -> Generator[Block, None, None]:
-    """``map(read, wanted)``, each block being read while the one before it is worked on.
+    """``map(read, wanted)``, where each block is read while the one before it is used.
 
     What `read` raises is raised where its block is due. When the iterator is closed or fails, its
     thread has ended.
@@ -55,7 +54,7 @@ def read_ahead(
             if not alone:
                 try:
                     following = reader.submit(read, each)
-                except RuntimeError:  # the interpreter is ending, or no more threads can be had
+                except RuntimeError:  # the interpreter shuts down, or no thread can be started
                     alone = True
             if due is not None:
                 yield due.result()
@@ -88,7 +87,7 @@ class MappedFile:
 
     @classmethod
     def of(cls, array: np.ndarray) -> "MappedFile | None":
-        """The file behind an array, or None for one that lies in memory."""
+        """The file behind an array, or None for one in memory."""
         owner: Any = array
         offset = 0
         while owner is not None and not isinstance(owner, mmap.mmap):
@@ -99,12 +98,12 @@ class MappedFile:
         return None if owner is None else cls(owner, offset)
 
     def expect(self, block: np.ndarray) -> None:
-        """Have a block read in the background, where the system can do that.
+        """Have a block read in the background, where the system supports it.
 
         Parameters
         ----------
         block : ndarray
-            A view of the map; only of one in C order is it known where it lies.
+            A view of the map; nothing is done for one that is not in C order.
         """
         if _WILL_NEED is None or not block.flags.c_contiguous or self._in_memory():
             return
@@ -112,7 +111,7 @@ class MappedFile:
         page = first - first % mmap.PAGESIZE
         try:
             self._pages.madvise(_WILL_NEED, page, first - page + block.nbytes)
-        except OSError:  # a hint that some file systems do not take
+        except OSError:  # some file systems do not support it
             return
 
     def _in_memory(self) -> bool:
@@ -123,7 +122,7 @@ class MappedFile:
         return self._unread > _PATIENCE
 
     def check(self) -> None:
-        """Refuse a file that has become shorter: to read beyond its end would kill the process.
+        """Refuse a file that has become shorter: reading beyond its end kills the process.
 
         Raises
         ------
@@ -132,7 +131,7 @@ class MappedFile:
         """
         try:
             size = self._pages.size()
-        except (OSError, ValueError):  # memory that no file is behind
+        except (OSError, ValueError):  # anonymous memory
             return
         if size < self._end:
             raise MixsolveError(
@@ -143,7 +142,7 @@ class MappedFile:
 
 
 def _reads() -> int:
-    """A number that grows whenever this process waits for a disk or asks for a part of one."""
+    """A number that grows whenever this process reads from a disk."""
     if resource is None:
         return time.monotonic_ns()
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -1,10 +1,10 @@
-"""Arrays in Zarr stores and HDF5 files, opened and not read.
+"""Arrays in Zarr stores and HDF5 files, opened without reading them.
 
-Both keep an array in chunks, compressed or not, in groups with names. Their packages are imported
-only when such a file is named.
+Both store an array in chunks, compressed or not, in groups with names. Their packages are imported
+only when such a file is given.
 
-Both can lead to other files, too, whose bytes would be taken for losses: HDF5 by links, by datasets
-whose numbers lie outside and by virtual ones, a Zarr store by symbolic links. That is refused.
+Both can also refer to other files, whose bytes would be read as losses: HDF5 by links, external and
+virtual datasets, a Zarr store by symbolic links. These are refused.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ __all__ = ["is_hdf5", "is_zarr", "load_hdf5", "load_zarr"]
 _ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup")  # of version 3, and of version 2
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HDF5_ENDINGS = (".h5", ".hdf5")
-_MOST_PATHS = 16  # to one group; links can make them 2**n
+_MOST_PATHS = 16  # to one group; n links can make 2**n
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a path is a Zarr store, or says by its name that it should be one."""
+    """Whether a path is a Zarr store, or is named like one."""
     if path.is_dir():
         return path.suffix == ".zarr" or any((path / mark).is_file() for mark in _ZARR_MARKS)
     return False
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file begins like HDF5, or says by its name that it should.
+    """Whether a file begins like HDF5, or is named like it.
 
     Raises
     ------
     OSError
-        It is missing, or may not be read.
+        It is missing, or cannot be read.
     """
     with path.open("rb") as file:
         return path.suffix in _HDF5_ENDINGS or file.read(8) == _HDF5_SIGNATURE
 
 
 def load_zarr(path: Path, name: str) -> dict[str, Any]:
-    """Every array of a Zarr store, by its path there; one that is no group is called `name`.
+    """Every array of a Zarr store, by its path there; one without groups is called `name`.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def _zarr_arrays(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _codecs(array: Any) -> Iterator[Any]:
-    """What the chunks of a Zarr array go through, of either version of the format."""
+    """Codecs of the chunks of a Zarr array, of either version of the format."""
     yield from getattr(array, "filters", None) or ()
     if hasattr(array, "compressors"):
         yield from array.compressors
@@ -111,7 +111,7 @@ def _codecs(array: Any) -> Iterator[Any]:
 
 
 def _refuse_symbolic_links(path: Path, name: str) -> None:
-    """Refuse a store whose chunks may lie anywhere, or whose groups may contain each other."""
+    """Refuse a store with links: chunks elsewhere, or groups that contain each other."""
     for folder, folders, files in os.walk(path):
         for entry in (*folders, *files):
             if os.path.islink(os.path.join(folder, entry)):
@@ -134,7 +134,7 @@ def _hdf5_arrays(file: Any, h5py: Any) -> Iterator[tuple[str, Any]]:
                 f"has links that lead to one group, {shortened(prefix.rstrip('/'), 100)}, by more "
                 f"than {_MOST_PATHS} paths; copy the datasets to a file of their own"
             )
-        # All links first: one that stays in the file may pass through one that does not.
+        # Check all links first: one within the file may pass through one that leaves it.
         links = {key: group.get(key, getlink=True) for key in group}
         for key, link in links.items():
             if not isinstance(link, h5py.HardLink | h5py.SoftLink):
@@ -159,7 +159,7 @@ def _hdf5_address(group: Any, h5py: Any) -> int:
 
 
 def _check_hdf5_storage(key: str, dataset: Any) -> None:
-    """Refuse a dataset whose numbers are those of another file."""
+    """Refuse a dataset whose numbers are in another file."""
     if dataset.external:
         raise _leads_away(key, f"a dataset whose numbers lie in {dataset.external[0][0]}")
     if dataset.is_virtual:

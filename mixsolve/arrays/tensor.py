@@ -1,10 +1,10 @@
 """The loss tensor as the kernels see it: rows of L losses, sample after sample, block by block.
 
-Row ``offsets[i] + j`` holds the losses of the L classifiers on candidate j of sample i. A tensor
-that already lies so in memory, in a type the kernels read, is used in place; a file mapped so too,
-block by block. Any other (strided, of another type, on another device, a list of arrays, stored in
-chunks) is brought into that form one block at a time in each pass, so it is never copied whole;
-only a small one is rearranged once and kept. Files are read one block ahead of what is computed.
+Row ``offsets[i] + j`` holds the losses of the L classifiers on candidate j of sample i. A tensor in
+memory in this layout, in a type the kernels read, is used in place; a memory map likewise, block by
+block. Any other (strided, of another type, on another device, a list of arrays, stored in chunks)
+is converted one block at a time in each pass, so it is never copied whole; only a small one is
+converted once and kept. Files are read one block ahead of the computation.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -22,7 +22,7 @@ from mixsolve.base.tuning import tuning
 
 _KERNEL_DTYPES = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.uint8))
 _LARGEST_CHUNK_BYTES = 64 << 20  # of a file; larger ones are read in parts, several times a pass
-LARGEST_SCALED = 2.0**1000  # what is larger cannot be played
+LARGEST_SCALED = 2.0**1000  # larger ones belong to candidates that are never played
 
 Block = tuple[int, int, np.ndarray]
 
@@ -99,7 +99,7 @@ class LossTensor(Shape):
         ``read(first, last)`` returns the losses of the samples first:last as an array that
         reshapes to rows.
     rows : ndarray, shape (n_rows, L), optional
-        All rows, where they lie in memory as the kernels read them.
+        All rows, where they are in memory as the kernels read them.
     stored_together : int
         Samples of one chunk of the file that is read, 1 where it has no chunks; 0 in memory.
 
@@ -141,9 +141,9 @@ class LossTensor(Shape):
 
     @classmethod
     def from_source(cls, source: ArraySource) -> "LossTensor":
-        """A tensor of three axes, wherever it lives."""
+        """A tensor of three axes, from any kind of array."""
         n_samples, n_candidates, n_classifiers = map(int, source.data.shape)
-        dtype = source.data.dtype  # a framework's own one, unless NumPy's is at hand
+        dtype = source.data.dtype  # of NumPy or of a framework
         if not isinstance(dtype, np.dtype):
             dtype = source.to_numpy(source.data[:1, :1, :1]).dtype
         return cls(
@@ -167,14 +167,14 @@ class LossTensor(Shape):
         )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """How it travels between processes: rows in memory are all there is to send."""
+        """Pickle rows in memory alone."""
         if self._rows is None:
             return super().__reduce_ex__(protocol)
         return LossTensor.from_rows, (self._rows, self.offsets)
 
     @property
     def held(self) -> bool:
-        """Whether all rows lie in memory as the kernels read them, so that no pass copies any."""
+        """Whether all rows are in memory as the kernels read them, so that no pass copies any."""
         return self._rows is not None
 
     @property
@@ -194,7 +194,7 @@ class LossTensor(Shape):
         return unit, unit * max(1, tuning.file_block_bytes // (unit * stored_bytes))
 
     def aligned(self, bounds: np.ndarray) -> np.ndarray:
-        """Bounds of about the same chunks of samples, between which no chunk of the file is cut."""
+        """Bounds of about the same chunks of samples, at which no chunk of the file is cut."""
         if self._unit == 1:
             return bounds
         within = np.rint(bounds[1:-1] / self._unit).astype(np.int64) * self._unit
@@ -216,7 +216,7 @@ class LossTensor(Shape):
                 f"{type(error).__name__}: {error}"
             ) from error
 
-    def _brought(self, wanted: Iterable[tuple[int, int]]) -> Generator[np.ndarray, None, None]:
+    def _rows_of(self, wanted: Iterable[tuple[int, int]]) -> Generator[np.ndarray, None, None]:
         """Rows of ranges of samples, each no longer than a block, one range ahead of the caller."""
         if self._rows is None:
             if self._in_file:
@@ -240,14 +240,14 @@ class LossTensor(Shape):
     def walk(
         self, bounds: np.ndarray, chunks: Iterable[int]
     ) -> Generator[tuple[int, *Block], None, None]:
-        """Rows of some chunks of samples, in blocks; to be closed if it is not gone through.
+        """Rows of some chunks of samples, in blocks; close it if it is not exhausted.
 
         Parameters
         ----------
         bounds : ndarray of int64, shape (n_chunks + 1,)
             Of the chunks, `aligned`.
         chunks : iterable of int
-            Which to go through.
+            Which of them.
 
         Yields
         ------
@@ -262,7 +262,7 @@ class LossTensor(Shape):
             for chunk in chunks
             for start in range(int(bounds[chunk]), int(bounds[chunk + 1]), self._step)
         ]
-        with closing(self._brought((start, stop) for _, start, stop in wanted)) as blocks:
+        with closing(self._rows_of((start, stop) for _, start, stop in wanted)) as blocks:
             for place, rows in zip(wanted, blocks, strict=True):
                 yield *place, rows
 
@@ -284,12 +284,12 @@ class LossTensor(Shape):
         """The blocks that hold any of some samples, int64 of shape (n,) and ascending."""
         starts = np.unique(samples // self._step) * self._step
         wanted = [(int(start), min(int(start) + self._step, self.n_samples)) for start in starts]
-        with closing(self._brought(wanted)) as blocks:
+        with closing(self._rows_of(wanted)) as blocks:
             for (start, stop), rows in zip(wanted, blocks, strict=True):
                 yield start, stop, rows
 
     def share_read(self, samples: np.ndarray) -> float:
-        """The share of the tensor that is read where rows of some samples are taken.
+        """The share of the tensor that is read for rows of some samples.
 
         Parameters
         ----------
@@ -306,7 +306,7 @@ class LossTensor(Shape):
     def scaled(self, exponent: int) -> "LossTensor":
         """The losses times 2^exponent, exact but for underflow; scaled as blocks are read.
 
-        What would overflow, as only losses of no consequence may, stays finite.
+        Losses that would overflow, which can only be ones that are never played, stay finite.
         """
 
         def read(first: int, last: int) -> np.ndarray:
@@ -369,7 +369,7 @@ def _gathered(table: np.ndarray, wanted: np.ndarray, dtype: DTypeLike) -> np.nda
 
     def gather(chunk: int) -> None:
         part = slice(bounds[chunk], bounds[chunk + 1])
-        # Clipping changes nothing, and spares a buffer that the check for wrong indices needs.
+        # Indices are valid; clipping avoids the buffer that checking them needs.
         if table.dtype == found.dtype:
             np.take(table, wanted[part], axis=0, out=found[part], mode="clip")
         else:
@@ -385,7 +385,7 @@ def even_offsets(n_samples: int, n_candidates: int) -> np.ndarray:
 
 
 def _rows_in_place(source: ArraySource) -> np.ndarray | None:
-    """All rows without a copy, if the array lies in memory as the kernels read it."""
+    """All rows without a copy, if the array is in memory as the kernels read it."""
     if not source.is_numpy:
         return None
     data = np.asarray(source.data)

@@ -1,4 +1,4 @@
-"""Checks of scalar arguments: a wrong number is named, and said what it should have been."""
+"""Checks of scalar arguments: an error names the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def as_count(name: str, value: object, minimum: int = 1) -> int:
 
 
 def check_flags(**given: object) -> None:
-    """Refuse options that say yes or no by anything but True or False, also NumPy's.
-
-    A word such as "no" counts as true in Python.
+    """Refuse flags that are not True or False (of Python or NumPy): "no" is true in Python.
 
     Parameters
     ----------
@@ -68,7 +66,7 @@ def check_flags(**given: object) -> None:
 
 
 def as_array(name: str, given: Any, axes: str, ndim: int) -> np.ndarray:
-    """Return finite real numbers of so many axes, none of them empty, in the type that they have.
+    """Return finite real numbers with a number of axes, none of them empty, in their own type.
 
     Parameters
     ----------
@@ -77,9 +75,9 @@ def as_array(name: str, given: Any, axes: str, ndim: int) -> np.ndarray:
     given : array_like
         What the caller gave.
     axes : str
-        What its axes stand for, for the message: "(n_candidates, n_classifiers)".
+        The axes, for the message: "(n_candidates, n_classifiers)".
     ndim : int
-        How many there are.
+        Number of axes.
 
     Raises
     ------

@@ -1,9 +1,9 @@
-"""Compiled kernels: how they are made, cached on disk, and told apart from the work.
+"""Compiled kernels: how they are made, cached on disk, and timed apart from the solve.
 
 The first call of a kernel compiles it, which takes seconds; importing Numba, SciPy or cvxpy takes a
-part of one. None of it is solving: the intervals are kept, so that a clock can leave them out. In
-such an interval signals wait, Ctrl-C too: a package that is interrupted while it is imported, or
-Numba while it sets up its compiler, stays unusable for the rest of the process.
+part of one. None of it is solving: the intervals are recorded, so that a clock can exclude them. In
+such an interval signals wait, Ctrl-C too: a package whose import is interrupted, or Numba while it
+sets up its compiler, stays unusable for the rest of the process.
 """
 
 import importlib
@@ -27,16 +27,16 @@ class Intervals:
         self._past: list[tuple[float, float]] = []  # in the order of their ends
 
     def add(self, began: float) -> None:
-        """Take note of one that ends now."""
+        """Record an interval that ends now."""
         self._past.append((began, time.perf_counter()))
 
     def add_elsewhere(self, seconds: float) -> None:
-        """Take note that another process, which this one has just waited for, spent so much."""
+        """Record the seconds of another process, which this one has just waited for."""
         if seconds > 0.0:
             self.add(time.perf_counter() - seconds)
 
     def seconds(self, began: float, ended: float) -> float:
-        """How much of the time between two moments they cover; what overlaps counts once."""
+        """Seconds between two moments that the intervals cover; overlaps count once."""
         total = 0.0
         for start, stop in reversed(self._past):
             if stop <= began:
@@ -60,7 +60,7 @@ def seconds_of_work(began: float, ended: float | None = None) -> float:
 
 
 def preparations(*spans: tuple[float, float]) -> dict[str, float]:
-    """Seconds in some stretches of time that were no work, for a solution's `timings`."""
+    """Seconds of compilation and of loading in some intervals, for a solution's `timings`."""
     compiled = sum(compiling.seconds(*span) for span in spans)
     prepared = sum(preparing.seconds(*span) for span in spans)
     return {"compile": compiled, "load": max(prepared - compiled, 0.0)}
@@ -68,7 +68,7 @@ def preparations(*spans: tuple[float, float]) -> dict[str, float]:
 
 @contextmanager
 def preparation() -> Iterator[None]:
-    """A ``with`` block whose time is no work, and in which signals wait."""
+    """A ``with`` block whose time does not count as work, and in which signals wait."""
     began = time.perf_counter()
     try:
         with _signals_held():
@@ -78,7 +78,7 @@ def preparation() -> Iterator[None]:
 
 
 def load(name: str) -> ModuleType:
-    """Import a module that takes long; the time is no work."""
+    """Import a module that takes long; the time does not count as work."""
     module = sys.modules.get(name)
     if module is not None and not getattr(module.__spec__, "_initializing", False):
         return module
@@ -97,7 +97,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         For ``numba.njit``.
     """
     numba = load("numba")
-    _keep_whole_across_forks(load("numba.core.compiler_lock").global_compiler_lock)
+    _hold_during_forks(load("numba.core.compiler_lock").global_compiler_lock)
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(nogil=True, **options)(function)
@@ -119,7 +119,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-_holding = False  # only the main thread looks
+_holding = False  # read by the main thread alone
 
 
 @contextmanager
@@ -157,8 +157,8 @@ def _signals_held() -> Iterator[None]:
 _across_forks: set[int] = set()
 
 
-def _keep_whole_across_forks(lock: Any) -> None:
-    """No fork while another thread compiles: in the child nobody would release the lock."""
+def _hold_during_forks(lock: Any) -> None:
+    """Prevent forks while another thread compiles: the child would never release the lock."""
     if id(lock) in _across_forks or not hasattr(os, "register_at_fork"):
         return
     _across_forks.add(id(lock))

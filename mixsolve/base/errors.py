@@ -6,7 +6,7 @@ from typing import Any
 
 
 class MixsolveError(ValueError):
-    """Wrong input, or a solver that could not do what was asked."""
+    """Wrong input, or a problem that a solver could not solve."""
 
 
 class MixsolveTypeError(MixsolveError, TypeError):
@@ -36,7 +36,7 @@ class NonFiniteLossError(MixsolveError):
         return type(self), self._found
 
     def shifted(self, first_sample: int) -> "NonFiniteLossError":
-        """The same error in the numbering of a tensor of which this was a part."""
+        """The same error in the numbering of a tensor of which this was a shard."""
         loss, sample, candidate, classifier = self._found
         return NonFiniteLossError(loss, first_sample + sample, candidate, classifier)
 
@@ -46,21 +46,21 @@ class MissingDependencyError(MixsolveError, ImportError):
 
 
 class ConvergenceWarning(UserWarning):
-    """A solve stopped before its certificate reached the tolerance asked for."""
+    """A solve stopped before its certificate reached the tolerance."""
 
 
 class CacheWarning(UserWarning):
-    """Compiled kernels could not be read from disk, or not kept there: answers are the same."""
+    """Compiled kernels could not be read from disk, or not written there: answers are the same."""
 
 
 class GradientWarning(UserWarning):
-    """A classifier hides from gradients: what an attack found on it may not be its worst case."""
+    """A classifier masks gradients: what an attack found on it may not be its worst case."""
 
 
 def shortened(text: str, most: int = 400) -> str:
-    r"""Return a text from elsewhere as one line that is fit to be part of a message.
+    r"""Return a text from elsewhere as one line of a message.
 
-    What a terminal would act on is escaped, and the middle of a long text is left out.
+    Control characters are escaped, and the middle of a long text is left out.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all: written aside, then renamed; and what may be unpacked.
+"""Files that are never half written: written aside, then renamed; and what may be unpacked.
 
-What is written is a regular file, never a device, a pipe or one that the work reads: nothing that
-the user had is lost. A symbolic link stays, and the file that it leads to is written.
+Outputs are regular files, never a device, a pipe or an input, so that no data of the user is lost.
+A symbolic link stays, and the file that it points to is written.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ UNPACKED_RATIO = 20
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; it takes that name if nothing went wrong.
+    """Give a path beside `path` to write to; it is renamed to `path` if nothing went wrong.
 
     Parameters
     ----------
     path : path
-        What the file is to be called; one of that name is replaced.
+        The file; one that exists is replaced.
 
     Yields
     ------
@@ -37,11 +37,11 @@ def written_aside(path: Path) -> Iterator[Path]:
     Raises
     ------
     MixsolveError
-        If something of that name is no regular file.
+        If `path` exists and is not a regular file.
     """
     path = Path(os.path.realpath(path))
     check_regular(path, str(path))
-    # Not by the process's number alone: machines may share the directory.
+    # The process's number is not enough: machines may share the directory.
     aside = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield aside
@@ -51,14 +51,14 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def check_unpacked(path: Path, n_bytes: int) -> None:
-    """Refuse an archive that would unpack to far more than it takes itself.
+    """Refuse an archive that would unpack to far more than its own size.
 
     Parameters
     ----------
     path : path
         The archive.
     n_bytes : int
-        What is to be unpacked from it.
+        Unpacked size.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def check_unpacked(path: Path, n_bytes: int) -> None:
         raise MixsolveError(
             f"{path} takes {packed:,} bytes and would unpack to {n_bytes:,}, above the cap of "
             f"{cap:,} ({UNPACKED_BYTES >> 30} GiB, or {UNPACKED_RATIO} times the file if that is "
-            "more); if it is to hold so much, write it uncompressed (numpy.savez for arrays)"
+            "more); to store that much, write it uncompressed (numpy.savez for arrays)"
         )
 
 
@@ -98,12 +98,12 @@ def check_regular(path: Path, called: str) -> None:
     path : path
         Where to write.
     called : str
-        What the user called it, for the message.
+        The user's name for it, for the message.
 
     Raises
     ------
     MixsolveError
-        Something else than a file is there.
+        `path` exists and is not a regular file.
     """
     try:
         mode = path.stat().st_mode
@@ -121,26 +121,26 @@ def check_regular(path: Path, called: str) -> None:
 def check_output(
     path: Path, called: str, *, replace: bool, mend: str, inputs: Iterable[Path | None] = ()
 ) -> None:
-    """Refuse, before the work, a file that could not or must not be written after it.
+    """Refuse, before long work, an output file that could not or must not be written.
 
     Parameters
     ----------
     path : path
         Where to write.
     called : str
-        What the user called it: "--out solution.npz", say.
+        The user's name for it: "--out solution.npz", say.
     replace : bool
         Whether a file there may be overwritten.
     mend : str
-        What allows that, for the message: "give --replace to overwrite it".
+        How to allow that, for the message: "give --replace to overwrite it".
     inputs : iterable of path or None
         Files and directories that the work reads; those that are missing do not matter.
 
     Raises
     ------
     MixsolveError
-        If it is no regular file, lies in no directory, exists without `replace`, or is one of the
-        inputs under whatever name, or in one of them.
+        If it is not a regular file, its directory does not exist, it exists without `replace`, or
+        it is one of the inputs, under any name, or inside one of them.
     """
     check_regular(path, called)
     if not path.parent.is_dir():
@@ -167,26 +167,26 @@ def _is_part_of(path: Path, source: Path) -> bool:
 def check_folder(
     out: Path, files: Sequence[str], replace: bool, option: str, inputs: Iterable[Path | None] = ()
 ) -> None:
-    """Refuse, before the work, a directory that could not be written to after it.
+    """Refuse, before long work, an output directory that could not be written to.
 
     Parameters
     ----------
     out : path
-        Where the files are to go; it may be missing.
+        The directory; it may be missing.
     files : sequence of str
         Their names.
     replace : bool
         Whether files there may be overwritten.
     option : str
-        What allows that on the command line, for the message.
+        The option that allows that, for the message.
     inputs : iterable of path or None
         Files that the work reads.
 
     Raises
     ------
     MixsolveError
-        If `out` is a file, holds one of `files` without `replace`, or one that is read or is no
-        regular file.
+        If `out` is a file, holds one of `files` without `replace`, or one of these is an input or
+        not a regular file.
     """
     if out.exists() and not out.is_dir():
         raise MixsolveError(f"--out {out} is a file: give the name of a directory")

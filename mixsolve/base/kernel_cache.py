@@ -1,13 +1,13 @@
-"""Compiled kernels on disk: a cache that is never the reason why a solve fails.
+"""Compiled kernels on disk: a cache whose failures never end a solve.
 
 Numba chooses the folder (``NUMBA_CACHE_DIR``, the package's ``__pycache__``, the user's cache) and
 turns compiled code into bytes; its own cache raises where no folder can be written to, the disk is
-full or a file was cut short, and two processes may leave one signature's code under another's name.
+full or a file is truncated, and two processes may leave one signature's code under another's name.
 Here each compiled signature is a file of its own. Its name holds a digest of all that the code
 depends on: signature, processor, versions, and the sources of every kernel, since kernels are
-compiled into one another. It begins with a digest of the rest, is written aside and renamed. What
-cannot be read is removed and compiled again, what cannot be written is compiled in every process;
-a warning says so once.
+compiled into one another. It begins with a digest of the rest, is written aside and renamed. A file
+that cannot be read is removed and the kernel compiled again; if none can be written, every process
+compiles, and a warning says so once.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _UNREADABLE = "damaged files of compiled kernels are removed, the kernels compil
 
 
 class KernelCache:
-    """What Numba's dispatchers ask of a cache, for one kernel.
+    """The cache of one kernel, with the interface that Numba's dispatchers expect.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class KernelCache:
     Attributes
     ----------
     n_missed : int
-        How often a signature was asked for that was not on disk.
+        How many signatures were not on disk.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -78,14 +78,14 @@ class KernelCache:
                 found = self._numba.rebuild(target_context, pickle.loads(payload))
             except (FileNotFoundError, NotADirectoryError):
                 pass
-            except Exception as error:  # of whatever kind the file is not
+            except Exception as error:  # a damaged file can raise anything
                 _warn(f"{path} cannot be read ({_words(error)})", _UNREADABLE)
                 _remove(path)
         self.n_missed += found is None
         return found
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep the compiled code for a signature, if that can be done."""
+        """Write the compiled code for a signature, where possible."""
         if self._numba is None or not self._numba.check_cachable(compiled):
             return
         from numba.core.serialize import dumps
@@ -101,13 +101,13 @@ class KernelCache:
             _warn(f"{path} cannot be written ({_words(error)})", _UNWRITABLE)
 
     def enable(self) -> None:
-        """Always: Numba turns a cache on as it makes it."""
+        """Do nothing: the cache is always enabled."""
 
     def disable(self) -> None:
-        """Never asked for."""
+        """Do nothing: Numba never calls it."""
 
     def flush(self) -> None:
-        """Forget every signature, as ``recompile`` of a kernel asks."""
+        """Remove every signature; ``recompile`` of a kernel calls it."""
         if self._numba is not None:
             for path in Path(str(self.cache_path)).glob(f"{self._name}-*{_SUFFIX}"):
                 _remove(path)
@@ -119,7 +119,7 @@ class KernelCache:
         return Path(str(self.cache_path)) / name
 
     def _remove_outdated(self, folder: Path) -> None:
-        """Of other sources: this installation cannot have a use for it any more."""
+        """Remove code compiled from other sources, which this installation cannot use."""
         for path in folder.glob(f"{self._name}-*{_SUFFIX}"):
             if not path.name.startswith(f"{self._name}-{self._sources}-"):
                 _remove(path)
@@ -127,7 +127,7 @@ class KernelCache:
 
 @cache
 def _digest_of_sources(folder: Path) -> str:
-    """Of all kernels of a folder; empty where there are no files to read."""
+    """Digest of all kernels of a folder; empty where there are no files to read."""
     files = sorted(folder.glob("*.py"))
     digest = hashlib.sha256()
     for path in files:
@@ -164,7 +164,7 @@ _warned: set[str] = set()
 
 
 def _warn(what: str, mend: str) -> None:
-    """Say it once: what is wrong with one kernel's file is often wrong with all of them."""
+    """Warn once: what fails for one kernel's file often fails for all of them."""
     if mend not in _warned:
         _warned.add(mend)
         warnings.warn(f"{what}; {mend}", CacheWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""Run the chunks of one pass on the cores: kernels release the GIL, so plain threads serve.
+"""Run the chunks of one pass on all cores; kernels release the GIL, so threads are enough.
 
 The number of chunks depends on the data alone, and each chunk writes its own partial sums, so a
 result does not depend on the number of threads.
@@ -24,15 +24,15 @@ _T = TypeVar("_T")
 ENVIRONMENT_VARIABLE = "MIXSOLVE_NUM_THREADS"
 
 
-_NEVER = Event()  # of a single share: what it raises ends it
+_NEVER = Event()  # for work on one thread, which is never halted
 
 
 @cache
 def n_threads() -> int:
     """Cores this process may use, or what ``MIXSOLVE_NUM_THREADS`` says."""
-    asked = os.environ.get(ENVIRONMENT_VARIABLE, "")
-    if asked.isdigit() and int(asked) > 0:
-        return int(asked)
+    given = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on this platform
@@ -46,7 +46,7 @@ def _pool(process_id: int) -> ThreadPoolExecutor:
 
 
 def can_be_started() -> bool:
-    """Whether the system has one more thread for this process, which is not ending."""
+    """Whether this process can start another thread."""
     try:
         with ThreadPoolExecutor(1) as pool:
             pool.submit(int)
@@ -61,7 +61,7 @@ def chunk_bounds(n_samples: int, n_entries: int) -> np.ndarray:
     Parameters
     ----------
     n_samples : int
-        Number of samples to share out.
+        Number of samples to divide.
     n_entries : int
         Entries of the tensor over all samples; decides how many chunks pay.
 
@@ -83,7 +83,7 @@ def run_chunks(function: Callable[[int], object], n_chunks: int) -> None:
     n_chunks : int
         Number of calls.
     """
-    if n_chunks == 1:  # a thousand times a second in small games
+    if n_chunks == 1:  # frequent in small games, so without overhead
         function(0)
         return
 
@@ -97,7 +97,7 @@ def run_chunks(function: Callable[[int], object], n_chunks: int) -> None:
 
 
 def run_shares(function: Callable[[range, Event], object], n_chunks: int) -> None:
-    """Call ``function(chunks, halted)`` once a core, so that all chunks are shared out.
+    """Call ``function(chunks, halted)`` once a core, with all chunks divided between the cores.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def run_shares(function: Callable[[range, Event], object], n_chunks: int) -> Non
     Raises
     ------
     BaseException
-        What a share raises, once all have ended: none goes on in the background.
+        What a share raises, once all have ended: none continues in the background.
     """
     workers = min(n_threads(), n_chunks)
     if workers <= 1:
@@ -133,7 +133,7 @@ def run_shares(function: Callable[[range, Event], object], n_chunks: int) -> Non
 
     others = _started(work, workers - 1)
     try:
-        work()  # all of it, where the pool is busy or there is none
+        work()  # everything, where the pool is busy or there is none
         for other in others:
             if not other.cancel():
                 other.result()
@@ -143,7 +143,7 @@ def run_shares(function: Callable[[range, Event], object], n_chunks: int) -> Non
 
 
 def _started(work: Callable[[], object], n_times: int) -> list[Future[object]]:
-    """Give the pool some work so many times, or as often as it takes some."""
+    """Submit work to the pool a number of times, or as often as it accepts some."""
     taken: list[Future[object]] = []
     try:
         for _ in range(n_times):
@@ -154,7 +154,7 @@ def _started(work: Callable[[], object], n_times: int) -> list[Future[object]]:
 
 
 class _Once(Generic[_T]):
-    """A descriptor that keeps what it computes in the object's own dictionary."""
+    """A descriptor that stores its value in the object's own dictionary."""
 
     def __init__(self, compute: Callable[[Any], _T]) -> None:
         self._compute = compute
@@ -168,7 +168,7 @@ class _Once(Generic[_T]):
 
 
 def computed_once(compute: Callable[[Any], _T]) -> _Once[_T]:
-    """A property that is computed when it is first asked for: ``cached_property`` without its lock.
+    """A property that is computed when it is first read: ``cached_property`` without its lock.
 
     Before Python 3.12 all objects of a class share that lock: threads wait for each other while one
     computes, and a process that is forked meanwhile waits forever.

@@ -1,8 +1,8 @@
-"""The solvers that somebody would use instead, set up as a user would, on a dense game in memory.
+"""Solvers to compare with, set up as a user would, on a dense game in memory.
 
 A peer takes losses (N, m, L) float64, alpha (0 for the exact problem), a tolerance relative to
 the spread of the losses and a time limit in seconds. It returns weights (L,) and, where it has
-them, the attacker's masses (N, m); the certificate is computed afterwards, alike for all.
+them, the attacker's masses (N, m); the certificate is computed afterwards, the same way for all.
 
 - "highs-ds", "highs-ipm": HiGHS' dual simplex and interior point on the full linear program.
 - "clarabel", "scs", "pdlp": through cvxpy, on the linear program or the exponential cones.

@@ -1,4 +1,4 @@
-"""What a benchmark shows: a table for people, a table in Markdown, and gap against time."""
+"""Output of a benchmark: a table for the terminal, one in Markdown, and gap against time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ def cells(row: SolverRow, spread: float) -> tuple[str, ...]:
     Parameters
     ----------
     row : SolverRow
-        What was measured.
+        The measurements.
     spread : float
         M, the unit of the gap.
     """
@@ -46,7 +46,7 @@ def table(rows: Sequence[SolverRow], spread: float, title: str) -> Table:
     spread : float
         M.
     title : str
-        Says the game.
+        Title, with the game.
     """
     made = Table(title=title)
     for name in _COLUMNS:

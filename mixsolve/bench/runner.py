@@ -1,8 +1,8 @@
 """Run one solver on one game in a process of its own, with a hard time limit, and certify it.
 
 A process each, so that no solver inherits another's threads, memory or warm caches, and one that
-does not come back can be ended. Modules are imported and kernels compiled before the clock starts.
-What takes less than a second is repeated, and the fastest time counts.
+does not return can be ended. Modules are imported and kernels compiled before the clock starts.
+Runs of less than a second are repeated, and the fastest time counts.
 """
 
 import json
@@ -48,9 +48,9 @@ class SolverRow:
     pass_seconds : float or None
         One best response on the same tensor, as stored, in the same process.
     note : str
-        What went wrong, or how it ended.
+        An error, or how the run ended.
     history : list of (float, float)
-        Seconds and certified gap as it ran, for mixsolve's methods.
+        Seconds and certified gap of each iteration, for mixsolve's methods.
     """
 
     solver: str
@@ -106,7 +106,7 @@ def run(solver: str, path: Path, alpha: float, tol: float, time_limit: float) ->
         return SolverRow(solver, note=f"ended after {time_limit:g} s without an answer")
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        words = re.sub(r"(/[\w.+-]+)+/", "", lines[-1])  # whose machine it was is nobody's business
+        words = re.sub(r"(/[\w.+-]+)+/", "", lines[-1])  # no paths of this machine
         return SolverRow(solver, note=f"failed: {words[:80]}")
     return SolverRow(**json.loads(done.stdout.splitlines()[-1]))
 

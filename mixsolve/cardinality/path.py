@@ -93,7 +93,7 @@ class CardinalityPath(Sequence[Solution]):
         Returns
         -------
         matplotlib.figure.Figure
-            To be written with ``mixsolve.plots.risk.save``.
+            To be written with ``mixsolve.plots.save``.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""`mixsolve bench`: every method and every installed peer on a loss tensor of one's own."""
+"""`mixsolve bench`: every method and every installed peer on a loss tensor in a file."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(path: Path) -> tuple[np.ndarray, list[str]]:
-    """The losses in a file, in memory, and the options beside them that a benchmark leaves out."""
+    """The losses in a file, in memory, and the options beside them that a benchmark ignores."""
     arrays = load_arrays(path, "losses")
     beside = [name for name in ARRAY_OPTIONS if name in arrays]
     if "losses" not in arrays:

@@ -1,7 +1,7 @@
 """The command line: `mixsolve solve` and the other subcommands.
 
 A subcommand is a module with `add_arguments(parser)` and `run(args) -> int`, named in `_COMMANDS`
-and imported when it is called for, so that `mixsolve --help` loads none of the heavy packages.
+and imported when it is used, so that `mixsolve --help` loads none of the heavy packages.
 Exit codes: 0 for a success, 1 for a run that did not reach it, 2 for wrong input or usage.
 """
 
@@ -25,15 +25,15 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class _Command:
-    """One subcommand: the line shown in the list, its module, and what its module needs.
+    """One subcommand: its line in the list, its module, and the packages that it needs.
 
-    A module that has too many settings for a list here reads them itself, in ``main(argv)``.
+    A module with many settings parses them itself, in ``main(argv)``.
     """
 
     help: str
     module: str
     install: str = "mixsolve"
-    reads_itself: bool = False
+    parses_itself: bool = False
 
 
 _COMMANDS = {
@@ -49,7 +49,7 @@ _COMMANDS = {
         help="train a mixture by Algorithm 2, from a TOML file of settings",
         module="mixsolve_torch.commands.train",
         install="mixsolve[torch,train,plot]",
-        reads_itself=True,
+        parses_itself=True,
     ),
     "demo": _Command(
         help="train small networks, attack them and mix them, from data to certificate",
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((word for word in argv if not word.startswith("-")), None)
     try:
         module = _load(name) if name in _COMMANDS else None
-        if name is not None and module is not None and _COMMANDS[name].reads_itself:
+        if name is not None and module is not None and _COMMANDS[name].parses_itself:
             return module.main(argv[argv.index(name) + 1 :])
         args = _parser(name, module).parse_args(argv)
         if module is None:
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MixsolveError as error:
         return _complain(name, str(error))
     except KeyboardInterrupt as interrupt:
-        # Long work notes on it what is kept.
+        # Long work adds notes about what it has saved.
         _complain(name, "; ".join(["interrupted", *getattr(interrupt, "__notes__", [])]))
         return _INTERRUPTED
 
@@ -116,7 +116,7 @@ def _parser(chosen: str | None, module: ModuleType | None) -> argparse.ArgumentP
 
 
 def _load(name: str) -> ModuleType:
-    """Import a subcommand's module, or say which pip command makes that possible."""
+    """Import a subcommand's module, or name the pip command that installs what it needs."""
     command = _COMMANDS[name]
     try:
         return importlib.import_module(command.module)

@@ -1,4 +1,4 @@
-"""How a solution leaves the command line: a table, a JSON object, a .npz file."""
+"""A solution as output of the command line: a table, a JSON object, a .npz file."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _WEIGHTS_SHOWN = 12
 
 
 def table(solution: Solution, shape: tuple[int, ...], seconds: float) -> Table:
-    """Lay the solution out for a reader.
+    """Return the solution as a table.
 
     Parameters
     ----------
     solution : Solution
-        What was found.
+        The solution.
     shape : tuple of int
         Shape (samples, candidates, classifiers) of the losses.
     seconds : float
-        What the solve took.
+        Time of the solve.
 
     Returns
     -------
@@ -80,11 +80,11 @@ def as_json(solution: Solution, shape: tuple[int, ...], seconds: float) -> str:
     Parameters
     ----------
     solution : Solution
-        What was found.
+        The solution.
     shape : tuple of int
         Shape (samples, candidates, classifiers) of the losses.
     seconds : float
-        What the solve took.
+        Time of the solve.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def _weights_line(weights: np.ndarray) -> str:
 
 
 def _prices_line(solution: Solution) -> str:
-    """List the constraints that bind, and what one more unit of their limit is worth."""
+    """List the constraints that bind, with the price of one unit of their limit."""
     assert solution.constraints is not None
     labels = (*solution.constraints.labels_ub, *solution.constraints.labels_eq)
     prices = np.concatenate(clean_prices(solution))
@@ -120,7 +120,7 @@ def _prices_line(solution: Solution) -> str:
 
 
 def _as_dict(solution: Solution) -> dict[str, Any]:
-    """Collect everything a solution says but the attack and the history."""
+    """Collect the fields of a solution, without the attack and the history."""
     constrained: dict[str, Any] = {}
     if solution.constraints is not None and solution.prices is not None:
         constrained = dict(zip(("price_ub", "price_eq"), clean_prices(solution), strict=True))
@@ -163,12 +163,12 @@ def _plain(value: object) -> object:
 def check_target(
     path: Path, replace: bool, option: str = "--out", inputs: Iterable[Path | None] = ()
 ) -> None:
-    """Refuse, before the work, a target that could not be written after it.
+    """Refuse, before the solve, a target that could not be written.
 
     Parameters
     ----------
     path : path
-        Where the solution is to be saved.
+        The file of the solution.
     replace : bool
         Whether a file there may be overwritten.
     option : str
@@ -186,12 +186,12 @@ def check_target(
 
 
 def save(solution: Solution, path: Path, replace: bool) -> None:
-    """Write the solution and its attack aside, then rename: no half-written file is ever left.
+    """Write the solution and its attack aside, then rename, so that it is never half written.
 
     Parameters
     ----------
     solution : Solution
-        What was found.
+        The solution.
     path : path
         A .npz file, of exactly this name.
     replace : bool

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tol",
         type=float,
         default=1e-6,
-        help="certified gap asked for, relative to max(losses) - min(losses) (default: 1e-6)",
+        help="certified gap to reach, relative to max(losses) - min(losses) (default: 1e-6)",
     )
     parser.add_argument("--max-iter", type=int, help="iterations allowed")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="seconds allowed")
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     start = time.perf_counter()
     with warnings.catch_warnings(), _progress(args) as callback:
-        # The report says it, and the exit code.
+        # Reported in the output and by the exit code.
         warnings.simplefilter("ignore", ConvergenceWarning)
         solution = mixsolve.solve(
             losses,
@@ -207,7 +207,7 @@ def _read_alpha(text: str) -> float | np.ndarray:
 
 @contextmanager
 def _progress(args: argparse.Namespace) -> Iterator[Callable[[State], None] | None]:
-    """Show the gap on stderr while the solve runs, where somebody is looking."""
+    """Show the gap on stderr while the solve runs, on a terminal."""
     console = Console(stderr=True)
     if args.verbose or not console.is_terminal:
         yield None

@@ -13,7 +13,7 @@ from mixsolve.engines.packed import narrow
 
 _MAX_BIT_CLASSIFIERS = 1024
 _SAMPLE_BYTES = 64  # for the counts, offsets, groups and weights of a sample
-_TAKEN_TOGETHER = 1 << 17
+_BATCH_ROWS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def keep_rows(
     halted: Callable[[], bool] = lambda: False,
     two_valued: bool = True,
 ) -> Kept | None:
-    """Rows kept of each sample; None when they are more than that share, or too many, or late."""
+    """Rows kept of each sample; None if they exceed the share or the memory, or if halted."""
     from mixsolve.kernels import presolve as kernels
 
     bits = two_valued and engine.two_valued and engine.n_classifiers <= _MAX_BIT_CLASSIFIERS
@@ -109,7 +109,7 @@ def keep_rows(
 
     engine.each_block(work)
     some = engine.idle is not None or engine.classifiers is not None
-    if some and kernels.STRANGE in failed:  # losses of no consequence, perhaps
+    if some and kernels.STRANGE in failed:  # perhaps only losses that do not count
         return keep_rows(engine, dominance, share, halted, two_valued=False)
     if failed:
         return None
@@ -129,7 +129,7 @@ def rows_of(engine: MemoryEngine, kept: Kept, samples: np.ndarray) -> tuple[Loss
     rows = np.empty((offsets[-1], engine.n_classifiers), dtype=engine.tensor.dtype)
     mass = np.empty(offsets[-1])
     shifts = kept.offsets[samples] - offsets[:-1]
-    pieces = np.searchsorted(offsets, np.arange(0, offsets[-1], _TAKEN_TOGETHER))
+    pieces = np.searchsorted(offsets, np.arange(0, offsets[-1], _BATCH_ROWS))
     for begin, end in pairwise(np.unique([*pieces, samples.size]).tolist()):
         here = slice(*offsets[[begin, end]])
         owners = np.repeat(np.arange(begin, end), lengths[begin:end])
@@ -141,10 +141,10 @@ def rows_of(engine: MemoryEngine, kept: Kept, samples: np.ndarray) -> tuple[Loss
 
 
 def affordable(n_samples: int, engine: MemoryEngine, n_words: int) -> float:
-    """Rows that may be kept of so many samples, of the kind that an engine has.
+    """How many rows may be kept for a number of samples.
 
-    At first each takes its words twice, packed narrowly and wide, and later its losses in their
-    place, with candidate and mass throughout.
+    At first each row takes its words twice, packed narrowly and wide, later its losses in their
+    place, and always candidate and mass.
     """
     losses = engine.tensor.dtype.itemsize * engine.n_classifiers
     return (tuning.distinct_bytes - _SAMPLE_BYTES * n_samples) / (20 + max(16 * n_words, losses))

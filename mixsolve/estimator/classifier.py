@@ -4,10 +4,10 @@
               l_ijk = loss of f_k on attack candidate j of sample i; lam = argmin of its risk
     predict   k ~ lam, then f_k(x)
 
-Weights are chosen on samples that the members have not seen. A member knows its training samples by
-heart: a deep tree errs on none of them, and weights chosen there would reward it for that. The part
-held out is not given to the members afterwards either: they would be others, and the certificate is
-about these.
+Weights are chosen on samples that the members were not fitted to. A member may fit its training
+samples without error, as a deep tree does, and weights chosen there would reward overfitting. The
+members are not refitted to all samples afterwards: the certificate holds for the members as they
+are.
 
 References
 ----------
@@ -63,20 +63,20 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         The attack, ``perturb(estimators, X, y, rng)``: fitted members, samples (n, features), their
         classes and a `numpy.random.Generator`. It returns candidates, an array (candidates, n,
         features) or an iterable of arrays (n, features). The sample itself is always a candidate
-        besides. None for no attack. See `mixsolve.estimator.perturbations`.
+        too. None for no attack. See `mixsolve.estimator.perturbations`.
     alpha : float, default 0
         Entropic regularisation of `mixsolve.solve`, in the unit of the losses.
     loss : {"zero-one", "cross-entropy", "margin"}, default "zero-one"
-        What the weights are chosen by. The last two need members with ``predict_proba``.
+        The loss that the weights minimise. The last two need members with ``predict_proba``.
     validation_fraction : float or None, default 0.2
         Share of the samples, of each class alike, that the weights are chosen on and that the
-        members are not fitted to. None for all samples and both, which favours members that know
-        their training samples by heart.
+        members are not fitted to. None to use all samples for both, which favours members that
+        overfit.
     prefit : bool, default False
         Whether the estimators are fitted already. They are then used as they are, and all samples
-        given to `fit` choose the weights; give samples that the members were not fitted to. A
-        clone, in a grid search say, forgets what was fitted: wrap members in
-        `sklearn.frozen.FrozenEstimator` for that, with ``validation_fraction=None``.
+        given to `fit` choose the weights; give samples that the members were not fitted to. Clones,
+        as in a grid search, are not fitted: wrap members in `sklearn.frozen.FrozenEstimator` for
+        that, with ``validation_fraction=None``.
     draw : {"call", "sample"}, default "call"
         Whether `predict` draws one member a call or one for each sample.
     batch_size : int, default 1024
@@ -85,16 +85,16 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         Further keyword arguments of `mixsolve.solve`: ``{"tol": 1e-9}``, constraints, a time limit.
     random_state : int, RandomState, Generator or None, default None
         Source of the split, of the attack's draws and of the members that `predict` draws. With
-        None each call of `predict` draws from the operating system: nobody can foresee the member.
-        A number makes the draws repeatable, and so does it for an attacker who knows it.
+        None each call of `predict` draws from the operating system, so that the member cannot be
+        predicted. A number makes the draws repeatable, also for an attacker who knows it.
 
     Attributes
     ----------
     weights_ : ndarray of shape (L,)
         Probability of each member.
     solution_ : Solution
-        The game's solution: certificate, attacker's strategy, status. It is about the samples of
-        `validation_indices_`.
+        The game's solution on the samples of `validation_indices_`: certificate, attacker's
+        strategy, status.
     estimators_ : list of L estimators
         The fitted members.
     named_estimators_ : dict of str to estimator
@@ -106,7 +106,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of str
-        Their names, if X had some.
+        Their names, if X had names.
 
     See Also
     --------
@@ -115,7 +115,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
     Notes
     -----
     X is an array of numbers or a table of them; sparse matrices and missing values are refused.
-    `predict` is random, so that two calls may differ; `score` is not, see there.
+    `predict` is random, so that two calls may differ; `score` is the expectation.
 
     Examples
     --------
@@ -193,8 +193,8 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
             for member in members:
                 check_is_fitted(member)
         else:
-            # Members that pick columns by name get the names that X came with, and each gets
-            # copies of its own, since it may scale them in place.
+            # Members that select columns by name get the names of X, and each gets a copy, since it
+            # may scale columns in place.
             members = [
                 fit_member(
                     name,
@@ -233,10 +233,10 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         Returns
         -------
         ndarray of shape (n,)
-            Labels; other ones for the same samples when another member is drawn.
+            Labels, which depend on the member drawn.
         """
         X = self._checked(X)
-        # A generator that lives for one call cannot be copied or forked with its state.
+        # A generator made for one call cannot be copied or forked with its state.
         rng = np.random.default_rng() if self._draws is None else self._draws
         count = 1 if self.draw == "call" else len(X)
         drawn = np.broadcast_to(rng.choice(len(self.weights_), count, p=self.weights_), len(X))
@@ -249,8 +249,9 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the expected class probabilities, the mixture of the members' ones.
 
-        A member without ``predict_proba`` puts all on the label that it predicts. The label that
-        `predict` gives has another distribution, `vote_proba`, unless all members are such.
+        A member without ``predict_proba`` gives probability 1 to the label that it predicts. The
+        label that `predict` returns has the distribution `vote_proba`, which is another one unless
+        no member has ``predict_proba``.
 
         Parameters
         ----------
@@ -272,7 +273,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         )
 
     def vote_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return the probability of each label to be the one that `predict` gives.
+        """Return the probability that `predict` returns each label.
 
         Parameters
         ----------
@@ -287,10 +288,10 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         return self._mix(X, member_losses.one_hot)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the expected accuracy: what the accuracy of `predict` is on average over draws.
+        """Return the expected accuracy: the mean accuracy of `predict` over its draws.
 
-        It has no randomness, so that it can choose between mixtures in a grid search. A scorer by
-        name, ``scoring="accuracy"``, calls `predict` and sees one draw.
+        It is deterministic, so that a grid search can compare mixtures by it. A scorer by name,
+        ``scoring="accuracy"``, calls `predict` and measures one draw.
 
         Parameters
         ----------
@@ -322,7 +323,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         y : array-like of shape (n,)
             Labels.
         random_state : int, RandomState, Generator or None, default 0
-            Source of the attack's draws; equal calls have equal answers by default.
+            Source of the attack's draws; equal calls have equal results by default.
 
         Returns
         -------
@@ -342,7 +343,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         sample_weight: Any = None,
         random_state: Any = 0,
     ) -> float:
-        """Return the expected loss when each sample meets the worst of its candidates.
+        """Return the expected loss of each sample's worst candidate, averaged over samples.
 
         Parameters
         ----------
@@ -353,7 +354,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         sample_weight : array-like of shape (n,), optional
             Weights of the samples.
         random_state : int, RandomState, Generator or None, default 0
-            Source of the attack's draws; equal calls have equal answers by default.
+            Source of the attack's draws; equal calls have equal results by default.
 
         Returns
         -------
@@ -366,12 +367,12 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         return float(np.average(worst, weights=weights))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters, with `deep` the named members and theirs too.
+        """Return the parameters and, with `deep`, the named members and their parameters.
 
         Parameters
         ----------
         deep : bool, default True
-            Whether to look into the members.
+            Whether to include the members' parameters.
 
         Returns
         -------
@@ -401,7 +402,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         return tags
 
     def _check(self) -> list[tuple[str, Any]]:
-        """Check the parameters and return the members by name, but for those left out."""
+        """Check the parameters and return the members by name, without dropped ones."""
         if self.loss not in member_losses.LOSSES:
             names = ", ".join(map(repr, member_losses.LOSSES))
             raise MixsolveError(f"loss must be one of {names}; got {self.loss!r}")
@@ -423,7 +424,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         return without_dropped(pool)
 
     def _check_losses(self, pool: Sequence[tuple[str, Any]], y: NDArray[Any]) -> None:
-        """Refuse members that cannot give the loss, and labels that none of them knows."""
+        """Refuse members that cannot give the loss, and labels that no member knows."""
         if self.loss != "zero-one":
             for name, member in pool:
                 if not hasattr(self.named_estimators_[name], "predict_proba"):
@@ -456,7 +457,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         )
 
     def _mix(self, X: Any, table: Any) -> NDArray[np.float64]:
-        """Return the expectation over members of a table (n, classes) that each of them gives."""
+        """Return the expectation over members of their tables (n, classes)."""
         X = self._checked(X)
         mixed = np.zeros((len(X), len(self.classes_)))
         for weight, member in zip(self.weights_, self.estimators_, strict=True):
@@ -466,6 +467,6 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
 
 
 def _matched(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
-    """Labels and weights in the order of the samples, where all name their rows."""
+    """Return labels and weights in the order of the samples, where all name their rows."""
     y = matched(X, y, "X", "y")
     return y, matched(X, sample_weight, "X", "sample_weight")

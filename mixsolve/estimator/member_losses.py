@@ -1,10 +1,10 @@
-"""What scikit-learn classifiers lose on attack candidates: the loss tensor of a pool.
+"""The loss tensor of a pool of scikit-learn classifiers on attack candidates.
 
     values[i, j, k] = loss of estimator k on candidate j of sample i, candidate 0 the sample itself
 
-The losses bear the names they have for networks, written for what scikit-learn's classifiers say:
+The losses have the same names as for networks, in terms of labels and probabilities:
 
-    zero-one        1 if predict(x) is not y, 0 else: ties are as the estimator breaks them
+    zero-one        1 if predict(x) is not y, 0 else: the estimator breaks ties
     cross-entropy   -log p_y, with p_y no smaller than the rounding of its dtype
     margin          (1 - (p_y - max_{c != y} p_c)) / 2, in [0, 1]
 
@@ -44,17 +44,17 @@ def build_member_losses(
     members : sequence
         L fitted classifiers.
     classes : ndarray of shape (classes,)
-        All labels that a member may give, sorted.
+        All labels that a member may predict, sorted.
     X : ndarray of shape (N, features)
         The samples.
     y : ndarray of shape (N,)
         Their labels.
     perturb : callable or None
-        The attack, see `mixsolve.estimator.perturbations`; None for the samples alone.
+        The attack (`mixsolve.estimator.perturbations`); None for the samples alone.
     loss : {"zero-one", "cross-entropy", "margin"}
         Which loss.
     rng : numpy.random.Generator
-        What `perturb` draws from.
+        Source of the draws of `perturb`.
     batch_size : int
         Samples a block.
 
@@ -87,7 +87,7 @@ def build_member_losses(
                 f"sample {start} on; repeat candidates where there are fewer"
             )
         values[rows] = block
-    assert values is not None  # samples were checked to be there
+    assert values is not None  # there is at least one sample
     return values
 
 
@@ -114,11 +114,11 @@ def probabilities(member: Any, X: NDArray[Any], classes: NDArray[Any]) -> NDArra
 
 
 def as_fitted(member: Any, X: NDArray[Any]) -> Any:
-    """Return a copy of X in the form that a member was fitted to: with its columns' names, if any.
+    """Return a copy of X in the form that a member was fitted to: with column names, if any.
 
-    Candidates are arrays; a member that was fitted to a table may pick columns by their names, and
-    scikit-learn warns where names are missing. A copy, since a member may scale it in place
-    (``StandardScaler(copy=False)`` in a pipeline) and others are still to see it.
+    Candidates are arrays; a member that was fitted to a table may select columns by their names,
+    and scikit-learn warns where names are missing. A copy, since a member may scale it in place
+    (``StandardScaler(copy=False)`` in a pipeline) before other members read it.
     """
     names = getattr(member, "feature_names_in_", None)
     pandas = sys.modules.get("pandas")
@@ -134,11 +134,11 @@ def _candidates(
     y: NDArray[Any],
     rng: np.random.Generator,
 ) -> Iterator[NDArray[Any]]:
-    """Yield the samples themselves, then what the attack makes of them."""
+    """Yield the samples themselves, then the attack's candidates."""
     yield X
     if perturb is None:
         return
-    found = perturb(list(members), X.copy(), y.copy(), rng)  # the caller's code may write into them
+    found = perturb(list(members), X.copy(), y.copy(), rng)  # which may write into its arguments
     try:
         candidates = iter(found)
     except TypeError as error:
@@ -180,7 +180,7 @@ def _margin(
 def _own(
     table: NDArray[Any], y: NDArray[Any], classes: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the probability of the label, 0 if no member knows it, and those of the others."""
+    """Return the label's probability, 0 if no member knows it, and those of the other classes."""
     rows = np.arange(len(y))
     columns = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
     known = classes[columns] == y

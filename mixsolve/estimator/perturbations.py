@@ -1,14 +1,13 @@
-"""Attack candidates for samples that are rows of numbers: what `MixtureClassifier` asks for.
+"""Attack candidates for samples that are rows of numbers, for `MixtureClassifier`.
 
 A perturbation is any callable ``perturb(estimators, X, y, rng)``: the fitted members, samples X of
 shape (n, features), their true classes y of shape (n,) and a `numpy.random.Generator`. It returns
-the candidates: an iterable of arrays shaped like X, candidate j of all samples at a time. An array
-of shape (candidates, n, features) is one, and so is a generator, of which one candidate at a time
-is in memory.
+the candidates: an iterable of arrays shaped like X, the j-th with candidate j of all samples. It
+may be an array of shape (candidates, n, features), or a generator, which keeps one candidate at a
+time in memory.
 
-Random draws, below, need nothing from the members and find little in many dimensions: what a
-mixture promises against them it promises against noise. An attack that knows the members is the
-caller's to write.
+The random draws below do not use the members and find weak attacks in many dimensions: a guarantee
+against them is a guarantee against noise. Attacks that use the members are written by the caller.
 
 References
 ----------
@@ -41,14 +40,14 @@ class UniformBall:
     Parameters
     ----------
     norm : {"Linf", "L2"}
-        The norm of the ball, taken over the features of one sample; other spellings such as "inf"
-        or "l2" will do.
+        The norm of the ball over the features of one sample; other spellings such as "inf" or "l2"
+        are accepted.
     eps : float or str
         The radius, at least 0, in the unit of the features: a number, or a fraction as "8/255".
     draws : int, default 10
         Candidates for each sample.
     low, high : float, optional
-        What the features cannot leave; draws beyond are cut back to it.
+        Limits of the features; draws are clipped to them.
 
     Raises
     ------
@@ -96,13 +95,13 @@ class UniformBall:
         Parameters
         ----------
         estimators : sequence
-            The members, which do not matter here.
+            The members; not used.
         X : ndarray of shape (n, features)
             The samples.
         y : ndarray of shape (n,)
-            Their classes, which do not matter here.
+            Their classes; not used.
         rng : numpy.random.Generator
-            Where the draws come from.
+            Source of the draws.
 
         Yields
         ------

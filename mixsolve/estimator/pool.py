@@ -1,7 +1,7 @@
 """A pool of scikit-learn classifiers: named, checked, fitted to one part of the samples.
 
-scikit-learn itself is imported when it is needed; `mixsolve.estimator.classifier` has seen that it
-is there.
+scikit-learn is imported inside functions; `mixsolve.estimator.classifier` checks that it is
+installed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 
 
 def with_names(estimators: Any) -> list[tuple[str, Any]]:
-    """Return (name, estimator) pairs; estimators that come without a name get one by their class.
+    """Return (name, estimator) pairs; estimators without a name are named after their class.
 
     Raises
     ------
     MixsolveError
-        No list, or an empty one.
+        Not a list, or an empty one.
     MixsolveTypeError
-        Something in it that is neither a pair nor an estimator.
+        An item that is neither a pair nor an estimator.
     """
     if not isinstance(estimators, (list, tuple)) or not estimators:
         raise MixsolveError(
@@ -46,14 +46,14 @@ def with_names(estimators: Any) -> list[tuple[str, Any]]:
 
 
 def without_dropped(pool: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return the pairs that are not left out by the word "drop", refusing any but classifiers.
+    """Return the pairs whose estimator is not "drop"; refuse estimators that are not classifiers.
 
     Raises
     ------
     MixsolveError
-        All are left out.
+        All are dropped.
     MixsolveTypeError
-        A member that is no scikit-learn classifier.
+        A member that is not a scikit-learn classifier.
     """
     from sklearn.base import is_classifier
 
@@ -80,18 +80,18 @@ def fit_member(name: str, member: Any, X: Any, y: NDArray[Any], weight: NDArray[
     Parameters
     ----------
     name : str
-        What it is called, for the message.
+        Its name, for the message.
     member : estimator
         The member.
     X, y : array or table, and array
-        What to fit to.
+        Training samples and labels.
     weight : ndarray or None
         Weights of the samples.
 
     Raises
     ------
     MixsolveTypeError
-        Weights for a member that takes none.
+        Weights for a member whose ``fit`` takes none.
     """
     from sklearn.base import clone
     from sklearn.utils.validation import has_fit_parameter
@@ -109,12 +109,12 @@ def fit_member(name: str, member: Any, X: Any, y: NDArray[Any], weight: NDArray[
 def held_out(
     y: NDArray[Any], fraction: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Split rows into those to fit to and those held out, of each class a share of `fraction`.
+    """Split rows into training rows and held-out rows, a share of `fraction` of each class.
 
-    One sample of each class stays with the members, who need to know it.
+    At least one sample of each class is a training row.
     """
     held: list[NDArray[np.intp]] = []
-    owed = 0.0  # what rounding left over, so that many small classes are not all rounded down
+    owed = 0.0  # rounding carried over, so that many small classes are not all rounded down
     for label in np.unique(y):
         rows = rng.permutation(np.flatnonzero(y == label))
         owed += fraction * len(rows)
@@ -131,7 +131,7 @@ def held_out(
 
 
 def generator(random_state: Any) -> np.random.Generator:
-    """Return a NumPy generator for whatever scikit-learn takes as a random state."""
+    """Return a NumPy generator for any random state of scikit-learn."""
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(np.iinfo(np.int32).max))
     if isinstance(random_state, numbers.Integral):

@@ -1,15 +1,14 @@
-"""Games whose answer is known, or that others have solved, and bounds on what they promise."""
+"""Games whose solution is known, games of the literature, and the bounds of the theory."""
 
+from mixsolve.games.game import Game
 from mixsolve.games.generators import (
-    Game,
     gamma_game,
     integer_game,
-    line_game,
     matrix_game,
-    paper2d,
     random_matrix_game,
     rock_paper_scissors,
 )
+from mixsolve.games.paper import line_game, paper2d
 
 __all__ = [
     "Game",

@@ -1,4 +1,4 @@
-"""What the theory promises, in numbers: Propositions 4, 5 and 6 of the paper, and a sharper bound.
+"""The bounds of the theory in numbers: Propositions 4, 5 and 6 of the paper, and a sharper one.
 
 Notation: N samples, m candidates a sample, L classifiers, losses in [0, M], alpha the entropic
 regularisation; R* is the optimal adversarial risk over mixtures, R*_alpha the optimum of the
@@ -7,9 +7,9 @@ entropic problem with the whole base measure U, R*_alpha,m its estimate from m d
 =========================  =====================================================================
 `sampling_bound`           Proposition 4: abs(R*_alpha,m - R*_alpha), with high probability
 `regularization_bound`     Proposition 5: abs(R*_alpha - R*)
-`subgradient_bound`        Proposition 6: what Algorithm 1 leaves after T iterations
-`subgradient_iterations`   Proposition 6 read backwards: T for an accuracy
-`smoothing_bound`          exact(lam) - F_alpha(lam) on the candidates at hand, at every lam
+`subgradient_bound`        Proposition 6: error of Algorithm 1 after T iterations
+`subgradient_iterations`   Proposition 6 solved for T, given an accuracy
+`smoothing_bound`          exact(lam) - F_alpha(lam) on the given candidates, at every lam
 =========================  =====================================================================
 
 Losses that take negative values can be shifted without changing the game: M is then the spread
@@ -104,8 +104,8 @@ def sampling_bound(
         e^{M/\alpha} \left( 2 M \sqrt{\frac{2 \log L}{m}}
         + 6 \max(M, 1) \sqrt{\frac{\log(4/\delta)}{2 m N}} \right).
 
-    The bound says something only where alpha is not small beside M: for 0/1 losses and
-    alpha = 0.1 the factor :math:`e^{M/\alpha}` alone is 2e4.
+    The bound is vacuous where alpha is small compared with M: for 0/1 losses and alpha = 0.1 the
+    factor :math:`e^{M/\alpha}` alone is 2e4.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def sampling_bound(
 
 
 def regularization_bound(alpha: float, mass: float, beta: float = 0.0) -> float:
-    r"""Proposition 5: what the entropic term costs when good attacks are not rare.
+    r"""Proposition 5: the error of the entropic term when good attacks are not rare.
 
     .. math:: |R^*_\alpha - R^*| \le 2 \alpha |\log C_\beta| + \beta
 
@@ -172,7 +172,7 @@ def regularization_bound(alpha: float, mass: float, beta: float = 0.0) -> float:
 
     See Also
     --------
-    smoothing_bound : Half of it, for the candidates at hand and ``beta = 0``.
+    smoothing_bound : Half of it, for the given candidates and ``beta = 0``.
 
     Examples
     --------
@@ -232,7 +232,7 @@ def subgradient_bound(
 def subgradient_iterations(
     accuracy: float, n_classifiers: int, spread: float = 1.0, oracle_error: float = 0.0
 ) -> int:
-    r"""Proposition 6 read backwards: the iterations of Algorithm 1 that guarantee an accuracy.
+    r"""Proposition 6 solved for T: the iterations of Algorithm 1 that guarantee an accuracy.
 
     .. math:: T = \left\lceil L \left( \frac{2 M}{\epsilon - 2 \delta} \right)^2 \right\rceil
 
@@ -277,7 +277,7 @@ def subgradient_iterations(
     needed = n_classifiers * (2.0 * spread / left) ** 2
     if not math.isfinite(needed):
         raise MixsolveError(f"accuracy {accuracy:g} is out of reach for a spread of {spread:g}")
-    # A whole number that came out an ulp high is not rounded up.
+    # A whole number that rounding made an ulp larger is not rounded up.
     return max(1, math.ceil(needed * (1.0 - 4.0 * np.finfo(float).eps)))
 
 
@@ -361,7 +361,7 @@ def smoothing_bound(
 
 
 def _per_sample(name: str, value: ArrayLike | None) -> NDArray[np.float64]:
-    """Finite numbers, one or one a sample, as a one-dimensional float64 array."""
+    """Return finite numbers, one or one a sample, as a one-dimensional float64 array."""
     if isinstance(value, np.ma.MaskedArray):
         raise MixsolveTypeError(f"{name} is a masked array, whose mask would be lost; fill it")
     try:

@@ -11,7 +11,7 @@ projections on the intersections of all independent sets of r <= d boundaries, t
 the ball, hold an attack for every set that can be fooled: finitely many candidates, whose 0/1
 losses are the whole game. In the plane there are 1 + L + L(L-1)/2 of them.
 
-Nothing is sampled: this is the truth that attacks and sampled games can be measured against.
+Nothing is sampled: this is the reference for attacks and sampled games.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from numpy.typing import ArrayLike, NDArray
 from mixsolve.base.arguments import as_array, as_length, as_real
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.tuning import tuning
-from mixsolve.games.generators import Game, Seed, paper2d
+from mixsolve.games.game import Game, Seed
+from mixsolve.games.paper import paper2d
 
 __all__ = ["linear_game", "paper2d_exact"]
 
-# More sets of boundaries than this are a mistake in d or L, not a game that fits in memory.
+# More sets of boundaries than this do not fit in memory: d or L is too large.
 _MAX_CANDIDATES = 1 << 16
 
 # Outputs computed at once: 32 MiB of float64.
@@ -63,7 +64,7 @@ def linear_game(
     intercepts : array_like of shape (n_classifiers,)
         The intercepts b_k.
     eps : float or str
-        Radius of the ball, >= 0; a fraction such as "1/3" will do.
+        Radius of the ball, >= 0; a fraction such as "1/3" is accepted.
     tie : float, default 1e-10
         Lengths within ``tie * (||x_i|| + |b_k| / ||w_k|| + eps)`` of a boundary or of the sphere
         count as on it, and normals whose smallest singular value is below `tie` as dependent. A
@@ -106,7 +107,7 @@ def linear_game(
     tie = as_real("tie", tie, at_least=0.0, below=1.0)
     lengths = np.linalg.norm(directions, axis=1)
     constant = lengths == 0
-    # A constant classifier keeps its output as its distance, which no move changes.
+    # A constant classifier has its output as its distance, which no move changes.
     lengths[constant] = 1.0
     units, offsets = directions / lengths[:, None], intercepts / lengths
 
@@ -128,7 +129,7 @@ def linear_game(
         slack = tie * np.where(constant, 0.0, size + reach)
 
         moves = _moves(distances, sets, projections, x.shape[1])
-        # Written so that a projection that does not exist, NaN, is outside.
+        # A projection that does not exist is NaN, which this comparison counts as outside.
         inside = np.linalg.norm(moves, axis=2) <= eps + tie * (size + eps)
         moves[~inside] = 0.0
         margins = y[:, None, None] * (distances[:, None] + moves @ units.T)
@@ -162,9 +163,9 @@ def paper2d_exact(
     n_samples, n_classifiers : int, default 1000, 10
         Sizes N and L of the game.
     eps : float or str, default 3.0
-        Radius of the ball, >= 0; a fraction such as "1/3" will do.
+        Radius of the ball, >= 0; a fraction such as "1/3" is accepted.
     seed : int or numpy.random.Generator, default 0
-        Where the draws come from; an integer gives the points and classifiers of `paper2d`.
+        Source of the draws; an integer gives the points and classifiers of `paper2d`.
 
     Returns
     -------
@@ -191,7 +192,7 @@ def paper2d_exact(
 def _check(
     points: ArrayLike, labels: ArrayLike, directions: ArrayLike, intercepts: ArrayLike
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Return the four arrays as float64, with shapes that belong together."""
+    """Return the four arrays as float64; refuse shapes that do not fit."""
     points = _numbers("points", points, "(n_samples, d)", 2)
     labels = _numbers("labels", labels, "(n_samples,)", 1)
     directions = _numbers("directions", directions, "(n_classifiers, d)", 2)

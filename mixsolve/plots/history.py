@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve.plots.risk import _INK, _PALE, _figure
+from mixsolve.plots.style import INK, PALE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["training_history"]
 
-# Okabe and Ito's colours that stand out on white; marks tell apart what colours do not.
+# Okabe and Ito's colours that stand out on white; marks distinguish lines of one colour.
 _MODELS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _MARKS = "sD^vP*X"
 _MARKED = 8  # marks on a line, at most
@@ -32,8 +32,8 @@ def training_history(records: Sequence[Mapping[str, Any]]) -> Figure:
     ----------
     records : sequence of mapping
         One an epoch: "epoch", "weights" (L,), "clean" and "robust", each with the accuracy of the
-        "mixture" and those of the "models" (L,), from 0 to 1; "split", the images they were
-        measured on, if it is to be written.
+        "mixture" and those of the "models" (L,), from 0 to 1; optionally "split", the images they
+        were measured on, for the title.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def training_history(records: Sequence[Mapping[str, Any]]) -> Figure:
     if not records:
         raise MixsolveError("records must hold at least one epoch; got none")
     count = len(records[0]["weights"])
-    figure = _figure(8.2 if count > 1 else 6.4, 4.0)
+    figure = new_figure(8.2 if count > 1 else 6.4, 4.0)
     panels = figure.subplots(1, 1 + (count > 1), squeeze=False)[0]
     epochs = [record["epoch"] for record in records]
     lines = _accuracies(panels[0], records, epochs, count)
@@ -59,7 +59,7 @@ def training_history(records: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_xlabel("epoch")
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        axes.grid(axis="y", color=_PALE, linewidth=0.5, alpha=0.6)
+        axes.grid(axis="y", color=PALE, linewidth=0.5, alpha=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(handles=lines, loc="outside lower center", ncols=3, frameon=False)
@@ -93,7 +93,7 @@ def _accuracies(
         marker="o",
         markersize=9,
         markerfacecolor="white",
-        markeredgecolor=_INK,
+        markeredgecolor=INK,
         markeredgewidth=1.6,
         zorder=5,
         label=f"most robust: epoch {best['epoch']}, {robust:.1f} %",
@@ -116,7 +116,7 @@ def _weights(
         look = _look(k, epochs)
         lines += axes.plot(epochs, values, linewidth=1.6, label=f"classifier {k}", **look)
     label = f"uniform weights: {100 / count:.1f} %"
-    lines.append(axes.axhline(100 / count, color=_INK, linewidth=1, linestyle=":", label=label))
+    lines.append(axes.axhline(100 / count, color=INK, linewidth=1, linestyle=":", label=label))
     axes.set_ylim(0, 1.1 * max(map(max, shares)))
     axes.set_ylabel("probability, %")
     axes.set_title("Weights of the mixture", loc="left", fontweight="bold")

@@ -1,1 +1,1 @@
-"""One game whose samples are spread over the ranks of torch.distributed."""
+"""One game whose samples are sharded over the ranks of torch.distributed."""

@@ -1,6 +1,6 @@
-"""How long a rank waits for the others, and what is said when that was in vain.
+"""How long a rank waits for the others, and the error when they do not answer.
 
-The user's process group says how long, by ``init_process_group(timeout=...)`` or
+The timeout is that of the user's process group, by ``init_process_group(timeout=...)`` or
 ``new_group(timeout=...)``; PyTorch's default is half an hour over gloo and ten minutes over NCCL.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-# What gloo, NCCL and the store say of another rank, in errors that are RuntimeErrors and no more.
+# Messages of gloo, NCCL and the store about another rank, whose errors are plain RuntimeErrors.
 _TIMED_OUT = re.compile(r"timed? ?out|DEADLINE_EXCEEDED", re.IGNORECASE)
 _PARTED = re.compile(r"\bgloo\b|NCCL|by peer|Broken pipe", re.IGNORECASE)
 
@@ -36,7 +36,7 @@ def group_timeout(group: Any = None) -> timedelta:
 
 
 def is_about_ranks(error: BaseException | None) -> bool:
-    """Whether an error says that another rank cannot be reached."""
+    """Whether an error means that another rank cannot be reached."""
     if isinstance(error, dist.DistError):
         return True
     return type(error) is RuntimeError and bool(
@@ -45,7 +45,7 @@ def is_about_ranks(error: BaseException | None) -> bool:
 
 
 def what_is_wrong(rank: int, timeout: timedelta, error: BaseException) -> str:
-    """Say that a rank waited in vain, or that another one is gone."""
+    """Message for a rank that does not answer in time, or has ended."""
     reason = re.sub(r"^\[[^]]*\] ", "", str(error).strip().partition("\n")[0])
     reason = reason.split(". This is typically")[0]
     if _TIMED_OUT.search(reason):

@@ -1,4 +1,4 @@
-r"""One game whose samples are spread over the ranks of a distributed program.
+r"""One game whose samples are sharded over the ranks of a distributed program.
 
 With N_r samples on rank r, every pass of every method is a sum over ranks,
 
@@ -61,10 +61,10 @@ def solve_distributed(
     candidate_prior: Any = None,
     **options: Any,
 ) -> DistributedSolution:
-    """Solve one game whose samples are spread over the ranks of torch.distributed.
+    """Solve one game whose samples are sharded over the ranks of torch.distributed.
 
-    Every rank of the group calls this with its own share of the samples, which stays where it is.
-    All ranks return the same solution, or raise the same error.
+    Every rank of the group calls this with its own shard of the samples, which stays there. All
+    ranks return the same solution, or raise the same error.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ def solve_distributed(
     alpha : float or array_like of shape (N_r,), default 0
         One number, the same on all ranks, or one for each of this rank's samples.
     group : torch.distributed.ProcessGroup, optional
-        The ranks that solve; all by default. What the ranks say to each other goes over gloo,
-        whatever the group's own backend. Its timeout holds: a rank that does not answer for so
-        long, because it hangs or is still at work, ends the solve with an error.
+        The ranks that solve; all by default. They communicate over gloo, whatever the group's own
+        backend. Its timeout applies: a rank that does not answer in time, because it hangs or is
+        still at work, ends the solve with an error.
     sample_weight : array_like of shape (N_r,), optional
         Of this rank's samples; divided by the sum over all ranks.
     candidate_mask : array_like of bool, shape (N_r, m), optional
@@ -85,9 +85,9 @@ def solve_distributed(
     candidate_prior : array_like of shape (N_r, m), optional
         Of this rank's samples.
     **options
-        Those of `mixsolve.solve`, the same on all ranks. `callback` and `constraints` are called,
-        and `verbose` is looked at, on the first rank, where the method runs; what a callback
-        raises there ends the solve on all ranks.
+        Those of `mixsolve.solve`, the same on all ranks. `callback`, `constraints` and `verbose`
+        are used on the first rank, where the method runs; an error in a callback there ends the
+        solve on all ranks.
 
     Returns
     -------
@@ -95,28 +95,28 @@ def solve_distributed(
         The same bits on all ranks. Its weights are of the kind, and on the device, of each rank's
         own array; its attack is that on all samples, and `own_attack` that on this rank's. Of
         alpha > 0 and more than a million candidates in all, the strategy stays on the ranks:
-        `own_attack` is computed from the rank's own losses when it is first looked at, and to look
-        at `attack` raises a `MixsolveError`.
+        `own_attack` is computed from the rank's own losses when it is first read, and reading
+        `attack` raises a `MixsolveError`.
 
     Raises
     ------
     MixsolveError
         Wrong input on any rank, an error in a pass on any rank, a rank that was lost: raised on
-        all ranks, in the same words, which say which rank it was.
+        all ranks, with the same message, which names the rank.
     MixsolveTypeError
         An argument's type is wrong.
 
     Warns
     -----
     ConvergenceWarning
-        On the first rank alone: the certified gap is above the tolerance. All ranks have it in
-        `success`.
+        On the first rank alone: the certified gap is above the tolerance. All ranks have `success`
+        False.
 
     Notes
     -----
-    The first rank holds what is one number a sample or candidate of the whole: sample weights,
-    `candidate_mask` and `candidate_prior` if given, the attack. "interior-point" and "cvxpy" bring
-    all losses there.
+    The first rank holds the arrays of one number a sample or candidate of the whole: sample
+    weights, `candidate_mask` and `candidate_prior` if given, the attack. "interior-point" and
+    "cvxpy" gather all losses there.
 
     Examples
     --------
@@ -168,7 +168,7 @@ class _LossesOnRanks(Losses):
 def _solve(
     wire: Wire, losses: Any, alpha: Any, one_a_sample: dict[str, Any], options: dict[str, Any]
 ) -> DistributedSolution:
-    """What every rank does."""
+    """Solve, on every rank."""
     with Interrupt(True) as interrupt:
         share, bounds = _meet(wire, losses, alpha, one_a_sample, options)
         first, last = (int(bound) for bound in bounds[wire.rank : wire.rank + 2])

@@ -1,11 +1,11 @@
-"""What goes between ranks: small things from one to all in one broadcast, sums in one all_reduce.
+"""Communication between ranks: small objects by one broadcast, sums by one all_reduce.
 
-Everything here is in the hosts' memory, so it goes over gloo, beside whatever backend tensors on
-devices use. The ranks that solve together have gloo connections of their own, made once for each
-process group: when a rank is lost, the others close theirs, on which ranks further away may be
-waiting, so that all of them get an error and none waits for ever. The timeout of the user's group
-holds: for each message, so also while the first rank solves small games. The connections are not
-made by ``torch.distributed.new_group``, in which all ranks of the program would have to take part.
+Everything sent is in host memory, so it goes over gloo, whatever backend the process group has.
+The ranks that solve together have gloo connections of their own, made once for each process group:
+when a rank is lost, the others close theirs, so that ranks that wait for them get an error too, and
+none waits for ever. The timeout of the user's group applies to each message, so also while the
+first rank solves small games. ``torch.distributed.new_group`` is not used, since all ranks of the
+program would have to call it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Wire:
     rank, size : int
         Number of this rank in the group, and how many there are.
     over : bool
-        Whether the ranks have parted, with a solution or an error that all of them know.
+        Whether the solve has ended on all ranks, with a solution or an error.
 
     Raises
     ------
@@ -61,7 +61,7 @@ class Wire:
         self._whole: Any = dist.group.WORLD if group is None else group
         if not dist.is_gloo_available():
             raise MixsolveError(
-                "this PyTorch was built without gloo, over which ranks talk; install one with it: "
+                "this PyTorch was built without gloo, which ranks need; install one with it: "
                 "pip install torch"
             )
         if self._whole is dist.GroupMember.NON_GROUP_MEMBER or dist.get_rank(self._whole) < 0:
@@ -97,18 +97,18 @@ class Wire:
         return self._gloo is None
 
     def cut(self) -> None:
-        """Close the connections for good: ranks that wait for this one get an error."""
+        """Close the connections: ranks that wait for this one get an error."""
         self._gloo = _connections[self._whole] = None
 
     def broadcast(self, thing: Any = None, root: int = 0) -> Any:
-        """Send a thing that can be pickled from one rank to all; returned on all."""
+        """Send an object that can be pickled from one rank to all; returned on all."""
         if self.rank == root:
             self._spread(pickle.dumps(thing), root)
             return thing
         return self.broadcast_bytes(b"", root)
 
     def broadcast_bytes(self, message: bytes, root: int = 0) -> Any:
-        """The same of a thing that is pickled already."""
+        """The same for an object that is pickled already."""
         return pickle.loads(self._spread(message, root))
 
     def _spread(self, message: bytes, root: int) -> Any:
@@ -134,7 +134,7 @@ class Wire:
             self._call("send", [piece], rank, 0)
 
     def receive(self, length: int, rank: int) -> Any:
-        """Receive a pickled thing from one rank."""
+        """Receive a pickled object from one rank."""
         message = _room_for(length)
         for piece in message.split(_PIECE):
             self._call("recv", [piece], rank, 0)
@@ -147,7 +147,7 @@ class Wire:
         return total.numpy()
 
     def collect(self, thing: Any) -> list[Any]:
-        """What every rank gave, rank by rank, on all of them."""
+        """The objects of all ranks, rank by rank, on all of them."""
         message = pickle.dumps(thing)
         lengths = np.zeros(self.size)
         lengths[self.rank] = len(message)
@@ -173,7 +173,7 @@ class Wire:
             return
         except RuntimeError as error:
             words = what_is_wrong(self.rank, self._timeout, error)
-        # Past the handler nothing holds frames in which the connections are.
+        # Outside of the handler, so that no traceback keeps the connections alive.
         self.cut()
         raise MixsolveError(words)
 

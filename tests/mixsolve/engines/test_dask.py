@@ -518,7 +518,7 @@ def test_a_worker_that_dies_costs_time_and_not_the_answer(client, method, alpha)
         if killed or state.nit < 2:
             return
         holders = [
-            where[0] for key, where in client.who_has().items() if where and "place" in str(key)
+            where[0] for key, where in client.who_has().items() if where and "as_shard" in str(key)
         ]
         killed.append(client.run(os.getpid)[holders[0]])
         os.kill(killed[0], signal.SIGKILL)

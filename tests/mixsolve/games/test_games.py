@@ -109,8 +109,8 @@ def test_paper2d_can_include_the_point_itself(plane):
 
 
 def test_paper2d_says_when_no_classifier_is_good_enough(monkeypatch):
-    monkeypatch.setattr("mixsolve.games.generators._MAX_STANDARD_RISK", 0.0)
-    monkeypatch.setattr("mixsolve.games.generators._MAX_DRAWS", 2000)
+    monkeypatch.setattr("mixsolve.games.paper._MAX_STANDARD_RISK", 0.0)
+    monkeypatch.setattr("mixsolve.games.paper._MAX_DRAWS", 2000)
     with pytest.raises(MixsolveError, match=r"only 0 of 2000 .* take more samples"):
         games.paper2d(50, 2, 1)
 
