@@ -57,9 +57,9 @@ def game_value(
 ) -> Any:
     """Return the optimal value of a game, differentiable in the losses.
 
-    For alpha > 0 as often as one likes; for alpha = 0 once, and where the optimal weights or
-    attacks are many what comes is a subgradient: that of those the solver came to. Under ``vmap``
-    games are solved one after the other.
+    For alpha > 0 it has derivatives of any order; for alpha = 0 one, which is a subgradient where
+    the optimal weights or attacks are not unique: that of the solution found. Under ``vmap`` games
+    are solved one after the other.
 
     Parameters
     ----------
@@ -81,8 +81,8 @@ def game_value(
     Raises
     ------
     MixsolveError
-        What `mixsolve.solve` refuses; what it finds in the losses, a NaN say, comes wrapped in an
-        error of JAX's own. A second derivative for alpha = 0.
+        What `mixsolve.solve` refuses; errors in the losses, such as a NaN, are wrapped in an error
+        of JAX. A second derivative for alpha = 0.
     MixsolveTypeError
         Losses that are not floating, or a traced argument among the constants.
 
@@ -197,7 +197,7 @@ def _check(
 
 
 class _Solver:
-    """What surrounds the losses, and the functions of them with their rules for tangents."""
+    """The game's constants, and the functions of the losses with their rules for tangents."""
 
     def __init__(self, constants: dict[str, Any], tol: float) -> None:
         self._constants, self._tol = constants, tol

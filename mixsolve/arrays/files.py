@@ -41,7 +41,7 @@ _BROKEN = (
     EOFError,
     KeyError,
     OSError,
-    NotImplementedError,  # a zip member packed in a way that Python does not know
+    NotImplementedError,  # a zip member of an unsupported compression
     zipfile.BadZipFile,
     zlib.error,
     struct.error,

@@ -284,7 +284,7 @@ def check_dtype(dtype: Any, name: str) -> None:
         For complex numbers, strings, objects, dates.
     """
     kind = getattr(dtype, "kind", None)
-    if kind is None:  # a framework's own dtype object: its name tells
+    if kind is None:  # a framework's own dtype object: judge by its name
         kind = "c" if "complex" in str(dtype) else "f"
     if kind in "fiub" or "float" in str(dtype):  # bfloat16 and its like are of kind V
         return

@@ -108,7 +108,7 @@ def _cvxpy(solver: str) -> Callable[[np.ndarray, float, float, float], Answer]:
 
 
 def entropic_risk(losses: np.ndarray, alpha: float, lam: np.ndarray) -> tuple[float, np.ndarray]:
-    """Eq. (7) with uniform weights and measure, and its gradient, as NumPy says it.
+    """Eq. (7) with uniform weights and measure, and its gradient, in NumPy.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ from mixsolve.engines.shards import Handle, Reduced, Shards
 logger = logging.getLogger("mixsolve")
 
 _SHARE = 0.5  # of the free memory
-_UNKNOWN = 4 << 30  # bytes, where no system tells what is free
+_UNKNOWN = 4 << 30  # bytes, where the free memory is unknown
 _ENGINE_TO_ENGINE = (shard_tasks.as_shard, shard_tasks.in_unit)
 
 

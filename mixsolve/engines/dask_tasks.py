@@ -31,7 +31,7 @@ class Block:
     first : int
         First sample.
     shape : tuple of int
-        The shape that the array says it has.
+        The shape according to the array.
     stays : bool
         Whether it is read many times: then it is brought into the form that the kernels read,
         if that needs no more memory.
@@ -94,7 +94,7 @@ class Call:
         """The result on a shard with these states."""
         began = time.perf_counter()
         result = run_task(self.task, self.n_sums, states, self.common, self.own)
-        if self.made_in == _process():  # whose clock knows
+        if self.made_in == _process():  # whose own intervals have it
             return result
         return replace(result, prepared=preparing.seconds(began, time.perf_counter()))
 
@@ -105,7 +105,7 @@ def _process() -> tuple[str, int]:
 
 @sizeof.register(PartialResult)
 def _size_of_result(result: PartialResult) -> int:
-    """What a scheduler has to know before it moves a result, or spills it to disk."""
+    """Bytes, which a scheduler needs before it moves a result or spills it to disk."""
     return int(sizeof(result.sums) + sizeof(result.gathered) + sizeof(result.state))
 
 

@@ -218,6 +218,6 @@ def _linear_classifiers(
             return directions, intercepts
     raise MixsolveError(
         f"only {kept} of {_MAX_DRAWS} random linear classifiers have a standard risk below "
-        f"{_MAX_STANDARD_RISK} on these {len(points)} points, {n_classifiers} were asked for: "
+        f"{_MAX_STANDARD_RISK} on these {len(points)} points, {n_classifiers} are needed: "
         "take more samples or another seed"
     )

@@ -124,7 +124,7 @@ def _weights(
 
 
 def _look(k: int, epochs: Sequence[int]) -> dict[str, Any]:
-    """Return colour and marks of classifier k; marks of different ones lie side by side."""
+    """Return colour and marks of classifier k; marks of different ones are side by side."""
     every = max(1, len(epochs) // _MARKED)
     return {
         "color": _MODELS[k % len(_MODELS)],

@@ -153,7 +153,7 @@ def _plain(name: str, value: Any, n_classifiers: int) -> str:
 
 
 def agree(summaries: Sequence[dict[str, Any] | MixsolveError]) -> np.ndarray:
-    """Check all ranks' summaries against each other; every rank comes to the same conclusion.
+    """Check all ranks' summaries against each other; every rank reaches the same result.
 
     Parameters
     ----------

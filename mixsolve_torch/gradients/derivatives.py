@@ -109,7 +109,7 @@ class TensorGame:
             return losses
         allowed = self._allowed(losses)
         if allowed.shape != losses.shape[:2]:
-            return losses  # `solve` says what is wrong
+            return losses  # `solve` raises the error
         return torch.where(allowed[:, :, None], losses, 0.0)
 
     def _allowed(self, losses: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class OptimalWeights(Function):
     def backward(ctx: Any, *outputs: Tensor | None) -> tuple[Tensor | None, None]:
         """Return the gradient in the losses, for one in the weights."""
         if outputs[0] is None:
-            return None, None  # a value's first derivative asks nothing of the weights
+            return None, None  # a value's first derivative has no gradient in the weights
         given, weights = ctx.saved_tensors
         game, losses = ctx.game, given.to(torch.float64)
         played = game.played(losses, weights)
@@ -227,7 +227,7 @@ class OptimalValue(Function):
 
 
 class _OnceDifferentiable(Function):
-    """The gradient of the exact value, which must not pass for one that has no derivative."""
+    """The gradient of the exact value, whose derivative is an error, not 0."""
 
     @staticmethod
     def forward(gradient: Tensor, losses: Tensor) -> Tensor:

@@ -37,8 +37,7 @@ def game_value(
 
     The gradient is ``w_i q_ij lam_k``: of the losses that the attacker plays, those of the
     classifiers that are played. A step against it trains the members for the mixture that is best
-    for them, not each for itself. For alpha > 0 the value can be differentiated again, any number
-    of times.
+    for them, not each for itself. For alpha > 0 the value has derivatives of any order.
 
     For alpha = 0 the value has kinks, where the optimal weights or the optimal attacks are many:
     with 0/1 losses everywhere. What is returned there is a subgradient in the sense of Clarke, that
@@ -75,7 +74,7 @@ def game_value(
         Losses, or other arguments, that `mixsolve.solve` refuses; or, from backward, a second
         derivative for alpha = 0.
     MixsolveTypeError
-        Losses that are not a tensor of float32 or float64, or another argument that wants a
+        Losses that are not a tensor of float32 or float64, or another argument that requires a
         gradient.
 
     Warns
@@ -141,7 +140,7 @@ def game_weights(
     MixsolveError
         An alpha of 0, or what `mixsolve.solve` refuses.
     MixsolveTypeError
-        Losses that are not a tensor of float32 or float64, or another argument that wants a
+        Losses that are not a tensor of float32 or float64, or another argument that requires a
         gradient.
 
     Warns

@@ -95,7 +95,7 @@ def test_command_line_names_a_wrong_method(path, capsys):
 
 
 def test_markdown_has_a_line_for_each_solver():
-    rows = [runner.Row("slow", 2.0, 1.0, 1e-3), runner.Row("none", note="failed: x")]
+    rows = [runner.SolverRow("slow", 2.0, 1.0, 1e-3), runner.SolverRow("none", note="failed: x")]
     lines = report.markdown(rows, 2.0).splitlines()
     assert len(lines) == 4
     assert "5.0e-04" in lines[2]
