@@ -58,7 +58,7 @@ def test_commands_are_understood(page, monkeypatch):
     for command in COMMAND.findall(text(page)):
         name, *words = shlex.split(command, comments=True)
         module = importlib.import_module(cli._COMMANDS[name].module)
-        if cli._COMMANDS[name].reads_itself:
+        if cli._COMMANDS[name].parses_itself:
             module.read(words)
         else:
             cli._parser(name, module).parse_args([name, *words])
