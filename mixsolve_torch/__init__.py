@@ -40,8 +40,8 @@ from mixsolve_torch.evaluation.evaluate import evaluate
 from mixsolve_torch.evaluation.report import Evaluation
 from mixsolve_torch.game.solve import GameRound, GameSolution, solve_game
 from mixsolve_torch.gradients.functions import game_value, game_weights
+from mixsolve_torch.growth.folder import GrowRound
 from mixsolve_torch.growth.loop import Growth, grow
-from mixsolve_torch.growth.notes import GrowRound
 from mixsolve_torch.models.architectures import (
     Normalize,
     build_model,

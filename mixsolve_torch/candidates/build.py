@@ -2,8 +2,8 @@
 
     values[i, j, k] = loss(f_k(x_ij), y_i),    x_i0 = x_i the clean image, x_ij the attack j on it
 
-All L classifiers are evaluated on every candidate, whatever their weights, since the tensor is what
-new weights are found from.
+All L classifiers are evaluated on every candidate, also those of weight zero, since new weights
+are found from the tensor.
 
 References
 ----------
@@ -17,7 +17,6 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,14 +26,13 @@ from mixsolve.base.arguments import as_count, check_flags
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.base.tuning import tuning
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator, prepare
+from mixsolve_torch.candidates.disk_store import DiskStore
+from mixsolve_torch.candidates.memory_store import MemoryStore
 from mixsolve_torch.candidates.recorder import Recorder, Source, clean, source
 from mixsolve_torch.core.losses import LossFunction, get_loss
 from mixsolve_torch.core.mixture import Mixture, check_weights
 from mixsolve_torch.data.batching import Data, in_batches, pair
 from mixsolve_torch.models.classifiers import frozen
-from mixsolve_torch.runs.candidate_memory import MemoryStore
-from mixsolve_torch.runs.candidate_notes import UnfitError
-from mixsolve_torch.runs.candidate_store import DiskStore
 from mixsolve_torch.runs.fingerprint import describe
 from mixsolve_torch.runs.interrupt import explained
 from mixsolve_torch.runs.progress import ProgressBar
@@ -51,7 +49,7 @@ class CandidateLosses:
     values : torch.Tensor of shape (N, m, L)
         ``values[i, j, k]``, the loss of classifier k on candidate j of image i: uint8 for the 0/1
         loss; float32 for the others, or float64 where the classifiers compute in it. On the device
-        asked for, or mapped from a file. This is what `mixsolve.solve` takes.
+        of the call, or mapped from a file. `mixsolve.solve` takes it.
     labels : torch.Tensor of shape (N,), int64
         The true classes.
     candidate_names : tuple of str
@@ -119,15 +117,15 @@ def build_losses(
 ) -> CandidateLosses:
     """Attack every image with every attack and record the losses of all classifiers.
 
-    Where the accelerator's memory does not suffice, images are attacked in parts of half as many,
-    from then on, and a warning is logged.
+    Where the accelerator's memory does not suffice, the batch is halved from then on, and a warning
+    is logged.
 
-    With `out` the values go to a .npy file batch by batch. A call that was interrupted, however it
-    was, goes on where it stopped when it is repeated, and ends with the same file; one that had
-    finished returns the file at once. Data must come in the same order again. What the file is made
-    of is noted beside it (``.json``) and compared: a file begun with other classifiers, weights,
-    attacks, data or draws is refused, and so is one that another process is writing. Attributes of
-    a classifier other than its parameters, buffers and printed form are not seen.
+    With `out` the values go to a .npy file batch by batch. A call that was interrupted resumes when
+    it is repeated, and ends with the same file; one that had finished returns the file at once.
+    Data must come in the same order again. A manifest beside the file (``.json``) holds the
+    settings: a file begun with other classifiers, weights, attacks, data or draws is refused, and
+    so is one that another process is writing. Attributes of a classifier other than its parameters,
+    buffers and printed form are not compared.
 
     Parameters
     ----------
@@ -141,7 +139,7 @@ def build_losses(
     loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
         The loss recorded. It need not be the loss that the attacks ascend.
     keep : {"final", "trajectory"}, default "final"
-        Whether the candidates are what the attacks found, or all points they went through.
+        Whether the candidates are the final points of the attacks, or all points they visited.
     batch_size : int, default 256
         Images attacked at a time when `data` is a pair of tensors.
     generator : torch.Generator, optional
@@ -155,7 +153,7 @@ def build_losses(
         `mixsolve solve` takes it.
     overwrite : bool, default False
         Whether a file `out` that this call did not make may be replaced, once the new one is
-        complete, and one that other settings began be begun anew. A finished one is made again.
+        complete, and an unfinished one of other settings begun anew. A finished one is made again.
     keep_inputs : bool, default False
         Keep the attacked images as well, e.g. for pictures: N m times the size of an image, on the
         mixture's device, or with `out` in a file beside it (``losses.inputs.npy``).
@@ -194,7 +192,7 @@ def build_losses(
     generator = default_generator(generator)
     home = check_device(device, mixture)
     if out is not None and device is not None:
-        raise MixsolveError(f"device must be left out with out, which says on disk; got {device!r}")
+        raise MixsolveError(f"device must be left out with out, a file on disk; got {device!r}")
     if keep not in ("final", "trajectory"):
         raise MixsolveError(f"keep must be 'final' or 'trajectory'; got {keep!r}")
     names = candidate_names(chosen, len(mixture), keep)
@@ -253,29 +251,6 @@ def build_losses(
     )
     logger.info("built %s losses of shape %s", losses.loss, tuple(losses.values.shape))
     return losses
-
-
-def rebuild_losses(
-    mixture: Mixture,
-    data: tuple[Tensor, Tensor],
-    attacks: Attack | Sequence[Attack],
-    loss: str | LossFunction = "zero-one",
-    *,
-    generator: torch.Generator,
-    out: Path | None,
-    **options: Any,
-) -> CandidateLosses:
-    """Build losses in a file of longer work's own: what does not fit there is made anew."""
-    before = generator.get_state()
-    try:
-        return build_losses(mixture, data, attacks, loss, generator=generator, out=out, **options)
-    except UnfitError as error:
-        logger.warning("%s is made anew, since what was kept does not fit", out)
-        logger.debug("%s", error)
-        generator.set_state(before)
-        return build_losses(
-            mixture, data, attacks, loss, generator=generator, out=out, overwrite=True, **options
-        )
 
 
 def candidate_names(

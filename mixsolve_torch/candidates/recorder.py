@@ -1,10 +1,10 @@
-"""One batch of the loss tensor: attack the images, run all classifiers on what comes out.
+"""One batch of the loss tensor: attack the images, and run all classifiers on the attacked ones.
 
     rows[i, j, k] = loss(f_k(x_ij), y_i),    x_i0 = x_i, x_ij the attack j on it
 
-The images are attacked together unless the accelerator runs out of memory: then in parts of half
-as many, and again, down to one image at a time. Every attack has random numbers of its own for
-every batch and every part, made from one seed: what happens in one batch changes no other draws.
+The images are attacked together unless the accelerator runs out of memory: then in halves, and so
+on, down to one image at a time. Every attack has random numbers of its own for every batch and
+every part, made from one seed: what happens in one batch changes no other draws.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Source:
     Attributes
     ----------
     title : str
-        What messages call it.
+        Its name in messages.
     names : tuple of str
         Its columns.
     generate : callable
@@ -63,7 +63,7 @@ def source(attack: Attack, classifiers: int, keep: str) -> Source:
     classifiers : int
         L.
     keep : {"final", "trajectory"}
-        Whether its columns are what it found, or the points it went through.
+        Whether its columns are its final points, or all points it visited.
     """
     title = attack.label(type(attack).__name__)
     if keep == "trajectory":
@@ -122,7 +122,7 @@ class Recorder:
         Parameters
         ----------
         number : int
-            Which batch it is: its draws depend on it.
+            Its number, which its draws depend on.
         x, y : torch.Tensor
             A checked batch on the mixture's device.
         keep_inputs : bool, default False
@@ -144,7 +144,7 @@ class Recorder:
                     draws = self._draws(number, rank, begin)
                     part = x[begin:end], y[begin:end]
                     for j, points in enumerate(each.generate(self._mixture, *part, draws)):
-                        # Chance in a classifier shows in the first batch, on the clean images.
+                        # A random classifier is detected on the clean images of the first batch.
                         losses = member_losses(
                             self._mixture, points, part[1], self._loss, twice=number + rank == 0
                         )
@@ -157,7 +157,7 @@ class Recorder:
                         error.add_note(f"raised by {each.title} with one image at a time")
                         raise
                     shortage = str(error)
-                # Outside the handler, whose traceback holds on to the tensors of the failure.
+                # Outside the handler, whose traceback keeps the tensors of the failure alive.
                 if shortage is None:
                     begin = end
                 else:
@@ -205,7 +205,7 @@ def member_losses(
 ) -> Tensor:
     """Return the losses (B, L) of all classifiers, in the smallest dtype that holds them.
 
-    With `twice` they are run once more, and one whose logits are others then is refused.
+    With `twice` they are run once more, and one whose logits change is refused.
     """
     logits = mixture.member_logits(x)
     checks.label_range("y", int(y.max()), logits.shape[-1])

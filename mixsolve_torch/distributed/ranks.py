@@ -100,7 +100,7 @@ class Rank:
             if gathered:
                 wire.send(gathered, 0)
         wire.over = True
-        interrupt.let_through()
+        interrupt.deliver()
         if isinstance(message, MixsolveError):
             raise message
         return message
@@ -119,7 +119,7 @@ class Rank:
             for rank in range(1, wire.size):
                 gathered.append(wire.receive(sizes[rank], rank) if sizes[rank] else None)
             self._midway = False
-            interrupt.let_through()
+            interrupt.deliver()
         return sums, gathered
 
     def _run(
@@ -135,7 +135,7 @@ class Rank:
             states = [self._states.get(name) for name in message.states]
             result = run_task(message.task, message.n_sums, states, message.common, own)
             if interrupt is not None:
-                interrupt.let_through()
+                interrupt.deliver()
             sent = b"" if result.gathered is None else pickle.dumps(result.gathered)
             self._states[message.name] = result.state
             numbers[size:] = result.sums
@@ -170,7 +170,7 @@ class Rank:
         with Interrupt(True) as interrupt:
             self.wire.broadcast(message)
             self.wire.over = True
-            interrupt.let_through()
+            interrupt.deliver()
 
 
 class RankShards(Shards):

@@ -178,7 +178,7 @@ def _solve(
         rank = Rank(wire, label, {LOSSES: share.losses, GIVEN: share.given})
         if wire.rank == 0:
             with rank.leading():
-                interrupt.let_through()
+                interrupt.deliver()
         else:
             found = rank.serve(interrupt)
     if wire.rank == 0:

@@ -1,16 +1,16 @@
-"""How robust classifiers are, alone and mixed, and how sure that is.
+"""How robust classifiers are, alone and mixed, with intervals.
 
 Every player is a random classifier: f_k alone, the uniform mixture, the mixture as it was given,
-the optimal mixture. Each is attacked on its own weights. With J_i all candidates found for anybody
-on image i, the clean image among them,
+the optimal mixture. Each is attacked on its own weights. With J_i the pool of all candidates found
+for any player on image i, the clean image among them,
 
     accuracy of weights lam  =  1 - mean_i max_{j in J_i} sum_k lam_k 1[f_k errs on x_ij],
 
-the expected 0/1 loss, exact. To count the candidates of all players for each can only lower its
-accuracy, and spares none of them a weakness that was found elsewhere.
+the exact expected 0/1 loss. Candidates found for one player count for all of them, which can only
+lower an accuracy.
 
 The optimal mixture is that of `solve_game`, which begins with the candidates found for the others
-and ends when attacks on the mixture gain next to nothing. It is then attacked as the others are.
+and ends when attacks on it gain next to nothing. It is then attacked like the others.
 
 References
 ----------
@@ -39,12 +39,13 @@ from mixsolve_torch.attacks.standard import Standard
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.batching import Data, gather
 from mixsolve_torch.data.datasets import to_unit
-from mixsolve_torch.evaluation.arena import Arena, as_array
-from mixsolve_torch.evaluation.folder import EvaluationFolder
+from mixsolve_torch.evaluation.attacked import AttackedPlayers, as_array
 from mixsolve_torch.evaluation.measured import Player, Settings
 from mixsolve_torch.evaluation.report import Evaluation
 from mixsolve_torch.models.classifiers import frozen
+from mixsolve_torch.runs.fingerprint import describe, short_digest
 from mixsolve_torch.runs.interrupt import explained
+from mixsolve_torch.runs.resumable import ResumableFolder, as_folder
 
 
 def evaluate(
@@ -79,26 +80,22 @@ def evaluate(
     attacks : str, Attack or sequence of them, default "standard"
         Names as `resolve_attacks` knows them, or attacks of one's own. The parts of "standard" are
         reported one by one.
-    norm : {"Linf", "L2"}, optional
-        The norm of the attacker's ball; names need it.
-    eps : float or str, optional
-        Its radius in the unit of images in [0, 1], such as 8 / 255 or "8/255"; names need it.
-    steps, restarts : int, optional
-        Effort of the named attacks; their own defaults where left out.
+    norm, eps, steps, restarts
+        Of the attacks given by name, see `solve_game`.
     names : sequence of str of length L, optional
         How the classifiers are called; "classifier 1" and so on by default.
     held_out : bool, default False
         Fit the weights, and choose the best single classifier, on every other image and report on
-        the rest. By default both happen on all images, which flatters the gain.
+        the rest. By default both use all images, which flatters the gain.
     spare : bool, default True
         Attack in turn: an attack leaves out the images on which those before it (and the clean
         image) brought the player's expected accuracy to 0. The accuracy reported for an attack is
         then that after it and all before it. Otherwise each attack meets every image and is
         reported alone. The worst case is the same up to the attacks' random draws.
     rounds : int, default 30
-        How often, at most, `solve_game` solves and attacks to find the optimal mixture.
+        Rounds of `solve_game` at most, for the optimal mixture.
     tol : float, default 0.002
-        How much attacks may raise its risk in the end.
+        How much the last attacks on it may raise its risk.
     resamples : int, default 1000
         Bootstrap resamples of the images.
     level : float, default 0.95
@@ -109,9 +106,9 @@ def evaluate(
         Of all attacks and of the bootstrap. Global generators are neither read nor seeded.
     out : str or path, optional
         A directory for the finished parts of the work, made if it is missing. Called again with the
-        same arguments after an interruption, the evaluation goes on from them; `names`, `rounds`,
-        `resamples`, `level` and `progress` may be others. Evaluations of other classifiers, images
-        or settings lie beside each other in it.
+        same arguments after an interruption, the evaluation resumes from them; `names`, `rounds`,
+        `resamples`, `level` and `progress` may change. Evaluations of other classifiers, images or
+        settings have folders of their own in it.
     progress : bool, default False
         Show a progress bar if the work takes more than two seconds and stderr is a terminal.
 
@@ -152,7 +149,7 @@ def evaluate(
         raise MixsolveError("held_out needs 2 images or more: some to fit on, some to report on")
     fitted = slice(0, None, 2) if held_out else slice(None)
     reported = slice(1, None, 2) if held_out else slice(None)
-    parts = EvaluationFolder(
+    parts = _folder(
         out,
         {
             "classifiers": mixture.models,
@@ -169,24 +166,24 @@ def evaluate(
     )
     with closing(parts), explained(parts.kept):
         attack = InTurn(suite, spare=spare)
-        arena = Arena(mixture, (x, y), attack, seed, parts, batch_size, progress)
+        attacked = AttackedPlayers(mixture, (x, y), attack, seed, parts, batch_size, progress)
         for player in _given(mixture, classifiers):
-            arena.meet(player)
+            attacked.add(player)
         optimal: Player | None = None
         extra, value, settled = np.empty((len(x[fitted]), 0, len(mixture)), np.uint8), 0.0, True
         if len(mixture) > 1:
-            game = arena.play(fitted, rounds, tol)
+            game = attacked.solve(fitted, rounds, tol)
             optimal = Player("optimal mixture", "optimal", game.weights.cpu().numpy())
-            extra = as_array(game.losses.values)[:, arena.width :]
+            extra = as_array(game.losses.values)[:, attacked.width :]
             value, settled = game.value, game.converged
-            optimal = arena.meet(optimal)
-    seen = np.concatenate([arena.values()[fitted], extra], axis=1)
-    singles = arena.players[: len(mixture)]
+            optimal = attacked.add(optimal)
+    seen = np.concatenate([attacked.values()[fitted], extra], axis=1)
+    singles = attacked.players[: len(mixture)]
     best = min(singles, key=lambda player: _risk(seen, player.weights))
     solution = mixsolve.solve(seen)
     return Evaluation.of(
-        arena.values()[reported] if held_out else seen,
-        players=arena.players,
+        attacked.values()[reported] if held_out else seen,
+        players=attacked.players,
         groups=_groups(suite, len(mixture)),
         best=best,
         optimal=optimal or best,
@@ -207,12 +204,28 @@ def evaluate(
     )
 
 
+def _folder(out: str | os.PathLike[str] | None, settings: dict[str, Any]) -> ResumableFolder:
+    """Return where the finished parts go: a folder named after all that they depend on.
+
+        out/evaluation-3f2a91c07b44/
+            player-1.npy ...    losses on what the attacks found for a player, see `build_losses`
+            game/               the game for the optimal mixture, see `solve_game`
+
+    Evaluations of other things in the same directory have folders of their own.
+    """
+    if out is None:
+        return ResumableFolder("out", None)
+    key = short_digest(describe({**settings, "version": mixsolve.__version__}))
+    path = as_folder("out", out) / f"evaluation-{key}"
+    return ResumableFolder("out", path, f"the evaluation in {out}")
+
+
 def _risk(values: np.ndarray, weights: np.ndarray) -> float:
     return float((values @ weights).max(axis=1).mean())
 
 
 def _given(mixture: Mixture, names: Sequence[str]) -> list[Player]:
-    """Return the players whose weights are known from the start."""
+    """Return the players whose weights need no game."""
     count = len(mixture)
     rows = zip(names, np.eye(count), strict=True)
     players = [Player(name, "single", weights) for name, weights in rows]
@@ -252,8 +265,8 @@ def _resolve(
     """Return the attacks, all of one norm and radius."""
     suite = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
     if not isinstance(attacks, str):
-        told = {"norm": norm, "eps": eps, "steps": steps, "restarts": restarts}
-        surplus = [name for name, value in told.items() if value is not None]
+        given = {"norm": norm, "eps": eps, "steps": steps, "restarts": restarts}
+        surplus = [name for name, value in given.items() if value is not None]
         if surplus and suite == ([attacks] if isinstance(attacks, Attack) else list(attacks)):
             raise MixsolveError(
                 f"{', '.join(surplus)} must be left out where attacks are objects, which have "
@@ -268,7 +281,7 @@ def _resolve(
 
 
 def _parts(suite: Sequence[Attack], classes: int) -> list[Attack]:
-    """Return the attacks one by one, the parts of a suite apart."""
+    """Return the attacks one by one, those of a suite too."""
     return [
         part
         for attack in suite
@@ -283,7 +296,7 @@ def _classes(mixture: Mixture, x: Tensor) -> int:
 
 
 def check_names(names: Sequence[str] | None, count: int) -> list[str]:
-    """Return one name a classifier, refusing others than so many different ones."""
+    """Return one name a classifier; they must be different."""
     if names is None:
         return [f"classifier {k + 1}" for k in range(count)]
     if isinstance(names, str) or len(names) != count or len(set(names)) != count:
@@ -298,12 +311,12 @@ def _whole(data: Data) -> tuple[Tensor, Tensor]:
     if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor):
         return gather((to_unit(data[0]), data[1]))
     if isinstance(data, Iterable) and not isinstance(data, Tensor):
-        data = (_floating(batch) for batch in data)  # one at a time: its memory may be reused
+        data = (_floating(batch) for batch in data)  # one at a time: a loader may reuse its memory
     return gather(data)
 
 
 def _floating(batch: Any) -> Any:
-    """Return a batch with its images in [0, 1]; what is no batch is left to be refused."""
+    """Return a batch with its images in [0, 1]; `gather` refuses what is no batch."""
     if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[0], Tensor):
         return to_unit(batch[0]), batch[1]
     return batch

@@ -1,4 +1,4 @@
-"""Accuracies of every player on the same losses, with intervals: what `evaluate` measured."""
+"""Accuracies of every player on the same losses, with intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Player:
     Attributes
     ----------
     name : str
-        What it is called.
+        Its name.
     kind : {"single", "uniform", "given", "optimal"}
         A classifier alone, or which mixture.
     weights : ndarray of shape (L,)
@@ -68,7 +68,7 @@ class Settings:
     norm, eps
         The attacker's ball.
     in_turn : bool
-        Whether the accuracy under an attack is that after all attacks before it, too.
+        Whether the accuracy under an attack counts the attacks before it, too.
     tol : float
         How much the last attacks on the optimal mixture may have raised its risk.
     held_out : bool
@@ -118,32 +118,9 @@ class Measured:
         settings: Settings,
         parts: Path | None = None,
     ) -> Self:
-        """Measure all players on the losses.
+        """Measure all players on the losses; `best` and `optimal` are two of them.
 
-        Parameters
-        ----------
-        losses : ndarray of shape (N, m, L)
-            On the images to report on.
-        players : sequence of Player
-            In the order of the rows.
-        groups : mapping of str to slice
-            The attacks, and which of a player's candidates are theirs.
-        best, optimal : Player
-            Whose difference is the gain; both are among `players`.
-        solution : Solution
-            Of the game of all candidates.
-        raised : float
-            What the last attacks on the optimal mixture added to its risk.
-        settled : bool
-            Whether the game converged.
-        settings : Settings
-            How all this was measured.
-        parts : path, optional
-            Where the finished parts of the work are.
-
-        Returns
-        -------
-        Measured
+        `groups` are the attacks, and which of a player's candidates are theirs.
         """
         accuracies: list[np.ndarray] = []
         for player in players:
@@ -180,15 +157,15 @@ class Measured:
 
     @property
     def bound(self) -> float:
-        """Proven: no mixture of these classifiers is more accurate against the candidates found.
+        """No mixture of these classifiers has a higher accuracy against the candidates found.
 
-        It holds for the images fitted on.
+        This is proven, for the images fitted on.
         """
         return 1 - self.solution.risk_lower_bound
 
     @property
     def threat(self) -> str:
-        """The attacker in words."""
+        """A description of the attacker."""
         return f"{self.settings.norm} attacks of radius {radius(self.settings.eps)}"
 
 
@@ -204,7 +181,7 @@ def _accuracies(losses: np.ndarray, player: Player, groups: Any, in_turn: bool) 
 
 
 def radius(eps: float) -> str:
-    """Return a radius as people write it: a short decimal where that is exact, else in 255ths.
+    """Return a radius in its usual form: a short decimal where that is exact, else in 255ths.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What an evaluation found: accuracies with intervals, as a table, JSON, a plot and sentences."""
+"""The report of an evaluation: accuracies with intervals as a table, JSON, a plot and sentences."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Evaluation(Measured):
     best_single, optimal : PlayerRow
         The best classifier alone and the optimal mixture, both chosen on the images fitted on.
     gain : Estimate
-        What randomising buys: the optimal mixture's worst-case accuracy less the best single
+        The gain of randomising: the optimal mixture's worst-case accuracy less the best single
         classifier's, with an interval of the paired difference.
     solution : Solution
-        Of the game of all candidates found, on the images fitted on. Its weights differ from those
-        of the optimal mixture by what the last attacks on that one brought.
+        Of the game of all candidates found, on the images fitted on. Its weights count the last
+        attacks on the optimal mixture, too, and so differ from that mixture's.
     raised : float
         The optimal mixture's risk on the images fitted on, less the value that `solve_game` gave:
         how much the last attacks on it raised its risk.
@@ -44,7 +44,7 @@ class Evaluation(Measured):
     losses : ndarray of shape (N, m, L), uint8
         The 0/1 losses on the images reported on, the clean image first: a game to solve.
     parts : path or None
-        Where the finished parts of the work are, which may be deleted now, if they were kept.
+        Where the finished parts of the work are, if they were kept; they may be deleted.
     """
 
     def table(self) -> Table:
@@ -52,7 +52,7 @@ class Evaluation(Measured):
         return view.table(self)
 
     def sentences(self) -> list[str]:
-        """Say what randomising buys, how sure that is, and what it rests on."""
+        """Return sentences on the gain of randomising, its interval, and its assumptions."""
         return view.sentences(self)
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:

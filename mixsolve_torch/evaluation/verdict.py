@@ -1,4 +1,4 @@
-"""What is said of a game in words: what randomising buys."""
+"""The gain of randomising, in a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An evaluation for a reader: a table, a plot, and what randomising buys in sentences."""
+"""An evaluation as a table, a plot, and sentences on the gain of randomising."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _caption(report: Measured) -> str:
 
 
 def sentences(report: Measured) -> list[str]:
-    """Say what randomising buys, how sure that is, and what it rests on."""
+    """Return sentences on the gain of randomising, its interval, and its assumptions."""
     if len(report.best_single.weights) == 1:
         return ["There is one classifier: nothing to randomise between."]
     images, candidates, _ = report.losses.shape

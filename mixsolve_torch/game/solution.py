@@ -1,4 +1,4 @@
-"""What a game came to: its rounds, and weights with both ends of their risk."""
+"""The result of a game: its rounds, and weights with bounds of their risk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixsolve_torch.candidates.build import CandidateLosses
 
 @dataclass(frozen=True)
 class GameRound:
-    """One round of the game: weights, and what attacks made of them.
+    """One round of the game: weights, and their risk under attack.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class GameRound:
     candidates : int
         Columns of the tensor after the round.
     seconds : float
-        What the round took; of one that was interrupted, what the call took that ended it.
+        Duration of the round, in the call that finished it.
     """
 
     number: int
@@ -43,31 +43,31 @@ class GameRound:
 
 @dataclass(frozen=True)
 class GameSolution:
-    """Weights, and how far apart what they promise and what attacks make of them are.
+    """Weights, and a lower and an upper end of their risk.
 
     Attributes
     ----------
     weights : torch.Tensor of shape (L,), float64
-        Probability of each classifier: those that the last attacks could not hurt, or, if the game
-        did not converge, those of the lowest `risk` among all that were attacked.
+        Probability of each classifier: those of the last attacks, or, if the game did not converge,
+        those of the lowest `risk` among all that were attacked.
     value : float
         Lower end: the risk of the last solution's weights against the candidates it was found from.
-        With alpha = 0 no weights do better, up to ``solution.gap``, whatever else is attacked; with
-        alpha > 0 that holds for ``solution.risk_lower_bound``.
+        With alpha = 0 no weights have a lower risk, up to ``solution.gap``; with alpha > 0 that
+        holds for ``solution.risk_lower_bound``.
     risk : float
-        Upper end, as far as the attacks can tell: the risk of `weights` against all candidates of
-        all rounds, those of the last attacks on these weights among them.
+        Upper end, for these attacks: the risk of `weights` against all candidates of all rounds,
+        those of the last attacks on these weights among them.
     history : tuple of GameRound
         The rounds.
     losses : CandidateLosses
         The tensor of all candidates: those to begin with, then one column for each run of the
-        attacks that hurt an image. Where it did not hurt image i, row i repeats the clean image.
+        attacks that raised the risk of an image. In it, the other images repeat their clean one.
     found : torch.Tensor of shape (N, m), bool
         Where a candidate is not such a repetition: the `candidate_mask` for alpha > 0.
     solution : Solution
         The last solve, with its certificate. Its weights are `weights` if the game converged.
     converged : bool
-        Whether ``risk - value <= tol`` after the number of fresh runs asked for.
+        Whether ``risk - value <= tol`` after `confirmations` runs.
     message : str
         How the game ended, in words.
     """

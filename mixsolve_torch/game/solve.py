@@ -1,13 +1,13 @@
-"""The adversarial examples game with the attacker's moves made as they are needed.
+"""The adversarial examples game, solved by the double oracle method.
 
     lam_t = argmin_lam  mean_i max_{j in J_i} sum_k lam_k loss(f_k(x_ij), y_i)       a solve
     J_i  <- J_i + { the strongest attack found on image i against lam_t }            an attack
 
-J_i are the candidates found so far. The first line is the whole game with fewer moves for the
-attacker, so that its value is not above the game's; the risk of lam_t under the attacks of the
-second line is not below the value if the attacks are the best there are. It is the double oracle
-method with a heuristic oracle on the attacker's side: what ends it is not a proof but independent
-attacks that find next to nothing.
+J_i are the candidates found so far. The first line is a restricted game: the attacker has fewer
+moves, so that its value is at most the game's. The risk of lam_t under the attacks of the second
+line is at least the game's value if the attacks are optimal. They are not: the attacker's oracle is
+heuristic, and the method ends without a proof, when independent attacks raise the risk by less than
+a tolerance.
 
 References
 ----------
@@ -35,21 +35,16 @@ from mixsolve.base.errors import ConvergenceWarning, MixsolveTypeError
 from mixsolve.solver.solution import Solution
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.registry import resolve_attacks
-from mixsolve_torch.candidates.build import CandidateLosses, check_device, rebuild_losses
+from mixsolve_torch.candidates.build import CandidateLosses, build_losses, check_device
 from mixsolve_torch.core.losses import LossFunction, get_loss
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.batching import Data, gather
-from mixsolve_torch.game.board import Board, check_start
-from mixsolve_torch.game.folder import (
-    GameFolder,
-    NoFolder,
-    as_folder,
-    read_candidates,
-    run_name,
-)
+from mixsolve_torch.game.folder import GameFolder, read_candidates, run_name
+from mixsolve_torch.game.restricted import RestrictedGame, check_start
 from mixsolve_torch.game.solution import GameRound, GameSolution
 from mixsolve_torch.runs.fingerprint import describe, digest
 from mixsolve_torch.runs.interrupt import explained
+from mixsolve_torch.runs.resumable import as_folder, part_or_anew
 
 logger = logging.getLogger(__name__)
 
@@ -77,20 +72,18 @@ def solve_game(
     callback: Callable[[GameRound], object] | None = None,
     progress: bool = False,
 ) -> GameSolution:
-    """Find weights that attacks made on them cannot hurt by more than a tolerance.
+    """Find weights whose risk attacks on them raise by no more than a tolerance.
 
-    Rounds of `mixsolve.solve` on the candidates found so far and attacks on the mixture it found
-    follow each other. Each run of the attacks has other draws, and adds one column of candidates:
-    for each image the strongest, where it raises the risk of that image; an image on which every
-    classifier that is played errs already is left out. A round ends the game if
+    Each round solves the game of the candidates found so far (`mixsolve.solve`) and attacks the
+    mixture of its weights. Each run of the attacks has other draws, and adds one column of
+    candidates: for each image the strongest, where it raises the risk of that image. Images on
+    which every classifier of positive weight errs already are left out. A round ends the game if
     `confirmations` runs together raise the risk by no more than `tol`. Later runs find less on
-    average, since what was found before counts, so that one more can be trusted to stay within
-    `tol`, too.
+    average, since earlier candidates count, so that another run should stay within `tol`, too.
 
-    With `out` what the attacks find goes to files, batch by batch. A call that was interrupted,
-    however it was, goes on where it stopped when it is repeated, and ends as it would have; one
-    that had ended attacks nothing again. Only `max_rounds`, `device`, `callback` and `progress` may
-    be others.
+    With `out` the attacks' candidates go to files, batch by batch. A call that was interrupted
+    resumes when it is repeated, and ends with the same result; one that had ended repeats no
+    attack. Only `max_rounds`, `device`, `callback` and `progress` may change.
 
     Parameters
     ----------
@@ -113,7 +106,7 @@ def solve_game(
     loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
         The loss of the game. Attacks choose their best points by the 0/1 loss.
     tol : float, default 2e-3
-        How much attacks may raise the risk in the end, in the unit of the loss.
+        How much the last attacks may raise the risk, in the unit of the loss.
     max_rounds : int, default 30
         Rounds after the attack on the mixture as it was given.
     confirmations : int, default 2
@@ -127,15 +120,15 @@ def solve_game(
         image first; or the folder that was `out` of another game of these, ended or interrupted.
         By default the clean images alone.
     out : str or path, optional
-        A folder for what the attacks find, made if it is missing. It holds the losses on all that
-        each run of the attacks found, and with `keep_inputs` the images.
+        A folder for what the attacks find, made if it is missing: the losses on the candidates of
+        each run of the attacks, and with `keep_inputs` the images.
     keep_inputs : bool, default False
         Keep the candidates themselves in ``losses.inputs``, on the mixture's device: as many times
         the size of the images as there are columns. `start` must hold its own.
     device : str or torch.device, optional
         Where the tensor is kept and solved; by default the mixture's device.
     callback : callable, optional
-        Called with each `GameRound`; a true answer stops the game.
+        Called with each `GameRound`; a true return value stops the game.
     progress : bool, default False
         Show a progress bar for each run of the attacks that takes more than two seconds.
 
@@ -181,7 +174,7 @@ def solve_game(
     home, recorded = check_device(device, mixture), get_loss(loss)
     batch_size = as_count("batch_size", batch_size)
     x, y = gather(data)
-    seen = digest(x, y)
+    images = digest(x, y)
     kept = as_folder("start", start) if isinstance(start, str | os.PathLike) else None
     settings = {
         "classifiers": describe(mixture.models),
@@ -197,71 +190,78 @@ def solve_game(
         "start": describe(start.values) if isinstance(start, CandidateLosses) else str(kept),
         "keep_inputs": keep_inputs,
     }
-    folder = NoFolder() if out is None else GameFolder(out, settings, seen)
+    folder = GameFolder(out, settings, images)
 
     def attack(
         weights: Tensor, suite: Sequence[Attack], rows: Tensor, name: str
     ) -> CandidateLosses:
-        found = rebuild_losses(
-            Mixture(mixture.models, weights).to(mixture.device),
-            (x[rows.to(x.device)], y[rows.to(y.device)]),
-            suite,
-            loss,
-            batch_size=batch_size,
-            generator=generator,
-            device=home if out is None else None,
-            out=folder.file(name),
-            keep_inputs=keep_inputs,
-            progress=progress,
-        )
+        file = folder.file(name)
+
+        def build(anew: bool) -> CandidateLosses:
+            return build_losses(
+                Mixture(mixture.models, weights).to(mixture.device),
+                (x[rows.to(x.device)], y[rows.to(y.device)]),
+                suite,
+                loss,
+                batch_size=batch_size,
+                generator=generator,
+                device=home if file is None else None,
+                out=file,
+                overwrite=anew,
+                keep_inputs=keep_inputs,
+                progress=progress,
+            )
+
+        found = part_or_anew(build, file, generator)
         points = None if found.inputs is None else found.inputs.to(mixture.device)
         values, labels = found.values.to(home), found.labels.to(home)
         return replace(found, values=values, labels=labels, inputs=points)
 
     with closing(folder), explained(folder.kept):
-        clean = attack(mixture.weights, [], torch.arange(len(y)), "clean")
+        clean = attack(mixture.weights, [], torch.arange(len(y)), "clean.npy")
         begin = clean if start is None else folder.start(clean)
         if begin is None:
             if kept is not None:
-                start = read_candidates(kept, clean, seen, settings["classifiers"])
+                start = read_candidates(kept, clean, images, settings["classifiers"])
             begin = check_start(start, clean)
             folder.keep_start(begin)
-        board = Board(begin)
-        solution = board.solve(alpha, None)  # an alpha that cannot be is refused before the attacks
-        weights = mixture.weights.to(board.losses.values.device)
+        restricted = RestrictedGame(begin)
+        # Solved before the attacks, so that a wrong alpha is refused at once.
+        solution = restricted.solve(alpha, None)
+        weights = mixture.weights.to(restricted.losses.values.device)
         history: list[GameRound] = []
         played: list[Tensor] = []
         converged = stopped = False
         while not (converged or stopped) and len(history) <= max_rounds:
             began, number = time.perf_counter(), len(history)
             if number:
-                solution = board.solve(alpha, weights if number > 1 else solution.weights)
+                solution = restricted.solve(alpha, weights if number > 1 else solution.weights)
                 weights = solution.weights
             weights = folder.weights(number, weights)
-            value = risk = board.risk(weights)
+            value = risk = restricted.risk(weights)
             runs = 0
             while runs < (confirmations if number else 1) and risk - value <= tol:
                 runs += 1
-                rows = board.open(weights)
+                rows = restricted.vulnerable(weights)
                 if len(rows):
                     fresh = attack(weights, chosen, rows, run_name(number, runs))
-                    board.add(f"round {number}, run {runs}", fresh, weights, rows)
-                risk = board.risk(weights)
-            seconds = folder.took(number, time.perf_counter() - began)
+                    restricted.add(f"round {number}, run {runs}", fresh, weights, rows)
+                risk = restricted.risk(weights)
+            seconds = folder.seconds(number, time.perf_counter() - began)
             played.append(weights)
-            told = weights.clone()  # the callback may write into it
-            history.append(GameRound(number, told, value, risk, runs, board.width, seconds))
+            own = weights.clone()  # the callback may write into it
+            history.append(GameRound(number, own, value, risk, runs, restricted.width, seconds))
             logger.info(
                 "round %d: value %.5f, risk %.5f after %d attacks, %d candidates, %.1f s",
-                *(number, value, risk, runs, board.width, seconds),
+                *(number, value, risk, runs, restricted.width, seconds),
             )
             converged = number > 0 and risk - value <= tol
             stopped = callback is not None and bool(callback(history[-1]))
-    return _ended(board, solution, history, played, converged, stopped, tol, confirmations)
+    return _ended(restricted, solution, history, played, converged, stopped, tol, confirmations)
 
 
 def _ended(
-    board: Board,
+    restricted: RestrictedGame,
     solution: Solution,
     history: Sequence[GameRound],
     played: Sequence[Tensor],
@@ -276,7 +276,7 @@ def _ended(
         weights = played[-1].clone()
         message = f"{gain}, within tol={tol:g}, in {last.attacks} runs of round {last.number}"
     else:
-        weights = min(played, key=board.risk).clone()
+        weights = min(played, key=restricted.risk).clone()
         cause = "the callback stopped the game" if stopped else "the rounds were used up"
         message = (
             f"{cause} after round {last.number}: {gain}, and it takes {confirmations} runs within "
@@ -284,14 +284,14 @@ def _ended(
             "allow more with max_rounds, or a larger tol"
         )
         warnings.warn(message, ConvergenceWarning, stacklevel=3)
-    risk = board.risk(weights)
+    risk = restricted.risk(weights)
     return GameSolution(
         weights=weights,
         value=min(solution.risk, risk),
         risk=risk,
         history=tuple(history),
-        losses=board.losses,
-        found=board.found,
+        losses=restricted.losses,
+        found=restricted.found,
         solution=solution,
         converged=converged,
         message=message,

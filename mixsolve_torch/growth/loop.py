@@ -1,14 +1,14 @@
-"""Growing a mixture: classifiers trained against the attacker's equilibrium, kept if they pay.
+"""Growing a mixture: classifiers trained against the attacker's equilibrium, added if they pay.
 
 The double oracle method on the classifiers' side. With q the attacker's optimal strategy against
-the classifiers at hand and V the value, a new classifier f has the reduced cost
+the present classifiers and V the value, a new classifier f has the reduced cost
 
     c = sum_ij w_i q_ij loss(f(x_ij), y_i) - V,
 
-and the value with f is at least V + min(c, 0): q is still there to be played. So f is trained to
-make c small (`mixsolve_torch.growth.member`), and one with c >= 0 cannot pay. Whether one with
-c < 0 does, the attacker's answer to it decides: f is added if the value falls for certain, on
-images that it was not trained on, against all candidates found for the old mixture and the new.
+and the value with f is at least V + min(c, 0), since the attacker can still play q. So f is trained
+to make c small (`mixsolve_torch.growth.member`), and one with c >= 0 cannot pay. If c < 0, the new
+mixture is attacked: f is added if the value falls for certain, on images that it was not trained
+on, against all candidates found for the old mixture and the new one.
 
 References
 ----------
@@ -38,19 +38,19 @@ from mixsolve_torch.core.losses import LossFunction, get_loss
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.arrays import count_shared
 from mixsolve_torch.data.batching import Data, gather
-from mixsolve_torch.game.folder import as_folder
-from mixsolve_torch.growth.member import Lesson, OptimizerFactory, adam
-from mixsolve_torch.growth.notes import GrowRound, GrowthNotes, NoNotes, Progress
-from mixsolve_torch.growth.round import Work
+from mixsolve_torch.growth.folder import GrowRound, GrowthFolder, Progress
+from mixsolve_torch.growth.member import MemberTraining, OptimizerFactory, adam
+from mixsolve_torch.growth.round import GrowthRounds
 from mixsolve_torch.runs.fingerprint import describe
 from mixsolve_torch.runs.interrupt import explained
+from mixsolve_torch.runs.resumable import as_folder
 
 _TRAINING_STEPS = 5  # of the fresh attacks in training, unless another attack is given
 
 
 @dataclass(frozen=True)
 class Growth:
-    """A mixture, and what its new classifiers brought.
+    """A grown mixture, and the gain of its new classifiers.
 
     Attributes
     ----------
@@ -111,9 +111,9 @@ def grow(
     candidates drawn from the attacker's optimal strategy, one half of each batch attacked afresh,
     and solves the game of the held-out images with it and without it. It is added if the value
     falls by more than `tol` for certain, and the first that does not ends the rounds. For certain:
-    on these images, against all candidates that the attacks found; what other images and other
-    attacks would say is open. The weights are chosen on the held-out images as well, which flatters
-    them a little; use yet other images to report.
+    on these images, against all candidates that the attacks found; other images and other attacks
+    may give less. The weights are chosen on the held-out images as well, which flatters them a
+    little; use other images again to report.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def grow(
         What a new classifier starts as: a copy of this one, or what ``model(round)`` returns, with
         rounds counted from 1. By default a copy of the classifier of the largest weight.
     held_out : data like the above, or float, default 0.3
-        Images that decide, or the share of `data` to keep for that.
+        Images that classifiers are added on, or the share of `data` to keep for that.
     norm, eps, steps, restarts
         Of the attacks given by name, see `solve_game`.
     loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
@@ -139,7 +139,7 @@ def grow(
     rounds : int, default 1
         Classifiers to try at most.
     tol : float, default 5e-3
-        What the value must fall by, in the unit of the loss.
+        How much the value must fall, in the unit of the loss.
     epochs, batch_size : int, default 10 and 64
         Training of a classifier.
     optimizer : callable, optional
@@ -155,12 +155,11 @@ def grow(
         Source of all random draws, by default a new one seeded with 0. One number is drawn from it,
         which gives the draws of every round.
     folder : str or path, optional
-        Where each round is noted (``grow.pt``, the candidates of the held-out images included), and
-        what the attacks of a round under way find. The same call, repeated after an interruption,
-        goes on where it stopped, in the training of a classifier at its beginning; `rounds` may be
-        another.
+        A folder for the rounds so far (``grow.pt``, the candidates of the held-out images included)
+        and for the games of the round under way. The same call, repeated after an interruption,
+        resumes there; the training of a classifier starts at its beginning. `rounds` may change.
     callback : callable, optional
-        Called with each `GrowRound`; a true answer ends the rounds.
+        Called with each `GrowRound`; a true return value ends the rounds.
     progress : bool, default False
         Show a progress bar for each run of the attacks that takes more than two seconds.
 
@@ -183,7 +182,7 @@ def grow(
 
     Examples
     --------
-    A classifier that looks at the first pixel only is fooled everywhere:
+    A classifier of the first pixel alone can be fooled on every image:
 
     >>> import torch
     >>> from mixsolve_torch import Mixture, PGD
@@ -221,7 +220,7 @@ def grow(
     for name, function in (("optimizer", optimizer), ("callback", callback)):
         if function is not None and not callable(function):
             raise MixsolveTypeError(f"{name} must be a function; got {type(function).__name__}")
-    lesson = Lesson(
+    training = MemberTraining(
         as_count("epochs", epochs),
         as_count("batch_size", batch_size),
         optimizer,
@@ -230,26 +229,35 @@ def grow(
     )
     generator = default_generator(generator)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    train, held = _split(data, held_out, seed)
-    work = Work(mixture, model, train, held, chosen, loss, alpha, tol, lesson, seed, max_rounds)
-    work.progress_bar = progress
-    notes = NoNotes()
-    if folder is not None:
-        notes = GrowthNotes(as_folder("folder", folder), describe(work.settings()))
-    work.kept = notes.games
+    growing = GrowthRounds(
+        mixture,
+        model,
+        *_split(data, held_out, seed),
+        chosen,
+        loss,
+        alpha,
+        tol,
+        training,
+        seed,
+        max_rounds,
+        progress_bar=progress,
+    )
+    path = None if folder is None else as_folder("folder", folder)
+    kept = GrowthFolder(path, None if path is None else describe(growing.settings()))
+    growing.games = kept.games
     stopped = False
-    with closing(notes), explained(notes.kept):
-        state = notes.load(work.make, mixture.device)
+    with closing(kept), explained(kept.kept):
+        state = kept.load(growing.make, mixture.device)
         if state is None:
-            state = work.begin()
+            state = growing.begin()
         while not (state.ended or stopped) and len(state.history) < rounds:
-            work.play(state)
-            notes.save(state)
+            growing.round(state)
+            kept.save(state)
             stopped = callback is not None and bool(callback(state.history[-1]))
-    return _ended(work, state, stopped)
+    return _ended(growing, state, stopped)
 
 
-def _ended(work: Work, state: Progress, stopped: bool) -> Growth:
+def _ended(growing: GrowthRounds, state: Progress, stopped: bool) -> Growth:
     risk = state.losses.adversarial_risk(state.weights)
     before = state.history[0].before
     last = state.history[-1]
@@ -259,13 +267,13 @@ def _ended(work: Work, state: Progress, stopped: bool) -> Growth:
             if last.after is None
             else (f"the value falls by {last.gain:.3g}")
         )
-        end = f"the classifier of round {last.number} does not pay by tol={work.tol:g}: {why}"
+        end = f"the classifier of round {last.number} does not pay by tol={growing.tol:g}: {why}"
     elif stopped:
         end = f"the callback ended it after round {last.number}"
     else:
         end = f"all {last.number} rounds were used; more may pay"
     return Growth(
-        mixture=work.pool(state.members, state.weights),
+        mixture=growing.pool(state.members, state.weights),
         added=len(state.members),
         before=before,
         after=risk,
@@ -278,7 +286,7 @@ def _ended(work: Work, state: Progress, stopped: bool) -> Growth:
 def _split(
     data: Data, held_out: Data | float, seed: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return the images trained on and those that decide."""
+    """Return the images trained on and those held out."""
     x, y = gather(data)
     if isinstance(held_out, int | float):
         share = as_real("held_out", held_out, above=0, below=1)
@@ -286,7 +294,7 @@ def _split(
         count = round(share * len(y))
         if not 0 < count < len(y):
             raise MixsolveError(
-                f"held_out={share:g} of {len(y)} images leaves none to train on, or none to decide"
+                f"held_out={share:g} of {len(y)} images leaves none to train on or to hold out"
             )
         held, kept = order[:count].to(x.device), order[count:].to(x.device)
         return (x[kept], y[kept]), (x[held], y[held])

@@ -2,11 +2,11 @@
 
     min_theta  mean_i (1 - phi) E_{j ~ q_i} loss(f_theta(x_ij), y_i) + phi loss(f_theta(x'_i), y_i)
 
-q is what the attacker plays against the classifiers at hand, so that the first part, with the 0/1
-loss, is the new one's reduced cost up to a constant: below zero, and the value of the game falls.
-One candidate is drawn from q_i whenever image i comes up. But q knows nothing of the new classifier
-and would fool it at once if it could move: x' is a fresh attack on the mixture in which the new
-classifier has half of the weight. The cross-entropy stands for the 0/1 loss.
+q is the attacker's optimal strategy against the present classifiers, so that the first part, with
+the 0/1 loss, is the new classifier's reduced cost up to a constant; the value of the game can fall
+only if that is negative. One candidate is drawn from q_i whenever image i comes up. But q was found
+without the new classifier, which other attacks would fool: x' is a fresh attack on the mixture in
+which the new classifier has half of the weight. The cross-entropy replaces the 0/1 loss.
 
 References
 ----------
@@ -40,7 +40,7 @@ def adam(parameters: Iterable[Any]) -> torch.optim.Optimizer:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class MemberTraining:
     """How a classifier is trained.
 
     Attributes
@@ -68,7 +68,7 @@ def train_against(
     inputs: Tensor,
     labels: Tensor,
     strategy: Tensor,
-    lesson: Lesson,
+    options: MemberTraining,
     generator: torch.Generator,
 ) -> float:
     """Train a classifier in place against an attacker's strategy; left in eval mode.
@@ -85,7 +85,7 @@ def train_against(
         True classes.
     strategy : torch.Tensor of shape (N, m)
         Probabilities of the candidates.
-    lesson : Lesson
+    options : MemberTraining
         How long, and with what.
     generator : torch.Generator
         Source of all draws.
@@ -106,16 +106,16 @@ def train_against(
 
     def drawn_batches() -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(labels), generator=generator, device=generator.device).cpu()
-        for rows in order.split(lesson.batch_size):
+        for rows in order.split(options.batch_size):
             drawn = torch.multinomial(
                 strategy[rows].to(generator.device), 1, generator=generator
             ).squeeze(1)
             here = rows.to(inputs.device)
             x, y = inputs[here, drawn.to(inputs.device)], labels[here]
-            n_fresh = round(lesson.fresh * len(rows))
+            n_fresh = round(options.fresh * len(rows))
             if n_fresh:
                 clean = inputs[here[:n_fresh], 0]
-                x[:n_fresh] = lesson.attack(attacked, clean, y[:n_fresh], generator)[0]
+                x[:n_fresh] = options.attack(attacked, clean, y[:n_fresh], generator)[0]
             yield x, y
 
     history = descend(
@@ -123,9 +123,9 @@ def train_against(
         len(pool),
         drawn_batches,
         labels,
-        epochs=lesson.epochs,
-        batch_size=lesson.batch_size,
-        optimizer=lesson.optimizer(model.parameters()),
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        optimizer=options.optimizer(model.parameters()),
         mend="give an optimizer with a lower learning rate",
     )
     model.eval()

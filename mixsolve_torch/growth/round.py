@@ -1,6 +1,6 @@
-"""One round of growing a mixture: train a classifier, look at its reduced cost, let it be attacked.
+"""One round of growing a mixture: train a classifier, compute its reduced cost, attack it.
 
-    q, V      the equilibrium of the held-out images under the classifiers at hand
+    q, V      the equilibrium of the held-out images under the present classifiers
     c         sum_ij w_i q_ij loss(f(x_ij), y_i) - V: the value cannot fall by more than -c
     V_before  no weights without f have less, against all candidates found in the end
     V_after   the risk of the new weights, with f, against the same candidates
@@ -28,22 +28,22 @@ from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.candidates.build import CandidateLosses, build_losses
 from mixsolve_torch.core.losses import LossFunction
 from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.game.folder import solved_in
 from mixsolve_torch.game.solve import GameSolution, solve_game
-from mixsolve_torch.growth.member import Lesson, train_against
-from mixsolve_torch.growth.notes import GrowRound, Progress
+from mixsolve_torch.growth.folder import GrowRound, Progress
+from mixsolve_torch.growth.member import MemberTraining, train_against
 from mixsolve_torch.models.classifiers import check_repeatable, frozen
 from mixsolve_torch.runs import checkpoint
+from mixsolve_torch.runs.resumable import part_or_anew
 
 logger = logging.getLogger(__name__)
 
-_NOT_SETTINGS = ("progress_bar", "kept")
-_PROBED = 32  # images on which a new classifier must answer twice alike
+_NOT_SETTINGS = ("progress_bar", "games")
+_PROBED = 32  # images on which a new classifier must return the same logits twice
 
 
 @dataclass
-class Work:
-    """One call: what it was given, and a round of it."""
+class GrowthRounds:
+    """The settings of one call, and its rounds."""
 
     mixture: Mixture
     model: nn.Module | Callable[[int], nn.Module] | None
@@ -53,14 +53,14 @@ class Work:
     loss: str | LossFunction
     alpha: float
     tol: float
-    lesson: Lesson
+    training: MemberTraining
     seed: int
     max_rounds: int
     progress_bar: bool = False
-    kept: Path | None = None  # the folder of what a round that is not finished has come to
+    games: Path | None = None  # the folder of the games of the round under way
 
     def settings(self) -> dict[str, Any]:
-        """Return all that the rounds depend on."""
+        """Return everything that the rounds depend on."""
         own = {name: value for name, value in vars(self).items() if name not in _NOT_SETTINGS}
         own["mixture"] = [self.mixture.models, self.mixture.weights.tolist()]
         return own
@@ -93,11 +93,10 @@ class Work:
         draws: torch.Generator,
         **options: Any,
     ) -> GameSolution:
-        """Attack and solve until attacks find nothing new, candidates kept."""
-        before = draws.get_state()
+        """Attack and solve until attacks find nothing new; the candidates are kept."""
+        folder = None if self.games is None else self.games / name
 
-        def solve(folder: Path | None) -> GameSolution:
-            draws.set_state(before)
+        def solve(_: bool) -> GameSolution:
             return solve_game(
                 pool,
                 data,
@@ -111,20 +110,20 @@ class Work:
                 **options,
             )
 
-        return solved_in(None if self.kept is None else self.kept / name, solve)
+        return part_or_anew(solve, folder, draws)
 
     def pool(self, members: Sequence[nn.Module], weights: Any = None) -> Mixture:
         """Return the mixture of the classifiers given and some more."""
         return Mixture([*self.mixture.models, *members], weights).to(self.mixture.device)
 
     def begin(self) -> Progress:
-        """Solve the game of the held-out images as things are."""
+        """Solve the game of the held-out images under the classifiers given."""
         draws = torch.Generator().manual_seed(self.seed)
         pool = self.pool([], self.mixture.weights)
         found = self.game("before", pool, self.held, draws)
         return Progress(found.losses, found.weights)
 
-    def play(self, state: Progress) -> None:
+    def round(self, state: Progress) -> None:
         """Train one classifier, and add it if it pays."""
         began, number = time.perf_counter(), len(state.history) + 1
         draws = torch.Generator().manual_seed((self.seed + number) % 2**63)
@@ -170,10 +169,10 @@ class Work:
         logger.info("%s", state.history[-1])
 
     def _trained(self, member: nn.Module, state: Progress, draws: torch.Generator) -> float:
-        """Train a classifier, or find it trained by a call that was interrupted after that."""
-        if self.kept is None:
+        """Train a classifier, or read the one that an interrupted call had trained."""
+        if self.games is None:
             return self._train(member, state, draws)
-        path = self.kept / f"round-{len(state.history) + 1}-member.pt"
+        path = self.games / f"round-{len(state.history) + 1}-member.pt"
         if path.exists():
             try:
                 known = checkpoint.load(path)
@@ -193,7 +192,7 @@ class Work:
     def _train(self, member: nn.Module, state: Progress, draws: torch.Generator) -> float:
         """Train a classifier against the equilibrium of the training images."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # its candidates are what is wanted
+            warnings.simplefilter("ignore", ConvergenceWarning)  # its candidates suffice
             name = f"round-{len(state.history) + 1}-training"
             pool = self.pool(state.members, state.weights)
             found = self.game(name, pool, self.train, draws)
@@ -205,7 +204,7 @@ class Work:
             found.losses.inputs,
             found.losses.labels.to(self.mixture.device),
             torch.as_tensor(solution.attack.dense()),
-            self.lesson,
+            self.training,
             draws,
         )
 

@@ -1,1 +1,1 @@
-"""Work that can be interrupted: what is kept, locked, recognised and resumed."""
+"""Work that can be interrupted: its settings are compared, its files locked and written safely."""

@@ -1,13 +1,12 @@
-"""Checkpoints that survive: whatever happens while one is written, the one before it is whole.
+"""Checkpoints that survive a crash: while one is written, the one before it stays whole.
 
 A checkpoint is written under another name in the same folder, brought to the disk, and renamed,
 
     last.pt.part  ->  last.pt,     and the one it replaces is  last.pt.previous,
 
-and renaming is one step for the file system: a process killed at any moment leaves either the old
-file or the new one, and a part that the next save writes over. A checkpoint holds tensors and plain
-values only, so that reading one runs no code, and its parts have checksums, which are compared when
-it is read.
+in one step: a process killed at any moment leaves either the old file or the new one. A checkpoint
+holds tensors and plain values only, so that reading one runs no code, and its parts have checksums,
+which are compared when it is read.
 
 References
 ----------
@@ -22,7 +21,7 @@ import os
 import shutil
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from torch import Tensor
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.base.files import check_regular
 from mixsolve_torch.models.archives import load_tensors
+from mixsolve_torch.runs.durable import replaced
 
 logger = logging.getLogger(__name__)
 
@@ -62,19 +62,10 @@ def save(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
     path = Path(path)
     check_regular(path, f"the checkpoint {path}")
     needed = _OVERHEAD + _bytes_of(state)
-    aside = path.with_name(path.name + ".part")
     try:
-        try:
-            with aside.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            _keep(path)
-            os.replace(aside, path)
-            _settle(path.parent)
-        finally:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
+        with replaced(path, ".part", before=lambda: _keep(path)) as file:
+            torch.save(state, file)
+        _settle(path.parent)
     except (OSError, RuntimeError) as error:
         raise MixsolveError(_what_is_wrong(path, needed, error)) from error
 
@@ -120,12 +111,12 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def recover(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Read a checkpoint, or the one before it, which takes the place of one that is lost.
+    """Read a checkpoint; one that is missing or damaged is replaced by the one before it.
 
     Parameters
     ----------
     path : str or path
-        Of a missing or damaged checkpoint `go_back` is called, and the log says so.
+        Where it is. The log says if the one before takes its place.
 
     Returns
     -------
@@ -145,16 +136,51 @@ def recover(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     except MixsolveError as error:
         if not previous(path).exists():
             raise
-        before = load(previous(path))  # or there is nothing to go on from
+        before = load(previous(path))  # raises if this one is damaged too
         go_back(path)
-        logger.warning("%s; going on from the checkpoint before it", str(error).partition(";")[0])
+        logger.warning("%s; resuming from the checkpoint before it", str(error).partition(";")[0])
         return before
 
 
-def go_back(path: str | os.PathLike[str]) -> None:
-    """Put the checkpoint from before in the place of a lost one, which is kept if it is there.
+def check_complete(
+    state: dict[str, Any], path: Path, entries: Sequence[str], writer: str, fault: str = ""
+) -> None:
+    """Refuse a checkpoint of another version, or of something else.
 
-    Left there, a damaged one would be kept by the next `save` instead of the one that is whole.
+    Parameters
+    ----------
+    state : dict
+        The checkpoint.
+    path : path
+        Where it is.
+    entries : sequence of str
+        What it must hold.
+    writer : str
+        What should have written it.
+    fault : str, optional
+        Another reason to refuse it.
+
+    Raises
+    ------
+    MixsolveError
+        It lacks some of the entries, or there is another reason.
+    """
+    lacking = [name for name in entries if name not in state]
+    if lacking:
+        fault = f"it lacks {', '.join(lacking)}"
+    if fault:
+        version = state.get("mixsolve")
+        raise MixsolveError(
+            f"the checkpoint {path} was written by another version of mixsolve"
+            f"{f' ({version})' if version else ''}, or not by {writer}: {fault}; resume with the "
+            "version that began it, or choose another folder"
+        )
+
+
+def go_back(path: str | os.PathLike[str]) -> None:
+    """Replace a missing or damaged checkpoint by the one before; a damaged one is set aside.
+
+    Otherwise the next `save` would keep the damaged one, and drop the one that is whole.
     """
     path = Path(path)
     if path.exists():
@@ -206,7 +232,7 @@ def _what_is_wrong(path: Path, needed: int, error: Exception) -> str:
         left = f"the checkpoint written before is intact in {path}"
     else:
         left = "there is none from before"
-    mend = "; make room and go on from there" if full else ""
+    mend = "; make room and resume from there" if full else ""
     return (
         f"the checkpoint {path} could not be written: {why}; it needs about {needed:,} bytes, "
         f"{free:,} are free; {left}{mend}"
@@ -214,7 +240,7 @@ def _what_is_wrong(path: Path, needed: int, error: Exception) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what led to it: PyTorch's archive writer hides that a write failed."""
+    """Yield an error and its causes: PyTorch's archive writer hides that a write failed."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -224,11 +250,11 @@ def _way_out(path: Path) -> str:
     before = previous(path)
     if not before.is_file():
         return "; there is none from before"
-    return f"; to go on from the one before, rename {before} to {path.name}"
+    return f"; to resume from the one before, rename {before} to {path.name}"
 
 
 def _bytes_of(state: object) -> int:
-    """Return the bytes of all tensors; refuse what `load` would."""
+    """Return the bytes of all tensors; refuse what `load` would refuse."""
     seen: dict[int, int] = {}
     todo: list[tuple[str, object]] = [("state", state)]
     while todo:

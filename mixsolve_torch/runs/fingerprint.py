@@ -1,9 +1,9 @@
-"""What a call was given, in a form that a later call can be compared with.
+"""Descriptions of the settings of a call, to compare with those of a later call.
 
-Work that was interrupted may be gone on with only if everything that its results depend on is the
-same: settings become plain JSON values, tensors and networks become digests, functions their names
-and code. Equal descriptions mean equal settings as far as they can be seen from outside: a
-classifier's Python attributes other than its parameters, buffers and printed form cannot.
+Work that was interrupted is resumed only if everything that its results depend on is the same:
+settings become plain JSON values, tensors and networks become digests, functions their names and
+code. What cannot be seen from outside is not compared: a classifier's Python attributes other than
+its parameters, buffers and printed form.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -30,7 +31,7 @@ def digest(*parts: Tensor | str) -> str:
     Parameters
     ----------
     *parts : torch.Tensor or str
-        What is to be told apart, in this order.
+        What to compare, in this order.
     """
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -43,8 +44,13 @@ def digest(*parts: Tensor | str) -> str:
     return state.hexdigest()
 
 
+def short_digest(description: Any) -> str:
+    """Return 12 hexadecimal digits that name the work of these settings, described for JSON."""
+    return digest(json.dumps(description, sort_keys=True))[:12]
+
+
 def describe(value: Any) -> Any:
-    """Return a description of settings that JSON can hold and that the next process would repeat.
+    """Return a description of settings that JSON can hold, the same in every process.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Ctrl-C: what is kept of long work, and waiting for what is under way.
+"""Ctrl-C in long work: a message that says what is kept, and an interrupt that waits for a step.
 
-A step may have to be saved whole first, or an exchange between ranks to end.
+A step may have to be saved first, or an exchange between ranks to end.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import NoReturn
 
 @contextmanager
 def explained(words: Callable[[], str]) -> Iterator[None]:
-    """Note on a Ctrl-C what is kept and how to go on.
+    """Add to a Ctrl-C a note of what is kept and how to resume.
 
     Parameters
     ----------
     words : callable
-        Says so. Of nested work the outermost is heard: it is what the caller can repeat.
+        Returns the note. Of nested work the outermost note counts: it is for the call that the user
+        can repeat.
     """
     try:
         yield
@@ -29,68 +30,68 @@ def explained(words: Callable[[], str]) -> Iterator[None]:
 
 
 class Interrupt:
-    """Turns the first Ctrl-C into a wish, heard when the work is done; the second one interrupts.
+    """Holds back the first Ctrl-C until the work allows it; the second one interrupts at once.
 
-    Other signals that end a process, such as the SIGTERM of a scheduler, can be heard like it.
+    Other signals that end a process, such as the SIGTERM of a scheduler, can be held back too.
 
-    Only the main thread can listen; elsewhere nothing changes. Ranks in training that stop at
-    different steps cannot save together: several of them do not listen, end where they are, and go
-    on from the last checkpoint.
+    Only the main thread can handle signals; elsewhere nothing changes. Ranks in training that stop
+    at different steps cannot save together: several of them do not hold signals back, end where
+    they are, and resume from the last checkpoint.
 
     Parameters
     ----------
     enabled : bool
-        Whether to listen.
+        Whether to hold signals back.
     *others : signal.Signals
-        What to listen for besides Ctrl-C.
+        Which, besides Ctrl-C.
 
     Attributes
     ----------
-    asked : bool
-        Whether somebody pressed Ctrl-C, or sent another of the signals.
+    pending : bool
+        Whether a signal is held back.
     """
 
     def __init__(self, enabled: bool, *others: signal.Signals) -> None:
-        self.asked = False
+        self.pending = False
         self._signals = (signal.SIGINT, *others)
-        self._heard = signal.SIGINT
+        self._received = signal.SIGINT
         self._enabled = enabled and threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Interrupt:
-        """Listen."""
+        """Install the handlers."""
         if self._enabled:
-            self._before = {each: signal.signal(each, self._ask) for each in self._signals}
+            self._before = {each: signal.signal(each, self._hold) for each in self._signals}
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Do as before."""
+        """Restore the handlers from before."""
         if self._enabled:
             for each, before in self._before.items():
                 signal.signal(each, before)
 
-    def let_through(self) -> None:
-        """Do now what the Ctrl-C that was held back would have done; listen for the next one."""
-        if self.asked:
-            self.asked = False
-            signal.raise_signal(self._heard)
-            signal.signal(self._heard, self._ask)
+    def deliver(self) -> None:
+        """Raise the signal that was held back, if there is one; hold back the next one."""
+        if self.pending:
+            self.pending = False
+            signal.raise_signal(self._received)
+            signal.signal(self._received, self._hold)
 
-    def obey(self) -> NoReturn:
-        """End, as the signal asks, now that the work is saved.
+    def end(self) -> NoReturn:
+        """End as the signal demands, now that the work is saved.
 
         Raises
         ------
         KeyboardInterrupt
-            It was Ctrl-C.
+            The signal was Ctrl-C.
         SystemExit
-            It was another one; its exit code is 128 and the signal's number, as shells have it.
+            It was another one; the exit code is 128 plus the signal's number, as in shells.
         """
-        if self._heard == signal.SIGINT:
+        if self._received == signal.SIGINT:
             raise KeyboardInterrupt
-        if callable(self._before[self._heard]):  # a program's own way to end
-            signal.raise_signal(self._heard)
-        raise SystemExit(128 + self._heard)
+        if callable(self._before[self._received]):  # the program's own handler
+            signal.raise_signal(self._received)
+        raise SystemExit(128 + self._received)
 
-    def _ask(self, number: int, frame: object) -> None:
-        self.asked, self._heard = True, signal.Signals(number)
-        signal.signal(number, self._before[self._heard])
+    def _hold(self, number: int, frame: object) -> None:
+        self.pending, self._received = True, signal.Signals(number)
+        signal.signal(number, self._before[self._received])

@@ -1,13 +1,13 @@
 """One process at a time: a lock of the operating system on what a long run writes.
 
-The lock is on a small file beside the results, which says who holds it. The system lets go of it
-when its process ends, however that happens, so that nothing is left to be cleaned up after a kill:
-a lock file that nobody holds is taken over. A holder removes its file before it lets go, and
-whoever has opened the removed file opens the new one.
+The lock is on a small file beside the results, which says which process holds it. The system
+releases it when the process ends, however that happens: a lock file that a kill left behind is
+taken over. A holder removes its file before it releases the lock; a process that has opened the
+removed file opens the new one.
 
 References
 ----------
-flock(2): locks belong to open files, so that two runs in one process exclude each other too.
+flock(2): locks belong to open files, so two runs in one process exclude each other too.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ else:
 logger = logging.getLogger(__name__)
 
 _HELD = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
-_FAR = 1 << 20  # the byte that Windows locks, past the words, which others may so read
+_FAR = 1 << 20  # the byte that Windows locks: past the text, which other processes can read
 
 
 class Lock:
-    """The right to write somewhere, until it is let go of or the process ends.
+    """The right to write somewhere, until it is released or the process ends.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Lock:
     what : str
         What is locked, for messages: "run.out 'runs/digits'".
     mend : str, default "wait for it to end, or choose another name"
-        What the message that it is held says to do.
+        What to do while another run holds it, for the message.
 
     Examples
     --------
@@ -91,12 +91,12 @@ class Lock:
         self._handle = handle
         _held.add(self)
         words = f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}"
-        with suppress(OSError):  # on a full disk nobody is named, but the lock holds
+        with suppress(OSError):  # on a full disk no holder is named, but the lock holds
             os.ftruncate(handle, 0)
             os.write(handle, words.encode())
 
     def release(self) -> None:
-        """Let go of the lock, if it is held."""
+        """Release the lock, if it is held."""
         if self._handle is None:
             return
         if sys.platform != "win32":  # where a file that is open cannot be removed
@@ -118,7 +118,7 @@ class Lock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of it."""
+        """Release it."""
         self.release()
 
     def _take(self, handle: int) -> None:
@@ -134,7 +134,7 @@ class Lock:
                 raise MixsolveError(
                     f"{self._what} is in use by {self._holder(handle)}; {self._mend}"
                 ) from error
-            # Some network file systems know no locks; a run there is still better than none.
+            # Some network file systems have no locks; a run without one is better than none.
             logger.warning(
                 "%s is not protected from other processes: %s", self._what, error.strerror
             )

@@ -8,20 +8,20 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-_PATIENCE = 2.0  # seconds of silence before the bar appears
+_PATIENCE = 2.0  # seconds before the bar appears
 
 
 class ProgressBar:
-    """Count steps; show them once they have taken two seconds and only on a terminal.
+    """Counts steps; shows them after two seconds, on a terminal only.
 
     Parameters
     ----------
     description : str
-        What is being done, written before the bar.
+        The text before the bar.
     total : int or None
         Number of steps, None if it is not known.
     enabled : bool, default False
-        Whether a bar is wanted at all.
+        Whether to show a bar.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class ProgressBar:
             self._bar.update(self._task, completed=self._done)
 
     def describe(self, description: str) -> None:
-        """Write something else before the bar."""
+        """Change the text before the bar."""
         self._description = description
         if self._bar is not None:
             self._bar.update(self._task, description=description)
@@ -76,6 +76,6 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()

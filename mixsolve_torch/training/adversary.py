@@ -6,8 +6,8 @@
 x' in the ball around x, T steps from a uniform start, and the last point is trained on (evaluation
 keeps the best one). The divergence vanishes at x with its gradient, which a start elsewhere avoids.
 
-Whatever is the same for all batches is made once, and nothing here waits for the device: what went
-wrong in the classifiers is said by `check`, once an epoch.
+Objects that are the same for all batches are made once, and nothing here synchronises with the
+device: `check` raises the errors of the classifiers, once an epoch.
 
 References
 ----------
@@ -66,18 +66,18 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 class Adversary:
-    """Attacks batches as they come.
+    """Attacks one batch after another.
 
     Parameters
     ----------
     mixture : Mixture
-        The classifiers, whose modules may train and change between calls.
+        The classifiers, which may be trained between calls.
     config : AttackConfig
         Ball, steps and loss.
     trades : bool
         Ascend the expected divergence instead of the expected loss.
     largest_label : int
-        Of all that will come.
+        The largest of all batches.
     autocast : bool
         Run the classifiers in bfloat16.
     weights : torch.Tensor of shape (L,), optional
@@ -110,11 +110,11 @@ class Adversary:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take the mixture's present weights; to be called when they have changed."""
+        """Read the mixture's weights again; to be called when they have changed."""
         self._members = Members(self._mixture, self._labels, self._weights, autocast=self._autocast)
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Attack a batch that is known to be one.
+        """Attack a batch, which is not checked.
 
         Parameters
         ----------
@@ -130,8 +130,8 @@ class Adversary:
         attacked : torch.Tensor of shape (B, C, H, W)
             The last point.
         errors : torch.Tensor of shape (B,), float64
-            The expected 0/1 loss of the mixture one step before, where the last gradient was
-            taken: that at the last point would cost another pass.
+            The expected 0/1 loss of the mixture at the point of the last gradient, one step before:
+            that at the last point would need another forward pass.
         """
         with frozen(self._mixture), self._statistics():
             objective = (
@@ -145,7 +145,7 @@ class Adversary:
         return attacked, score.errors
 
     def check(self) -> None:
-        """Refuse logits that were not finite and warn of gradients that vanished, since the last.
+        """Refuse logits that were not finite, and warn of gradients that vanished.
 
         Raises
         ------
@@ -156,7 +156,7 @@ class Adversary:
 
     @contextmanager
     def _statistics(self) -> Iterator[None]:
-        """Let batch norms use the batch's own statistics and keep their running ones, if asked."""
+        """Let batch norms use the batch's statistics, if configured; keep the running ones."""
         if not self._batch_statistics:
             yield
             return

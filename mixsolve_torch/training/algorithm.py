@@ -8,7 +8,7 @@
             lam  <-  the game on B_t, with the attacks found for it, solved or approached
 
 A batch's game has these candidates for each image: the image itself, the attack on the mixture, and
-the attack on each classifier alone, all with the classifiers as they are. "oracle" makes T_lambda
+the attack on each classifier alone, all on the present classifiers. "oracle" makes T_lambda
 steps of Algorithm 1 from the present weights, "entropic" and "lp" solve the game. The weights move
 by 1 - momentum of the way. With L = 1 there are no weights, and every step trains.
 
@@ -83,11 +83,11 @@ class Algorithm2:
                 f"optimizer.batch_size must be at least the number of processes; got {batch} for "
                 f"{ranks.size}"
             )
-        self.steps_per_pass = len(data) // batch  # what is left over waits for another order
+        self.steps_per_pass = len(data) // batch  # an incomplete batch is left out
         self.steps = len(models) * config.optimizer.epochs * self.steps_per_pass
         self._batch = batch
         self._order = torch.empty(0, dtype=torch.int64)
-        # Draws that all ranks share, and those that each makes for its own images.
+        # The draws that all ranks share, and those of each rank for its own images.
         self._shared = torch.Generator().manual_seed(config.run.seed)
         self._own = torch.Generator(ranks.device)
         self._own.manual_seed((config.run.seed << 16) + ranks.rank + 1)
@@ -166,7 +166,7 @@ class Algorithm2:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go back to where `state` was taken."""
+        """Load what `state` returned."""
         self.t = state["t"]
         self._order = state["order"]
         self.mixture.set_weights(state["weights"])

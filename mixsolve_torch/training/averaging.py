@@ -4,7 +4,7 @@
 
 for parameters and for the statistics of batch norms. The average forgets quickly while it is young:
 with a constant decay of 0.999, a third of it would still be the initial weights after 1000 steps.
-`torch.optim.swa_utils.AveragedModel` has a constant decay, and makes the host wait for an
+`torch.optim.swa_utils.AveragedModel` has a constant decay, and synchronises the host with the
 accelerator in every update.
 
 References
@@ -32,9 +32,9 @@ class MovingAverage:
     Parameters
     ----------
     model : torch.nn.Module
-        The network, of which a copy is made.
+        The network; it is copied.
     decay : float
-        What an update keeps of the average, in [0, 1), once it is old.
+        Weight of the average in an update, in [0, 1), after many updates.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the network as it is now: that given at first, after a step of training."""
+        """Average in the present parameters of the network."""
         self.updates += 1
         decay = min(self._decay, self.updates / (9 + self.updates))
         averages, values = [], []
@@ -74,10 +74,10 @@ class MovingAverage:
             torch._foreach_lerp_(averages, values, 1 - decay)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the average and its age, as tensors and plain values."""
+        """Return the average and the number of updates, as tensors and plain values."""
         return {"updates": self.updates, "module": self.module.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned."""
+        """Load what `state_dict` returned."""
         self.updates = state["updates"]
         self.module.load_state_dict(state["module"])

@@ -1,4 +1,4 @@
-"""What a training run is: typed sections, read from a TOML file and from the command line.
+"""The settings of a training run: typed sections, read from a TOML file and the command line.
 
 The article fixes the data sets, ResNet-18, eps = 8/255, PGD with 10 steps, batches of 1024 and 200
 epochs per model. It leaves open the learning rate and its schedule, T_theta, T_lambda, the
@@ -26,7 +26,7 @@ class DataConfig:
         "digits", "cifar10", "cifar100", or a .npz file: ``train_images``, ``train_labels``,
         ``test_images``, ``test_labels``, or ``images`` and ``labels`` to train on alone.
     dir : str, optional
-        Where torchvision's data sets lie.
+        Where torchvision's data sets are.
     download : bool
         Fetch a data set that is not there.
     limit : int, optional
@@ -106,8 +106,8 @@ class AttackConfig:
     step_size : str or float, optional
         Length of a step; 2.5 eps / steps by default.
     loss : {"cross-entropy", "margin"}
-        What the attack ascends under "at". "margin" ascends the expected bounded margin, which is
-        nearer to the share of classifiers fooled.
+        What the attack ascends under "at". "margin" is the expected bounded margin, which is nearer
+        to the share of classifiers fooled.
     batch_norm : {"eval", "train"}
         Statistics that batch norms use during the attack: their running ones, or those of the
         attacked batch. The running ones are not touched by attacks either way.
@@ -121,7 +121,7 @@ class AttackConfig:
     batch_norm: Literal["eval", "train"] = "eval"
 
     def __post_init__(self) -> None:
-        """Write the norm in one way."""
+        """Normalise the spelling of the norm."""
         object.__setattr__(self, "norm", as_norm("attack.norm", self.norm))
 
     @property
@@ -154,7 +154,7 @@ class WeightsConfig:
     alpha : float
         Regularisation of "entropic", in the unit of the loss.
     momentum : float
-        What is kept of the old weights, in [0, 1): a single batch is noisy.
+        Weight of the old weights in an update, in [0, 1): a single batch is noisy.
     """
 
     update: Literal["oracle", "entropic", "lp", "none"] = "oracle"
@@ -195,19 +195,19 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured along the way and at the end.
+    """What is measured during training and at the end.
 
     Parameters
     ----------
     select : {"validation", "test"}
-        Where the most robust epoch is looked for. The article looks on the test set, which
+        What the most robust epoch is selected on. The article selects on the test set, which
         flatters the result.
     every : int
         Epochs per model between two measurements.
     steps : int
-        Steps of the PGD attack that robustness is measured with along the way.
+        Steps of the PGD attack of the measurements during training.
     images : int, optional
-        Images measured along the way; all by default.
+        Images of the measurements during training; all by default.
     final : str
         Attacks at the end, a name as `resolve_attacks` knows it; "none" for no final evaluation.
     final_steps, final_restarts : int
@@ -235,7 +235,7 @@ class RunConfig:
     out : str
         Folder of checkpoints, metrics and pictures.
     seed : int
-        Of everything that is drawn.
+        Of all random draws.
     device : str
         "auto" for the accelerator if there is one, or a device as PyTorch names it.
     autocast : bool

@@ -1,8 +1,8 @@
 """The images of a run: those trained on, those the best epoch is selected on, those of the test.
 
-What a run reports in the end is worth something only on images that it was not trained on. So a
-data set without a test part needs another file for it, and images that stand among those trained on
-are no test set. The digests tell a resumed run that its images are still the same.
+A run reports accuracies on images that it was not trained on. So a data set without a test part
+needs another file for it, and images that are among those trained on are no test set. A resumed run
+compares the digests of its images.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class RunData:
     fitted : ImageSet
         Those trained on.
     measured : ImageSet
-        Those that the most robust epoch is looked for on.
+        Those that the most robust epoch is selected on.
     test : ImageSet or None
-        Those attacked in the end; None if nothing is to be.
+        Those of the final attacks; None without final attacks.
     classes : int
-        How many there are.
+        Number of classes.
     digests : dict of str to str
-        Of "train", all images that were there for training, and of "test", if it selects.
+        Of "train", all images for training, and of "test", if the best epoch is selected on it.
     """
 
     fitted: ImageSet
@@ -60,7 +60,7 @@ def load(config: TrainConfig) -> RunData:
     Raises
     ------
     MixsolveError
-        Data that cannot be read, do not fit together, or are to be tested on what was trained on.
+        Data that cannot be read or do not fit together, or a test on the images trained on.
     """
     options = config.data
     read = partial(load_data, data_dir=options.dir, download=options.download)
@@ -91,7 +91,7 @@ def load(config: TrainConfig) -> RunData:
 
 
 def _check(train: LabelledImages, test: LabelledImages, name: str) -> None:
-    """Refuse a test set that a network of the training set cannot be tried on, or that it knows."""
+    """Refuse a test set that does not fit the training set, or that is part of it."""
     if test.images.shape[1:] != train.images.shape[1:]:
         raise MixsolveError(
             f"the test images of {name!r} must have the shape of those trained on, "

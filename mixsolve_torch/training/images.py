@@ -1,9 +1,9 @@
-"""A data set that lies whole on the device: batches are gathered, cropped and mirrored there.
+"""A data set that is whole on the device: batches are gathered, cropped and mirrored there.
 
-Bytes stay bytes until a batch is made of them, so that CIFAR takes 150 MB. Where crops and mirror
+Images stay in bytes until they are in a batch, so that CIFAR takes 150 MB. Where crops and mirror
 images are drawn, pixel (r, c) of an image of B comes from row r + a and column c + b of the image
 with its border of zeros, or from column W - 1 - c + b of the mirrored one: one gather of whole
-pixels, for all images of the batch at once, and the device is not waited for.
+pixels for all images of the batch, without a synchronisation with the device.
 """
 
 from __future__ import annotations
@@ -76,15 +76,15 @@ class ImageSet:
         flip: bool = False,
         channels_last: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Return some images, augmented if that is wanted.
+        """Return some images, cropped and mirrored at random if `crop` or `flip` says so.
 
         Parameters
         ----------
         indices : torch.Tensor of shape (B,)
             Which ones, on any device.
         generator : torch.Generator, optional
-            What crops and mirror images are drawn from, on any device; PyTorch's global one if it
-            is left out.
+            Source of the crops and mirror images, on any device; PyTorch's global one if it is left
+            out.
         crop : int, default 0
             Pixels of the border of zeros, within which images are moved at random.
         flip : bool, default False
@@ -121,7 +121,7 @@ class ImageSet:
         share : float
             Share of each class that the second part gets, in [0, 1); rounded to whole images.
         generator : torch.Generator
-            What the parts are drawn from; on the CPU.
+            Source of the draws; on the CPU.
 
         Returns
         -------
@@ -155,7 +155,7 @@ class ImageSet:
 
     @classmethod
     def _of(cls, images: Tensor, labels: Tensor) -> ImageSet:
-        """Return a set of what was checked already, empty or not."""
+        """Return a set of images and labels that are checked already; it may be empty."""
         made = cls.__new__(cls)
         made.images, made.labels = images, labels
         return made

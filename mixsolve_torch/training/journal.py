@@ -1,8 +1,8 @@
-"""What a training run says of itself while it goes: one record of metrics an epoch.
+"""The metrics of a training run, one record an epoch.
 
 A record becomes a line of `metrics.jsonl`, points in TensorBoard's curves, the text before the
-progress bar and a line of the log. The records of the checkpoint that a run goes on from are the
-truth: `metrics.jsonl` is written anew from them, so that epochs done twice stand there once.
+progress bar and a line of the log. A resumed run writes `metrics.jsonl` anew from its
+checkpoint, so that each epoch is in it once.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mixsolve import plots
-from mixsolve.base.errors import MixsolveError
 from mixsolve.base.files import written_aside
-from mixsolve.plots.history import training_history
+from mixsolve_torch.runs import durable
 from mixsolve_torch.runs.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -29,14 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 class Journal:
-    """The records of a run, written wherever somebody may look.
+    """Writes the records of a run to files, the log and the progress bar.
 
     Parameters
     ----------
     folder : str or path
         Where `metrics.jsonl` and the folder `tensorboard` are put; it exists.
     records : sequence of dict, optional
-        What an earlier part of the run has logged.
+        Those of an earlier part of the run.
     tensorboard : bool, default True
         Write event files for TensorBoard too. If it is not installed, the log says so.
     progress : bool, default False
@@ -44,8 +42,7 @@ class Journal:
     total : int, optional
         Steps of the whole run, for the bar.
     write : bool, default True
-        False makes a journal that writes and shows nothing: of a run on several processes, one
-        writes.
+        False makes a journal that writes and shows nothing: only one process of a run writes.
 
     Raises
     ------
@@ -71,7 +68,7 @@ class Journal:
             return
         if records:
             self._bar.describe(f"Training: {summary(records[-1])}")
-        with self._clear_errors():
+        with self._writing():
             with written_aside(self._path) as aside:
                 aside.write_text("".join(map(_line, records)), encoding="utf-8")
             if tensorboard:
@@ -85,7 +82,7 @@ class Journal:
         self._bar.advance(steps)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Write down the metrics of an epoch.
+        """Write the metrics of an epoch.
 
         Parameters
         ----------
@@ -103,7 +100,7 @@ class Journal:
         text = summary(record)
         logger.info("%s", text)
         self._bar.describe(f"Training: {text}")
-        with self._clear_errors():
+        with self._writing():
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(_line(record))
             if self._events is not None:
@@ -122,21 +119,17 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the bar away and close the files."""
+        """Remove the bar and close the files."""
         self._bar.__exit__(kind, error, trace)
         if self._events is not None:
-            with self._clear_errors():
+            with self._writing():
                 self._events.close()
 
-    @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise MixsolveError(
-                f"the metrics in {self._path.parent} could not be written: {error}; the last "
-                "checkpoint is not touched: mend that and go on from there"
-            ) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        return durable.writing(
+            f"the metrics in {self._path.parent}",
+            lambda: "the last checkpoint is not touched: mend that and resume from there",
+        )
 
 
 def summary(record: dict[str, Any]) -> str:
@@ -168,28 +161,8 @@ def summary(record: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def history_plot(records: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
-    """Draw accuracies and weights over the epochs of a run into a file.
-
-    Parameters
-    ----------
-    records : sequence of dict
-        As `Journal.log` takes them.
-    path : str or path
-        Where to; the ending says the format. A file there is replaced.
-
-    Raises
-    ------
-    MissingDependencyError
-        matplotlib is not installed.
-    MixsolveError
-        No records, or a file that cannot be written.
-    """
-    plots.save(training_history(records), path)
-
-
 def _event_writer(folder: Path, epoch: int) -> SummaryWriter | None:
-    """Return TensorBoard's writer, which takes back the events of `epoch` and later ones."""
+    """Return TensorBoard's writer, which removes the events of `epoch` and later ones."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,9 +1,9 @@
-"""A whole training run: Algorithm 2 step by step, measured, kept, resumed and summed up.
+"""A whole training run: the steps of Algorithm 2, measurements, checkpoints and the evaluation.
 
 After every epoch (a pass over the data for each model) the mixture and each of its models are
 measured under PGD, and everything is written to `last.pt`; the most robust epoch is in `best.pt`.
-A run that was ended at any moment goes on from `last.pt` as if nothing had happened. At the end
-the best mixture is attacked in earnest, on the test set.
+A run that was interrupted at any moment resumes from `last.pt` and ends with the same result. At
+the end the best mixture is evaluated under strong attacks, on the test set.
 
 References
 ----------
@@ -13,7 +13,6 @@ Rice, Wong, Kolter. Overfitting in Adversarially Robust Deep Learning. ICML 2020
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import signal
@@ -26,19 +25,20 @@ from typing import Any
 
 import torch
 
+from mixsolve import plots
 from mixsolve.base.arguments import check_flags
 from mixsolve.base.errors import MixsolveError
+from mixsolve.plots.history import training_history
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.evaluation.evaluate import evaluate
 from mixsolve_torch.evaluation.report import Evaluation
 from mixsolve_torch.models.architectures import build_model
 from mixsolve_torch.runs import checkpoint
-from mixsolve_torch.runs.fingerprint import describe, digest
 from mixsolve_torch.runs.interrupt import Interrupt
 from mixsolve_torch.training import held_out
 from mixsolve_torch.training.algorithm import Algorithm2
 from mixsolve_torch.training.config import TrainConfig
-from mixsolve_torch.training.journal import Journal, history_plot
+from mixsolve_torch.training.journal import Journal
 from mixsolve_torch.training.measure import measure_epoch
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.run_folder import RunFolder
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Training:
-    """What a run came to.
+    """The result of a run.
 
     Attributes
     ----------
@@ -59,9 +59,9 @@ class Training:
     best : dict
         The record of the epoch kept.
     evaluation : Evaluation or None
-        The final attacks; None if none were asked for, or on a rank that does not write.
+        Under the final attacks; None if there were none, or on a rank that does not write.
     folder : Path
-        Where checkpoints, metrics and pictures lie.
+        Of checkpoints, metrics and pictures.
     """
 
     mixture: Mixture
@@ -79,7 +79,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = False) 
     config : TrainConfig
         What to do.
     resume : bool, default False
-        Go on from the last checkpoint in the folder, if there is one. Without it, a folder that
+        Resume from the last checkpoint in the folder, if there is one. Without it, a folder that
         holds a run is refused.
     progress : bool, default False
         Show a progress bar if stderr is a terminal.
@@ -140,7 +140,7 @@ class _TrainingRun:
 
     @contextmanager
     def begun(self, resume: bool) -> Iterator[None]:
-        """Hold the folder, and go on from what lies there if that is wanted."""
+        """Lock the folder, and resume the run in it if there is one."""
         try:
             if self._ranks.lead(lambda: self._folder.open(resume)):
                 self._restore()
@@ -149,7 +149,7 @@ class _TrainingRun:
             self._folder.close()
 
     def _restore(self) -> None:
-        """Go back to the last checkpoint; see that the best one is there."""
+        """Load the last checkpoint; check that the best one is there."""
         saved = self._folder.read(self._config, self._digests, self._ranks.size)
         own = saved["ranks"][self._ranks.rank]
         try:
@@ -158,7 +158,7 @@ class _TrainingRun:
             why = str(error).strip().partition("\n")[0]
             raise MixsolveError(
                 f"the checkpoint {self._folder.last} does not fit the networks of "
-                f"model.architecture = {self._config.model.architecture!r}: {why}; give back the "
+                f"model.architecture = {self._config.model.architecture!r}: {why}; restore the "
                 "code that it was begun with, or choose another folder"
             ) from error
         self._records, self._seconds = saved["records"], saved["seconds"]
@@ -167,7 +167,7 @@ class _TrainingRun:
             self._replace_best()
 
     def _replace_best(self) -> None:
-        """Take the last epoch for the best one, whose checkpoint is lost."""
+        """Replace the lost checkpoint of the best epoch by the last epoch."""
         record = self._records[-1]
         lost = _most_robust(self._records)["epoch"]
         words = f"{self._folder.best} is lost or damaged, and with it epoch {lost}"
@@ -178,7 +178,7 @@ class _TrainingRun:
             logger.warning("%s; the most robust one of those to come takes its place", words)
 
     def finish(self) -> Training:
-        """Make the steps that are left, and the final evaluation."""
+        """Make the remaining steps, and the final evaluation."""
         algorithm, config = self._algorithm, self._config
         epoch = len(algorithm.mixture) * algorithm.steps_per_pass * config.evaluation.every
         with (
@@ -200,13 +200,13 @@ class _TrainingRun:
                     self._close_epoch(journal, -(-algorithm.t // epoch))
                 elif config.run.save_every and algorithm.t % config.run.save_every == 0:
                     self._save()
-                if interrupt.asked:
+                if interrupt.pending:
                     self._save()
                     logger.warning(
                         "interrupted at step %d; saved to %s", algorithm.t, self._folder.last
                     )
-                    interrupt.obey()
-        return self._sum_up()
+                    interrupt.end()
+        return self._evaluated()
 
     def _close_epoch(self, journal: Journal, epoch: int) -> None:
         algorithm = self._algorithm
@@ -267,8 +267,8 @@ class _TrainingRun:
     def _elapsed(self) -> float:
         return self._seconds + time.perf_counter() - self._began
 
-    def _sum_up(self) -> Training:
-        """Go back to the most robust epoch, attack it in earnest, and write the report."""
+    def _evaluated(self) -> Training:
+        """Load the most robust epoch, attack it strongly, and write the report."""
         self._ranks.wait()
         kept = checkpoint.load(self._folder.best)
         models = list(self._algorithm.evaluated.models)
@@ -277,33 +277,28 @@ class _TrainingRun:
         mixture = Mixture(models, kept["weights"]).eval()
         evaluation = None
         if self._ranks.first:
-            history_plot(self._records, self._folder.path / "history.png")
+            plots.save(training_history(self._records), self._folder.path / "history.png")
             if self._config.evaluation.final != "none":
                 evaluation = self._evaluate(mixture)
         return Training(mixture, self._records, kept["record"], evaluation, self._folder.path)
 
     def _evaluate(self, mixture: Mixture) -> Evaluation:
-        """Attack a mixture in earnest; what an interrupted call found for it is found again."""
+        """Attack a mixture strongly; the attacks of an interrupted call are not repeated."""
         config, folder = self._config.evaluation, self._folder.path
         assert self._test is not None
         count = min(config.final_images or len(self._test), len(self._test))
         x, y = self._test.batch(torch.arange(count))
-        options: dict[str, Any] = {
-            "norm": self._config.attack.norm,
-            "eps": self._config.attack.radius,
-            "steps": config.final_steps,
-            "restarts": config.final_restarts,
-            "seed": self._config.run.seed,
-        }
-        # Another effort, other images or another mixture have a place of their own.
-        work = json.dumps(describe([config.final, options, x, y, list(mixture.models)]))
-        found = folder / f"attacks-{digest(work)[:12]}"
-        try:
-            found.mkdir(exist_ok=True)
-        except OSError as error:
-            raise MixsolveError(f"{found} could not be made: {error}") from error
         evaluation = evaluate(
-            mixture, (x, y), config.final, **options, out=found, progress=self._progress
+            mixture,
+            (x, y),
+            config.final,
+            norm=self._config.attack.norm,
+            eps=self._config.attack.radius,
+            steps=config.final_steps,
+            restarts=config.final_restarts,
+            seed=self._config.run.seed,
+            out=folder / "attacks",
+            progress=self._progress,
         )
         evaluation.to_json(folder / "evaluation.json")
         evaluation.plot(folder / "evaluation.png")

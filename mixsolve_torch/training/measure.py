@@ -1,8 +1,8 @@
 """How robust a mixture under training is: its accuracy, and that of each model alone, under PGD.
 
 The mixture and each of its models are attacked on their own; the accuracy of the mixture is the
-exact expectation over its models. The attacks draw the same numbers every time, so that epochs and
-runs compare.
+exact expectation over its models. The attacks have the same draws every time, so that epochs and
+runs can be compared.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def measure_epoch(
     Parameters
     ----------
     mixture : Mixture
-        The classifiers; their modes come back as they were.
+        The classifiers; their modes are restored.
     data : ImageSet
-        What to measure on, the same on all ranks, which share it out.
+        What to measure on, the same on all ranks; each measures its part.
     config : TrainConfig
         The ball, the attack's steps and the number of images.
     ranks : Ranks

@@ -1,8 +1,8 @@
 """The processes of a run: one alone, or several that torchrun started, each with its own device.
 
 All ranks draw the same order of the images and the same classifiers, so that they make the same
-steps; each attacks its own part of every batch, gradients are averaged by DistributedDataParallel,
-and the game that weights are found from is solved by all together, each keeping its own losses.
+steps. Each attacks its own part of every batch, DistributedDataParallel averages the gradients, and
+the sharded game of a batch is solved by all ranks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """One process among those of the run: this one.
+    """One process of the run: the present one.
 
     Parameters
     ----------
@@ -52,10 +52,10 @@ class Ranks:
         self._begun = False
 
     def __enter__(self) -> Ranks:
-        """Meet the other processes; the timeout of a process group that is there holds."""
+        """Join the process group; one that exists keeps its timeout."""
         if self.size > 1 and not dist.is_initialized():
             if self.device.type == "cuda":
-                torch.cuda.set_device(self.device)  # the one that NCCL is to use for objects too
+                torch.cuda.set_device(self.device)  # NCCL uses it for objects too
             try:
                 dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
             except RuntimeError as error:
@@ -72,7 +72,7 @@ class Ranks:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave them, and say clearly that one of them is lost."""
+        """Leave the group; an error of it says which rank is lost."""
         if self._begun:
             dist.destroy_process_group()
         if error is not None and self.size > 1 and is_about_ranks(error):
@@ -84,11 +84,11 @@ class Ranks:
         return self.rank == 0
 
     def part(self, indices: Tensor) -> Tensor:
-        """Return this rank's part of a batch: every size-th image, from its own number on."""
+        """Return this rank's shard of a batch: every size-th image, from its own number on."""
         return indices[self.rank :: self.size]
 
     def solve(self, losses: Tensor, alpha: float, **options: Any) -> Tensor:
-        """Return optimal weights for the game of all ranks' losses (B_r, m, L): the same on all.
+        """Return optimal weights of the game of all ranks' losses (B_r, m, L), the same on all.
 
         `alpha` and the options are those of `mixsolve.solve`.
         """
@@ -113,7 +113,7 @@ class Ranks:
         return values
 
     def lead(self, work: Callable[[], T]) -> T:
-        """Do something on the first rank; all return what came of it, or raise its error."""
+        """Call a function on the first rank; all ranks return its result, or raise its error."""
         if self.size == 1:
             return work()
         found: list[Any] = [None, None]

@@ -1,16 +1,15 @@
-"""The folder of a run: one process writes to it, and what lies there is looked at before the work.
+"""The folder of a run: one process writes to it, and its files are checked before the work.
 
     last.pt    everything that the next step depends on
     best.pt    the most robust epoch so far
 
-Whatever happened to these files is told, and mended as far as can be, when the run begins: a
-missing or damaged one is replaced by the one before it, which `checkpoint` keeps.
+A file that is missing or damaged is reported when the run begins, and replaced by the one before
+it, which `checkpoint` keeps.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 from pathlib import Path
@@ -19,14 +18,17 @@ from typing import Any
 import mixsolve
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.runs import checkpoint
-from mixsolve_torch.runs.lock import Lock
+from mixsolve_torch.runs.manifest import check_settings
+from mixsolve_torch.runs.resumable import ResumableFolder
 from mixsolve_torch.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = 2  # of last.pt: what it holds, and what that means
 _LITTER = ("*.pt.part", "*.pt.link", ".*.part.*")
-_NEEDED = ("config", "algorithm", "ranks", "records", "seconds")
+_ENTRIES = ("config", "algorithm", "ranks", "records", "seconds")
+# What a resumed run may change: where it runs and how it ends. Of the data, what they are counts.
+_FREE = ("run.out", "run.tensorboard", "run.save_every", "data.dir", "data.download", "data.test")
 
 
 class RunFolder:
@@ -47,29 +49,23 @@ class RunFolder:
         self.path = Path(path)
         self.last, self.best = self.path / "last.pt", self.path / "best.pt"
         self._name = f"run.out {os.fspath(path)!r}"
-        self._lock = Lock(
-            self.path / ".lock", self._name, "wait for it to end, or choose another folder"
-        )
+        self._locked: ResumableFolder | None = None
 
     def open(self, resume: bool) -> bool:
-        """Lock the folder, and mend what lies there; whether there is a run to go on with.
+        """Lock the folder, and repair its files; whether there is a run to resume.
 
         Parameters
         ----------
         resume : bool
-            Whether to go on with a run; without it, a folder that holds one is refused.
+            Whether to resume a run; without it, a folder that holds one is refused.
 
         Raises
         ------
         MixsolveError
             Another process writes there, the folder cannot be made, or it holds a run that is in
-            the way or beyond mending.
+            the way or cannot be repaired.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MixsolveError(f"{self._name} cannot be used: {error}") from error
-        self._lock.acquire()
+        self._locked = ResumableFolder("run.out", self.path, self._name)
         try:
             return self._find(resume)
         except BaseException:
@@ -77,8 +73,9 @@ class RunFolder:
             raise
 
     def close(self) -> None:
-        """Let others write there."""
-        self._lock.release()
+        """Release the lock, if this process has it."""
+        if self._locked is not None:
+            self._locked.close()
 
     def read(self, config: TrainConfig, digests: dict[str, str], ranks: int) -> dict[str, Any]:
         """Return the last checkpoint, of a run of the same settings, data and processes.
@@ -90,27 +87,23 @@ class RunFolder:
             version. The message says what differs.
         """
         saved = checkpoint.load(self.last)
-        told = saved.get("format", 1)
-        lacking = [name for name in _NEEDED if name not in saved]
-        if lacking or told not in (1, _FORMAT):
-            what = f"it lacks {', '.join(lacking)}" if lacking else f"its format is {told!r}"
-            raise MixsolveError(
-                f"the checkpoint {self.last} was written by another version of mixsolve "
-                f"({saved.get('mixsolve', 'which it does not tell')}), or not by mixsolve train: "
-                f"{what}; go on with the version that began it, or choose another folder"
+        version = saved.get("format", 1)
+        fault = "" if version in (1, _FORMAT) else f"its format is {version!r}"
+        checkpoint.check_complete(saved, self.last, _ENTRIES, "mixsolve train", fault)
+        known = saved.get("data")
+        if known is None:
+            logger.warning(
+                "%s was written by an earlier version, which did not record its images: whether "
+                "they are the same cannot be checked",
+                self.last,
             )
-        differing = _differences(saved["config"], config)
-        if differing:
-            raise MixsolveError(
-                f"{self._name} was begun with other settings: {'; '.join(differing)}; use the "
-                "same ones to go on, or another folder"
-            )
-        self._compare(saved.get("data"), digests)
-        if len(saved["ranks"]) != ranks:
-            raise MixsolveError(
-                f"{self._name} was begun on {len(saved['ranks'])} processes; got {ranks}: go on "
-                "with the same number"
-            )
+            known = digests
+        check_settings(
+            self._name,
+            _settings(saved["config"], known, len(saved["ranks"])),
+            _settings(config.to_dict(), digests, ranks),
+            "use the same ones to resume it, or another folder",
+        )
         return saved
 
     def write(self, state: dict[str, Any]) -> None:
@@ -118,7 +111,7 @@ class RunFolder:
         checkpoint.save({"format": _FORMAT, "mixsolve": mixsolve.__version__, **state}, self.last)
 
     def kept(self, records: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """Return the record of the best checkpoint, None if it is lost; the one before may serve.
+        """Return the record of the best checkpoint, or of the one before it; None if both are lost.
 
         Parameters
         ----------
@@ -156,51 +149,29 @@ class RunFolder:
             return False
         if not resume:
             raise MixsolveError(
-                f"{self._name} holds a run ({', '.join(present)}); go on with it (resume), or "
+                f"{self._name} holds a run ({', '.join(present)}); resume it, or "
                 "choose another folder: nothing is overwritten"
             )
         if checkpoint.recover(self.last) is None:
             raise MixsolveError(
-                f"{self._name} holds {self.best.name} of a run but no {self.last.name} to go on "
+                f"{self._name} holds {self.best.name} of a run but no {self.last.name} to resume "
                 "from; put that back, or choose another folder: nothing is overwritten"
             )
         return True
 
-    def _compare(self, saved: dict[str, str] | None, digests: dict[str, str]) -> None:
-        if saved is None:
-            logger.warning(
-                "%s does not tell which images it was trained on, for an earlier version wrote "
-                "it: whether they are the same cannot be checked",
-                self.last,
-            )
-            return
-        for part, value in digests.items():
-            if saved.get(part) != value:
-                raise MixsolveError(
-                    f"{self._name} was begun on other data: the {part} images or their labels have "
-                    "changed; go on with those that it was begun on, or choose another folder"
-                )
 
+def _settings(config: dict[str, Any], digests: dict[str, str], processes: int) -> dict[str, Any]:
+    """Return what a resumed run must not change, by the names of the configuration file.
 
-def _differences(old: dict[str, Any], config: TrainConfig) -> list[str]:
-    """Say in which settings two runs differ, except where they run and how they end.
-
-    What an earlier version did not know has its default there.
+    A setting that an earlier version did not know has its default.
     """
-    words = []
-    for section, values in config.to_dict().items():
-        defaults = dataclasses.asdict(type(getattr(config, section))())
-        before = defaults | old.get(section, {})
-        for name in before:
-            # Where data lie does not matter: what they are is compared.
-            free = section == "run" and name in ("out", "tensorboard", "save_every")
-            free |= section == "evaluation" and name.startswith("final")
-            free |= section == "data" and name in ("dir", "download", "test")
-            if name not in values:
-                words.append(f"{section}.{name} was {json.dumps(before[name])}, and is unknown now")
-            elif before[name] != values[name] and not free:
-                words.append(
-                    f"{section}.{name} was {json.dumps(before[name])}, is "
-                    f"{json.dumps(values[name])}"
-                )
-    return words
+    settings: dict[str, Any] = {"number of processes": processes}
+    settings |= {f"data ({part} images and labels)": value for part, value in digests.items()}
+    for section in dataclasses.fields(TrainConfig):
+        values = dataclasses.asdict(section.default_factory()) | config.get(section.name, {})  # type: ignore[operator]
+        settings |= {f"{section.name}.{name}": value for name, value in values.items()}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in _FREE and not name.startswith("evaluation.final")
+    }

@@ -4,7 +4,7 @@
     "cyclic"     up from 0 to 1 at 40 %, and down to 0 at 100 %, along straight lines
     "constant"   1
 
-A factor depends on the progress alone: what is resumed needs no state of a schedule.
+A factor depends on the progress alone: a resumed run needs no state of the schedule.
 
 References
 ----------

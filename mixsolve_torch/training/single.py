@@ -46,17 +46,17 @@ def fit(
     Parameters
     ----------
     model : torch.nn.Module
-        Maps images in [0, 1] to logits; left in train mode.
+        Maps images in [0, 1] to logits; it is in train mode afterwards.
     data : pair of torch.Tensor
         Images (N, C, H, W) in [0, 1] and labels (N,), on the model's device.
     epochs : int
         Passes over the data.
     attack : Attack, optional
-        Adversarial training: every batch is replaced by the attack's first candidate on the network
-        as it is at that moment. Plain training when it is left out.
+        Adversarial training: every batch is replaced by the attack's first candidate on the present
+        network. Plain training when it is left out.
     alongside : sequence of torch.nn.Module, optional
-        Classifiers that are not trained but share the attack: it is made on the uniform mixture of
-        them and the network, which so learns to be right where they err.
+        Classifiers that are not trained but attacked too: the attack is on the uniform mixture of
+        them and the network, so that the network learns from images on which they err.
     batch_size : int, default 64
         Images in a step.
     learning_rate : float, default 3e-3

@@ -22,7 +22,7 @@ from mixsolve_torch import (
     expected_loss,
 )
 from mixsolve_torch.candidates.build import candidate_names
-from mixsolve_torch.runs.candidate_memory import MemoryStore
+from mixsolve_torch.candidates.memory_store import MemoryStore
 
 ATTACKS = [
     PGD("Linf", 0.2, steps=3),
@@ -182,7 +182,7 @@ def test_a_tensor_that_grows_is_the_tensor(linear, mixture, generator):
 
 PEAK = """
 import torch
-from mixsolve_torch.runs.candidate_memory import MemoryStore
+from mixsolve_torch.candidates.memory_store import MemoryStore
 def kilobytes(name):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))

@@ -12,7 +12,7 @@ import mixsolve
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import APGD, PGD, Mixture, UniformSampling, solve_game
 from mixsolve_torch.candidates.recorder import Recorder
-from mixsolve_torch.runs import candidate_file, candidate_notes
+from mixsolve_torch.runs import durable
 from mixsolve_torch.runs.lock import Lock
 
 ATTACKS = [PGD("Linf", 0.4, steps=2), UniformSampling("Linf", 0.4, draws=2)]
@@ -121,7 +121,7 @@ def test_a_game_that_was_interrupted_ends_as_it_would_have(
         assert attacked.batches == batches
 
 
-def test_rounds_that_were_used_up_are_gone_on_from(mixture, data, out, whole, attacked):
+def test_rounds_that_were_used_up_are_resumed(mixture, data, out, whole, attacked):
     expected, batches = whole
     with pytest.warns(mixsolve.base.errors.ConvergenceWarning):
         solve_game(mixture, data, ATTACKS, out=out, max_rounds=2, **OPTIONS)
@@ -198,7 +198,7 @@ def test_ctrl_c_says_what_is_kept(mixture, data, out, attacked):
     with pytest.raises(KeyboardInterrupt) as stopped:
         solve_game(mixture, data, ATTACKS, **OPTIONS)
     (note,) = stopped.value.__notes__
-    assert "no candidates are kept: give out=" in note
+    assert "nothing is kept: give out=" in note
 
 
 @pytest.mark.parametrize("keep_inputs", [False, True])
@@ -249,7 +249,7 @@ def test_other_calls_are_told_apart(linear, mixture, data, out, attacked):
     fewer = data[0][:20], data[1][:20]
     for changes, message in (
         ({"mixture": others}, "classifiers was"),
-        ({"data": fewer}, "the images or labels differ"),
+        ({"data": fewer}, r"data \(images and labels\) was"),
         ({"attacks": ATTACKS[:1]}, "attacks differs"),
         ({"alpha": 0.1}, "alpha was 0.0 and is 0.1"),
         ({"tol": 0.02}, "tol was 0.01 and is 0.02"),
@@ -259,7 +259,7 @@ def test_other_calls_are_told_apart(linear, mixture, data, out, attacked):
         ({"generator": torch.Generator().manual_seed(1)}, "generator differs"),
     ):
         call = {"mixture": mixture, "data": data, "attacks": ATTACKS, **OPTIONS, **changes}
-        with pytest.raises(MixsolveError, match=f"holds another game: {message}") as refused:
+        with pytest.raises(MixsolveError, match=f"begun with other settings: {message}") as refused:
             solve_game(out=out, **call)
         assert "start=" in str(refused.value)
         assert "overwrite" not in str(refused.value)
@@ -339,7 +339,7 @@ def test_weights_are_those_that_were_attacked(mixture, data, out, whole, attacke
 
 def test_a_full_disk_leaves_what_was_found(mixture, data, out, whole, attacked, monkeypatch):
     expected, batches = whole
-    flush = candidate_notes.flush
+    flush = durable.flush
     refusals = 0
     for full_at in range(0, 10_000, 7):
         countdown = [full_at]
@@ -351,8 +351,7 @@ def test_a_full_disk_leaves_what_was_found(mixture, data, out, whole, attacked, 
             flush(file)
 
         with monkeypatch.context() as patch:
-            for module in (candidate_notes, candidate_file):
-                patch.setattr(module, "flush", failing)
+            patch.setattr(durable, "flush", failing)
             try:
                 game = solve_game(mixture, data, ATTACKS, out=out, **OPTIONS)
                 break

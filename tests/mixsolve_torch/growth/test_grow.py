@@ -9,8 +9,8 @@ import mixsolve
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import PGD, GrowRound, Growth, Mixture, build_losses, grow
 from mixsolve_torch.candidates.recorder import Recorder
-from mixsolve_torch.growth.member import Lesson, train_against
-from mixsolve_torch.growth.round import Work
+from mixsolve_torch.growth.member import MemberTraining, train_against
+from mixsolve_torch.growth.round import GrowthRounds
 from mixsolve_torch.runs import checkpoint
 from mixsolve_torch.runs.lock import Lock
 
@@ -154,14 +154,14 @@ def test_the_strategy_is_what_is_trained_on():
     """Candidate 1 of every image is the opposite class: whoever trains on it learns the reverse."""
     x, y = two_pixels()
     inputs = torch.stack([x, 1 - x], dim=1)
-    lesson = Lesson(8, 16, fast, ATTACK, fresh=0.0)
+    training = MemberTraining(8, 16, fast, ATTACK, fresh=0.0)
     learnt = {}
     for played in (0, 1):
         model = line(0.0, 0.0)
         strategy = torch.zeros(len(y), 2)
         strategy[:, played] = 1.0
         draws = torch.Generator().manual_seed(0)
-        mean = train_against(model, Mixture([line(1, 0)]), inputs, y, strategy, lesson, draws)
+        mean = train_against(model, Mixture([line(1, 0)]), inputs, y, strategy, training, draws)
         assert mean < 0.3
         assert not model.training
         learnt[played] = (model(x).argmax(1) == y).float().mean().item()
@@ -179,10 +179,12 @@ def test_fresh_attacks_are_trained_on():
     scores = {}
     for fresh in (0.0, 1.0):
         model = line(0.0, 0.0)
-        lesson = Lesson(20, 16, lambda given: torch.optim.Adam(given, lr=2.0), ATTACK, fresh)
+        training = MemberTraining(
+            20, 16, lambda given: torch.optim.Adam(given, lr=2.0), ATTACK, fresh
+        )
         draws = torch.Generator().manual_seed(0)
         pool = Mixture([line(1, 0)])
-        scores[fresh] = train_against(model, pool, x[:, None], y, strategy, lesson, draws)
+        scores[fresh] = train_against(model, pool, x[:, None], y, strategy, training, draws)
     assert scores[0.0] < 0.45
     assert scores[1.0] > 0.6
 
@@ -258,9 +260,9 @@ def test_its_folder_is_one_calls_and_a_lost_file_does_not_start_it_over(
         run(2)
     (tmp_path / "grow.pt").rename(tmp_path / "grow.pt.previous")
     begun = []
-    monkeypatch.setattr(Work, "begin", lambda *_: begun.append(1))
+    monkeypatch.setattr(GrowthRounds, "begin", lambda *_: begun.append(1))
     whole = run(2)
-    assert "grow.pt does not exist; going on from the checkpoint before it" in caplog.text
+    assert "grow.pt does not exist; resuming from the checkpoint before it" in caplog.text
     assert not begun
     (tmp_path / "grow.pt").write_bytes(b"nothing")
     assert (tmp_path / "grow.pt.previous").read_bytes() == one
@@ -340,7 +342,7 @@ def test_one_process_grows_in_a_folder_and_others_are_told(tmp_path, monkeypatch
             grown(tmp_path)
     whole = grown(None, epochs=3)
     assert grown(tmp_path, epochs=3) == whole  # what another call began is not in its way
-    with pytest.raises(MixsolveError, match=r"begun with other .*lesson differs"):
+    with pytest.raises(MixsolveError, match=r"begun with other .*training differs"):
         grown(tmp_path)
     (tmp_path / "file").write_text("precious")
     with pytest.raises(MixsolveError, match=r"folder .*file is a file"):
@@ -354,7 +356,7 @@ def test_what_is_damaged_in_a_round_under_way_is_made_anew(tmp_path, monkeypatch
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr("mixsolve_torch.growth.notes.Notes.save", crash)
+        patch.setattr("mixsolve_torch.growth.folder.GrowthFolder.save", crash)
         with pytest.raises(Crash):
             grown(tmp_path)
     (games,) = tmp_path.glob("games-*")

@@ -84,7 +84,7 @@ def test_where_links_are_unknown_the_new_one_is_still_written(path, monkeypatch)
 KILLED = """
 import os, signal, sys
 import torch
-from mixsolve_torch.training import checkpoint
+from mixsolve_torch.runs import checkpoint
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
+from mixsolve import plots
 from mixsolve.base.errors import MixsolveError
 from mixsolve.plots.history import training_history
 from mixsolve_torch.runs.progress import ProgressBar
-from mixsolve_torch.training.journal import Journal, history_plot, summary
+from mixsolve_torch.training.journal import Journal, summary
 
 
 def record(epoch, weights=(0.75, 0.25)):
@@ -161,7 +162,7 @@ def test_a_history_draws_the_numbers_it_is_given(tmp_path):
     assert shares["classifier 0"] == pytest.approx([75, 75, 75])
     assert shares["classifier 1"] == pytest.approx([25, 25, 25])
     assert "validation" in accuracy.get_title(loc="left")
-    history_plot(records, tmp_path / "history.png")
+    plots.save(training_history(records), tmp_path / "history.png")
     assert (tmp_path / "history.png").stat().st_size > 10_000
 
 

@@ -152,7 +152,7 @@ def test_a_run_in_the_way_is_refused(whole):
     with pytest.raises(MixsolveError, match="holds a run"):
         train(tiny(folder))
     other = tiny(folder, attack=AttackConfig(eps=0.2, steps=2))
-    with pytest.raises(MixsolveError, match=r"attack\.eps was 0\.1, is 0\.2"):
+    with pytest.raises(MixsolveError, match=r"attack\.eps was 0\.1 and is 0\.2"):
         train(other, resume=True)
     assert (folder / "last.pt").read_bytes() == before
 

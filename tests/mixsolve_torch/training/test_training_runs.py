@@ -156,7 +156,9 @@ def test_a_run_does_not_go_on_with_other_images_or_labels(tmp_path):
         ("test", {"train": (images, labels), "test": arrays(2, 20)}),
     ):
         save(name, **parts)
-        with pytest.raises(MixsolveError, match=f"begun on other data: the {part} images or their"):
+        with pytest.raises(
+            MixsolveError, match=rf"begun with other .*: data \({part} images and labels\) was"
+        ):
             train(config, resume=True)
         assert contents(tmp_path / "run") == before
     moved = save(tmp_path / "moved.npz", train=(images, labels), test=held)
@@ -177,7 +179,7 @@ def test_a_folder_that_another_process_writes_to_is_refused(run):
     assert contents(run) == before
 
 
-def test_a_folder_is_held_while_a_run_writes_and_let_go_of_after_it(tmp_path, monkeypatch):
+def test_a_folder_is_locked_while_a_run_writes_and_free_after_it(tmp_path, monkeypatch):
     from mixsolve_torch.training import loop
 
     tried = []
@@ -205,7 +207,7 @@ def test_a_run_whose_last_checkpoint_was_deleted_does_not_start_over(run, caplog
         train(tiny(run, epochs=2))
     assert contents(run) == before
     training = train(tiny(run, epochs=2), resume=True)
-    assert "last.pt does not exist; going on from the checkpoint before it" in caplog.text
+    assert "last.pt does not exist; resuming from the checkpoint before it" in caplog.text
     assert [record["epoch"] for record in training.records] == [1, 2]
 
 
@@ -341,7 +343,7 @@ def change(folder, **entries):
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ({"ranks": None}, r"it lacks ranks; go on with the version that began it"),
+        ({"ranks": None}, r"it lacks ranks; resume with the version that began it"),
         ({"config": None, "records": None}, "it lacks config, records"),
         ({"format": 3, "mixsolve": "9.1"}, r"another version of mixsolve \(9\.1\).*format is 3"),
     ],
@@ -354,15 +356,15 @@ def test_a_checkpoint_of_another_version_says_so(run, entries, words):
     assert contents(run) == before
 
 
-def test_a_checkpoint_from_before_there_were_digests_is_gone_on_with(run, caplog):
+def test_a_checkpoint_from_before_there_were_digests_is_resumed(run, caplog):
     config = checkpoint.load(run / "last.pt")["config"]
     del config["data"]["test"]
     change(run, format=None, mixsolve=None, data=None, config=config)
     train(tiny(run, epochs=2), resume=True)
-    assert "does not tell which images it was trained on" in caplog.text
+    assert "did not record its images" in caplog.text
     config["model"]["depth"] = 3
     change(run, config=config)
-    with pytest.raises(MixsolveError, match=r"model\.depth was 3, and is unknown now"):
+    with pytest.raises(MixsolveError, match=r"model\.depth was 3 and is not set"):
         train(tiny(run, epochs=2), resume=True)
 
 

@@ -1,11 +1,10 @@
-"""Where the players of an evaluation meet the attacks, and where the optimal mixture is found."""
+"""The players of an evaluation under attack, and the candidate pool of the optimal mixture."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,19 @@ from torch import Tensor
 
 from mixsolve.base.errors import ConvergenceWarning
 from mixsolve_torch.attacks.in_turn import InTurn
-from mixsolve_torch.candidates.build import CandidateLosses, rebuild_losses
+from mixsolve_torch.candidates.build import CandidateLosses, build_losses
 from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.evaluation.folder import EvaluationFolder
 from mixsolve_torch.evaluation.measured import Player
-from mixsolve_torch.game.folder import solved_in
 from mixsolve_torch.game.solve import GameSolution, solve_game
+from mixsolve_torch.runs.resumable import ResumableFolder, part_or_anew
 
 logger = logging.getLogger("mixsolve_torch.evaluation.evaluate")
 
 _GAME = 9999  # the number of the game's draws, above those of all players
 
 
-class Arena:
-    """Where players meet the attacks; it keeps all candidates found for anybody."""
+class AttackedPlayers:
+    """The players attacked so far, and the pool of the candidates found for any of them."""
 
     def __init__(
         self,
@@ -35,7 +33,7 @@ class Arena:
         data: tuple[Tensor, Tensor],
         attack: InTurn,
         seed: int,
-        parts: EvaluationFolder,
+        parts: ResumableFolder,
         batch_size: int,
         progress: bool,
     ) -> None:
@@ -58,18 +56,24 @@ class Arena:
         """Return the losses (N, m, L) on all candidates, the clean image first."""
         return np.concatenate(self._columns, axis=1)
 
-    def meet(self, player: Player) -> Player:
-        """Attack a player, keep the losses of all classifiers, and say which columns are its."""
+    def add(self, player: Player) -> Player:
+        """Attack a player, keep the losses of all classifiers, and return it with its columns."""
         number = len(self.players)
-        found = rebuild_losses(
-            Mixture(self._mixture.models, player.weights).to(self._mixture.device),
-            self._data,
-            self._attack,
-            batch_size=self._batch_size,
-            generator=self._draws(number),
-            out=self._parts.file(f"player-{number + 1}"),
-            progress=self._progress,
-        )
+        file, draws = self._parts.file(f"player-{number + 1}.npy"), self._draws(number)
+
+        def build(anew: bool) -> CandidateLosses:
+            return build_losses(
+                Mixture(self._mixture.models, player.weights).to(self._mixture.device),
+                self._data,
+                self._attack,
+                batch_size=self._batch_size,
+                generator=draws,
+                out=file,
+                overwrite=anew,
+                progress=self._progress,
+            )
+
+        found = part_or_anew(build, file, draws)
         losses = as_array(found.values)
         if not self._columns:
             self._columns.append(losses[:, :1])
@@ -79,13 +83,15 @@ class Arena:
         logger.info("attacked %s", player.name)
         return self.players[-1]
 
-    def play(self, fitted: slice, rounds: int, tol: float) -> GameSolution:
-        """Find the optimal mixture: begin with all that was found for the players so far."""
+    def solve(self, fitted: slice, rounds: int, tol: float) -> GameSolution:
+        """Find the optimal mixture; the game begins with the candidates found for all players."""
         x, y = (part[fitted] for part in self._data)
         known = torch.from_numpy(self.values()[fitted]).to(self._mixture.device)
         names = tuple(f"candidate {j}" for j in range(self.width))
 
-        def solve(folder: Path | None) -> GameSolution:
+        folder, draws = self._parts.file("game"), self._draws(_GAME)
+
+        def solve(_: bool) -> GameSolution:
             return solve_game(
                 Mixture(self._mixture.models).to(self._mixture.device),
                 (x, y),
@@ -93,21 +99,21 @@ class Arena:
                 tol=tol,
                 max_rounds=rounds,
                 batch_size=self._batch_size,
-                generator=self._draws(_GAME),
+                generator=draws,
                 start=CandidateLosses(known, y, names, "zero-one"),
                 out=folder,
                 progress=self._progress,
             )
 
         with warnings.catch_warnings():
-            # The report says it.
+            # The report says whether the game converged.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            game = solved_in(self._parts.game(), solve)
+            game = part_or_anew(solve, folder, draws)
         logger.info("found the optimal mixture: %s", game.message)
         return game
 
     def _draws(self, number: int) -> torch.Generator:
-        """Return draws of its own for each player, and for the game: nobody meets them twice."""
+        """Return a generator of its own for each player and for the game."""
         return torch.Generator().manual_seed((_GAME + 1) * self._seed + number)
 
 

@@ -16,7 +16,8 @@ from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.commands.main import main
 from mixsolve_torch import PGD, Mixture, UniformSampling, build_losses
 from mixsolve_torch.candidates.recorder import Recorder
-from mixsolve_torch.runs import candidate_file, candidate_notes
+from mixsolve_torch.candidates.row_file import load_values
+from mixsolve_torch.runs import durable
 from mixsolve_torch.runs.fingerprint import describe
 
 ATTACKS = [PGD("Linf", 0.2, steps=2), UniformSampling("L2", 0.4, draws=2)]
@@ -112,7 +113,7 @@ def test_a_system_without_private_pages_gets_shared_ones(mixture, data, out, mon
         return load(path, mmap_mode=mmap_mode, **options)
 
     monkeypatch.setattr(np, "load", refusing)
-    assert torch.equal(candidate_file.load_values(out), expected.values)
+    assert torch.equal(load_values(out), expected.values)
 
 
 @pytest.mark.parametrize("crash_at", [0, 1, 3])
@@ -204,7 +205,7 @@ build_losses(mixture, stream(), attacks, out=out)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system kills otherwise")
-def test_a_killed_process_is_gone_on_from(mixture, data, out, whole, attacked, tmp_path):
+def test_a_killed_process_is_resumed(mixture, data, out, whole, attacked, tmp_path):
     torch.save((mixture, data, str(out)), tmp_path / "call.pt")
     ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "call.pt"], check=False)
     assert ended.returncode == -signal.SIGKILL
@@ -324,7 +325,7 @@ def test_a_finished_file_is_read_where_nobody_can_write(mixture, data, out, whol
 
 
 def test_a_full_disk_leaves_what_was_done(mixture, data, out, whole, attacked, monkeypatch):
-    flush = candidate_notes.flush
+    flush = durable.flush
     for full_at in range(100):
         countdown = [full_at]
 
@@ -336,8 +337,7 @@ def test_a_full_disk_leaves_what_was_done(mixture, data, out, whole, attacked, m
 
         attacked.clear()
         with monkeypatch.context() as patch:
-            for module in (candidate_notes, candidate_file):
-                patch.setattr(module, "flush", failing)
+            patch.setattr(durable, "flush", failing)
             try:
                 build_losses(mixture, stream(data, 3), ATTACKS, out=out)
             except MixsolveError as error:
@@ -425,7 +425,7 @@ def test_candidates_are_kept_beside_their_losses(function, mixture, data, out, m
         for path in out.parent.iterdir():
             path.unlink()
     assert crash_at >= 7
-    with pytest.raises(MixsolveError, match="keep_inputs was true and is null"):
+    with pytest.raises(MixsolveError, match="keep_inputs was true and is not set"):
         build_losses(mixture, data, ATTACKS, "margin", batch_size=3, out=out)
 
 
@@ -473,7 +473,7 @@ def test_starting_anew_keeps_the_old_file_until_the_new_one_is_done(
     mixture, data, out, whole, attacked
 ):
     np.save(out, [7])
-    with pytest.raises(MixsolveError, match="is not the result of this call: no notes lie beside"):
+    with pytest.raises(MixsolveError, match="is not the result of this call: no manifest lies"):
         build_losses(mixture, stream(data, 3), ATTACKS, out=out)
     with pytest.raises(Crash):
         build_losses(mixture, stream(data, 3, 2), ATTACKS, out=out, overwrite=True)
@@ -513,7 +513,7 @@ def test_a_file_shorter_than_its_notes_is_refused(mixture, data, out):
         build_losses(mixture, stream(data, 3, 2), ATTACKS, out=out)
     part = out.with_name("losses.npy.part")
     part.write_bytes(part.read_bytes()[:-1])
-    with pytest.raises(MixsolveError, match="has 199 bytes where its notes count 200"):
+    with pytest.raises(MixsolveError, match="has 199 bytes where its manifest counts 200"):
         build_losses(mixture, stream(data, 3), ATTACKS, out=out)
 
 

@@ -1,4 +1,4 @@
-"""Where the loss tensor is kept in memory while it is built: once, never twice.
+"""The loss tensor in memory while it is built: once, never twice.
 
 It is allocated whole where the number of samples is known. Where it is not, rows gather in blocks,
 which move into the whole one by one at the end: a block's memory goes back to the system before the
@@ -13,8 +13,6 @@ from torch import Tensor
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.tuning import tuning
-
-# The system takes back at once what was allocated in pieces as large as this.
 
 
 class MemoryStore:
@@ -45,7 +43,7 @@ class MemoryStore:
 
     @property
     def together(self) -> None:
-        """Images attacked together by the run that is gone on with: there is none."""
+        """Images attacked together by an interrupted run: nothing is resumed here."""
 
     def passes_over(self, x: Tensor, y: Tensor) -> bool:
         """Return False: no batch has been done before."""
@@ -103,7 +101,7 @@ class MemoryStore:
         return self._inputs.finish()
 
     def kept(self) -> str:
-        """Say how work that was interrupted could have been kept."""
+        """Say that nothing is kept."""
         return "nothing is kept: give out= to go on after an interruption"
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
 """A .npy file that grows by rows under another name, until it is complete.
 
-    losses.npy.part    header, the rows that count, and perhaps rows that a kill left behind them
+    losses.npy.part    header, the rows that count, perhaps rows of a batch that was interrupted
 
-How many rows count is known elsewhere (`mixsolve_torch.runs.candidate_notes`); the header says it
-when the file is complete. Its length does not depend on that number.
+How many rows count stands in the manifest beside it, and in the header when the file is complete.
+The header's length does not depend on that number.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from numpy.lib import format as npy_format
 from torch import Tensor
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve_torch.runs.candidate_memory import check_dtype
-from mixsolve_torch.runs.candidate_notes import flush
+from mixsolve_torch.candidates.memory_store import check_dtype
+from mixsolve_torch.runs import durable
 
 
 class RowFile:
@@ -58,14 +58,14 @@ class RowFile:
             )
         file = self._open(done)
         file.write(np.ascontiguousarray(rows).data)
-        flush(file)
+        durable.flush(file)
 
     def seal(self, rows: int) -> None:
-        """Write down how many rows there are, and let go of the file."""
+        """Write the number of rows into the header, and close the file."""
         file = self._open(rows)
         file.seek(0)
         file.write(self._header(rows))
-        flush(file)
+        durable.flush(file)
         self.close()
 
     def publish(self) -> None:
@@ -81,7 +81,7 @@ class RowFile:
         return np.memmap(path, self._dtype, mode="c", offset=offset, shape=shape)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             file, self._file = self._file, None
             file.close()

@@ -1,4 +1,4 @@
-"""What the attacker has found so far, as a game that can be solved and added to.
+"""The restricted game of the double oracle method: the attacker has the candidates found so far.
 
 Each run of the attacks adds at most one column: for each image its strongest candidate, where it
 raises the risk of that image. Elsewhere the column repeats the clean image, which changes nothing
@@ -21,8 +21,8 @@ from mixsolve_torch.candidates.build import CandidateLosses
 _ROUNDING = 1e-12  # expected losses that differ by less are equal
 
 
-class Board:
-    """The candidates that were found, and the game they make."""
+class RestrictedGame:
+    """The game in which the attacker has the candidates found so far."""
 
     def __init__(self, losses: CandidateLosses) -> None:
         self.losses = losses
@@ -39,12 +39,12 @@ class Board:
         return self.losses.adversarial_risk(weights)
 
     def solve(self, alpha: Any, before: Any) -> Solution:
-        """Solve the game of all candidates; repetitions would count where alpha > 0."""
+        """Solve the game; repeated candidates are masked, since they count where alpha > 0."""
         values = self.losses.values
         return mixsolve.solve(values, alpha, candidate_mask=self.found, warm_start=before)
 
-    def open(self, weights: Tensor) -> Tensor:
-        """Return the images whose risk can rise still: a 0/1 loss has an end."""
+    def vulnerable(self, weights: Tensor) -> Tensor:
+        """Return the images whose risk can still rise: a 0/1 loss is at most 1."""
         worst = self.losses.worst(weights)
         most = 1.0 if self.losses.loss == "zero-one" else torch.inf
         return (worst < most - _ROUNDING).nonzero().squeeze(1)
@@ -93,11 +93,11 @@ def _strongest(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_start(start: object, clean: CandidateLosses) -> CandidateLosses:
-    """Return candidates to begin with, on the board's device, if they belong to this game."""
+    """Return candidates to begin with, on the device of the losses, if they belong to this game."""
     if not isinstance(start, CandidateLosses):
         raise MixsolveTypeError(
-            f"start must be a CandidateLosses; got {type(start).__name__}; the path of a game's "
-            "folder will do, too"
+            f"start must be a CandidateLosses; got {type(start).__name__}; or give the path "
+            "of a game's folder"
         )
     values, expected = start.values.to(clean.values.device), clean.values
     if start.loss != clean.loss or values.dtype != expected.dtype:

@@ -1,9 +1,11 @@
-"""What a growing mixture has come to, in a file: rounds that are done are not done again.
+"""The folder of a growing mixture: finished rounds are not repeated.
 
-One checkpoint, written after each round, of everything the next round depends on: the classifiers
-added, the weights, the candidates found on the held-out images, and the rounds so far. Beside them
-stands a description of the call, so that a file is not gone on with by another one. A round that is
-under way keeps its games in a folder beside the file, named after the call.
+    grow.pt     written after each round: all that the next round depends on
+    games-*/    the games of the round under way
+
+The checkpoint holds the classifiers added, the weights, the candidates found on the held-out
+images, the rounds so far, and the settings of the call, without which it is not resumed. The
+folder of the games is named after these settings.
 """
 
 from __future__ import annotations
@@ -19,17 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.candidates.build import CandidateLosses
 from mixsolve_torch.runs import checkpoint
-from mixsolve_torch.runs.candidate_notes import differences
-from mixsolve_torch.runs.fingerprint import digest
-from mixsolve_torch.runs.lock import Lock
+from mixsolve_torch.runs.fingerprint import short_digest
+from mixsolve_torch.runs.manifest import check_settings
+from mixsolve_torch.runs.resumable import ResumableFolder
 
 
 @dataclass(frozen=True)
 class GrowRound:
-    """One round of growing: a classifier was trained, and it paid or not.
+    """One round of growing: a classifier was trained, and added or not.
 
     All figures are those of the held-out images.
 
@@ -46,7 +47,7 @@ class GrowRound:
         The risk of their optimal weights against the same candidates.
     after : float or None
         The risk of the new weights against the same candidates, fresh attacks on these weights
-        among them. None where the reduced cost settled it.
+        among them. None where the reduced cost sufficed to decide.
     after_bound : float or None
         No weights with the new classifier have a risk below this.
     reduced_cost : float
@@ -73,13 +74,13 @@ class GrowRound:
 
     @property
     def gain(self) -> float:
-        """How far the value falls for certain on the candidates found; 0 where none was needed."""
+        """How far the value falls for certain on the candidates found; 0 without attacks."""
         return 0.0 if self.after is None else self.before - self.after
 
 
 @dataclass
 class Progress:
-    """Where growing has come to.
+    """The state of growing between two rounds.
 
     Attributes
     ----------
@@ -104,7 +105,7 @@ class Progress:
         return bool(self.history) and not self.history[-1].added
 
 
-_NEEDED = (
+_ENTRIES = (
     "settings",
     "members",
     "weights",
@@ -117,43 +118,20 @@ _NEEDED = (
 )
 
 
-class NoNotes:
-    """A call whose rounds are kept nowhere.
+class GrowthFolder(ResumableFolder):
+    """The folder of one call, or none: all is in memory then.
+
+    Parameters
+    ----------
+    path : path or None
+        The folder; made if it is missing. None for memory.
+    settings : object
+        A description of the call (see `mixsolve_torch.runs.fingerprint.describe`).
 
     Attributes
     ----------
     games : path or None
-        A folder for what a round that is not finished has come to.
-    """
-
-    games: Path | None = None
-
-    def save(self, progress: Progress) -> None:
-        """Write what has been done."""
-
-    def load(
-        self, make: Callable[[int, Sequence[nn.Module]], nn.Module], device: torch.device
-    ) -> Progress | None:
-        """Read what was done before; None if nothing was."""
-        return None
-
-    def kept(self) -> str:
-        """Say what is kept, and how to go on."""
-        return "nothing is kept: give folder= to go on after an interruption"
-
-    def close(self) -> None:
-        """Let go of the folder."""
-
-
-class GrowthNotes(NoNotes):
-    """The file of one call.
-
-    Parameters
-    ----------
-    folder : path
-        Where it is, ``grow.pt``; made if it is missing.
-    settings : object
-        A description of the call (see `mixsolve_torch.runs.fingerprint.describe`).
+        A folder for the games of the round under way.
 
     Raises
     ------
@@ -161,44 +139,33 @@ class GrowthNotes(NoNotes):
         A folder that cannot be used, or that another process is growing in.
     """
 
-    def __init__(self, folder: Path, settings: Any) -> None:
-        self._path = folder / "grow.pt"
-        self._settings = json.dumps(settings, sort_keys=True)
-        self._lock = Lock(
-            folder / ".lock", f"folder {folder}", "wait for it to end, or give another folder"
-        )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MixsolveError(f"folder {folder} could not be made: {error}") from error
-        self._lock.acquire()
-        self.games = folder / f"games-{digest(self._settings)[:12]}"
-        try:
-            self.games.mkdir(exist_ok=True)
-        except OSError as error:
-            self.close()
-            raise MixsolveError(f"folder {folder} cannot be written to: {error}") from error
-
-    def kept(self) -> str:
-        """Say what is kept, and how to go on."""
-        return (
-            f"the rounds that ended, and what was found in the one after them, are kept in "
-            f"{self._path.parent}: repeat the call to go on"
-        )
+    def __init__(self, path: Path | None, settings: Any) -> None:
+        super().__init__("folder", path)
+        self._settings = settings
+        self.games = self.file(f"games-{short_digest(settings)}")
+        if self.games is not None:
+            try:
+                with self.writing():
+                    self.games.mkdir(exist_ok=True)
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
-        """Let go of the folder; games of a round under way stay, if there are any."""
+        """Release the lock; games of a round under way stay, if there are any."""
         if self.games is not None:
             with suppress(OSError):
                 self.games.rmdir()
-        self._lock.release()
+        super().close()
 
     def save(self, progress: Progress) -> None:
-        """Write what has been done, aside first; the games of the round are not needed any more."""
+        """Write the rounds so far; the games of the last one are not needed any more."""
+        if self.path is None or self.games is None:
+            return
         losses = progress.losses
         checkpoint.save(
             {
-                "settings": self._settings,
+                "settings": json.dumps(self._settings, sort_keys=True),
                 "members": [dict(member.state_dict()) for member in progress.members],
                 "weights": progress.weights,
                 "history": [asdict(each) for each in progress.history],
@@ -208,15 +175,14 @@ class GrowthNotes(NoNotes):
                 "names": list(losses.candidate_names),
                 "loss": losses.loss,
             },
-            self._path,
+            self.path / "grow.pt",
         )
-        if self.games is not None:
-            shutil.rmtree(self.games, ignore_errors=True)
+        shutil.rmtree(self.games, ignore_errors=True)
 
     def load(
         self, make: Callable[[int, Sequence[nn.Module]], nn.Module], device: torch.device
     ) -> Progress | None:
-        """Read what was done before; None if nothing was.
+        """Read the rounds so far; None if there are none.
 
         Parameters
         ----------
@@ -225,23 +191,19 @@ class GrowthNotes(NoNotes):
         device : torch.device
             Where tensors go.
         """
-        state = checkpoint.recover(self._path)
+        if self.path is None:
+            return None
+        path = self.path / "grow.pt"
+        state = checkpoint.recover(path)
         if state is None:
             return None
-        lacking = [name for name in _NEEDED if name not in state]
-        if lacking:
-            raise MixsolveError(
-                f"{self._path} was written by another version of mixsolve, or not by grow: it "
-                f"lacks {', '.join(lacking)}; go on with the version that began it, or give "
-                "another folder"
-            )
-        if state.get("settings") != self._settings:
-            known = json.loads(str(state.get("settings", "{}")))
-            raise MixsolveError(
-                f"{self._path} was begun with other classifiers, images, attacks or settings "
-                f"({differences(known, json.loads(self._settings))}); repeat that call to go on "
-                "with it, or give another folder"
-            )
+        checkpoint.check_complete(state, path, _ENTRIES, "grow")
+        check_settings(
+            str(path),
+            json.loads(state["settings"]),
+            self._settings,
+            "repeat that call to resume it, or give another folder",
+        )
         members: list[nn.Module] = []
         for number, entries in enumerate(state["members"], 1):
             member = make(number, members)
