@@ -130,9 +130,13 @@ class Algorithm2:
         count = len(self.mixture)
         chosen = self._ranks.part(self._order[place * self._batch : (place + 1) * self._batch])
         options = self._config.data
-        x, y = self._data.batch(chosen, generator=self._own, crop=options.crop, flip=options.flip)
-        if self._config.run.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
+        x, y = self._data.batch(
+            chosen,
+            generator=self._own,
+            crop=options.crop,
+            flip=options.flip,
+            channels_last=self._config.run.channels_last,
+        )
         if self._plays and self.t % (self._config.weights.t_theta * count + 1) == 0:
             self._update_weights(x, y)
         else:

@@ -73,7 +73,7 @@ def assert_same_run(one, other):
 
 SIGNALLED = """
 import os, signal, sys
-from mixsolve import cli
+from mixsolve.commands import main as cli
 from mixsolve_torch.training.algorithm import Algorithm2
 step = Algorithm2._train
 def signalled(self, *arguments):
