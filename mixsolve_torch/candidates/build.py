@@ -257,16 +257,20 @@ def candidate_names(
     attacks: Sequence[Attack], classifiers: int, keep: str = "final"
 ) -> tuple[str, ...]:
     """Return the names of all candidates, "clean" first; a repeated name gets a number."""
-    names: dict[str, None] = {}
-    for each in _sources(attacks, classifiers, keep):
-        for name in each.names:
-            copies = 1
-            unique = name
-            while unique in names:
-                copies += 1
-                unique = f"{name} ({copies})"
-            names[unique] = None
-    return tuple(names)
+    names = (name for each in _sources(attacks, classifiers, keep) for name in each.names)
+    return tuple(unique_names(names))
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Return different names: a repeated one gets a number, as in "net", "net (2)"."""
+    found: dict[str, None] = {}
+    for name in names:
+        copies, unique = 1, name
+        while unique in found:
+            copies += 1
+            unique = f"{name} ({copies})"
+        found[unique] = None
+    return list(found)
 
 
 def _sources(attacks: Sequence[Attack], classifiers: int, keep: str) -> list[Source]:

@@ -30,6 +30,7 @@ from mixsolve.base.files import check_folder, write_text, written_aside
 from mixsolve.commands.report import save as save_solution
 from mixsolve_torch.attacks.ball import read_radius
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
+from mixsolve_torch.candidates.build import unique_names
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.datasets import SPLITS, LabelledImages, load_data, splits, to_unit
 from mixsolve_torch.evaluation.evaluate import check_names, evaluate
@@ -234,15 +235,7 @@ def short_names(models: Sequence[str]) -> list[str]:
     >>> short_names(["a/net.pt", "b/net.pt", "zoo:make=weights.pt"])
     ['net', 'net (2)', 'weights']
     """
-    names: list[str] = []
-    for spec in models:
-        stem = Path(spec.rpartition("=")[2]).stem
-        number, name = 1, stem
-        while name in names:
-            number += 1
-            name = f"{stem} ({number})"
-        names.append(name)
-    return names
+    return unique_names(Path(spec.rpartition("=")[2]).stem for spec in models)
 
 
 def _device(name: str) -> torch.device:

@@ -20,6 +20,7 @@ Dbouk, Shanbhag. Adversarial Vulnerability of Randomized Ensembles. ICML 2022.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -36,6 +37,7 @@ from mixsolve_torch.attacks.base import Attack, check_mixture
 from mixsolve_torch.attacks.in_turn import InTurn
 from mixsolve_torch.attacks.registry import resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
+from mixsolve_torch.candidates.build import unique_names
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.batching import Data, gather
 from mixsolve_torch.data.datasets import to_unit
@@ -240,19 +242,14 @@ def _given(mixture: Mixture, names: Sequence[str]) -> list[Player]:
 
 def _groups(suite: Sequence[Attack], classifiers: int) -> dict[str, slice]:
     """Return each attack's title and its place among a player's candidates."""
-    groups: dict[str, slice] = {}
-    first = 0
-    for attack in suite:
-        kind = getattr(attack, "kind", type(attack).__name__)
-        title = attack.label(kind).removesuffix(f" {attack.norm} {attack.eps:g}")
-        number, unique = 1, title
-        while unique in groups:
-            number += 1
-            unique = f"{title} ({number})"
-        last = first + len(attack.names(classifiers))
-        groups[unique] = slice(first, last)
-        first = last
-    return groups
+    titles = unique_names(
+        attack.label(getattr(attack, "kind", type(attack).__name__)).removesuffix(
+            f" {attack.norm} {attack.eps:g}"
+        )
+        for attack in suite
+    )
+    ends = [0, *itertools.accumulate(len(attack.names(classifiers)) for attack in suite)]
+    return dict(zip(titles, itertools.starmap(slice, itertools.pairwise(ends)), strict=True))
 
 
 def _resolve(
