@@ -29,6 +29,8 @@ class MemoryStore:
         Where the images go whose losses these are, if they are kept.
     """
 
+    together: int | None = None  # images attacked together by an interrupted run: there is none
+
     def __init__(
         self, device: torch.device, samples: int | None, inputs: MemoryStore | None = None
     ) -> None:
@@ -40,10 +42,6 @@ class MemoryStore:
         self._filled = 0  # rows of the last block
         self._like: Tensor | None = None
         self._done = 0
-
-    @property
-    def together(self) -> None:
-        """Images attacked together by an interrupted run: nothing is resumed here."""
 
     def passes_over(self, x: Tensor, y: Tensor) -> bool:
         """Return False: no batch has been done before."""

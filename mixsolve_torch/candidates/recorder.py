@@ -54,17 +54,7 @@ def clean() -> Source:
 
 
 def source(attack: Attack, classifiers: int, keep: str) -> Source:
-    """Return an attack as a source of columns.
-
-    Parameters
-    ----------
-    attack : Attack
-        The attack.
-    classifiers : int
-        L.
-    keep : {"final", "trajectory"}
-        Whether its columns are its final points, or all points it visited.
-    """
+    """Return an attack as a source of columns: its final points, or its whole trajectory."""
     title = attack.label(type(attack).__name__)
     if keep == "trajectory":
         visited = partial(attack.candidates, trajectory=True)

@@ -178,16 +178,8 @@ def read_candidates(
 ) -> CandidateLosses:
     """Return all candidates in the folder of a game, also of one that was interrupted.
 
-    Parameters
-    ----------
-    folder : path
-        The folder.
-    clean : CandidateLosses
-        The images of the game that is to begin with them.
-    data : str
-        Digest of these images and labels.
-    classifiers : object
-        Description of its classifiers.
+    The game that begins with them has these clean losses, this digest of the images and labels, and
+    this description of the classifiers: those of the folder must be the same.
     """
     known = manifest.read(folder / _MANIFEST, GameManifest)
     if known is None or not known.weights:

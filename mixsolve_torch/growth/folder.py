@@ -106,15 +106,8 @@ class Progress:
 
 
 _ENTRIES = (
-    "settings",
-    "members",
-    "weights",
-    "history",
-    "values",
-    "labels",
-    "inputs",
-    "names",
-    "loss",
+    *("settings", "members", "weights", "history"),
+    *("values", "labels", "inputs", "names", "loss"),
 )
 
 
@@ -182,14 +175,9 @@ class GrowthFolder(ResumableFolder):
     def load(
         self, make: Callable[[int, Sequence[nn.Module]], nn.Module], device: torch.device
     ) -> Progress | None:
-        """Read the rounds so far; None if there are none.
+        """Read the rounds so far, to a device; None if there are none.
 
-        Parameters
-        ----------
-        make : callable
-            Makes the classifier of a round, given those added before.
-        device : torch.device
-            Where tensors go.
+        `make` returns the classifier of a round, given those added before.
         """
         if self.path is None:
             return None

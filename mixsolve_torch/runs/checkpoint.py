@@ -145,25 +145,9 @@ def recover(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 def check_complete(
     state: dict[str, Any], path: Path, entries: Sequence[str], writer: str, fault: str = ""
 ) -> None:
-    """Refuse a checkpoint of another version, or of something else.
+    """Refuse a checkpoint that `writer` of this version cannot have written.
 
-    Parameters
-    ----------
-    state : dict
-        The checkpoint.
-    path : path
-        Where it is.
-    entries : sequence of str
-        What it must hold.
-    writer : str
-        What should have written it.
-    fault : str, optional
-        Another reason to refuse it.
-
-    Raises
-    ------
-    MixsolveError
-        It lacks some of the entries, or there is another reason.
+    It lacks some of the entries, or has another fault.
     """
     lacking = [name for name in entries if name not in state]
     if lacking:

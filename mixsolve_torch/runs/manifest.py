@@ -49,21 +49,9 @@ def write(manifest: Manifest, path: Path) -> None:
 
 
 def check_settings(work: str, before: Mapping[str, Any], now: Mapping[str, Any], mend: str) -> None:
-    """Refuse to resume work that was begun with other settings.
+    """Refuse to resume work, named as the user does, that was begun with other settings.
 
-    Parameters
-    ----------
-    work : str
-        What was begun, as the user calls it: "out runs/game".
-    before, now : mapping
-        The settings of the call that began it and of this one, in values that JSON can hold.
-    mend : str
-        What to do instead.
-
-    Raises
-    ------
-    UnfitError
-        The message says which settings differ.
+    The `UnfitError` says which settings differ, and `mend`, what to do instead.
     """
     differing = other_settings(before, now)
     if differing:

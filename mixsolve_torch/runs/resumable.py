@@ -111,14 +111,8 @@ class ResumableFolder(Resumable):
 def part_or_anew(make: Callable[[bool], T], path: Path | None, generator: torch.Generator) -> T:
     """Make a part of longer work, or read it; anew if what is on the disk does not fit.
 
-    Parameters
-    ----------
-    make : callable
-        Makes it; its argument says whether to overwrite what is there.
-    path : path or None
-        The file or folder of the part; a folder is deleted before it is made anew.
-    generator : torch.Generator
-        Source of the draws, which are the same in both calls.
+    `make` is called with False, and with True to overwrite the file `path`; a folder is deleted
+    before. The draws from the generator are the same in both calls.
     """
     before = generator.get_state()
     try:
