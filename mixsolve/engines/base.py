@@ -224,5 +224,15 @@ class Losses(Shape, ABC):
 
 
 def count_passes(whole: Engine, part: Engine) -> None:
-    """Add to an engine's passes those over a smaller game made of it, as a share of its rows."""
-    whole.n_passes += part.n_passes * part.n_rows / whole.n_rows
+    """Move the passes over a smaller game, as a share of the losses, to the game it is part of."""
+    passes = part.n_passes * part.n_rows / whole.n_rows
+    if part.n_classifiers < whole.n_classifiers:
+        passes = passes * part.n_classifiers / whole.n_classifiers
+    whole.n_passes += passes
+    part.n_passes = 0.0
+
+
+def restart_count(engine: Engine, n_passes: float = 0.0) -> float:
+    """Set the number of passes counted so far; returns what it was."""
+    before, engine.n_passes = engine.n_passes, n_passes
+    return before

@@ -15,6 +15,7 @@ from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.bookkeeping import Bookkeeping
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.kernels.constants import CUTOFF
 
 _GATHER_ENTRIES = 1 << 17
 _NO_SLACK = np.empty(0)
@@ -59,7 +60,7 @@ class MemoryEngine(Bookkeeping):
         self.tensor = tensor
         self.n_bytes = tensor.n_entries * tensor.dtype.itemsize
         self._bounds = tensor.aligned(chunk_bounds(tensor.n_samples, tensor.n_entries))
-        self._cutoff = 40.0
+        self._cutoff = CUTOFF
         if prior.size:
             played = prior[allowed.view(np.bool_)] if allowed.size else prior
             self._cutoff += float(np.log(played.max()) - np.log(played.min()))

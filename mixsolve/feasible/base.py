@@ -1,29 +1,14 @@
-"""What a method asks of the set of feasible weights."""
+"""What methods need of the set of feasible weights."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from mixsolve.feasible.constraints import LinearConstraints
-    from mixsolve.small_game.game import Cuts, SmallSolution
-
-
-class SmallSolver(Protocol):
-    """Solves a small game over the simplex, or over the polytope that cuts leave of it."""
-
-    def __call__(
-        self,
-        rows: np.ndarray,
-        offsets: np.ndarray,
-        weight: np.ndarray,
-        cuts: "Cuts | None" = None,
-        /,
-    ) -> "SmallSolution":
-        """Rows (R, L) of the losses, first row of each sample (n + 1,), weights (n,)."""
-        ...
+    from mixsolve.small_game.game import ConvexCuts, Cuts, SmallSolution
 
 
 @dataclass(frozen=True)
@@ -72,10 +57,13 @@ class FeasibleSet(ABC):
     """A closed convex part of the simplex in R^L."""
 
     infeasibility: Infeasibility | None = None
-    """Why it is empty, if it is; then nothing else of it may be asked."""
+    """Why the set is empty; None where it is not. Nothing else of an empty set is defined."""
 
     used: np.ndarray | None = None
     """Classifiers that may have a weight, ascending; None for all. No others' losses count."""
+
+    cuts: "Cuts | ConvexCuts | None" = None
+    """The constraints of a small game of the used classifiers; None for the simplex."""
 
     linear: "LinearConstraints | None" = None
     """The constraints that make it, where they are linear."""
@@ -104,21 +92,20 @@ class FeasibleSet(ABC):
             Positive.
         """
 
-    @abstractmethod
-    def solve_small(
-        self,
-        solver: SmallSolver,
-        rows: np.ndarray,
-        offsets: np.ndarray,
-        weight: np.ndarray,
-        time_limit: float | None = None,
-    ) -> "SmallSolution":
-        """The optimum of a small exact game over the set, found with a solver for the simplex.
+    def columns(self, rows: np.ndarray) -> np.ndarray:
+        """Losses of a small game under `cuts`: of rows (R, L), the used columns, C-contiguous."""
+        return rows if self.used is None else np.ascontiguousarray(rows[:, self.used])
 
-        The dual is the attacker's strategy, of one number a row; value and bounds may be those of
-        the game solved on the way. The limit, in seconds, is for solvers that the set brings along.
+    def restored(self, found: "SmallSolution") -> "SmallSolution":
+        """The solution of a small game of some `columns`, with feasible weights of shape (L,).
+
+        Value and bound stay those of the game that was solved.
         """
+        return found
 
     def prices(self, gradient: np.ndarray) -> Prices | None:
-        """Multipliers of linear constraints where ``<gradient, lam>`` is lowest; None of others."""
+        """Multipliers of linear constraints where ``<gradient, lam>`` is lowest.
+
+        None where the constraints are not linear.
+        """
         return Prices(np.empty(0), np.empty(0))

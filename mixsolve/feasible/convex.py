@@ -24,15 +24,16 @@ from mixsolve.base.compilation import load
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.threads import computed_once
 from mixsolve.feasible import projection as simplex
-from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices, SmallSolver
+from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices
 from mixsolve.feasible.constraints import LinearConstraints
 from mixsolve.feasible.polytope import Polytope
-from mixsolve.small_game.game import SmallSolution, certify, normalise
+from mixsolve.kernels.constants import TINY
+from mixsolve.small_game import clarabel
+from mixsolve.small_game.clarabel import solve_model
+from mixsolve.small_game.game import ConvexCuts, SmallSolution
 
 Constraints = Callable[[Any], Sequence[Any]]
 
-_TIGHT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
-_TINY = float(np.finfo(np.float64).tiny)
 _SOME = 1e-3  # times 1/L: more of a weight than shows that there may be some
 _NONE = 1e-9  # of a weight that the constraints keep at 0
 
@@ -47,7 +48,7 @@ class ConvexSet(FeasibleSet):
     n_classifiers : int
         L.
     polytope : Polytope, optional
-        The same set, where it is one: of cvxpy's answers its prices cannot be told.
+        The same set, where it is one: it has the prices, which cvxpy's solver does not give.
 
     Raises
     ------
@@ -91,40 +92,28 @@ class ConvexSet(FeasibleSet):
         else:
             self.used = self._find_used() if polytope is None else polytope.used
         self._kept = np.arange(n_classifiers) if self.used is None else self.used
+        self.cuts = self._cuts = ConvexCuts(self._weights, self._rules, self._kept)
 
     def _find_used(self) -> np.ndarray | None:
-        """Classifiers that may have a weight: few are in doubt once all have what they can get."""
+        """Classifiers that may have a weight.
+
+        One model gives as many of them as possible a positive weight; each of the others is then
+        maximised alone.
+        """
         cp = self._cp
         some = cp.sum(cp.minimum(self._weights, _SOME / self._size))
-        if self._solve(cp.Problem(cp.Maximize(some), self._rules)) is None:
+        if solve_model(cp.Problem(cp.Maximize(some), self._rules)) is None:
             return None
         may = self._weights.value > 10.0 * _NONE
         for k in np.flatnonzero(~may):
-            most = self._solve(cp.Problem(cp.Maximize(self._weights[int(k)]), self._rules))
+            most = solve_model(cp.Problem(cp.Maximize(self._weights[int(k)]), self._rules))
             may[k] = most is None or most > _NONE
         return None if may.all() or not may.any() else np.flatnonzero(may)
 
-    def _found(self) -> np.ndarray:
-        """The solver's weights; those that must be 0 are."""
-        weights = np.zeros(self._size)
-        weights[self._kept] = self._weights.value[self._kept]
-        return simplex.normalize(weights)
-
     def _empty(self, model: Any) -> bool:
         self._weights.value = None
-        self._solve(model)
+        solve_model(model)
         return model.status in (self._cp.INFEASIBLE, self._cp.INFEASIBLE_INACCURATE)
-
-    def _solve(self, model: Any, time_limit: float | None = None) -> float | None:
-        """The optimum, or None where the solver found none."""
-        limits = {} if time_limit is None else {"time_limit": time_limit}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # cvxpy's word on accuracy; the certificate says it
-            try:
-                found = model.solve(solver=self._cp.CLARABEL, **_TIGHT, **limits)
-            except self._cp.error.SolverError:
-                return None
-        return None if found is None or not np.isfinite(found) else float(found)
 
     def _clash(self) -> tuple[str, ...]:
         """Constraints of which none can be left out (the deletion filter)."""
@@ -166,7 +155,7 @@ class ConvexSet(FeasibleSet):
         return all(float(np.max(rule.violation())) <= 0.0 for rule in self._given)
 
     def lowest(self, gradient: np.ndarray) -> float:
-        """See `FeasibleSet.lowest`; below the minimum by what the solver leaves open."""
+        """See `FeasibleSet.lowest`; below the minimum by the gap that the solver leaves."""
         played = gradient[self._kept]
         shift, scale = float(played.min()), float(np.ptp(played)) or 1.0
         slope, model = self._linear
@@ -175,11 +164,11 @@ class ConvexSet(FeasibleSet):
         return shift + scale * max(self._bound(model), 0.0)
 
     def _bound(self, model: Any) -> float:
-        """Solve a linear model; what its multipliers prove. Minus infinity where it has none."""
+        """The bound that a linear model's multipliers prove; minus infinity where it has none."""
         data, chain, _ = model.get_problem_data(self._cp.CLARABEL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            raw = chain.solve_via_data(model, data, solver_opts=dict(_TIGHT))
+            raw = chain.solve_via_data(model, data, solver_opts=dict(clarabel.TOLERANCES))
         point, dual = np.asarray(raw.x), np.asarray(raw.z)
         if not (np.isfinite(point).all() and np.isfinite(dual).all()):
             return -np.inf
@@ -198,50 +187,29 @@ class ConvexSet(FeasibleSet):
         linear = np.zeros(self._size)
         pulled = gradient[self._kept] - raised[kept] @ start[self._kept]
         linear[self._kept] = pulled - pulled.min()
-        scale = max(float(np.abs(raised).max()), float(linear.max()), _TINY)
+        scale = max(float(np.abs(raised).max()), float(linear.max()), TINY)
         self._weights.value = None
         values, vectors = np.linalg.eigh(raised / scale)
         root.value = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
         slope.value = linear / scale
-        if self._solve(model) is None or self._weights.value is None:
+        if solve_model(model) is None or self._weights.value is None:
             raise MixsolveError(
                 f"constraints: cvxpy's solver failed on a quadratic in the weights ({model.status})"
                 "; scale them to numbers of about 1"
             )
-        return self._found()
+        return self._cuts.found()
 
-    def solve_small(
-        self,
-        solver: SmallSolver,
-        rows: np.ndarray,
-        offsets: np.ndarray,
-        weight: np.ndarray,
-        time_limit: float | None = None,
-    ) -> SmallSolution:
-        """See `FeasibleSet.solve_small`: one linear program of the rows, by cvxpy."""
-        cp = self._cp
-        if self.used is not None:
-            whole, rows = rows, np.zeros_like(rows)
-            rows[:, self.used] = whole[:, self.used]
-        game = normalise(rows, offsets, weight)
-        samples = np.repeat(np.arange(weight.size), np.diff(offsets))
-        relative = (rows - rows[offsets[:-1]][samples]) * game.inverse
-        worst = cp.Variable(weight.size)
-        above = relative @ self._weights <= worst[samples]
-        objective = weight @ worst + game.linear @ self._weights
-        found = self._solve(cp.Problem(cp.Minimize(objective), [*self._rules, above]), time_limit)
-        # Ended by the limit, the solver may be at its starting point, where all weights are 0.
-        if found is None or above.dual_value is None or not self._weights.value.max() > 0.0:
-            free = solver(rows, offsets, weight)  # its attack gives a bound all the same
-            return replace(free, weights=self.project(free.weights))
-        weights = self._found()
-        dual = np.maximum(above.dual_value, 0.0)
-        idle = np.add.reduceat(dual, offsets[:-1]) <= 0.0
-        dual[offsets[:-1][idle]] = weight[idle]
-        value, lower_bound, gap = certify(game, weights, dual)
-        return SmallSolution(
-            weights, dual, value, lower_bound, gap, game.spread, 0, True, "Clarabel", ()
-        )
+    def columns(self, rows: np.ndarray) -> np.ndarray:
+        """See `FeasibleSet.columns`: all columns, 0 where a classifier may have no weight."""
+        if self.used is None:
+            return rows
+        kept = np.zeros_like(rows)
+        kept[:, self.used] = rows[:, self.used]
+        return kept
+
+    def restored(self, found: SmallSolution) -> SmallSolution:
+        """See `FeasibleSet.restored`."""
+        return found if found.meets_cuts else replace(found, weights=self.project(found.weights))
 
 
 def of_arrays(linear: LinearConstraints) -> Constraints:

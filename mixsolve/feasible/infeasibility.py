@@ -3,16 +3,16 @@
     C lam <= 0,  F lam = 0    has no solution on the simplex
 
 if and only if some y >= 0 and v have C'y + F'v > 0 in every entry. Constraints are left out one
-after the other for as long as the others still clash; what remains has none to spare.
+after the other as long as the others still clash; without any of those that remain, the others can
+be met.
 
 Reference: Chinneck, Feasibility and Infeasibility in Optimization, 2008 (the deletion filter).
 """
 
 import numpy as np
 
-from mixsolve.base.compilation import load
 from mixsolve.base.errors import MixsolveError
-from mixsolve.small_game.highs import bound_multipliers
+from mixsolve.small_game.highs import bound_multipliers, linear_program
 
 FEASIBLE = 1e-9  # violation, in units of a row, that counts as none
 
@@ -25,19 +25,15 @@ def least_violation(upper: np.ndarray, equal: np.ndarray) -> tuple[np.ndarray, f
     upper, equal : ndarray of float64, shape (p, L), (q, L)
         C and F, of entries of at most 1.
     """
-    linprog = load("scipy.optimize").linprog
-
     size = upper.shape[1]
     rows = np.vstack([upper, equal, -equal])
-    found = linprog(
+    found = linear_program(
         np.append(np.zeros(size), 1.0),
         A_ub=np.column_stack([rows, -np.ones(rows.shape[0])]),
         b_ub=np.zeros(rows.shape[0]),
         A_eq=np.append(np.ones(size), 0.0)[None],
         b_eq=[1.0],
         bounds=(0.0, None),
-        method="highs",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     if found.x is None:
         raise MixsolveError(f"constraints could not be examined: {found.message}")
@@ -47,7 +43,7 @@ def least_violation(upper: np.ndarray, equal: np.ndarray) -> tuple[np.ndarray, f
 
 
 def smallest_clash(upper: np.ndarray, equal: np.ndarray) -> np.ndarray:
-    """Which constraints clash: boolean of shape (p + q,), C before F; none of them can go."""
+    """Which constraints clash: boolean of shape (p + q,), C before F; none can be left out."""
     n_upper = upper.shape[0]
     kept = np.ones(n_upper + equal.shape[0], dtype=bool)
     for row in range(kept.size):

@@ -6,8 +6,8 @@ from any multipliers y >= 0, v:
 
     min over the polytope of <g, lam>  >=  min_k (g + C' y + F' v)_k,
 
-so what an inner solver gets wrong costs tightness, never validity. Solvers work where the polytope
-has its interior (`mixsolve.feasible.relative_interior`).
+so an error of an inner solver costs tightness, never validity. Solvers work in the polytope's
+relative interior (`mixsolve.feasible.relative_interior`).
 
 Reference: Nocedal and Wright, Numerical Optimization, 2006, section 16.6.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from mixsolve.feasible import infeasibility as clash
 from mixsolve.feasible import projection as simplex
-from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices, SmallSolver
+from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices
 from mixsolve.feasible.constraints import LinearConstraints
 from mixsolve.feasible.relative_interior import Face, find_face
 from mixsolve.small_game.game import SmallSolution
@@ -26,8 +26,8 @@ from mixsolve.small_game.highs import bound_multipliers
 
 _ROUNDING = 1e-14
 _MET = 1e-13  # violation, in units of a row, of weights that need no projection
-_LOOSE = 1e-9  # of the gradient's spread: where a bound is asked of a simplex method instead
-_NOISE = 1e-10  # of the gradient's spread: a multiplier of none
+_LOOSE = 1e-9  # of the gradient's spread: a bound looser than that is left to HiGHS
+_NOISE = 1e-10  # of the gradient's spread: smaller multipliers are 0
 _LIFT = 1e-15
 _RANK = 1e-11  # singular values below this share of the largest count as zero
 
@@ -53,6 +53,7 @@ class Polytope(FeasibleSet):
         if face is not None:
             self._face = face
             self.used = face.used if face.used.size < constraints.n_classifiers else None
+            self.cuts = face.cuts
             self._of_level = np.linalg.pinv(face.level.T, rcond=_RANK)
 
     def _find_face(self) -> Face | None:
@@ -64,7 +65,7 @@ class Polytope(FeasibleSet):
         if violation > clash.FEASIBLE:
             self.infeasibility = self._explain()
             return None
-        # Met to rounding: by as much as they are not, they are taken to be loosened.
+        # Met to rounding: loosened by what is left of the violation, they are met exactly.
         upper = upper - np.maximum(upper @ nearest, 0.0)[:, None]
         equal = equal - (equal @ nearest)[:, None]
         face = find_face(upper, equal)
@@ -186,21 +187,10 @@ class Polytope(FeasibleSet):
         whole[used] = weights
         return simplex.normalize(whole), upper, levels
 
-    def solve_small(
-        self,
-        solver: SmallSolver,
-        rows: np.ndarray,
-        offsets: np.ndarray,
-        weight: np.ndarray,
-        time_limit: float | None = None,
-    ) -> SmallSolution:
-        """See `FeasibleSet.solve_small`."""
-        used, cuts = self._face.used, self._face.cuts
-        if used.size < rows.shape[1]:
-            rows = np.ascontiguousarray(rows[:, used])
-        found = solver(rows, offsets, weight, cuts)
+    def restored(self, found: SmallSolution) -> SmallSolution:
+        """See `FeasibleSet.restored`."""
         weights = np.zeros(self._upper.shape[1])
-        weights[used] = found.weights
+        weights[self._face.used] = found.weights
         return replace(found, weights=self.project(weights))
 
     def violation(self, weights: np.ndarray) -> float:

@@ -30,8 +30,9 @@ import numpy as np
 
 from mixsolve.base.compilation import load
 from mixsolve.small_game.game import Cuts
+from mixsolve.small_game.highs import linear_program
 
-_SCALE = 1e-6  # price of scaling x up: wider sets than this are told from flat ones
+_SCALE = 1e-6  # price of scaling x up: sets wider than this count as having an interior
 _FLAT = 1e-9  # slack that counts as none, in the linear program's scale
 _RANK = 1e-10  # singular values below this share of the largest count as zero
 _ROOM = 1e-3  # slack at uniform weights from which these are far enough inside
@@ -89,7 +90,7 @@ def find_face(upper: np.ndarray, equal: np.ndarray) -> Face | None:
     loose = upper @ inside < -_FLAT
     inside = inside / inside.sum()
     level = np.concatenate([upper[~loose], equal])[:, used]
-    # What the linear program left open: rows that clash by rounding have a point in common again.
+    # Within the linear program's tolerance: shifted, so that the tight rows share this point.
     level = level - (level @ inside[used])[:, None]
     equalities = np.vstack([np.ones(used.size), _row_space(level)])
     inner = np.ascontiguousarray(upper[loose][:, used])
@@ -101,19 +102,15 @@ def find_face(upper: np.ndarray, equal: np.ndarray) -> Face | None:
 
 def _innermost(upper: np.ndarray, equal: np.ndarray) -> np.ndarray | None:
     """A point, of any sum, at which all inequalities hold strictly that can."""
-    linprog = load("scipy.optimize").linprog
-
     (n_upper, size), n_equal = upper.shape, equal.shape[0]
     n_rows = n_upper + size
-    found = linprog(
+    found = linear_program(
         np.concatenate([np.full(size, _SCALE), -np.ones(n_rows)]),
         A_ub=np.hstack([np.vstack([upper, -np.eye(size)]), np.eye(n_rows)]),
         b_ub=np.zeros(n_rows),
         A_eq=np.hstack([equal, np.zeros((n_equal, n_rows))]) if n_equal else None,
         b_eq=np.zeros(n_equal) if n_equal else None,
         bounds=[(0.0, None)] * size + [(0.0, 1.0)] * n_rows,
-        method="highs",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     if found.x is None or found.x[:size].sum() < 0.5:
         return None

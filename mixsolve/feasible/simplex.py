@@ -1,14 +1,9 @@
 """All mixtures: the probability simplex."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mixsolve.feasible import projection as simplex
-from mixsolve.feasible.base import FeasibleSet, SmallSolver
-
-if TYPE_CHECKING:
-    from mixsolve.small_game.game import SmallSolution
+from mixsolve.feasible.base import FeasibleSet
 
 
 class Simplex(FeasibleSet):
@@ -29,14 +24,3 @@ class Simplex(FeasibleSet):
         from mixsolve.kernels.simplex_qp import minimize_quadratic
 
         return minimize_quadratic(gradient, hessian, start, ridge)
-
-    def solve_small(
-        self,
-        solver: SmallSolver,
-        rows: np.ndarray,
-        offsets: np.ndarray,
-        weight: np.ndarray,
-        time_limit: float | None = None,
-    ) -> "SmallSolution":
-        """See `FeasibleSet.solve_small`."""
-        return solver(rows, offsets, weight)

@@ -1,14 +1,11 @@
 """Mixtures of some classifiers only: a face of the feasible set, where all other weights are 0."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixsolve.feasible.base import FeasibleSet, Prices, SmallSolver
-
-if TYPE_CHECKING:
-    from mixsolve.small_game.game import Cuts, SmallSolution
+from mixsolve.feasible.base import FeasibleSet, Prices
+from mixsolve.small_game.game import Cuts, SmallSolution
 
 
 class Restricted(FeasibleSet):
@@ -34,6 +31,7 @@ class Restricted(FeasibleSet):
         self.infeasibility = inner.infeasibility
         self.inner = inner
         self.used = classifiers if inner.used is None else classifiers[inner.used]
+        self.cuts = Cuts.none(classifiers.size) if inner.cuts is None else inner.cuts
         self._size = n_classifiers
 
     def whole(self, weights: np.ndarray) -> np.ndarray:
@@ -58,25 +56,9 @@ class Restricted(FeasibleSet):
         bend = np.ascontiguousarray(hessian[np.ix_(kept, kept)])
         return self.whole(self.inner.minimize_quadratic(gradient[kept], bend, start[kept], ridge))
 
-    def solve_small(
-        self,
-        solver: SmallSolver,
-        rows: np.ndarray,
-        offsets: np.ndarray,
-        weight: np.ndarray,
-        time_limit: float | None = None,
-    ) -> "SmallSolution":
-        """See `FeasibleSet.solve_small`."""
-        from mixsolve.small_game import game as small_game
-
-        def on_subset(
-            rows: np.ndarray, offsets: np.ndarray, weight: np.ndarray, cuts: "Cuts | None" = None
-        ) -> "SmallSolution":
-            limits = small_game.Cuts.none(self.classifiers.size) if cuts is None else cuts
-            return solver(rows, offsets, weight, limits)
-
-        kept = np.ascontiguousarray(rows[:, self.classifiers])
-        found = self.inner.solve_small(on_subset, kept, offsets, weight, time_limit)
+    def restored(self, found: SmallSolution) -> SmallSolution:
+        """See `FeasibleSet.restored`."""
+        found = self.inner.restored(found)
         return replace(found, weights=self.whole(found.weights))
 
     def prices(self, gradient: np.ndarray) -> Prices | None:

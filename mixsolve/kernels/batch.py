@@ -18,12 +18,14 @@ import math
 import numpy as np
 
 from mixsolve.base.compilation import kernel
+from mixsolve.kernels.constants import EPSILON, LEAST_ALPHA, MOST_ALPHA, PLAIN_EXPONENTS, ROUNDING
 from mixsolve.kernels.linear_algebra import OPTIONS
 
-# The states of a game: what is to be done, ...
-EXACT, ENTROPIC, WANTS_START, STARTED = range(4)
-# ... and how it ended: the gap is within the tolerance, or above; a loss is NaN or infinite, or the
-# difference of two is.
+# The states of a game that is not done: an exact one; an entropic one, one that needs the exact
+# optimum to start from, and one that has it.
+EXACT, ENTROPIC, NEEDS_START, STARTED = range(4)
+# The states of a game that is done: the gap is within the tolerance, or above; a loss is NaN or
+# infinite, or the difference of two is.
 SOLVED, OPEN, NOT_FINITE, OVERFLOW = range(4, 8)
 
 # Columns of the figures of a game: while it is solved in its unit, 2^EXPONENT.
@@ -33,19 +35,15 @@ N_FIGURES = 9
 
 _LARGEST = float(np.finfo(np.float64).max)  # isfinite does not survive reassociation
 _GAP = 32  # numbers
-_PLAIN = 200  # exponents of losses that are taken as they are
-_SMALLEST, _LARGEST_ALPHA = 2.0**-90, 2.0**60  # beside the spread: see `mixsolve.methods.scale`
-_EPSILON = float(np.finfo(np.float64).eps)
-_ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of sums over many samples
 
 
 @kernel(**OPTIONS)
 def vector(size):
     """Zeros (size,) with a gap behind them.
 
-    Compiled loops make sure at run time that their arrays do not overlap, and by bounds that are
-    rounded up. Of arrays side by side they would go another way, with another rounding, so that the
-    last bits of an answer would depend on where it lies in memory.
+    Compiled loops check at run time that their arrays do not overlap, by bounds that are rounded
+    up. For arrays side by side they would take another branch, with another rounding, so that the
+    last bits of a result would depend on where it lies in memory.
     """
     return np.zeros(size + _GAP)[:size]
 
@@ -62,7 +60,7 @@ def unit_and_tolerance(
 ):
     """Unit, spread and tolerance of game g, by the losses that count: allowed, of positive weight.
 
-    False, and its state says why, where there are none.
+    Returns False where a loss, or the difference of two, is not finite: its state says which.
     """
     first = offsets[samples[g]]
     low = np.inf
@@ -83,19 +81,19 @@ def unit_and_tolerance(
         state[g] = OVERFLOW
         return False
     _, exponent = math.frexp(max(abs(low), abs(high)))
-    if abs(exponent) <= _PLAIN:
+    if abs(exponent) <= PLAIN_EXPONENTS:
         exponent = 0
     low = math.ldexp(low, -exponent)
     high = math.ldexp(high, -exponent)
     figures[g, EXPONENT] = exponent
     figures[g, SPREAD] = high - low
-    figures[g, TOLERANCE] = max(tol * (high - low), _ROUNDING * max(abs(low), abs(high)))
+    figures[g, TOLERANCE] = max(tol * (high - low), ROUNDING * max(abs(low), abs(high)))
     return True
 
 
 @kernel(**OPTIONS)
 def close(figures, attacked, weights, state, g):
-    """Say whether the certificate of game g is within its tolerance; figures in losses' unit."""
+    """Set the state of game g by its certificate, and bring its figures to the losses' unit."""
     above = figures[g, VALUE] - figures[g, LOWER_BOUND]
     tolerance = figures[g, TOLERANCE]
     solved = -tolerance <= above <= tolerance
@@ -118,9 +116,10 @@ def close(figures, attacked, weights, state, g):
 def load(rows, start, offsets, allowed, prior, sample_weight, alpha, figures):
     """The part of a game that counts: rows that may be played, of samples that weigh something.
 
-    Losses and alphas are in the game's unit, alphas no further from the spread than makes a
-    difference. Returns their losses, where each sample begins among them, the row each was (in the
-    run's numbers), its base measure (empty for uniform), and the samples' weights and alphas.
+    Losses and alphas are in the game's unit, alphas clipped to the range within which they differ
+    from their limits. Returns their losses, where each sample begins among them, the row each was
+    (in the run's numbers), its base measure (empty for uniform), and the samples' weights and
+    alphas.
     """
     n_rows = offsets[-1] - offsets[0]
     n_samples = sample_weight.size
@@ -131,7 +130,7 @@ def load(rows, start, offsets, allowed, prior, sample_weight, alpha, figures):
     weight = vector(n_samples)
     alphas = vector(n_samples)
     exponent = -int(figures[EXPONENT])
-    spread = max(figures[SPREAD], _EPSILON / _ROUNDING * figures[TOLERANCE])
+    spread = max(figures[SPREAD], EPSILON / ROUNDING * figures[TOLERANCE])
     kept = 0
     used = 0
     for i in range(n_samples):
@@ -150,7 +149,7 @@ def load(rows, start, offsets, allowed, prior, sample_weight, alpha, figures):
         weight[kept] = sample_weight[i]
         alphas[kept] = math.ldexp(alpha[i], exponent) if exponent else alpha[i]
         if spread > 0.0:
-            alphas[kept] = min(max(alphas[kept], spread * _SMALLEST), spread * _LARGEST_ALPHA)
+            alphas[kept] = min(max(alphas[kept], spread * LEAST_ALPHA), spread * MOST_ALPHA)
         kept += 1
         bounds[kept] = used
     if prior.size:

@@ -5,8 +5,8 @@
 over the simplex, by the damped Newton method of `mixsolve.methods.newton`: each step minimises the
 quadratic model exactly (`simplex_qp`) and is cut back until F has decreased enough. Every point
 gives the bound F(lam) - <lam, g> + min_k g_k. Where alpha is tiny beside the losses, or steps had
-to be cut back twice, the exact optimum is the better place to start from; the game is left for that
-to be found (`mixsolve.kernels.batch_exact`), and taken up again there.
+to be cut back twice, the exact optimum is the better start: the game is left in the state
+NEEDS_START until `mixsolve.kernels.batch_exact` has found it.
 
 References: Meunier et al., ICML 2021, section 4.1; Nocedal and Wright, Numerical Optimization,
 2006, chapters 3 and 16.
@@ -19,20 +19,25 @@ import numpy as np
 from mixsolve.base.compilation import kernel
 from mixsolve.kernels import batch as run
 from mixsolve.kernels import passes
+from mixsolve.kernels.constants import (
+    ARMIJO,
+    CUT_BACK,
+    CUTOFF,
+    DAMPING,
+    LEAST_DAMPING,
+    MAX_CUT_BACK,
+    NARROWER,
+    NEARLY_EXACT,
+    NEWTON_PATIENCE,
+    ROUNDING,
+    SECANT_LEAST,
+    SECANT_MOST,
+    TINY,
+)
 from mixsolve.kernels.linear_algebra import OPTIONS
 from mixsolve.kernels.simplex_qp import minimize_quadratic
 
-_NEARLY_EXACT = 5e-4  # of the spread: below this alpha the exact optimum is a good start
-_CUTOFF = 40.0  # in units of alpha: candidates so far below the best weigh nothing
-_ARMIJO = 1e-4
-_CUT = 0.5  # share of a step below which it counts as cut back
-_MAX_CUTS = 2  # before the exact optimum is taken for a better start
 _SHORTEST = 1e-10  # share of a step
-_ROUNDING = 16 * float(np.finfo(np.float64).eps)
-_TINY = float(np.finfo(np.float64).tiny)
-_PATIENCE = 20  # iterations without a narrower gap
-_DAMPING = 0.01  # of the gap, added to all curvatures
-_FLAT = 1e-13  # of the largest curvature, likewise
 
 
 @kernel(**OPTIONS)
@@ -57,9 +62,9 @@ def solve_entropic(
     """Solve a game of positive sample weights and alphas to an absolute gap, from ``weights``.
 
     ``weights`` and ``proof`` (L,) become the points of the lowest value and of the highest bound.
-    Returns that value and that bound, the number of iterations, and of passes over the rows. Unless
-    ``started`` says that the weights are those of the exact optimum, it gives up where steps have
-    to be cut back twice.
+    Returns that value and that bound, the number of iterations, and of passes over the rows. It
+    ends early once two steps had to be cut back, unless ``started``: the weights are already those
+    of the exact optimum.
     """
     size = rows.shape[1]
     gradient = run.vector(size)
@@ -98,16 +103,16 @@ def solve_entropic(
             ahead = 0.0
             for k in range(size):
                 ahead += ahead_gradient[k] * (target[k] - point[k])
-            wanted = now + _ARMIJO * length * min(slope, 0.0) + _ROUNDING * abs(now)
+            wanted = now + ARMIJO * length * min(slope, 0.0) + ROUNDING * abs(now)
             if there > wanted and ahead > 0.0 and length >= _SHORTEST:
                 # The slope's zero by the secant of its two values, kept away from both ends.
-                length *= min(max(slope / (slope - ahead), 0.1), 0.7)
+                length *= min(max(slope / (slope - ahead), SECANT_LEAST), SECANT_MOST)
                 continue
         point[:] = trial
         gradient[:] = ahead_gradient
         hessian[:, :] = ahead_hessian
         now = there
-        cuts += length < _CUT
+        cuts += length < CUT_BACK
         slope = 0.0
         for k in range(size):
             slope += point[k] * gradient[k]
@@ -120,17 +125,17 @@ def solve_entropic(
             proof[:] = point
         gap = value - bound
         since += 1
-        if gap < 0.9 * narrowest:
+        if gap < NARROWER * narrowest:
             narrowest = gap
             since = 0
-        over = gap <= tolerance or since > _PATIENCE or nit >= max_iter
-        if over or (cuts >= _MAX_CUTS and not started):
+        over = gap <= tolerance or since > NEWTON_PATIENCE or nit >= max_iter
+        if over or (cuts >= MAX_CUT_BACK and not started):
             return value, bound, nit, calls
         nit += 1
         largest = 0.0
         for k in range(size):
             largest = max(largest, hessian[k, k])
-        ridge = max(_DAMPING * (now - below), _FLAT * largest, _TINY)
+        ridge = max(DAMPING * (now - below), LEAST_DAMPING * largest, TINY)
         target[:] = minimize_quadratic(gradient, hessian, point, ridge)
         slope = 0.0
         for k in range(size):
@@ -145,8 +150,8 @@ def solve_entropic_games(
 ):  # fmt: skip
     """Solve the games of a run whose state is ENTROPIC, or STARTED: from the weights given.
 
-    The arguments are those of `mixsolve.kernels.batch`. A game that had better begin at its exact
-    optimum is left in the state WANTS_START.
+    The arguments are those of `mixsolve.kernels.batch`. A game that should start from its exact
+    optimum is left in the state NEEDS_START.
     """
     size = rows.shape[1]
     everyone = np.empty(0, dtype=np.uint8)
@@ -169,10 +174,10 @@ def solve_entropic_games(
         tolerance = figures[g, run.TOLERANCE]
         if not started:
             weights[g] = 1.0 / size
-            if size > 1 and alphas.max() <= _NEARLY_EXACT * figures[g, run.SPREAD]:
-                state[g] = run.WANTS_START
+            if size > 1 and alphas.max() <= NEARLY_EXACT * figures[g, run.SPREAD]:
+                state[g] = run.NEEDS_START
                 continue
-        cutoff = _CUTOFF
+        cutoff = CUTOFF
         if priors.size:
             cutoff += math.log(priors.max() / priors.min())
         value, bound, done, calls = solve_entropic(
@@ -182,7 +187,7 @@ def solve_entropic_games(
         nit[g] += done
         figures[g, run.N_PASSES] += calls
         if not value - bound <= tolerance and not started and nit[g] < max_iter:
-            state[g] = run.WANTS_START
+            state[g] = run.NEEDS_START
             continue
 
         gradient = attacked[g]
@@ -210,9 +215,8 @@ def solve_entropic_games(
         figures[g, run.RISK_LOWER_BOUND] = lowest
         figures[g, run.LOWER_BOUND] = there + lowest
         figures[g, run.SMOOTHING] = 0.0
-        figures[g, run.N_PASSES] += (
-            4 + elsewhere
-        )  # the extremes, the certificate, the Gibbs strategy
+        # The extremes, the certificate, the Gibbs strategy.
+        figures[g, run.N_PASSES] += 4 + elsewhere
         own = begin  # of the samples, those of positive weight
         for i in range(weight.size):
             while sample_weight[own] == 0.0:

@@ -22,14 +22,18 @@ from mixsolve.base.compilation import kernel
 from mixsolve.kernels import batch as run
 from mixsolve.kernels import interior_point as kernels
 from mixsolve.kernels import passes, schur_system
+from mixsolve.kernels.constants import (
+    CORRECTION,
+    FIRST_BARRIER,
+    GAP_FLOOR,
+    INTERIOR_PATIENCE,
+    LEAST_MARGIN,
+    MOST_MARGIN,
+)
 from mixsolve.kernels.linear_algebra import OPTIONS
 
-_FIRST_BARRIER = 0.05  # times the mean number of rows of a sample: about the gap to start at
-_CORRECTION = 5.0  # second-order terms count up to so many times mu w_i: outliers spoil steps
-_PATIENCE = 12  # iterations without a better gap before the method gives up
-_FLOOR = 1e-15  # of the gap, in units of the spread: rounding
 _LOOSE_GAP = 3e-3  # of the first round, whose rows are a guess
-_RADIUS = 0.05  # within which the first round's weights are thought to err, times L^-1/2
+_RADIUS = 0.05  # about the first round's weights, within which winners are looked for, times L^-1/2
 _SMALL_SHARE = 0.3  # of the tolerance, left to the interior point
 _MAX_ROUNDS = 30
 _FINEST = 1e-13  # of the spread: an absolute gap that can be reached
@@ -117,14 +121,14 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
             since = 0
             weights[:] = point
             dual[:] = duals
-        if best <= stop or since > _PATIENCE or nit >= max_iter or not gap < np.inf:
+        if best <= stop or since > INTERIOR_PATIENCE or nit >= max_iter or not gap < np.inf:
             return best, nit
         schur_system.predictor(
             schur, towards, linear, point, reduced, no_upper, none, none, equal,
             matrix, columns, gram, omega, centred, d_weights,
         )  # fmt: skip
         kernels.predict(
-            rows, offsets, weight, 0, n_samples, inverse, d_weights, _CORRECTION * barrier,
+            rows, offsets, weight, 0, n_samples, inverse, d_weights, CORRECTION * barrier,
             slack, duals, product, towards[0], against[0], sums[0],
         )  # fmt: skip
         target = schur_system.corrector(
@@ -136,7 +140,7 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
             rows, offsets, weight, 0, n_samples, inverse, d_weights, target, slack, duals, product,
             d_height, d_dual, sums[0],
         )  # fmt: skip
-        fraction = 1.0 - min(max(gap, 1e-6), 0.01)  # quadratic convergence in the end
+        fraction = 1.0 - min(max(gap, LEAST_MARGIN), MOST_MARGIN)  # quadratic convergence
         schur_system.advance(
             sums, target, 1.0 / size, fraction, d_product, none, d_weights, omega, no_upper,
             point, reduced, none, none, none, steps,
@@ -187,7 +191,7 @@ def solve_exact(rows, offsets, weight, spread, tolerance, max_iter, weights, dua
     point = run.vector(size)
     point[:] = 1.0 / size
 
-    # The pure answer: of a constant game, or one classifier, it is the solution.
+    # Uniform weights and best responses solve a constant game, or one of a single classifier.
     weights[:] = point
     value = passes.best_response(rows, offsets, everyone, weight, point, best, gradient)
     bound = gradient.min()
@@ -200,8 +204,8 @@ def solve_exact(rows, offsets, weight, spread, tolerance, max_iter, weights, dua
     if value - bound <= tolerance or unit == 0.0:
         return value, bound, nit, 1
     _first_rows(rows, offsets, weight, kept)
-    stop = max(_SMALL_SHARE * tolerance / unit, _FLOOR)
-    gap = _FIRST_BARRIER
+    stop = max(_SMALL_SHARE * tolerance / unit, GAP_FLOOR)
+    gap = FIRST_BARRIER
     loose = max(_LOOSE_GAP, stop)
     radius = _RADIUS / math.sqrt(size)
     reach = spread * math.sqrt(size)
@@ -259,11 +263,11 @@ def solve_exact(rows, offsets, weight, spread, tolerance, max_iter, weights, dua
         for entry in range(min(found, n_rows)):
             kept[offsets[near_samples[entry]] + near_candidates[entry]] = True
         if not missing and loose <= stop:
-            if stop == _FLOOR:
+            if stop == GAP_FLOOR:
                 break
-            stop = max(0.1 * stop, _FLOOR)
+            stop = max(0.1 * stop, GAP_FLOOR)
         loose = stop
-        gap = min(max((above - below) / unit, 10.0 * stop), _FIRST_BARRIER)
+        gap = min(max((above - below) / unit, 10.0 * stop), FIRST_BARRIER)
         radius *= 0.5
     return value, bound, nit, calls
 
@@ -273,14 +277,14 @@ def solve_exact_games(
     rows, starts, samples, offsets, allowed, prior, sample_weight, alpha, tol, max_iter,
     weights, figures, attacked, nit, state, attack,
 ):  # fmt: skip
-    """Solve the games of a run whose state is EXACT, or WANTS_START: an entropic one's start.
+    """Solve the games of a run whose state is EXACT, or NEEDS_START: an entropic one's start.
 
     The arguments are those of `mixsolve.kernels.batch`.
     """
     size = rows.shape[1]
     everyone = np.empty(0, dtype=np.uint8)
     for g in range(starts.size):
-        if state[g] != run.EXACT and state[g] != run.WANTS_START:
+        if state[g] != run.EXACT and state[g] != run.NEEDS_START:
             continue
         begin = samples[g]
         end = samples[g + 1]
@@ -293,7 +297,7 @@ def solve_exact_games(
             alpha[begin:end], figures[g],
         )  # fmt: skip
         tolerance = figures[g, run.TOLERANCE]
-        if state[g] == run.WANTS_START:
+        if state[g] == run.NEEDS_START:
             # A Gibbs strategy of small alpha proves little unless its weights are this near.
             tolerance = max(alphas.min(), _FINEST * figures[g, run.SPREAD])
         played = run.vector(table.shape[0])
@@ -301,7 +305,7 @@ def solve_exact_games(
             table, bounds, weight, figures[g, run.SPREAD], tolerance, max_iter, weights[g], played
         )
         figures[g, run.N_PASSES] += calls + 2  # with the extremes and the certificate
-        if state[g] == run.WANTS_START:
+        if state[g] == run.NEEDS_START:
             state[g] = run.STARTED
             continue
         nit[g] = done

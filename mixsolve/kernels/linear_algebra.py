@@ -66,7 +66,7 @@ def factorise(matrix):
         total = matrix[b, b]
         for k in range(b):
             total -= matrix[b, k] * matrix[b, k]
-        # A pivot lost to rounding belongs to a direction nobody wants: freeze it.
+        # A pivot lost to rounding belongs to a direction that no step needs: freeze it.
         pivot = math.sqrt(total) if total > _RIDGE * matrix[b, b] else 1e150
         matrix[b, b] = pivot
         for a in range(b + 1, size):

@@ -32,7 +32,7 @@ class Method:
 
 
 METHODS = {
-    "lp": Method("lp", exact=True),
+    "lp": Method("constraint_generation", exact=True),
     "interior-point": Method("interior_point", exact=True),
     "oracle": Method("oracle", exact=True),
     "newton": Method("newton", entropic=True),

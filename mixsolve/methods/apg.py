@@ -30,7 +30,7 @@ _SHRINK = 0.8  # of the curvature estimate after each accepted step, so that it 
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Minimise eq. (7) from `start`; the best iterate is kept."""
-    game = presolve.PresolvedGame(problem, lambda: stop.is_late)
+    game = presolve.PresolvedGame(problem, stop.is_late)
     engine, alpha = game.engine, game.alpha
     assert alpha is not None
     point = ahead = start
@@ -43,7 +43,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             there = engine.soft_response(candidate, alpha, hessian=False)
             step = candidate - ahead
             bend = float((there.gradient - here.gradient) @ step)
-            if bend <= 0.5 * curvature * float(step @ step) or stop.is_late:
+            if bend <= 0.5 * curvature * float(step @ step) or stop.is_late():
                 break
             curvature *= 2.0
         bound = there.lower_bound(candidate, problem.feasible.lowest(there.gradient))

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mixsolve.base.errors import MixsolveError
+from mixsolve.engines.base import count_passes
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.feasible.subset import Restricted
 from mixsolve.methods import Method, presolve
@@ -203,7 +204,7 @@ class Search:
     def _see_vertices(self) -> None:
         """Each classifier alone."""
         for vertex in np.eye(self._size):
-            if self._stop.is_late:
+            if self._stop.is_late():
                 return
             value, row = self._minorants.at(vertex)
             self._minorants.add(row)
@@ -214,7 +215,7 @@ class Search:
     def _swap(self) -> None:
         """Local search: one classifier is exchanged, or added, while that helps."""
         improved = True
-        while improved and not self._stop.is_late:
+        while improved and not self._stop.is_late():
             before = self._value
             support = _support(self._weights)
             others = [k for k in range(self._size) if k not in support]
@@ -227,7 +228,7 @@ class Search:
                     for k in others
                 ]
             for candidate in candidates:
-                if self._stop.is_late:
+                if self._stop.is_late():
                     break
                 self._try(tuple(sorted(candidate)))
             improved = self._value < before - _CLOSED * self._stop.tolerance
@@ -304,7 +305,7 @@ class Search:
             return self._minimize(replace(self._small, feasible=feasible), weights, stop)
         problem = replace(self._small, engine=part, feasible=feasible.inner)
         outcome = self._minimize(problem, weights[classifiers], stop)
-        engine.n_passes += part.n_passes * classifiers.size / self._size
+        count_passes(engine, part)
         proof = None if outcome.proof is None else feasible.whole(outcome.proof)
         return replace(outcome, weights=feasible.whole(outcome.weights), proof=proof)
 
@@ -346,8 +347,6 @@ class Search:
             lifted = self._game.lift(attack.samples, attack.candidates, attack.probabilities)
             attack = self._problem.engine.strategy(*lifted)
         outcome = self._game.outcome(self._weights, message, attack=attack)
-        if self._game.engine is not self._problem.engine:
-            self._game.engine.n_passes = 0.0  # counted
         return replace(
             outcome,
             proof=solved.outcome.proof,

@@ -4,8 +4,8 @@
     alpha > 0:  min sum_i w_i alpha_i u_i  s.t. sum_r p_r exp(<lam, l_r> / alpha_i - u_i) <= 1
 
 over lam in the simplex, r running over the candidates of sample i. With constraints on the weights
-no model of the tensor is made: the rounds of "lp" and "newton" hand cvxpy their small problems
-(`mixsolve.feasible.convex`). Losses are shifted and scaled first, so that the solvers' absolute
+no model of the tensor is made: "lp" and "newton" solve their small problems through cvxpy
+(`mixsolve.small_game.clarabel`). Losses are shifted and scaled first, so that the solvers' absolute
 tolerances mean the same on every game. Where alpha is so small that eq. (7) is the exact risk to
 within the tolerance the model is the exact one; where it is so large that eq. (7) is the mean under
 the base measure, a linear one.
@@ -21,9 +21,10 @@ import numpy as np
 from mixsolve.base.compilation import load
 from mixsolve.feasible import Simplex
 from mixsolve.feasible.projection import normalize
-from mixsolve.methods import lp, newton
+from mixsolve.methods import constraint_generation, newton
 from mixsolve.methods.problem import Outcome, Problem
 from mixsolve.methods.stopping import Status, Stop
+from mixsolve.small_game.clarabel import TOLERANCES
 
 _LIMIT = 0.25  # of the tolerance: what a simpler model may leave out
 
@@ -31,7 +32,7 @@ _LIMIT = 0.25  # of the tolerance: what a simpler model may leave out
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Build the model on all candidates, hand it to cvxpy's solver, read both strategies."""
     if not isinstance(problem.feasible, Simplex):
-        method = lp if problem.alpha is None else newton
+        method = constraint_generation if problem.alpha is None else newton
         return method.minimize(problem, start, stop)
     cp = load("cvxpy")
     engine = problem.engine
@@ -105,16 +106,16 @@ def _entropic(
 
 
 def _solve(cp: Any, model: Any, stop: Stop) -> tuple[str, Status | None]:
-    """Solve with Clarabel; say how it ended, and with which limit if one was hit."""
-    options = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
+    """Solve with Clarabel; a message, and the status if a limit was hit."""
+    options = dict(TOLERANCES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # cvxpy's word on accuracy; the certificate says it exactly
         try:
             data, chain, inverse = model.get_problem_data(  # which takes long itself
                 cp.CLARABEL, solver_opts=options
             )
-            if stop.is_late:
-                return "the time was up before Clarabel began", Status.TIME_LIMIT
+            if stop.is_late():
+                return "the time limit passed before Clarabel began", Status.TIME_LIMIT
             if stop.seconds_left is not None:
                 options["time_limit"] = stop.seconds_left
             model.unpack_results(

@@ -81,7 +81,7 @@ def _find(
         return tuple(np.flatnonzero(found.x[size:] > 0.5).tolist())
     if found.status == 2:  # infeasible
         return None
-    if stop.is_late:
+    if stop.is_late():
         raise MixsolveError(
             f"no mixture of at most {max_models} classifiers that meets the constraints was found "
             f"before the time limit of {stop.time_limit} s, nor a proof that there is none; raise "

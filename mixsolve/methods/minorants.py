@@ -15,17 +15,16 @@ a matrix game of L columns, which costs no pass at all.
 Reference: Kelley, The cutting-plane method for solving convex programs, 1960.
 """
 
-from functools import partial
-
 import numpy as np
 
 from mixsolve.base.tuning import tuning
 from mixsolve.feasible import FeasibleSet
 from mixsolve.methods.problem import Problem
-from mixsolve.small_game.crossover import solve_small_game
+from mixsolve.small_game.solve import solve_small
 
 _NEAREST = 24  # rows of a matrix game that are highest at its centre
-_SOLVER = partial(solve_small_game, tol=1e-10, max_iter=50)
+_TOLERANCE = 1e-10  # of a matrix game's spread
+_MAX_ITER = 50
 
 
 class Minorants:
@@ -44,11 +43,11 @@ class Minorants:
 
     @property
     def rows(self) -> np.ndarray:
-        """Those known, (T, L)."""
+        """The rows found so far, (T, L)."""
         return self._rows[: self._count]
 
     def touch(self, weights: np.ndarray) -> float:
-        """F at `weights` of shape (L,), on the simplex; its row is known from then on. One pass."""
+        """F at `weights` of shape (L,), on the simplex; adds the row found there. One pass."""
         value, row = self.at(weights)
         self.add(row)
         return value
@@ -62,7 +61,7 @@ class Minorants:
         return soft.value, soft.gradient + (soft.value - float(weights @ soft.gradient))
 
     def add(self, row: np.ndarray) -> None:
-        """Take in a row; the oldest ones are forgotten when there are too many."""
+        """Add a row; the oldest ones are dropped when there are too many."""
         if self._count == len(self._rows):
             kept = tuning.kept_minorants
             self._rows[:kept] = self._rows[len(self._rows) - kept :]
@@ -86,12 +85,12 @@ class Minorants:
         return np.minimum(base, self.rows[:, one_of]).max(axis=0, initial=-np.inf)
 
     def lowest(self, classifiers: np.ndarray, feasible: FeasibleSet) -> tuple[float, np.ndarray]:
-        """A lower bound on F over the mixtures of some classifiers, and where the rows have it.
+        """A lower bound on F over the mixtures of some classifiers, and the rows' minimiser.
 
         Parameters
         ----------
         classifiers : ndarray of int64, shape (s,)
-            Which.
+            The classifiers.
         feasible : FeasibleSet
             Their mixtures.
         """
@@ -99,5 +98,13 @@ class Minorants:
         highest = np.argsort(columns.sum(axis=1))[-_NEAREST:]
         chosen = np.union1d(columns.argmax(axis=0), highest)
         rows = self.rows[chosen]
-        found = feasible.solve_small(_SOLVER, rows, np.array([0, chosen.size]), np.ones(1))
+        small = solve_small(
+            feasible.columns(rows),
+            np.array([0, chosen.size]),
+            np.ones(1),
+            feasible.cuts,
+            tol=_TOLERANCE,
+            max_iter=_MAX_ITER,
+        )
+        found = feasible.restored(small)
         return feasible.lowest(found.dual @ rows), found.weights

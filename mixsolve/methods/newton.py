@@ -5,19 +5,19 @@ is cut back until F has decreased enough. With q the Gibbs strategy,
 
     g = sum_i w_i E_q[l_i],    H = sum_i (w_i / alpha_i) Cov_q(l_i),
 
-in one fused pass. The model only sees candidates within a few alpha of the best. Where alpha is
-small the problem is the exact one in disguise, and its optimum is about alpha away from the exact
-one, which a small linear program gives: from there the model sees all that matters, and the number
-of steps hardly depends on alpha. The same start is taken where steps had to be cut back twice.
+in one fused pass. The model only depends on candidates within a few alpha of the best. Where alpha
+is small, the optimum is about alpha away from the exact problem's, which constraint generation
+gives: from there the model sees all that matters, and the number of steps hardly depends on alpha.
+The same start is taken once two steps had to be cut back.
 
 Candidates far more than 40 alpha below the best weigh nothing: as in the exact method, samples left
-with one candidate are one linear term, and Newton runs on the small game of the others. A full pass
-then certifies, by convexity,
+with one candidate are one linear term, and Newton runs on the small game of a working set. A full
+pass then certifies, by convexity,
 
     F(lam) - F* <= <lam, g> - min_k g_k,
 
 and if the gap is too wide another round begins where the last one ended. With many samples the
-rounds begin on a subsample. Where too many candidates weigh in, Newton runs on the tensor itself.
+rounds begin on a subsample. Where too many candidates count, Newton runs on the tensor itself.
 
 References: Meunier et al., ICML 2021, section 4.1; Nocedal and Wright, Numerical Optimization,
 2006, chapters 3 and 16.
@@ -32,73 +32,82 @@ from mixsolve.engines.base import Engine, NearResponse, SoftResponse, count_pass
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.feasible import FeasibleSet
 from mixsolve.feasible import projection as simplex
-from mixsolve.methods import lp, presolve
+from mixsolve.kernels.constants import (
+    ARMIJO,
+    CUT_BACK,
+    CUTOFF,
+    DAMPING,
+    LEAST_DAMPING,
+    MAX_CUT_BACK,
+    NARROWER,
+    NEARLY_EXACT,
+    NEWTON_PATIENCE,
+    ROUNDING,
+    SECANT_LEAST,
+    SECANT_MOST,
+    TINY,
+)
+from mixsolve.methods import constraint_generation, presolve
 from mixsolve.methods.problem import Outcome, Problem
-from mixsolve.methods.stopping import ROUNDING, Stop
-from mixsolve.methods.working_set import Doubt, row_limit, subsamples, trusted_step
+from mixsolve.methods.stopping import Stop
+from mixsolve.methods.working_set import WorkingSet, row_limit, subsamples, trusted_step
 
 DEFAULT_MAX_ITER = 200
-_EXACT = 0.1  # of the tolerance: below this the entropy is lost in it
-_NEARLY_EXACT = 5e-4  # of the spread: below this alpha the exact optimum is a good start
-_CUTOFF = 60.0  # in units of alpha: 40 make a candidate vanish, 20 are left for the way there
-_MAX_DOUBT = 0.2  # share of the rows up to which the small game pays
-_FAR = 1.0  # radius about weights that nothing is known of
+_EXACT = 0.1  # of the tolerance: a smaller smoothing is negligible
+_NEAR = CUTOFF + 20.0  # in units of alpha: rows that may count once the weights have moved
+_MAX_SHARE = 0.2  # of the rows, up to which the small game pays
+_FAR = 1.0  # radius about weights that may be anywhere
 _SAMPLING_RADIUS = 1.0  # times n^-1/2: where the optimal weights of n samples are looked for
 _LEVEL_TOLERANCE = 3e-3  # of the spread, times n^-1/2: a subsample's weights err more than that
 _SMALL_TOLERANCE = 0.1  # of the tolerance, left to the small games
-_ARMIJO = 1e-4
-_CUT = 0.5  # share of a step below which it counts as cut back
-_MAX_CUTS = 2  # before the exact optimum is taken for a better start
-_TINY = float(np.finfo(np.float64).tiny)
-_MAX_CUT_SHORT = 65  # times a step is cut back, to 1e-10 of it at most
-_PATIENCE = 20  # iterations without a narrower gap
-_DAMPING = 0.01  # of the gap, added to all curvatures
-_ROUNDING = 1e-13  # of the largest curvature, likewise
+_MOST_TRIALS = 65  # along a step, the last one at 1e-10 of it at most
 
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Minimise eq. (7) from `start`."""
     smoothing = problem.smoothing()
     if smoothing <= _EXACT * stop.tolerance:
-        # Any attack on the exact game is one here, and worth no less than that below.
-        return lp.minimize(replace(problem, alpha=None), start, stop.less(smoothing))
+        # An attack on the exact game is one here, worth less by the smoothing at most.
+        exact = replace(problem, alpha=None)
+        return constraint_generation.minimize(exact, start, stop.less(smoothing))
     alpha = problem.alpha
     assert alpha is not None
-    least = _EXACT * stop.tolerance / max(problem.engine.surprise, _TINY)
+    least = _EXACT * stop.tolerance / max(problem.engine.surprise, TINY)
     if (alpha < least).any() and stop.tolerance > 0.0:
-        # Some samples are exact ones, others not: a little more entropy in them costs as little.
+        # Some samples are nearly exact: raising their alpha to the least costs next to nothing.
         raised = np.maximum(alpha, least)
         outcome = minimize(
             replace(problem, alpha=raised), start, stop.less(_EXACT * stop.tolerance)
         )
         proof = outcome.weights if outcome.proof is None else outcome.proof
         return replace(outcome, attack=problem.engine.gibbs(proof, raised))
-    game = presolve.PresolvedGame(problem, lambda: stop.is_late)
+    game = presolve.PresolvedGame(problem, stop.is_late)
     engine, alpha = game.engine, game.alpha
     assert alpha is not None
-    weights, radius, crowded = start, _FAR, False
-    nearly_exact = float(alpha.max()) <= _NEARLY_EXACT * engine.spread
+    weights, radius, dense = start, _FAR, False
+    nearly_exact = float(alpha.max()) <= NEARLY_EXACT * engine.spread
     for samples in [*([] if problem.warm else subsamples(engine)), None]:
         level = engine if samples is None else engine.subsample(samples)
         if nearly_exact and radius == _FAR:
             exact = stop.part(float(alpha.min()))
-            weights, radius = lp.optimal_weights(level, problem.feasible, weights, exact), 0.0
+            weights = constraint_generation.optimal_weights(level, problem.feasible, weights, exact)
+            radius = 0.0
         if samples is None:
             break
         tolerance = _LEVEL_TOLERANCE * level.spread / np.sqrt(level.n_samples)
         rounds = _EntropicRounds(level, alpha[samples], problem.feasible, stop.part(tolerance))
-        weights = rounds.run(weights, radius, crowded)
+        weights = rounds.run(weights, radius, dense)
         radius = _SAMPLING_RADIUS / np.sqrt(level.n_samples)
-        crowded = rounds.crowd(weights, radius) > _EntropicRounds.most(engine) / engine.n_rows
+        dense = rounds.near_share(weights, radius) > _EntropicRounds.most(engine) / engine.n_rows
         count_passes(engine, level)
         del level, rounds  # copies of part of the tensor
     rounds = _EntropicRounds(engine, alpha, problem.feasible, stop)
-    weights = rounds.run(weights, radius, crowded)
+    weights = rounds.run(weights, radius, dense)
     return game.outcome(weights, rounds.message, proof=stop.proof)
 
 
 class _EntropicRounds:
-    """Small games of the samples in doubt, each certified by a pass over the whole."""
+    """Small games of a working set, each certified by a pass over the whole."""
 
     def __init__(
         self, engine: Engine, alpha: np.ndarray, feasible: FeasibleSet, stop: Stop
@@ -107,43 +116,46 @@ class _EntropicRounds:
         self._alpha = alpha
         self._feasible = feasible
         self._stop = stop
-        self._doubt = Doubt(engine)
+        self._working = WorkingSet(engine)
         self._limit = self.most(engine)
-        self._scale = float(alpha.max()) / max(engine.spread, _TINY)
+        self._scale = float(alpha.max()) / max(engine.spread, TINY)
 
     @staticmethod
     def most(engine: Engine) -> int:
         """Rows up to which the small game pays."""
-        return min(row_limit(engine), int(_MAX_DOUBT * engine.n_rows))
+        return min(row_limit(engine), int(_MAX_SHARE * engine.n_rows))
 
-    def crowd(self, weights: np.ndarray, radius: float) -> float:
-        """The share of rows that weigh in near some weights."""
+    def near_share(self, weights: np.ndarray, radius: float) -> float:
+        """The share of rows that count within a radius of some weights."""
         each = radius / np.sqrt(weights.size)
-        near = self._engine.near_response(weights, each, 0, _CUTOFF * self._alpha)
+        near = self._engine.near_response(weights, each, 0, _NEAR * self._alpha)
         return near.n_near / self._engine.n_rows
 
     @property
     def message(self) -> str:
         """Iterations, and the rows they worked on."""
-        rows = self._doubt.keys.size or self._engine.n_rows
+        rows = self._working.keys.size or self._engine.n_rows
         return f"{self._stop.nit} iterations on {rows} of {self._engine.n_rows} rows"
 
-    def run(self, weights: np.ndarray, radius: float, crowded: bool) -> np.ndarray:
-        """Rounds from `weights`, thought to be `radius` from the optimum, until `stop` says so.
+    def run(self, weights: np.ndarray, radius: float, dense: bool) -> np.ndarray:
+        """Rounds from `weights`, about `radius` from the optimum, until `stop` is satisfied.
 
-        Where too many rows weigh in, which `crowded` foretells, Newton runs on all of them.
+        Where too many rows count, as `dense` expects, Newton runs on all of them.
         """
-        if crowded or radius == _FAR or _CUTOFF * self._scale >= 1.0:
+        if dense or radius == _FAR or _NEAR * self._scale >= 1.0:
             return descend(self._engine, self._alpha, self._feasible, weights, self._stop)
         radius /= np.sqrt(weights.size)
         for _ in self._stop.iterations(DEFAULT_MAX_ITER):
-            near = self._engine.near_response(weights, radius, self._limit, _CUTOFF * self._alpha)
+            # 1. A pass: the rows that count near the weights.
+            near = self._engine.near_response(weights, radius, self._limit, _NEAR * self._alpha)
             if near.n_near > self._limit:
-                self._stop.nit -= 1  # the iteration is Newton's
+                self._stop.nit -= 1  # Newton counts its own
                 weights = descend(self._engine, self._alpha, self._feasible, weights, self._stop)
                 break
-            missing = self._doubt.add(near)
+            # 2. The working set takes them in. 3. The small game.
+            missing = self._working.add(near)
             found = self._solve_small(near, weights)
+            # 4. A step to its weights, certified there by a pass.
             reach = max(radius, self._scale) if missing else np.inf
             weights, _, radius = trusted_step(weights, found, reach)
             soft = self._engine.soft_response(weights, self._alpha, hessian=False)
@@ -153,7 +165,7 @@ class _EntropicRounds:
 
     def _solve_small(self, near: NearResponse, weights: np.ndarray) -> np.ndarray:
         engine = self._engine
-        game = self._doubt.game(near)
+        game = self._working.subproblem(near)
         samples, candidates = np.divmod(game.keys, engine.n_rows)
         prior = np.ones(game.rows.shape[0])
         prior[game.others :] = np.exp(engine.log_prior(samples, candidates))
@@ -185,7 +197,7 @@ def descend(
     weights : ndarray of float64, shape (L,)
         Where to start.
     stop : Stop
-        Told of every point at the alpha asked for.
+        Records every point.
     """
     soft = engine.soft_response(weights, alpha)
     narrowest, since, cuts = np.inf, 0, 0
@@ -194,26 +206,27 @@ def descend(
         if stop.record(weights, soft.value, bound):
             break
         since += 1
-        if stop.gap < 0.9 * narrowest:
+        if stop.gap < NARROWER * narrowest:
             narrowest, since = stop.gap, 0
-        if since > _PATIENCE:
+        if since > NEWTON_PATIENCE:
             break  # what gap is left is rounding
         assert soft.hessian is not None
         # Over the whole simplex a curvature below the gap changes the slope by less than the gap:
         # this much damping slows nothing down, and it keeps flat directions apart from rounding.
         bends = soft.hessian.diagonal()
         largest = float((bends if feasible.used is None else bends[feasible.used]).max())
-        ridge = max(_DAMPING * (soft.value - bound), _ROUNDING * largest, _TINY)
+        ridge = max(DAMPING * (soft.value - bound), LEAST_DAMPING * largest, TINY)
         if not np.isfinite([ridge, *soft.gradient]).all():
             break
         target = feasible.minimize_quadratic(soft.gradient, soft.hessian, weights, ridge)
         weights, soft, length = _line_search(engine, alpha, weights, soft, target, stop)
-        if length >= _CUT:
+        if length >= CUT_BACK:
             continue
         cuts += 1
-        if cuts == _MAX_CUTS:
+        if cuts == MAX_CUT_BACK:
             # The model misses kinks on the way: alpha is small for this game.
-            exact = lp.optimal_weights(engine, feasible, weights, stop.part(float(alpha.min())))
+            part = stop.part(float(alpha.min()))
+            exact = constraint_generation.optimal_weights(engine, feasible, weights, part)
             there = engine.soft_response(exact, alpha)
             if there.value < soft.value:
                 weights, soft = exact, there
@@ -241,13 +254,13 @@ def _line_search(
     slope = float(soft.gradient @ step)
     length = 1.0
     noise = ROUNDING * abs(soft.value)
-    for cut in range(_MAX_CUT_SHORT):
+    for cut in range(_MOST_TRIALS):
         point = simplex.normalize(weights + length * step)
         there = engine.soft_response(point, alpha)
         ahead = float(there.gradient @ step)
-        wanted = soft.value + _ARMIJO * length * min(slope, 0.0) + noise
-        if there.value <= wanted or ahead <= 0.0 or (cut and stop.is_late):
+        wanted = soft.value + ARMIJO * length * min(slope, 0.0) + noise
+        if there.value <= wanted or ahead <= 0.0 or (cut and stop.is_late()):
             break
         # The slope's zero by the secant of its two values, kept away from both ends.
-        length *= min(max(slope / (slope - ahead), 0.1), 0.7)
+        length *= min(max(slope / (slope - ahead), SECANT_LEAST), SECANT_MOST)
     return point, there, length

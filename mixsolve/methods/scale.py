@@ -5,7 +5,7 @@ Losses within 2^-200 to 2^200 are taken as they are; others are scaled as they a
 
 The entropic objective lies between the mean of the scores and their maximum. With M the spread of
 the losses it is within M^2 / (8 alpha) of the one and alpha log(1 / p) of the other: beyond a
-factor of 2^60 and 2^-90 these are less than the rounding of a sum, and alpha may as well be there.
+factor of 2^60 and 2^-90 these are less than the rounding of a sum, and alpha is clipped there.
 """
 
 import math
@@ -14,21 +14,18 @@ import numpy as np
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.base import Engine
-
-_PLAIN = 200  # exponents of losses that are taken as they are
-_SMALLEST, _LARGEST = -90, 60  # exponents of alpha beside the spread
-_EPSILON = float(np.finfo(np.float64).eps)
+from mixsolve.kernels.constants import EPSILON, LEAST_ALPHA, MOST_ALPHA, PLAIN_EXPONENTS
 
 
 def finite_spread(lowest: float, highest: float, losses: str = "losses") -> float:
-    """M, the largest of the losses less the smallest, if float64 can say it.
+    """M, the largest of the losses less the smallest, where float64 can represent it.
 
     Parameters
     ----------
     lowest, highest : float
         Their extremes.
     losses : str
-        What a message calls them.
+        Their name in the message.
 
     Raises
     ------
@@ -48,15 +45,15 @@ def finite_spread(lowest: float, highest: float, losses: str = "losses") -> floa
 def unit_exponent(magnitude: float) -> int:
     """The exponent of the power of 2 in which losses of a magnitude are counted; 0 for plain."""
     exponent = math.frexp(magnitude)[1]
-    return exponent if abs(exponent) > _PLAIN else 0
+    return exponent if abs(exponent) > PLAIN_EXPONENTS else 0
 
 
 def within_reach(alpha: np.ndarray, engine: Engine) -> np.ndarray:
-    """Regularisations (N,), those that make no difference to their limits brought nearer."""
-    spread = max(engine.spread, _EPSILON * engine.magnitude)
+    """Regularisations (N,), clipped to the range within which they differ from their limits."""
+    spread = max(engine.spread, EPSILON * engine.magnitude)
     if spread == 0.0:
         return alpha
-    lowest, highest = math.ldexp(spread, _SMALLEST), math.ldexp(spread, _LARGEST)
+    lowest, highest = spread * LEAST_ALPHA, spread * MOST_ALPHA
     if lowest <= alpha.min() and alpha.max() <= highest:
         return alpha
     return np.clip(alpha, lowest, highest)

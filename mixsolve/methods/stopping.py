@@ -10,19 +10,18 @@ from enum import StrEnum
 import numpy as np
 
 from mixsolve.base.compilation import preparing, seconds_of_work
+from mixsolve.kernels.constants import ROUNDING
 from mixsolve.methods.scale import in_losses_unit
 
 logger = logging.getLogger("mixsolve")
-
-ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of values that are sums over many samples
 
 
 class Status(StrEnum):
     """How a solve ended.
 
     OPTIMAL: the certified gap is within the tolerance. MAX_ITER, TIME_LIMIT: a limit was hit, the
-    best point so far is returned. STOPPED: the callback said so. FAILED: the method could do no
-    better, or its backend gave up. INFEASIBLE: no weights meet the constraints.
+    best point so far is returned. STOPPED: by the callback. FAILED: the method could not close the
+    gap, or its backend failed. INFEASIBLE: no weights meet the constraints.
     """
 
     OPTIMAL = "optimal"
@@ -87,7 +86,7 @@ class State:
 
 
 class Stop:
-    """Decides after each iteration whether to go on, and keeps the best points and the history.
+    """Decides after each iteration whether to continue; keeps the best points and the history.
 
     `weights` are those of the best value so far (of values equal to rounding, those of the better
     bound), `proof` those that gave the best lower bound.
@@ -101,7 +100,7 @@ class Stop:
     time_limit : float or None
         Seconds allowed, imports and compilation not counted.
     callback : callable or None
-        Called with a `State` once an iteration; a true answer stops the solve.
+        Called with a `State` once an iteration; returning True stops the solve.
     verbose : bool
         Log each iteration at level INFO rather than DEBUG.
     began : float or None
@@ -140,19 +139,19 @@ class Stop:
         self._smoothing = 0.0
 
     def less(self, smoothing: float) -> "Stop":
-        """Itself, for a method whose bounds are that much above those of what is solved."""
+        """Itself, for a method whose bounds are that much above those of the problem."""
         self._smoothing = smoothing
         return self
 
     def part(self, tolerance: float, enough: Callable[[State], object] | None = None) -> "Stop":
-        """A quiet one for a step of the same solve: same clock, another absolute tolerance.
+        """One for a step of the same solve, without callback or log: same clock, own tolerance.
 
         Parameters
         ----------
         tolerance : float
             Absolute gap.
         enough : callable, optional
-            A callback that may end the step.
+            A callback that ends the step by returning True.
         """
         return Stop(tolerance, None, self.time_limit, enough, began=self._began)
 
@@ -176,13 +175,12 @@ class Stop:
         """Seconds until the time limit (at least 0), or None without one."""
         return None if self.time_limit is None else max(0.0, self.time_limit - self.seconds)
 
-    @property
     def is_late(self) -> bool:
-        """Whether the time limit is over."""
+        """Whether the time limit has passed."""
         return self.seconds_left == 0.0
 
     def iterations(self, default_max_iter: int) -> Iterator[int]:
-        """Count iterations from 1 until the gap, a limit or the callback says stop.
+        """Count iterations from 1 until the gap, a limit or the callback ends the solve.
 
         Parameters
         ----------
@@ -193,7 +191,7 @@ class Stop:
         while self.status is None:
             if self.nit >= limit:
                 self.status = Status.MAX_ITER
-            elif self.is_late:
+            elif self.is_late():
                 self.status = Status.TIME_LIMIT
             else:
                 self.nit += 1
@@ -206,7 +204,7 @@ class Stop:
         lower_bound: float,
         proof: np.ndarray | None = None,
     ) -> bool:
-        """Take note of one evaluated point; say whether the solve is over.
+        """Record one evaluated point; return whether the solve is over.
 
         Parameters
         ----------
@@ -222,9 +220,9 @@ class Stop:
         Returns
         -------
         bool
-            True when the gap is within the tolerance or the callback asked to stop.
+            True when the gap is within the tolerance or the callback returned True.
 
-        A value or a bound that is not a finite number counts as none.
+        A value or bound that is not finite is ignored.
         """
         value = float(value) if math.isfinite(value) else np.inf
         lower_bound = float(lower_bound) if math.isfinite(lower_bound) else -np.inf

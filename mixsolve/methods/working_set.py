@@ -1,7 +1,8 @@
-"""The small game of the samples in doubt: what is left of a large one near given weights.
+"""The working set: rows that may win near given weights, and the small game that they make.
 
 Most samples have one candidate that wins for all weights near the optimum. Together they are one
-linear term, here one sample with one row, their mean loss. The others keep the rows that may win.
+linear term, here one sample with one row, their mean loss. The samples of the working set keep the
+rows that may win.
 """
 
 from collections.abc import Iterator
@@ -11,14 +12,14 @@ import numpy as np
 
 from mixsolve.engines.base import BestResponse, Engine, NearResponse
 from mixsolve.feasible import projection as simplex
+from mixsolve.kernels.constants import TINY
 
 _FIRST_SUBSAMPLE = 1000
 _GROWTH = 16
 _LARGEST_SUBSAMPLE = 8  # times smaller than the whole
 _SUBSAMPLE_BYTES = 256 << 20  # at most: the whole may be in a file
 _TRUST = 3.0  # how many times the radius weights may move in one round
-_TINY = float(np.finfo(np.float64).tiny)
-_MEMORY = 0.09  # of the tensor's, for the rows in doubt
+_MEMORY = 0.09  # of the tensor's, for the working rows
 _MAX_BYTES = 192 << 20  # for them, however large the tensor: it may be in a file
 _BOOKKEEPING = 100  # bytes a row besides its losses, of which there are two copies for a while
 _MIN_LIMIT = 1 << 14
@@ -27,12 +28,12 @@ _GATHERED_TOGETHER = 1 << 18
 
 @dataclass(frozen=True)
 class Subproblem:
-    """Rows of the samples in doubt, after one row for all the others together.
+    """The working rows, after one row for all other samples together.
 
     Attributes
     ----------
     keys : ndarray of int64, shape (r,)
-        ``sample * n_rows + candidate`` of each row in doubt, ascending.
+        ``sample * n_rows + candidate`` of each working row, ascending.
     rows : ndarray of float64, shape (others + r, L)
         Losses; the first row is the others' mean, where there are others.
     offsets : ndarray of int64, shape (others + n + 1,)
@@ -40,7 +41,7 @@ class Subproblem:
     weight : ndarray of float64, shape (others + n,)
         Of each sample, the first being that of all the others together.
     others : int
-        1, or 0 where every sample of positive weight is in doubt.
+        1, or 0 where every sample of positive weight has working rows.
     """
 
     keys: np.ndarray
@@ -51,14 +52,14 @@ class Subproblem:
 
 
 def row_limit(engine: Engine) -> int:
-    """Rows that may be in doubt: a part of the tensor's rows or memory, and so much at most."""
+    """The most rows a working set may have: a share of the tensor's rows and of its memory."""
     n_bytes = min(_MEMORY * engine.n_bytes, _MAX_BYTES)
     affordable = n_bytes / (2 * 8 * engine.n_classifiers + _BOOKKEEPING)
     return int(max(min(_MEMORY * engine.n_rows, affordable), _MIN_LIMIT))
 
 
-class Doubt:
-    """Samples in doubt and their rows, gathered from one pass to the next.
+class WorkingSet:
+    """Rows that may win, gathered from one pass to the next.
 
     Parameters
     ----------
@@ -68,8 +69,8 @@ class Doubt:
     Attributes
     ----------
     keys : ndarray of int64, shape (r,)
-        ``sample * n_rows + candidate`` of each row in doubt, ascending and distinct. A sample that
-        has one has a positive weight.
+        ``sample * n_rows + candidate`` of each row, ascending and distinct. A sample that has one
+        has a positive weight.
     limit : int
         Rows a near response may add (see `row_limit`).
     """
@@ -81,18 +82,18 @@ class Doubt:
         self.limit = row_limit(engine)
 
     def add(self, response: NearResponse) -> bool:
-        """Take in near rows, and winners that were missing; say whether there were any of these.
+        """Take in near rows, and winners that were missing; True if any winner was missing.
 
-        A sample not in doubt so far, whose winner has changed, is in doubt between the two.
+        A sample without working rows, whose winner has changed, gets both winners.
         """
         stride = self._engine.n_rows
         wanted = [response.near_samples * stride + response.near_candidates]
         missing = True
         if self._earlier is not None:
-            doubted = _distinct(self.keys // stride)
+            known = _distinct(self.keys // stride)
             moved = response.moved(self._earlier)
-            asked = _distinct(np.sort(np.concatenate([doubted, moved]), kind="stable"))
-            winning = asked * stride + response.of(asked)
+            working = _distinct(np.sort(np.concatenate([known, moved]), kind="stable"))
+            winning = working * stride + response.of(working)
             missing = not np.isin(winning, self.keys).all()
             wanted += [winning, moved * stride + self._earlier.of(moved), self.keys]
         keys = _distinct(np.sort(np.concatenate(wanted), kind="stable"))
@@ -102,11 +103,11 @@ class Doubt:
         return missing
 
     def keep(self, needed: np.ndarray) -> None:
-        """Drop the rows of the last game that were not needed, a boolean of shape (r,)."""
+        """Keep only the rows that the last game needed, a boolean of shape (r,)."""
         self.keys = self.keys[needed]
 
-    def game(self, response: BestResponse) -> Subproblem:
-        """Gather the rows in doubt, and sum up the samples that are not.
+    def subproblem(self, response: BestResponse) -> Subproblem:
+        """Gather the working rows, and sum up the samples without any.
 
         Parameters
         ----------
@@ -117,14 +118,14 @@ class Doubt:
         samples, candidates = np.divmod(self.keys, engine.n_rows)
         rows = self._gather(samples, candidates)
         first = np.flatnonzero(np.diff(samples, prepend=-1))
-        doubted = samples[first]
+        working = samples[first]
         offsets = np.append(first, samples.size)
-        weight = engine.sample_weight[doubted]
-        if doubted.size == np.count_nonzero(engine.sample_weight):
+        weight = engine.sample_weight[working]
+        if working.size == np.count_nonzero(engine.sample_weight):
             return Subproblem(self.keys, rows[1:], offsets, weight, 0)
-        winning = np.searchsorted(self.keys, doubted * engine.n_rows + response.of(doubted))
+        winning = np.searchsorted(self.keys, working * engine.n_rows + response.of(working))
         others = np.ones(engine.n_samples, dtype=bool)
-        others[doubted] = False
+        others[working] = False
         rest = float(engine.sample_weight[others].sum())
         rows[0] = (response.gradient - weight @ rows[1 + winning]) / rest
         return Subproblem(
@@ -136,7 +137,7 @@ class Doubt:
         )
 
     def _gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Their rows, after one left free for the others' mean: a second copy would be large."""
+        """Losses of the rows, after a row for the others' mean, so that no second copy is made."""
         rows = np.empty((1 + samples.size, self._engine.n_classifiers))
         for first in range(0, samples.size, _GATHERED_TOGETHER):
             part = slice(first, first + _GATHERED_TOGETHER)
@@ -156,7 +157,7 @@ def trusted_step(
     weights, target : ndarray of float64, shape (L,)
         From and to, on the simplex.
     radius : float
-        Within which rows in doubt were looked for, a coordinate; infinite where none is missing.
+        Within which rows were looked for, a coordinate; infinite where none is missing.
 
     Returns
     -------
@@ -169,25 +170,25 @@ def trusted_step(
     """
     move = target - weights
     distance = float(np.linalg.norm(move)) / np.sqrt(weights.size)
-    share = min(1.0, _TRUST * radius / max(distance, _TINY))
+    share = min(1.0, _TRUST * radius / max(distance, TINY))
     there = target if share == 1.0 else simplex.normalize(weights + share * move)
     return there, share, share * distance
 
 
 def _distinct(ascending: np.ndarray) -> np.ndarray:
-    """Each value once; what ``numpy.unique`` does, without hashing what is sorted already."""
+    """Each value once, as ``numpy.unique``, of an array that is sorted already."""
     kept = np.ones(ascending.size, dtype=bool)
     np.not_equal(ascending[1:], ascending[:-1], out=kept[1:])
     return ascending[kept]
 
 
 def subsamples(engine: Engine) -> Iterator[np.ndarray]:
-    """Ever larger random sets of samples, on which to come near the optimum before the whole.
+    """Random sets of samples, each larger than the last, to solve before the whole game.
 
     Yields
     ------
     ndarray of int64
-        Ascending; none for a game too small for it to pay.
+        Ascending; none where the game is too small for this to pay.
     """
     rng = np.random.default_rng(0)
     size = _FIRST_SUBSAMPLE

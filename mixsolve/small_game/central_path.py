@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from mixsolve.base.threads import run_chunks
 from mixsolve.kernels import interior_point as kernels
 from mixsolve.kernels import schur_system
+from mixsolve.kernels.constants import CORRECTION, LEAST_MARGIN, MOST_MARGIN
 from mixsolve.small_game.game import SmallGame, Vector
 
-_CORRECTION = 5.0  # second-order terms count up to so many times mu w_i: outliers spoil steps
 _SUMMED_TOGETHER = 1 << 16  # rows
 
 
@@ -112,10 +112,10 @@ class Iterate:
         return self.gap
 
     def restart(self, weights: Vector, gap: float) -> None:
-        """Centre anew at weights whose gap is what it truly is.
+        """Centre anew at weights, with their certified gap.
 
-        A solve near a singular matrix leaves a dual residual behind. When the barrier parameter has
-        meanwhile fallen far below it, no step can mend it.
+        A solve with a nearly singular matrix leaves a dual residual. Once the barrier parameter has
+        fallen far below it, no step can remove it.
         """
         self.barrier = gap / self.total
         share = min(self.barrier * len(weights), 0.5)
@@ -139,7 +139,7 @@ class Iterate:
         def predict(c: int) -> None:
             kernels.predict(
                 game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
-                game.inverse, self.d_weights, _CORRECTION * self.barrier, self.slack, self.dual,
+                game.inverse, self.d_weights, CORRECTION * self.barrier, self.slack, self.dual,
                 self.product, towards[c], against[c], self.sums[c],
             )  # fmt: skip
 
@@ -159,7 +159,7 @@ class Iterate:
             )  # fmt: skip
 
         run_chunks(correct, len(self.schur))
-        fraction = 1.0 - min(max(self.gap, 1e-6), 0.01)  # quadratic convergence in the end
+        fraction = 1.0 - min(max(self.gap, LEAST_MARGIN), MOST_MARGIN)  # quadratic convergence
         schur_system.advance(
             self.sums, target, lam_weight, fraction, self.d_product, self.d_room, self.d_weights,
             self.omega, upper, self.weights, self.reduced, self.room, self.prices, self.levels,

@@ -15,14 +15,11 @@ the point lands inside it. A generic game has as many equations as unknowns, and
 vertex. No choice is trusted: the certificate is taken from all rows afterwards.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from mixsolve.kernels import interior_point as kernels
-from mixsolve.small_game.game import Cuts, SmallGame, SmallSolution, Vector
-from mixsolve.small_game.interior_point import solve_interior_point
+from mixsolve.small_game.game import SmallGame, Vector
 
 _MAX_WORK = 2e7  # multiplications a projection may take
 _OUTSIDE = 1e-13  # violation of a cut, in its own unit, that is rounding
@@ -99,7 +96,7 @@ def polish(
     full[leads] = lead
     projected = np.zeros_like(weights)
     projected[used] = lam
-    if cuts.excess(projected) > _OUTSIDE:  # nobody else would notice
+    if cuts.excess(projected) > _OUTSIDE:  # the certificate assumes that the cuts are met
         return None
     return projected, np.append(full, multipliers)
 
@@ -124,35 +121,3 @@ def _project_dual(
     system -= system.mean(0)
     missing = gradient.mean() - gradient
     return played + size * np.linalg.lstsq(system, missing, rcond=_RCOND)[0]
-
-
-def solve_small_game(
-    rows: Vector,
-    offsets: NDArray[np.int64],
-    weight: Vector,
-    cuts: Cuts | None = None,
-    *,
-    tol: float = 1e-10,
-    max_iter: int = 100,
-    start: SmallSolution | Vector | None = None,
-    start_gap: float = 1e-3,
-    halted: Callable[[], bool] | None = None,
-) -> SmallSolution:
-    """Solve a small game: the interior point method, with `polish` for the last digits.
-
-    Parameters and result are those of `solve_interior_point`. Where the
-    polish succeeds, rows that are not tied for the maximum have dual zero and the gap is at
-    rounding level, about 1e-15 of the spread, whatever ``tol``.
-    """
-    return solve_interior_point(
-        rows,
-        offsets,
-        weight,
-        cuts,
-        tol=tol,
-        max_iter=max_iter,
-        start=start,
-        start_gap=start_gap,
-        refine=polish,
-        halted=halted,
-    )

@@ -8,7 +8,7 @@ from the gap before it can cost digits.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,8 @@ class SmallSolution:
         How it ended.
     path : tuple of PathPoint
         The points on the way, from which a game with other rows can start.
+    meets_cuts : bool
+        False where the game could only be solved without its constraints.
     """
 
     weights: Vector
@@ -68,6 +70,7 @@ class SmallSolution:
     converged: bool
     message: str
     path: tuple[PathPoint, ...] = field(repr=False)
+    meets_cuts: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,31 @@ class Cuts:
         """C'y + F'v of shape (L,), for y and v one after the other."""
         p = self.upper.shape[0]
         return self.upper.T @ multipliers[:p] + self.equal[1:].T @ multipliers[p:]
+
+
+@dataclass(frozen=True)
+class ConvexCuts:
+    """Constraints of the weights, written in cvxpy.
+
+    Attributes
+    ----------
+    weights : cvxpy.Variable
+        Of shape (L,), non-negative.
+    rules : list of cvxpy constraints
+        On that variable; its sum is 1 by one of them.
+    used : ndarray of int64, shape (L',)
+        Classifiers that may have a weight.
+    """
+
+    weights: Any
+    rules: list[Any]
+    used: NDArray[np.int64]
+
+    def found(self) -> Vector:
+        """The variable's value on the simplex, exactly 0 for classifiers that may have none."""
+        found = np.zeros(self.weights.size)
+        found[self.used] = np.maximum(self.weights.value[self.used], 0.0)
+        return found / found.sum()
 
 
 @dataclass

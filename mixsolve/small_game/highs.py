@@ -10,11 +10,25 @@ References: Huangfu and Hall, Parallelizing the dual revised simplex method, 201
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mixsolve.base.compilation import load
 from mixsolve.small_game.game import Cuts
+
+_TOLERANCES = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+
+
+def linear_program(
+    cost: np.ndarray, *, solver: str = "highs", time_limit: float | None = None, **constraints: Any
+) -> Any:
+    """SciPy's ``linprog`` by HiGHS, to tight tolerances; the constraints are its arguments."""
+    options = dict(_TOLERANCES)
+    if time_limit is not None:
+        options["time_limit"] = time_limit
+    linprog = load("scipy.optimize").linprog
+    return linprog(cost, method=solver, options=options, **constraints)
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ def solve_rows(
     -------
     LinearProgramResult
     """
-    linprog, sparse = load("scipy.optimize").linprog, load("scipy.sparse")
+    sparse = load("scipy.sparse")
     csr_array, hstack = sparse.csr_array, sparse.hstack
 
     n_rows, n_classifiers = rows.shape
@@ -84,16 +98,10 @@ def solve_rows(
     epigraph = csr_array(
         (np.full(n_rows, -1.0), samples, np.arange(n_rows + 1)), shape=(n_rows, n_samples)
     )
-    options: dict[str, float] = {
-        "primal_feasibility_tolerance": 1e-10,
-        "dual_feasibility_tolerance": 1e-10,
-    }
-    if time_limit is not None:
-        options["time_limit"] = time_limit
     limits = Cuts.none(n_classifiers) if cuts is None else cuts
     n_upper, n_equal = limits.upper.shape[0], limits.equal.shape[0]
     epigraph.resize(n_rows + n_upper, n_samples)
-    result = linprog(
+    result = linear_program(
         np.concatenate([np.zeros(n_classifiers), sample_weight]),
         A_ub=hstack(
             [csr_array(np.concatenate([(rows - shift) / scale, limits.upper])), epigraph],
@@ -103,8 +111,8 @@ def solve_rows(
         A_eq=hstack([csr_array(limits.equal), csr_array((n_equal, n_samples))], format="csr"),
         b_eq=np.eye(1, n_equal)[0],
         bounds=[(0.0, None)] * n_classifiers + [(None, None)] * n_samples,
-        method=solver,
-        options=options,
+        solver=solver,
+        time_limit=time_limit,
     )
     weights = dual = None
     if result.x is not None and np.isfinite(result.x).all():
@@ -136,17 +144,13 @@ def bound_multipliers(
     upper, equal : ndarray of float64, shape (p,), (q,)
         Zeros where HiGHS has no answer.
     """
-    linprog = load("scipy.optimize").linprog
-
     n_upper, n_equal = upper.shape[0], equal.shape[0]
     least = None if most is None else -most
-    found = linprog(
+    found = linear_program(
         np.append(np.zeros(n_upper + n_equal), -1.0),
         A_ub=np.column_stack([-upper.T, -equal.T, np.ones(gradient.size)]),
         b_ub=gradient,
         bounds=[(0.0, most)] * n_upper + [(least, most)] * n_equal + [(None, None)],
-        method="highs",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     if found.x is None:
         return np.zeros(n_upper), np.zeros(n_equal)

@@ -13,10 +13,10 @@ so an iteration costs three walks over the rows and O(R L^2) operations. Inequal
 the weights add C' diag(y / u) C to the matrix, with slacks u = -C lam and duals y on the same path,
 u y = mu / L, and equalities F lam = 0 stand beside the sum; all points are strictly feasible.
 
-Far from the solution all rows matter; near it few do. Once the gap is small the rows that hold next
-to none of their sample's dual are left aside and the iterations go on with the others; the
-certificate is always recomputed from all rows, and an answer that the rows left aside refute is
-taken back.
+Far from the solution all rows matter; near it few do. Once the gap is small, rows that hold next to
+none of their sample's dual are screened out and the iterations continue on the others. The
+certificate is always recomputed from all rows; where it shows that a screened row matters, all rows
+come back. The last digits come from a crossover (`mixsolve.small_game.crossover`).
 
 References: S. Mehrotra, On the implementation of a primal-dual interior point method, SIAM J.
 Optim. 1992; S. J. Wright, Primal-Dual Interior-Point Methods, SIAM 1997.
@@ -29,7 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixsolve.base.tuning import tuning
+from mixsolve.kernels.constants import FIRST_BARRIER, GAP_FLOOR, INTERIOR_PATIENCE
 from mixsolve.small_game.central_path import Iterate, ScreenedGame
+from mixsolve.small_game.crossover import polish
 from mixsolve.small_game.game import (
     Cuts,
     PathPoint,
@@ -42,13 +44,8 @@ from mixsolve.small_game.game import (
 
 logger = logging.getLogger(__name__)
 
-Refinement = Callable[[SmallGame, Vector, Vector, float], tuple[Vector, Vector] | None]
-
-_FIRST_BARRIER = 0.05  # times the mean number of rows of a sample: about the gap to start at
-_REFINE_GAP = 1e-6  # hand the point to the refinement from this gap on
-_BACK = 10.0  # a warm start begins at a gap so many times the one it is known to have
-_FLOOR = 1e-15  # of the gap, in units of the spread: rounding
-_PATIENCE = 12  # iterations without a better gap before the method gives up
+_CROSSOVER_GAP = 1e-6  # try the crossover from this gap on
+_BACK = 10.0  # a warm start begins at a point whose gap was so many times the given one
 
 
 def solve_interior_point(
@@ -61,7 +58,7 @@ def solve_interior_point(
     max_iter: int = 100,
     start: SmallSolution | Vector | None = None,
     start_gap: float = 1e-3,
-    refine: Refinement | None = None,
+    crossover: bool = False,
     halted: Callable[[], bool] | None = None,
 ) -> SmallSolution:
     """Solve a small game by the interior point method.
@@ -84,18 +81,17 @@ def solve_interior_point(
     start : SmallSolution or ndarray of float64, shape (L,), optional
         The solution of a game that shares most rows, or weights to start near.
     start_gap : float
-        How far the solution ``start`` is from solving this game, in units of the spread: the gap of
-        its weights here. The way there is taken up again some ten times further from its end.
-    refine : callable, optional
-        ``refine(game, weights, dual, gap)`` may return better weights and duals or None; called
-        once the gap is below 1e-6.
+        The gap that the weights of the solution ``start`` have in this game, in units of the
+        spread. The path to ``start`` is joined where the gap was ten times as wide.
+    crossover : bool
+        Whether `polish` may find the last digits, once the gap is below 1e-6.
     halted : callable, optional
-        Asked before each iteration; a true answer ends the solve with the best point met.
+        Called before each iteration; True ends the solve with the best point met.
 
     Returns
     -------
     SmallSolution
-        With the best certified gap met; ``converged`` says whether it is within ``tol``.
+        The point with the best certified gap; ``converged`` where that is within ``tol``.
     """
     game = normalise(rows, offsets, weight, cuts)
     weights, barrier = _starting_point(game, start, start_gap)
@@ -107,7 +103,7 @@ def solve_interior_point(
     iterate.centre()
     point = iterate.point
     shrunk: ScreenedGame | None = None
-    shrink_gap, refine_gap, stop = tuning.shrink_gap, _REFINE_GAP, 0.5 * tol
+    shrink_gap, crossover_gap, stop = tuning.shrink_gap, _CROSSOVER_GAP, 0.5 * tol
     lowest, since = np.inf, 0
     for nit in range(max_iter + 1):
         gap = iterate.factor()
@@ -116,23 +112,23 @@ def solve_interior_point(
             lowest, since = gap, 0
             answer.path.append(PathPoint(gap, iterate.weights.copy(), iterate.barrier))
             point = iterate.point
-        stalled = since > _PATIENCE or not np.isfinite(gap)
+        stalled = since > INTERIOR_PATIENCE or not np.isfinite(gap)
         last = nit == max_iter or (halted is not None and halted())
-        ended = gap <= max(stop, _FLOOR) or stalled or last
-        if refine is not None and lowest <= (_REFINE_GAP if ended else refine_gap):
-            refine_gap = 0.01 * lowest
-            better = refine(iterate.game, *point, lowest)
+        ended = gap <= max(stop, GAP_FLOOR) or stalled or last
+        if crossover and lowest <= (_CROSSOVER_GAP if ended else crossover_gap):
+            crossover_gap = 0.01 * lowest
+            better = polish(iterate.game, *point, lowest)
             if better is not None and answer.offer(*_lift(shrunk, *better), nit):
                 break
         if ended:
             if answer.offer(*_lift(shrunk, *point), nit) or last:
                 break
             if shrunk is not None:
-                logger.debug("iteration %d: rows left aside matter, back to all of them", nit)
+                logger.debug("iteration %d: screened rows matter, back to all of them", nit)
                 shrunk, iterate, gap = None, whole, whole.gap
                 lowest, since, point = gap, 0, whole.point
-                shrink_gap, refine_gap = 0.03 * gap, _REFINE_GAP
-            elif stop <= _FLOOR:
+                shrink_gap, crossover_gap = 0.03 * gap, _CROSSOVER_GAP
+            elif stop <= GAP_FLOOR:
                 return answer.solution("rounding stopped the interior point method")
             else:
                 iterate.restart(*answer.place())
@@ -153,7 +149,7 @@ def _starting_point(
     game: SmallGame, start: SmallSolution | Vector | None, start_gap: float
 ) -> tuple[Vector, float]:
     centre = game.cuts.centre
-    barrier = _FIRST_BARRIER / max(game.mass, 1.0)
+    barrier = FIRST_BARRIER / max(game.mass, 1.0)
     if start is None:
         return centre, barrier
     if isinstance(start, SmallSolution):
@@ -166,7 +162,7 @@ def _starting_point(
 
 
 def _lift(shrunk: ScreenedGame | None, weights: Vector, dual: Vector) -> tuple[Vector, Vector]:
-    """The duals of all rows, those left aside included, and of the cuts."""
+    """The duals of all rows, screened ones included, and of the cuts."""
     if shrunk is None:
         return weights, dual
     full = shrunk.decided.copy()

@@ -7,8 +7,10 @@ import numpy as np
 
 from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.errors import ConvergenceWarning
+from mixsolve.engines.base import restart_count
 from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.feasible import Infeasibility, Prices
+from mixsolve.kernels.constants import EPSILON
 from mixsolve.methods.problem import Outcome
 from mixsolve.methods.scale import in_losses_unit
 from mixsolve.methods.stopping import Status, Stop
@@ -16,8 +18,6 @@ from mixsolve.solver.request import Clock, Request
 from mixsolve.solver.solution import Solution
 
 _NOTICED = 0.05  # seconds
-
-_EPSILON = float(np.finfo(np.float64).eps)
 
 
 def finish(
@@ -40,7 +40,6 @@ def finish(
     """
     certifying = time.perf_counter()
     solution = _certify(checked, outcome, stop)
-    checked.problem.engine.n_passes = 0.0
     solution.timings.update(clock.timings(certifying, time.perf_counter()))
     if not solution.success:
         warnings.warn(
@@ -96,7 +95,7 @@ def _certify(checked: Request, outcome: Outcome, stop: Stop) -> Solution:
     figures = value, response.value, lower_bound, risk_lower_bound, gap
     finite = bool(np.isfinite([*figures, *weights]).all())
     # Two sums over the samples may put the bound a little above the value: that is no gap.
-    rounding = max(stop.tolerance, _EPSILON * engine.n_samples * engine.magnitude)
+    rounding = max(stop.tolerance, EPSILON * engine.n_samples * engine.magnitude)
     status = _status(gap, finite, rounding, stop)
     gap = max(gap, 0.0) if finite and gap >= -rounding else gap
 
@@ -116,7 +115,7 @@ def _certify(checked: Request, outcome: Outcome, stop: Stop) -> Solution:
         status=status,
         message=_message(status, real(gap), real(stop.tolerance), stop, outcome.message),
         nit=stop.nit,
-        n_passes=engine.n_passes,
+        n_passes=restart_count(engine),
         history=tuple(stop.history),
         method=checked.method,
         alpha=_as_given(checked.alpha),

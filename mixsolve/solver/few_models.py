@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixsolve.base.errors import MixsolveError
+from mixsolve.engines.base import restart_count
 from mixsolve.feasible import FeasibleSet, Infeasibility, Simplex, feasible_set
 from mixsolve.feasible.constraints import LinearConstraints
 from mixsolve.feasible.subset import Restricted
@@ -69,8 +70,7 @@ def solve_few(
             runs.append(_beyond_rounding(count))
             continue
         checked.clock.minimized = began = time.perf_counter()
-        runs.append(_Search(outcome, stop, checked.clock, problem.engine.n_passes))
-        problem.engine.n_passes = 0.0
+        runs.append(_Search(outcome, stop, checked.clock, restart_count(problem.engine)))
     best = -np.inf
     for run in reversed(runs):
         if isinstance(run, _Search):
@@ -80,7 +80,7 @@ def solve_few(
     solutions = []
     for count, run in zip(counts, runs, strict=True):
         if isinstance(run, _Search):
-            problem.engine.n_passes = run.n_passes
+            restart_count(problem.engine, run.n_passes)
             solution = finish(checked, run.outcome, run.stop, run.clock, stacklevel)
         else:
             solution = infeasible(checked, run, stacklevel)

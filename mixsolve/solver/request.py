@@ -12,10 +12,11 @@ from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.threads import computed_once
 from mixsolve.engines import Engine, open_losses
 from mixsolve.feasible import FeasibleSet, check_constraints, feasible_set
+from mixsolve.kernels.constants import ROUNDING
 from mixsolve.methods import Method
 from mixsolve.methods.problem import Problem
 from mixsolve.methods.scale import finite_spread, unit_exponent, within_reach
-from mixsolve.methods.stopping import ROUNDING, State, Stop
+from mixsolve.methods.stopping import State, Stop
 from mixsolve.solver import validation
 
 

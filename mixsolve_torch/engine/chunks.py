@@ -13,6 +13,7 @@ from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.bookkeeping import Bookkeeping
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.kernels.constants import CUTOFF
 from mixsolve_torch.engine import passes
 from mixsolve_torch.engine.transfer import (
     DeviceBestResponse,
@@ -23,7 +24,6 @@ from mixsolve_torch.engine.transfer import (
 
 _LARGEST_IDLE = 1e150
 _MAX_BITS = 52  # an integer that float64 holds
-_CUTOFF = 40.0  # in units of alpha: candidates so far below the best weigh nothing
 _PART_ROWS = 1 << 20  # of chosen rows, on the device at once
 
 
@@ -252,7 +252,7 @@ class TorchEngine(Bookkeeping):
 
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         lam, alphas = self._send(weights), self._send_once(alpha)
-        cutoff = _CUTOFF + self.surprise - math.log(self.shape.n_candidates)
+        cutoff = CUTOFF + self.surprise - math.log(self.shape.n_candidates)
         parts = []
         for part in self._parts():
             scores = self._scores(part, self._rows(part), lam)

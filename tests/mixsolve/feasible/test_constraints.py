@@ -360,9 +360,9 @@ def test_limits_and_callbacks_return_feasible_weights():
 def test_highs_takes_over_under_constraints(losses, monkeypatch):
     from dataclasses import replace
 
-    from mixsolve.methods import lp
+    from mixsolve.small_game import solve as small
 
-    real = lp.solve_small_game
+    real = small.solve_interior_point
 
     def giving_up(rows, offsets, weight, cuts=None, **options):
         found = real(rows, offsets, weight, cuts, **options)
@@ -370,7 +370,7 @@ def test_highs_takes_over_under_constraints(losses, monkeypatch):
         lead[offsets[:-1]] = weight
         return replace(found, weights=cuts.centre, dual=lead, converged=False, path=())
 
-    monkeypatch.setattr(lp, "solve_small_game", giving_up)
+    monkeypatch.setattr(small, "solve_interior_point", giving_up)
     constraints = LinearConstraints([[1.0, 2.0, 4.0]], [1.4], [[0.0, 0.0, 1.0]], [0.1])
     found = mixsolve.solve(losses, constraints=constraints)
     assert constraints.A_ub @ found.weights == pytest.approx(1.4)

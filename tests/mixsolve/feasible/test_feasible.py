@@ -272,7 +272,7 @@ def test_a_bound_holds_however_bad_the_solver(name, monkeypatch):
     least = convex.lowest(gradient)
     bounds = []
     for n_iterations in range(1, 7):
-        monkeypatch.setattr("mixsolve.feasible.convex._TIGHT", {"max_iter": n_iterations})
+        monkeypatch.setattr("mixsolve.small_game.clarabel.TOLERANCES", {"max_iter": n_iterations})
         bounds.append(convex.lowest(gradient))
     assert max(bounds) <= least + 1e-8
     assert bounds[0] < least - 0.1 or least == 0.0  # not the same answer

@@ -10,7 +10,7 @@ import mixsolve
 from mixsolve.arrays.losses import as_loss_tensor
 from mixsolve.base.tuning import tuning
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.methods import lp, presolve
+from mixsolve.methods import presolve
 from mixsolve.solver import validation
 
 SIZES = [1, 3, 7, 8, 9, 16, 63, 64, 65, 130, 1024]
@@ -363,7 +363,7 @@ def test_presolve_can_be_turned_off(monkeypatch):
     def refuse(*args):
         raise AssertionError("presolve was called")
 
-    monkeypatch.setattr(lp.presolve, "reduce", refuse)
+    monkeypatch.setattr(presolve, "reduce", refuse)
     losses = np.zeros((4, 20, 2))
     assert mixsolve.solve(losses, presolve=False).success
     with pytest.raises(AssertionError, match="presolve was called"):

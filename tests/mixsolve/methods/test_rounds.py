@@ -8,8 +8,9 @@ from reference import check_certificate
 
 import mixsolve
 from mixsolve import games
-from mixsolve.methods import lp
+from mixsolve.methods import constraint_generation
 from mixsolve.small_game import highs
+from mixsolve.small_game import solve as small
 
 LARGE = games.gamma_game(9000, 5, 4, seed=5).losses  # large enough to begin on a subsample
 
@@ -65,14 +66,14 @@ def test_the_message_tells_rounds_and_rows():
 
 
 def test_highs_takes_over_where_the_interior_point_gives_up(monkeypatch):
-    real = lp.solve_small_game
+    real = small.solve_interior_point
 
     def giving_up(*args, **kwargs):
         found = real(*args, **kwargs)
         uniform = np.full(found.weights.size, 1.0 / found.weights.size)
         return replace(found, weights=uniform, converged=False)
 
-    monkeypatch.setattr(lp, "solve_small_game", giving_up)
+    monkeypatch.setattr(small, "solve_interior_point", giving_up)
     losses = games.gamma_game(200, 6, 4, seed=3).losses
     solution = mixsolve.solve(losses, tol=1e-9)
     check_certificate(solution, losses)
@@ -83,14 +84,14 @@ def test_highs_takes_over_where_the_interior_point_gives_up(monkeypatch):
 def test_what_neither_can_solve_is_not_called_a_success(monkeypatch):
     nothing = highs.LinearProgramResult(None, None, "no", False, 0)
     monkeypatch.setattr(highs, "solve_rows", lambda *args, **kwargs: nothing)
-    real = lp.solve_small_game
+    real = small.solve_interior_point
 
     def giving_up(*args, **kwargs):
         found = real(*args, **kwargs)
         uniform = np.full(found.weights.size, 1.0 / found.weights.size)
         return replace(found, weights=uniform, converged=False)
 
-    monkeypatch.setattr(lp, "solve_small_game", giving_up)
+    monkeypatch.setattr(small, "solve_interior_point", giving_up)
     with pytest.warns(mixsolve.ConvergenceWarning):
         solution = mixsolve.solve(games.gamma_game(200, 6, 4, seed=3).losses, tol=1e-12)
     assert not solution.success
@@ -100,13 +101,13 @@ def test_what_neither_can_solve_is_not_called_a_success(monkeypatch):
 def test_newton_asks_for_the_exact_optimum_once_however_many_steps_are_cut_back(monkeypatch):
     losses = games.paper2d(n_samples=300, n_candidates=200, seed=0).losses
     asked = []
-    optimal = lp.optimal_weights
+    optimal = constraint_generation.optimal_weights
 
     def counted(*arguments):
         asked.append(1)
         return optimal(*arguments)
 
-    monkeypatch.setattr(lp, "optimal_weights", counted)
+    monkeypatch.setattr(constraint_generation, "optimal_weights", counted)
     solution = mixsolve.solve(losses, 0.001, tol=1e-9)
     assert solution.success
     assert solution.nit > 5

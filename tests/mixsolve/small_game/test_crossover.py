@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from mixsolve.small_game.crossover import polish, solve_small_game
+from mixsolve.small_game.crossover import polish
 from mixsolve.small_game.game import certify, normalise
 from mixsolve.small_game.interior_point import solve_interior_point
+from mixsolve.small_game.solve import solve_small
 
 
 def random_game(kind, seed, n=150, m=6, size=5):
@@ -32,7 +33,7 @@ def test_polish_brings_a_rough_solution_to_rounding_level(kind, seed):
 
 def test_a_generic_solution_is_a_vertex():
     rows, offsets, weight = random_game("normal", 7)
-    solution = solve_small_game(rows, offsets, weight, tol=1e-9)
+    solution = solve_small(rows, offsets, weight, tol=1e-9)
     used = np.count_nonzero(solution.weights)
     tied = np.count_nonzero(solution.dual) - len(weight)
     assert tied == used - 1
@@ -46,7 +47,7 @@ def test_a_generic_solution_is_a_vertex():
 def test_unused_classifiers_get_exactly_nothing():
     rows, offsets, weight = random_game("normal", 8)
     rows[:, 2] += 5.0
-    solution = solve_small_game(rows, offsets, weight)
+    solution = solve_small(rows, offsets, weight)
     assert solution.converged
     assert solution.weights[2] == 0.0
 
@@ -54,7 +55,7 @@ def test_unused_classifiers_get_exactly_nothing():
 def test_pure_solution():
     rows, offsets, weight = random_game("normal", 9)
     rows[:, 1] -= 20.0
-    solution = solve_small_game(rows, offsets, weight)
+    solution = solve_small(rows, offsets, weight)
     assert solution.converged
     np.testing.assert_array_equal(solution.weights, [0.0, 1.0, 0.0, 0.0, 0.0])
     best = np.maximum.reduceat(rows[:, 1], offsets[:-1])

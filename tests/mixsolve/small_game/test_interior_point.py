@@ -7,11 +7,11 @@ import mixsolve.base.threads
 from mixsolve.base.tuning import tuning
 from mixsolve.small_game import central_path
 from mixsolve.small_game.central_path import Iterate
-from mixsolve.small_game.crossover import solve_small_game
 from mixsolve.small_game.game import normalise
 from mixsolve.small_game.interior_point import solve_interior_point
+from mixsolve.small_game.solve import solve_small
 
-SOLVERS = [solve_interior_point, solve_small_game]
+SOLVERS = [solve_interior_point, solve_small]
 
 
 def uniform(n):
@@ -119,7 +119,7 @@ def test_steps_solve_the_dense_newton_system():
         iterate.step()
         zero = np.zeros(len(q)), np.zeros(5)
         first = dense_newton(scaled, owner, weight, lam, z, s, q, 0.0, *zero)
-        limit = central_path._CORRECTION * iterate.barrier * weight[owner]
+        limit = central_path.CORRECTION * iterate.barrier * weight[owner]
         product = np.where(many, np.clip(first["s"] * first["q"], -limit, limit), 0.0)
         np.testing.assert_allclose(iterate.product[many], product[many], atol=1e-12)
         # The corrector's target is sigma mu; read it off one row and check all the others.
@@ -201,7 +201,7 @@ def test_tight_tolerance_on_larger_games(solve):
 
 def test_known_games():
     cycle = np.array([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]])
-    solution = solve_small_game(cycle, np.array([0, 3]), np.ones(1))
+    solution = solve_small(cycle, np.array([0, 3]), np.ones(1))
     np.testing.assert_allclose(solution.weights, 1 / 3, atol=1e-9)
     np.testing.assert_allclose(solution.dual, 1 / 3, atol=1e-9)
     assert abs(solution.value) < 1e-9
@@ -209,18 +209,18 @@ def test_known_games():
     rng = np.random.default_rng(3)
     rows = rng.standard_normal((20, 4))
     weight = random_weight(rng, 20)
-    solution = solve_small_game(rows, np.arange(21), weight)
+    solution = solve_small(rows, np.arange(21), weight)
     assert solution.converged
     assert solution.value == pytest.approx((weight @ rows).min(), abs=1e-9)
     # One classifier: nothing to choose.
-    solution = solve_small_game(rows[:, :1].copy(), 5 * np.arange(5), uniform(4))
+    solution = solve_small(rows[:, :1].copy(), 5 * np.arange(5), uniform(4))
     assert solution.converged
     assert solution.weights == pytest.approx([1.0])
     assert solution.value == pytest.approx(rows[:, 0].reshape(4, 5).max(1).mean())
 
 
 def test_constant_losses_are_trivial():
-    solution = solve_small_game(np.full((6, 3), 2.5), np.array([0, 2, 6]), np.array([0.3, 0.7]))
+    solution = solve_small(np.full((6, 3), 2.5), np.array([0, 2, 6]), np.array([0.3, 0.7]))
     assert solution.converged
     assert solution.value == pytest.approx(2.5)
     assert solution.gap == 0.0
@@ -230,8 +230,8 @@ def test_constant_losses_are_trivial():
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 def test_scaling_the_losses_changes_nothing(scale):
     rows, offsets = gamma_rows(100, 6, 5)
-    plain = solve_small_game(rows, offsets, uniform(100), tol=1e-12)
-    scaled = solve_small_game(scale * rows, offsets, uniform(100), tol=1e-12)
+    plain = solve_small(rows, offsets, uniform(100), tol=1e-12)
+    scaled = solve_small(scale * rows, offsets, uniform(100), tol=1e-12)
     assert scaled.converged
     np.testing.assert_allclose(scaled.weights, plain.weights, atol=1e-9)
     assert scaled.value == pytest.approx(scale * plain.value, rel=1e-12)
@@ -242,8 +242,8 @@ def test_offsets_of_the_samples_cancel():
     rows = np.round(rows * 2**20) / 2**20  # so that adding the constants below is exact
     constants = 2.0**20 * np.arange(100)
     moved = rows + np.repeat(constants, 6)[:, None]
-    plain = solve_small_game(rows, offsets, uniform(100), tol=1e-12)
-    shifted = solve_small_game(moved, offsets, uniform(100), tol=1e-12)
+    plain = solve_small(rows, offsets, uniform(100), tol=1e-12)
+    shifted = solve_small(moved, offsets, uniform(100), tol=1e-12)
     np.testing.assert_allclose(shifted.weights, plain.weights, atol=1e-12)
     assert shifted.gap <= 1e-12 * shifted.spread
     assert shifted.value - constants.mean() == pytest.approx(plain.value, abs=1e-6)
@@ -284,20 +284,20 @@ def test_limit_reports_the_true_gap():
 
 def test_a_start_changes_the_path_not_the_answer():
     rows, offsets = gamma_rows(400, 8, 6)
-    cold = solve_small_game(rows, offsets, uniform(400), tol=1e-11)
+    cold = solve_small(rows, offsets, uniform(400), tol=1e-11)
     for start in (cold, cold.weights, np.eye(6)[0]):
-        warm = solve_small_game(rows, offsets, uniform(400), tol=1e-11, start=start)
+        warm = solve_small(rows, offsets, uniform(400), tol=1e-11, start=start)
         assert warm.converged
         np.testing.assert_allclose(warm.weights, cold.weights, atol=1e-8)
-    warm = solve_small_game(rows, offsets, uniform(400), tol=1e-11, start=cold)
+    warm = solve_small(rows, offsets, uniform(400), tol=1e-11, start=cold)
     assert warm.nit < cold.nit
 
 
 def test_result_does_not_depend_on_the_number_of_threads(monkeypatch):
     rows, offsets = gamma_rows(3000, 9, 10)
     assert len(normalise(rows, offsets, uniform(3000)).bounds) > 2
-    several = solve_small_game(rows, offsets, uniform(3000))
+    several = solve_small(rows, offsets, uniform(3000))
     monkeypatch.setattr(mixsolve.base.threads, "n_threads", lambda: 1)
-    single = solve_small_game(rows, offsets, uniform(3000))
+    single = solve_small(rows, offsets, uniform(3000))
     assert np.array_equal(several.weights, single.weights)
     assert np.array_equal(several.dual, single.dual)
