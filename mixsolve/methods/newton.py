@@ -68,8 +68,8 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     smoothing = problem.smoothing()
     if smoothing <= _EXACT * stop.tolerance:
         # An attack on the exact game is one here, worth less by the smoothing at most.
-        exact = replace(problem, alpha=None)
-        return constraint_generation.minimize(exact, start, stop.less(smoothing))
+        limit = replace(problem, alpha=None)
+        return constraint_generation.minimize(limit, start, stop.less(smoothing))
     alpha = problem.alpha
     assert alpha is not None
     least = _EXACT * stop.tolerance / max(problem.engine.surprise, TINY)
