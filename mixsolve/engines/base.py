@@ -225,8 +225,10 @@ class Losses(Shape, ABC):
 
 def count_passes(whole: Engine, part: Engine) -> None:
     """Move the passes over a smaller game, as a share of the losses, to the game it is part of."""
-    passes = part.n_passes * part.n_rows / whole.n_rows
-    if part.n_classifiers < whole.n_classifiers:
+    passes = part.n_passes
+    if part.n_rows != whole.n_rows:
+        passes = passes * part.n_rows / whole.n_rows
+    if part.n_classifiers != whole.n_classifiers:
         passes = passes * part.n_classifiers / whole.n_classifiers
     whole.n_passes += passes
     part.n_passes = 0.0
