@@ -5,7 +5,7 @@ games. So one tensor stands for a thousand resamples that differ in `sample_weig
 not copied. Games of different sizes come as lists, one entry a game.
 
 Whole stacks are checked at once; only where something is wrong does the check of `mixsolve.solve`
-look at that game again, to say what.
+read that game again, for its message.
 """
 
 from collections.abc import Callable, Sequence
@@ -414,7 +414,7 @@ def _check_sizes(name: str, table: Table, shapes: np.ndarray) -> None:
 
 
 def _as_kernels_read(array: np.ndarray, dtype: Any) -> np.ndarray:
-    # Writable, though nobody writes: Numba would compile all kernels anew for arrays that are not.
+    # Writable, although no kernel writes: Numba would compile all kernels again for other arrays.
     return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
 
 

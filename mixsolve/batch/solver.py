@@ -3,8 +3,8 @@
 A call of `mixsolve.solve` costs about a millisecond before any arithmetic. Here runs of games are
 handed to compiled kernels that read, solve and certify each of them without returning to Python,
 on all cores: constraint generation over an interior point for alpha = 0, damped Newton for
-alpha > 0, as `solve` does. Games do not touch each other, so the answers depend neither on the
-number of threads nor on what else is in the batch. A game that the kernels cannot bring within the
+alpha > 0, as `solve` does. Games are independent, so the results depend neither on the number of
+threads nor on the other games of the batch. A game that the kernels cannot bring within the
 tolerance is given to `mixsolve.solve`.
 """
 
@@ -95,7 +95,7 @@ def solve_batch(
     -----
     ConvergenceWarning
         Some games ended with a gap above the tolerance; says how many, and which is the first. The
-        other games are as good as ever.
+        other games are solved.
 
     Examples
     --------
@@ -119,9 +119,9 @@ def solve_batch(
     checked = time.perf_counter()
     run.solve()
     solved = time.perf_counter()
-    handed_on = [] if limit is not None else run.unsolved()
-    for place in handed_on:
-        run.hand_on(place)
+    alone = [] if limit is not None else run.unsolved()
+    for place in alone:
+        run.solve_alone(place)
     ended = time.perf_counter()
     timings = {
         "check": seconds_of_work(began, checked),
@@ -130,7 +130,7 @@ def solve_batch(
         **preparations((began, ended)),
         "total": ended - began,
     }
-    solution = run.solution(len(handed_on), timings)
+    solution = run.solution(len(alone), timings)
     if not solution.success.all():
         failed = np.flatnonzero(~solution.success)
         first = int(failed[0])
@@ -145,7 +145,7 @@ def solve_batch(
 
 
 class _BatchRun:
-    """What the kernel fills in."""
+    """The arrays that the kernels fill, and the calls of the kernels."""
 
     def __init__(
         self, batch: GameBatch, tol: float, max_iter: int | None, keep_attack: bool
@@ -168,7 +168,7 @@ class _BatchRun:
         self._status.fill(Status.OPTIMAL)
 
     def solve(self) -> None:
-        """Solve all games, as many as a thread takes at a time together."""
+        """Solve all games, in runs of as many as a thread takes at a time."""
         if not self._batch.n_games:
             return
         work = self._rows * self._batch.losses.n_classifiers
@@ -234,8 +234,8 @@ class _BatchRun:
 
         return np.flatnonzero(self._state == kernels.OPEN).tolist()
 
-    def hand_on(self, place: int) -> None:
-        """Let `mixsolve.solve` try one game, and keep the better answer."""
+    def solve_alone(self, place: int) -> None:
+        """Solve one game by `mixsolve.solve`, and keep the better result."""
         from mixsolve.kernels import batch as kernels
 
         logger.debug("game %d: the kernel's gap is too wide, solve takes over", place)
@@ -279,7 +279,7 @@ class _BatchRun:
         return np.where(self._state == kernels.SOLVED, np.maximum(above, 0.0), above)
 
     def solution(self, n_one_by_one: int, timings: dict[str, float]) -> BatchSolution:
-        """All games' answers."""
+        """The solutions of all games."""
         from mixsolve.kernels import batch as kernels
 
         batch, figures = self._batch, self._figures

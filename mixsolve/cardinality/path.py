@@ -63,7 +63,7 @@ class CardinalityPath(Sequence[Solution]):
 
     @property
     def lower_bounds(self) -> np.ndarray:
-        """What no mixture of at most k classifiers is below, float64 of shape (n,)."""
+        """Lower bounds for all mixtures of at most k classifiers, float64 of shape (n,)."""
         return np.array([solution.lower_bound for solution in self])
 
     @property
@@ -128,7 +128,7 @@ def solve_cardinality_path(
     verbose: bool = False,
     presolve: bool = True,
 ) -> CardinalityPath:
-    """The best mixtures of at most 1, 2, ... classifiers, what is learnt for one serving the next.
+    """The best mixtures of at most 1, 2, ... classifiers; bounds found for one serve the next.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def solve_cardinality_path(
     Returns
     -------
     CardinalityPath
-        One Solution for each number. What they say is said in `solve` under `max_models`.
+        One Solution for each number; `solve` describes them under `max_models`.
 
     Raises
     ------

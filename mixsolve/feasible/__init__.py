@@ -1,6 +1,6 @@
 """The weights a mixture may have: the simplex, or what constraints leave of it.
 
-Methods ask a set for projections, linear and quadratic minima and the optimum of a small game, and
+A set offers projections, linear and quadratic minima, and the constraints of a small game; methods
 work on every set alike.
 """
 
@@ -39,7 +39,7 @@ def check_constraints(
     n_classifiers : int
         L.
     labels : GameLabels, optional
-        What the losses name the classifiers.
+        The names that the losses give the classifiers.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def feasible_set(
     n_classifiers : int
         L.
     modelled : bool
-        Whether cvxpy is to look after linear constraints too.
+        Whether linear constraints are modelled in cvxpy too.
 
     Raises
     ------

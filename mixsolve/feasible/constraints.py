@@ -153,7 +153,7 @@ class LinearConstraints:
         if self._moved and "classifiers" not in labels.names:
             raise MixsolveError(
                 "constraints name the classifiers in more than one order, and losses does not name "
-                "them, so that it cannot be told which order is theirs; bring all into one"
+                "them, so that the order of theirs is unknown; bring all into one"
             )
         order = labels.order_of("classifiers", self.classifiers, "constraints")
         return self if order is None else self._taking(order)
@@ -409,7 +409,7 @@ def _of_scipy(given: Any, name: str) -> LinearConstraints:
 
 
 def _named(linear: LinearConstraints, name: str) -> LinearConstraints:
-    """The same, so that rows without labels of their own are told from those of other parts."""
+    """The same constraints; rows without labels are named after this part of a list."""
     plain = _labels(None, "ub", linear.b_ub.size), _labels(None, "eq", linear.b_eq.size)
     labels = (
         tuple(f"{name}.{label}" for label in given) if given == default else given

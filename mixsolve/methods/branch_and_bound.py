@@ -2,7 +2,7 @@
 
     min F(lam)  over feasible lam with at most k non-zero weights
 
-A node is a set A of classifiers that may be used and a set J in A of those that are thought to be.
+A node is a set A of classifiers that may be used and a subset J of those that must count as used.
 Its bound is that of a matrix game of rows that lie below F (`mixsolve.methods.minorants`), with
 the weights confined to A. Only where that leaves the node open are the rows improved: by passes at
 its weights, which add one row each, and in the end by the method itself on A, whose optimal attack
@@ -60,7 +60,7 @@ class _Solved:
 
 
 class Search:
-    """Best mixtures of few classifiers of one game; what is learnt for one k serves the next.
+    """Best mixtures of few classifiers of one game; bounds found for one k serve the next.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Search:
         self._proven: dict[Classifiers, float] = {}  # bounds of leaves
         self._solved: dict[Classifiers, _Solved] = {}
         self._value, self._weights = np.inf, start
-        self._vertices_seen = False
+        self._vertices_tried = False
         self._most = 0
         self._stop = Stop(0.0)
 
@@ -108,7 +108,7 @@ class Search:
         max_models : int
             k, at least 1.
         stop : Stop
-            Told of every node.
+            Records every node.
         first : tuple of int
             Classifiers, k at most, that have a feasible mixture; those of the largest weights at
             the start by default.
@@ -184,7 +184,7 @@ class Search:
         return self._sets[classifiers]
 
     def _seed(self, classifiers: Classifiers) -> None:
-        """A first mixture, so that there is one whenever the search is ended."""
+        """A first mixture, so that the search can end at any time."""
         feasible = self._on(classifiers)
         if feasible.infeasibility is None and self._value == np.inf:
             self._touch(feasible.project(self._start))
@@ -195,13 +195,13 @@ class Search:
         self._try(_largest(weights, (), self._most))
         if self._is_closed(node.bound):
             return weights
-        if not self._vertices_seen:
-            self._see_vertices()
+        if not self._vertices_tried:
+            self._try_vertices()
         if self._most > 1 and not self._is_closed(node.bound):
             self._swap()
         return weights
 
-    def _see_vertices(self) -> None:
+    def _try_vertices(self) -> None:
         """Each classifier alone."""
         for vertex in np.eye(self._size):
             if self._stop.is_late():
@@ -210,7 +210,7 @@ class Search:
             self._minorants.add(row)
             if np.array_equal(self._problem.feasible.project(vertex), vertex):
                 self._offer(vertex, value)
-        self._vertices_seen = True
+        self._vertices_tried = True
 
     def _swap(self) -> None:
         """Local search: one classifier is exchanged, or added, while that helps."""
@@ -238,7 +238,7 @@ class Search:
         self._examine(_Node(-np.inf, 0, classifiers, classifiers))
 
     def _examine(self, node: _Node) -> np.ndarray:
-        """Raise a node's bound until it is closed, or plainly cannot be; weights to branch on."""
+        """Raise a node's bound until that closes it or can rise little; weights to branch on."""
         allowed = node.allowed
         leaf = len(allowed) <= self._most
         node.bound = max(node.bound, self._proven.get(allowed, -np.inf))
@@ -253,7 +253,7 @@ class Search:
             return self._weights
         bound, weights = self._minorants.lowest(classifiers, feasible)
         node.bound = max(node.bound, bound)
-        if not self._is_closed(node.bound) and (leaf or not self._plain(node, weights)):
+        if not self._is_closed(node.bound) and (leaf or not self._is_tight(node, weights)):
             weights = self._solve(node, weights)
         if leaf:
             self._proven[allowed] = node.bound
@@ -261,26 +261,26 @@ class Search:
             self._try(_largest(weights, node.used, self._most))
         return weights
 
-    def _plain(self, node: _Node, weights: np.ndarray) -> bool:
-        """Whether a pass at the weights shows that little more than this bound can be proven."""
+    def _is_tight(self, node: _Node, weights: np.ndarray) -> bool:
+        """Whether a pass at the weights shows that the bound can rise only a little."""
         value = self._touch(weights)
         return value - node.bound <= _INNER * (self._value - node.bound)
 
     def _solve(self, node: _Node, weights: np.ndarray) -> np.ndarray:
-        """Ask the method for the best mixture of the allowed classifiers; raise the bound."""
+        """Run the method on the allowed classifiers; raise the bound."""
         tolerance = _LEAF * self._stop.tolerance
         if self._most < len(node.allowed) < self._size and self._value < np.inf:
             tolerance = max(tolerance, _INNER * (self._value - node.bound))
         solved = self._solved.get(node.allowed)
         if solved is None:
-            solved = self._ask(node.allowed, weights, tolerance, self._value)
+            solved = self._run_method(node.allowed, weights, tolerance, self._value)
         node.bound = max(node.bound, solved.bound)
         return solved.outcome.weights
 
-    def _ask(
+    def _run_method(
         self, classifiers: Classifiers, weights: np.ndarray, tolerance: float, enough: float
     ) -> _Solved:
-        """The method on some classifiers, until its bound is `enough` to close them."""
+        """Run the method on some classifiers, until its bound is `enough` to close them."""
         feasible = self._on(classifiers)
         cutoff = enough - _CLOSED * self._stop.tolerance
         part = self._stop.part(tolerance, lambda state: state.lower_bound >= cutoff)
@@ -296,7 +296,7 @@ class Search:
         return solved
 
     def _minimize_on(self, feasible: Restricted, weights: np.ndarray, stop: Stop) -> Outcome:
-        """Run the method on some classifiers; on a copy of their losses, if that can be had."""
+        """Minimise over some classifiers; on a copy of their losses, where the engine makes one."""
         engine, classifiers = self._small.engine, feasible.classifiers
         part = None
         if classifiers.size < self._size and isinstance(engine, MemoryEngine):
@@ -341,7 +341,7 @@ class Search:
         support = _support(self._weights)
         solved = self._solved.get(support)
         if solved is None:
-            solved = self._ask(support, self._weights, _LEAF * self._stop.tolerance, np.inf)
+            solved = self._run_method(support, self._weights, _LEAF * self._stop.tolerance, np.inf)
         attack = solved.outcome.attack
         if attack is not None:
             lifted = self._game.lift(attack.samples, attack.candidates, attack.probabilities)

@@ -4,7 +4,7 @@
     z_k 0 or 1
 
 in L weights and as many choices: a small mixed-integer program, for HiGHS. Its tolerances only
-loosen the constraints, so what it finds infeasible is; what it finds feasible is looked at again.
+loosen the constraints, so what it finds infeasible is; what it finds feasible is checked again.
 
 References: Huangfu and Hall, Parallelizing the dual revised simplex method, 2018; Chinneck,
 Feasibility and Infeasibility in Optimization, 2008 (the deletion filter).
@@ -31,12 +31,12 @@ def find_few(
     max_models : int
         How many classifiers at most.
     stop : Stop, optional
-        Of the search that follows; its clock is looked at.
+        Of the search that follows; has the time limit.
 
     Raises
     ------
     MixsolveError
-        If it could not be found out, or not in time.
+        If HiGHS could not decide, or not in time.
     """
     stop = Stop(0.0) if stop is None else stop
     n_upper = linear.b_ub.size

@@ -44,7 +44,7 @@ class Reduction:
     groups : ndarray of int64, shape (N,)
         Sample of the smaller game that stands for each sample.
     message : str
-        What was removed, in words.
+        What was removed.
     """
 
     engine: MemoryEngine
@@ -91,7 +91,7 @@ class PresolvedGame:
     problem : Problem
         What is to be solved.
     halted : callable, optional
-        Asked on the way; after a true answer the game is left as it is.
+        Called between steps; once it returns True the game is left as it is.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ class PresolvedGame:
         attack: MixedStrategy | None = None,
         proof: np.ndarray | None = None,
     ) -> Outcome:
-        """What a method hands back, with the passes over this game and what it shrank to."""
+        """A method's result, with the passes over this game and the presolve's message."""
         words = [message] if message else []
         if self._reduction is not None:
             count_passes(self._problem.engine, self.engine)
@@ -140,7 +140,7 @@ class PresolvedGame:
 def reduce(
     engine: Engine, alpha: np.ndarray | None, halted: Callable[[], bool] = lambda: False
 ) -> Reduction | None:
-    """Shrink the game of an engine, if a few of its samples say that this pays.
+    """Shrink the game of an engine, if a trial on a few of its samples shows that this pays.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def reduce(
     Returns
     -------
     Reduction or None
-        None where nothing worth the effort was found.
+        None where it would not pay.
     """
     if not isinstance(engine, MemoryEngine | Condensing) or not _pays(engine, alpha):
         return None
@@ -170,7 +170,7 @@ def reduce(
     if kept is None:
         return None
     groups, first = _merge(kept, alpha)
-    # The words' memory is needed for the smaller game; a view would hold on to it.
+    # The words' memory is needed for the smaller game; a view would keep it alive.
     kept = replace(kept, words=kept.words[:0].copy())
     smaller = _smaller_engine(game, alpha, kept, groups, first)
     offsets, candidates = kept.offsets, kept.candidates

@@ -1,4 +1,4 @@
-"""A checked game, ready for a method; and what a method returns."""
+"""The problem that a method is given, and the outcome that it returns."""
 
 from dataclasses import dataclass, field
 
@@ -26,7 +26,7 @@ class Problem:
     presolve : bool
         Whether the method may shrink the game first.
     warm : bool
-        Whether the start was given by the caller, so that it may be thought near the optimum.
+        Whether the start was given by the caller and is therefore taken to be near the optimum.
     """
 
     engine: Engine
@@ -41,7 +41,7 @@ class Problem:
         return float(self.engine.sample_weight @ self.alpha) * self.engine.surprise
 
     def divergence(self, attack: MixedStrategy) -> float:
-        """sum_i w_i alpha_i KL(q_i || p_i): what an attack q pays for in eq. (7).
+        """sum_i w_i alpha_i KL(q_i || p_i): what eq. (7) takes from an attack q.
 
         With r = q / p - 1, KL is the sum of p ((1 + r) log(1 + r) - r) >= 0 over the candidates
         played and of p over the others: no digits are lost where q is nearly p and alpha is large.
@@ -69,7 +69,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method hands back; the certificate is computed from it afterwards.
+    """The result of a method; the certificate is computed from it afterwards.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Outcome:
     proof : ndarray of float64, shape (L,), or None
         For alpha > 0, the point whose Gibbs strategy gives the lower bound; None for `weights`.
     message : str
-        What is worth telling about the run; may be empty.
+        What a reader of the solution may want to know of the run; may be empty.
     timings : dict of str to float, or None
         Seconds by phase of the method.
     feasible : FeasibleSet or None

@@ -9,10 +9,11 @@ K the classifiers in use. Every solution satisfies
 
 with ``linear`` the losses if every sample played its first row. Constraints of the weights that
 bind, and their multipliers, stand in both systems like tied rows. Both are linear: the point
-at hand is projected onto each, with every unknown measured in units of its present size. So small
-entries move little and signs survive, and where ties leave a whole face of solutions (0/1 losses),
-the point lands inside it. A generic game has as many equations as unknowns, and lands on the
-vertex. No choice is trusted: the certificate is taken from all rows afterwards.
+from the interior point method is projected onto each, with every unknown measured in units of its
+present size. So small entries move little and signs survive, and where ties leave a whole face of
+solutions (0/1 losses), the projection lies inside it. A generic game has as many equations as
+unknowns, and the projection is a vertex. Neither the tied rows nor the classifiers in use are
+trusted: the certificate is taken from all rows afterwards.
 """
 
 import numpy as np

@@ -1,10 +1,10 @@
-"""A small game in memory, its unit, and the certificate of an answer to it.
+"""A small game in memory, its unit, and the certificate of a solution.
 
     min_lam  sum_i w_i max_{r in i} <lam, l_r>      over the simplex, or a polytope in it
 
-Whatever found the weights and the duals, value and bound are recomputed here from the rows. Sums
-are taken over differences to the first row of each sample: what the rows of a sample share cancels
-from the gap before it can cost digits.
+Value and bound are recomputed here from the rows, whichever method found the weights and duals.
+Sums are taken over differences to the first row of each sample: what the rows of a sample share
+cancels from the gap before it can cost digits.
 """
 
 from dataclasses import dataclass, field

@@ -142,7 +142,7 @@ def bound_multipliers(
     Returns
     -------
     upper, equal : ndarray of float64, shape (p,), (q,)
-        Zeros where HiGHS has no answer.
+        Zeros where HiGHS finds none.
     """
     n_upper, n_equal = upper.shape[0], equal.shape[0]
     least = None if most is None else -most

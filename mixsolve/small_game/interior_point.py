@@ -95,10 +95,12 @@ def solve_interior_point(
     """
     game = normalise(rows, offsets, weight, cuts)
     weights, barrier = _starting_point(game, start, start_gap)
-    answer = _Incumbent(game, tol)
+    incumbent = _Incumbent(game, tol)
     if game.spread == 0.0:
-        answer.offer(weights, np.append(np.ones(len(rows)), np.zeros(game.cuts.n_multipliers)), 0)
-        return answer.solution("all losses are equal")
+        incumbent.offer(
+            weights, np.append(np.ones(len(rows)), np.zeros(game.cuts.n_multipliers)), 0
+        )
+        return incumbent.solution("all losses are equal")
     whole = iterate = Iterate(game, weights, barrier)
     iterate.centre()
     point = iterate.point
@@ -110,7 +112,7 @@ def solve_interior_point(
         since += 1
         if gap < lowest:
             lowest, since = gap, 0
-            answer.path.append(PathPoint(gap, iterate.weights.copy(), iterate.barrier))
+            incumbent.path.append(PathPoint(gap, iterate.weights.copy(), iterate.barrier))
             point = iterate.point
         stalled = since > INTERIOR_PATIENCE or not np.isfinite(gap)
         last = nit == max_iter or (halted is not None and halted())
@@ -118,10 +120,10 @@ def solve_interior_point(
         if crossover and lowest <= (_CROSSOVER_GAP if ended else crossover_gap):
             crossover_gap = 0.01 * lowest
             better = polish(iterate.game, *point, lowest)
-            if better is not None and answer.offer(*_lift(shrunk, *better), nit):
+            if better is not None and incumbent.offer(*_lift(shrunk, *better), nit):
                 break
         if ended:
-            if answer.offer(*_lift(shrunk, *point), nit) or last:
+            if incumbent.offer(*_lift(shrunk, *point), nit) or last:
                 break
             if shrunk is not None:
                 logger.debug("iteration %d: screened rows matter, back to all of them", nit)
@@ -129,9 +131,9 @@ def solve_interior_point(
                 lowest, since, point = gap, 0, whole.point
                 shrink_gap, crossover_gap = 0.03 * gap, _CROSSOVER_GAP
             elif stop <= GAP_FLOOR:
-                return answer.solution("rounding stopped the interior point method")
+                return incumbent.solution("rounding stopped the interior point method")
             else:
-                iterate.restart(*answer.place())
+                iterate.restart(*incumbent.place())
                 stop, lowest, since = 0.1 * stop, np.inf, 0
                 continue
         elif shrunk is None and gap <= shrink_gap and len(rows) >= tuning.shrink_rows:
@@ -142,7 +144,9 @@ def solve_interior_point(
                 point = iterate.point
                 continue
         iterate.step()
-    return answer.solution("the time was over" if nit < max_iter else f"iteration limit {max_iter}")
+    return incumbent.solution(
+        "the time was over" if nit < max_iter else f"iteration limit {max_iter}"
+    )
 
 
 def _starting_point(

@@ -1,4 +1,4 @@
-"""What a method found, certified: both players' guarantees, recomputed from the raw tensor."""
+"""The certificate of a method's outcome: both bounds, recomputed from the raw tensor."""
 
 import time
 import warnings
@@ -23,18 +23,18 @@ _NOTICED = 0.05  # seconds
 def finish(
     checked: Request, outcome: Outcome, stop: Stop, clock: Clock, stacklevel: int
 ) -> Solution:
-    """Certify what a method found, and warn where it fell short.
+    """Certify a method's outcome, and warn where the gap is above the tolerance.
 
     Parameters
     ----------
     checked : Request
-        What was to be solved.
+        The problem.
     outcome : Outcome
-        What the method found.
+        The method's result.
     stop : Stop
-        Why it stopped.
+        How it ended.
     clock : Clock
-        When its phases were over.
+        The ends of its phases.
     stacklevel : int
         Of the warning.
     """
@@ -51,7 +51,7 @@ def finish(
 
 
 def _certify(checked: Request, outcome: Outcome, stop: Stop) -> Solution:
-    """Recompute both players' guarantees from the raw tensor."""
+    """Recompute value and bound from the raw tensor."""
     problem, exponent = checked.problem, checked.game.exponent
     engine, weights = problem.engine, outcome.weights
     feasible = problem.feasible if outcome.feasible is None else outcome.feasible
@@ -87,7 +87,7 @@ def _certify(checked: Request, outcome: Outcome, stop: Stop) -> Solution:
     risk_lower_bound = lowest
     if outcome.lower_bound is not None:
         proven = outcome.lower_bound
-        if proven == -np.inf:  # ended before anything was proven, but by this attack on all
+        if proven == -np.inf:  # ended before any node was proven: this attack bounds all mixtures
             proven = problem.feasible.lowest(played) + lower_bound - lowest
         # The exact risk is no less than the entropic one.
         lower_bound = risk_lower_bound = min(proven, value)
@@ -132,13 +132,13 @@ def _certify(checked: Request, outcome: Outcome, stop: Stop) -> Solution:
 
 
 def infeasible(checked: Request, infeasibility: Infeasibility, stacklevel: int) -> Solution:
-    """No solution, and why: the least value over no weights at all is infinite."""
+    """The solution of an infeasible problem: the least value over no weights is infinite."""
     shape = checked.game.losses
     *others, last = infeasibility.clash
     words = f"{', '.join(others)} and {last} clash" if others else f"{last} alone cannot be met"
     message = f"no weights on the simplex meet the constraints: {words}; loosen or drop one"
     warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
-    nobody = np.empty(0, dtype=np.int64)
+    empty = np.empty(0, dtype=np.int64)
     began, ended = checked.clock.began, time.perf_counter()
     return Solution(
         weights=shape.restore(np.full(shape.n_classifiers, np.nan)),
@@ -147,7 +147,7 @@ def infeasible(checked: Request, infeasibility: Infeasibility, stacklevel: int) 
         lower_bound=np.inf,
         gap=np.inf,
         attack=MixedStrategy(
-            np.zeros(shape.n_samples + 1, dtype=np.int64), nobody, np.empty(0), shape.n_candidates
+            np.zeros(shape.n_samples + 1, dtype=np.int64), empty, np.empty(0), shape.n_candidates
         ),
         status=Status.INFEASIBLE,
         message=message,
@@ -193,7 +193,7 @@ def _message(status: Status, gap: float, tolerance: float, stop: Stop, words: st
 
 
 def _besides(stop: Stop) -> str:
-    """What the time limit does not count, where that took long enough to wonder about."""
+    """The seconds that the time limit does not count, where they are noticeable."""
     seconds = stop.seconds_prepared
     if seconds < _NOTICED:
         return ""

@@ -22,7 +22,7 @@ from mixsolve.solver.solution import Solution
 
 @dataclass
 class _Search:
-    """What a search gave for one number of models, before it is certified."""
+    """The outcome of a search for one number of models, not yet certified."""
 
     outcome: Outcome
     stop: Stop

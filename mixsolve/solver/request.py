@@ -73,7 +73,7 @@ class OpenGame:
 
     @property
     def engine(self) -> Engine:
-        """Passes over the losses, which are checked when it is first asked for.
+        """Passes over the losses, which are checked when it is made.
 
         Its unit is 2^`exponent`: 1, unless squares of the losses could over- or underflow.
         """
@@ -94,7 +94,7 @@ class OpenGame:
         return self._engine
 
     def close(self) -> None:
-        """Let an engine that holds something elsewhere give it back, however the solve ended."""
+        """Release what an engine holds on workers or devices, however the solve ended."""
         close = getattr(self._engine, "close", None)
         if close is not None:
             close()
@@ -161,7 +161,7 @@ class Request:
 
 
 def check(game: OpenGame, alpha: Any, method: str, warm_start: Any, options: Options) -> Request:
-    """Check what a solve of a game was given besides the losses.
+    """Check the arguments of a solve besides the losses.
 
     Parameters
     ----------

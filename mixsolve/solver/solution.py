@@ -61,7 +61,7 @@ class Solution:
         M = max(losses) - min(losses), over what can be played: not masked candidates, samples of
         weight 0, or classifiers that constraints keep at 0. `tol` is relative to it.
     tolerance : float
-        The absolute gap asked for: ``tol * spread``, but at least the rounding of sums of such
+        The absolute gap allowed: ``tol * spread``, but at least the rounding of sums of such
         losses, 16 machine epsilons of the largest absolute one.
     sample_weight : ndarray of float64, shape (N,)
         Weights of the samples, of sum 1.
@@ -107,7 +107,7 @@ class Solution:
 
     @property
     def success(self) -> bool:
-        """Whether the certified gap is within the tolerance asked for."""
+        """Whether the certified gap is within the tolerance."""
         return self.status is Status.OPTIMAL
 
     def raise_for_status(self) -> "Solution":
