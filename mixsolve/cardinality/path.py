@@ -173,11 +173,8 @@ def solve_cardinality_path(
     options = Options(tol, max_iter, time_limit, None, verbose, presolve)
     most = None if max_models is None else as_count("max_models", max_models)
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
-    game = OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits)
-    try:
+    with OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits) as game:
         size = game.losses.n_classifiers
         counts = range(1, min(size if most is None else most, size) + 1)
         found = solve_few(game, alpha, method, warm_start, options, counts, stacklevel=4)
-    finally:
-        game.close()
     return CardinalityPath(tuple(found))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -93,7 +93,10 @@ class OpenGame:
             self._engine = engine
         return self._engine
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
         """Release what an engine holds on workers or devices, however the solve ended."""
         close = getattr(self._engine, "close", None)
         if close is not None:

@@ -95,7 +95,7 @@ def solve(
     warm_start : array_like of shape (L,) or Solution, optional
         Weights to start from.
     callback : callable, optional
-        Called with a `State` once an iteration; a true answer stops the solve.
+        Called with a `State` once an iteration; returning True stops the solve.
     verbose : bool, default False
         Log each iteration at level INFO (logger "mixsolve") rather than DEBUG.
     presolve : bool, default True
@@ -139,8 +139,7 @@ def solve(
     """
     options = Options(tol, max_iter, time_limit, callback, verbose, presolve)
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
-    game = OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits)
-    try:
+    with OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits) as game:
         if max_models is not None:
             most = as_count("max_models", max_models)
             if most < game.losses.n_classifiers:
@@ -148,8 +147,6 @@ def solve(
 
                 return solve_few(game, alpha, method, warm_start, options, [most], stacklevel=4)[0]
         return _solve(game, alpha, method, warm_start, options, stacklevel=3)
-    finally:
-        game.close()
 
 
 def solve_path(
@@ -216,16 +213,13 @@ def solve_path(
     options = Options(tol, max_iter, time_limit, None, verbose, presolve)
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
     values = validation.check_alphas(alphas)
-    game = OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits)
     solutions: dict[int, Solution] = {}
     warm_start: Any = None
-    try:
+    with OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits) as game:
         for place in np.argsort(-values, kind="stable").tolist():
             solution = _solve(game, values[place], method, warm_start, options, stacklevel=3)
             solutions[place] = solution
             warm_start = solution.weights
-    finally:
-        game.close()
     return tuple(solutions[place] for place in range(values.size))
 
 
