@@ -1,11 +1,14 @@
 """Mixtures of some classifiers only: a face of the feasible set, where all other weights are 0."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mixsolve.feasible.base import FeasibleSet, Prices
-from mixsolve.small_game.game import Cuts, SmallSolution
+
+if TYPE_CHECKING:
+    from mixsolve.small_game.game import SmallSolution
 
 
 class Restricted(FeasibleSet):
@@ -27,6 +30,8 @@ class Restricted(FeasibleSet):
     """
 
     def __init__(self, inner: FeasibleSet, classifiers: np.ndarray, n_classifiers: int) -> None:
+        from mixsolve.small_game.game import Cuts  # and Numba with it
+
         self.classifiers = classifiers
         self.infeasibility = inner.infeasibility
         self.inner = inner
@@ -56,7 +61,7 @@ class Restricted(FeasibleSet):
         bend = np.ascontiguousarray(hessian[np.ix_(kept, kept)])
         return self.whole(self.inner.minimize_quadratic(gradient[kept], bend, start[kept], ridge))
 
-    def restored(self, found: SmallSolution) -> SmallSolution:
+    def restored(self, found: "SmallSolution") -> "SmallSolution":
         """See `FeasibleSet.restored`."""
         found = self.inner.restored(found)
         return replace(found, weights=self.whole(found.weights))
