@@ -186,7 +186,7 @@ class TestPresolve:
 
     def test_out_of_time(self, rng):
         losses = np.repeat(rng.integers(0, 2, (50, 4, 5)), 20, axis=1).astype(np.uint8)
-        engine = mixsolve.solver.request.Game(losses, None, None, None, (None,) * 5).engine
+        engine = mixsolve.solver.request.OpenGame(losses, None, None, None, (None,) * 5).engine
         assert presolve.reduce(engine, None) is not None
         assert presolve.reduce(engine, None, lambda: True) is None
 
