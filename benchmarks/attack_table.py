@@ -23,9 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import RESULTS, markdown_table, origin, save
-from mixsolve.base.arguments import as_norm
 from mixsolve_torch import PGD, Attack, Mixture, build_losses, digits, digits_cnn, fit
-from mixsolve_torch.attacks.ball import read_radius
+from mixsolve_torch.attacks.ball import make_ball
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.data.arrays import Split
 from mixsolve_torch.evaluation.bootstrap import Estimate, bootstrap
@@ -77,8 +76,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    args.norm = as_norm("--norm", args.norm)
-    args.eps = read_radius("--eps", args.eps, args.norm)
+    ball = make_ball(args.norm, args.eps, prefix="--")
+    args.norm, args.eps = ball.norm, ball.eps
     began = time.perf_counter()
     torch.set_num_threads(1)
     parts = digits(seed=args.seed)

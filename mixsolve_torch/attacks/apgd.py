@@ -30,7 +30,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mixsolve_torch.attacks.ball import project, steepest
 from mixsolve_torch.attacks.objective import Objective, Score, ascended_loss
 from mixsolve_torch.attacks.search import SearchAttack
 from mixsolve_torch.core.losses import LossFunction
@@ -101,7 +100,7 @@ class APGD(SearchAttack):
         self, objective: Objective, start: Tensor, center: Tensor, y: Tensor
     ) -> Iterator[tuple[Tensor, Score]]:
         """Yield the points of the ascent and their scores."""
-        marks = checkpoints(self.steps)
+        ball, marks = self.ball, checkpoints(self.steps)
         point = before = top = start
         score, gradient = objective.score_and_gradient(point, y)
         yield point, score
@@ -112,11 +111,11 @@ class APGD(SearchAttack):
         risen = torch.zeros_like(value)
         last_mark = 0
         for t in range(1, self.steps + 1):
-            ahead = point + _per_image(step, point) * steepest(gradient, self.norm)
-            moved = project(ahead, center, self.norm, self.eps)
+            ahead = point + _per_image(step, point) * ball.steepest(gradient)
+            moved = ball.project(ahead, center)
             if t > 1:
                 mixed = point + MOMENTUM * (moved - point) + (1 - MOMENTUM) * (point - before)
-                moved = project(mixed, center, self.norm, self.eps)
+                moved = ball.project(mixed, center)
             before, point = point, moved
             if t == self.steps:
                 yield point, objective.score(point, y)

@@ -32,8 +32,7 @@ import torch
 from torch import Tensor
 
 from mixsolve.base.arguments import as_count, as_length
-from mixsolve_torch.attacks.ball import image_norms, project, steepest
-from mixsolve_torch.attacks.boundary import dual_norms, nearest_boundary
+from mixsolve_torch.attacks.boundary import nearest_boundary
 from mixsolve_torch.attacks.objective import Objective, Score
 from mixsolve_torch.attacks.search import SearchAttack
 
@@ -113,24 +112,25 @@ class ARC(SearchAttack):
         center: Tensor,
         y: Tensor,
     ) -> tuple[Tensor, Score]:
+        ball = self.ball
         length = self.eps if self.step_size is None else self.step_size
         tiny = torch.finfo(base.dtype).tiny
         point, move = base, torch.zeros_like(base)
         for turn, i in enumerate(order):
-            near = nearest_boundary(objective.members, i, point, y, self.norm, self.rivals)
+            near = nearest_boundary(objective.members, i, point, y, ball, self.rivals)
             beta = torch.full_like(near.distance, length)
             if turn:
-                slope = dual_norms(near.gradient, self.norm).clamp(min=tiny)
+                slope = ball.dual_lengths(near.gradient).clamp(min=tiny)
                 along = (near.gradient * move).flatten(1).sum(dim=1) / slope
                 # Where the classifier errs already the move is not taken; it stays finite.
                 left = torch.where(near.wrong, 0, near.distance)
                 room = length - left - along
                 turned = length * left / room.clamp(min=_LEAST * length + tiny)
                 beta = torch.where(room > 0, turned + _BEYOND * self.eps, beta)
-            ahead = move + beta[:, None, None, None] * steepest(near.gradient, self.norm)
-            norms = image_norms(ahead, self.norm).clamp(min=tiny)
-            ahead = ahead * (length / norms)[:, None, None, None]
-            trial = project(base + ahead, center, self.norm, self.eps)
+            ahead = move + beta[:, None, None, None] * ball.steepest(near.gradient)
+            rescale = length / ball.lengths(ahead).clamp(min=tiny)
+            ahead = ahead * rescale[:, None, None, None]
+            trial = ball.project(base + ahead, center)
             judged = objective.score(trial, y)
             taken = (judged.errors >= score.errors) & ~near.wrong
             score = judged.where(taken, score)

@@ -21,9 +21,8 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from mixsolve.base.arguments import as_norm
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
-from mixsolve_torch.attacks.ball import outside, read_radius
+from mixsolve_torch.attacks.ball import Ball, make_ball
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import frozen
@@ -87,8 +86,14 @@ class Attack(abc.ABC):
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        object.__setattr__(self, "norm", as_norm("norm", self.norm))
-        object.__setattr__(self, "eps", read_radius("eps", self.eps, self.norm))
+        ball = make_ball(self.norm, self.eps)
+        object.__setattr__(self, "norm", ball.norm)
+        object.__setattr__(self, "eps", ball.eps)
+
+    @property
+    def ball(self) -> Ball:
+        """The ball of radius `eps` in `norm`."""
+        return make_ball(self.norm, self.eps)
 
     def __call__(
         self, mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator | None = None
@@ -151,8 +156,7 @@ class Attack(abc.ABC):
         names = (self.trajectory_names if trajectory else self.names)(len(mixture))
         points_of = self.trajectory if trajectory else self.generate
         title = self.label(type(self).__name__)
-        norm = as_norm("norm", self.norm)
-        eps = read_radius("eps", self.eps, norm)
+        ball = self.ball
         count = 0
         for points in points_of(mixture, x.clone(), y.clone(), generator):
             if not isinstance(points, Tensor):
@@ -165,12 +169,12 @@ class Attack(abc.ABC):
                     f"one for each of its names; tensor {count} has shape {tuple(points.shape)}"
                 )
             points = points.detach()
-            reason = outside(points, x, norm, eps)
+            reason = ball.outside(points, x)
             if reason is not None:
                 raise MixsolveError(
-                    f"{title} must stay in the ball that it declares, {norm} of radius {eps:g}, "
-                    f"and in the box [0, 1]; candidate {names[count]!r} of {reason}; correct the "
-                    "attack, or declare the norm and the eps that it has"
+                    f"{title} must stay in the ball that it declares, {ball.norm} of radius "
+                    f"{ball.eps:g}, and in the box [0, 1]; candidate {names[count]!r} of {reason}; "
+                    "correct the attack, or declare the norm and the eps that it has"
                 )
             yield points.to(x)
             count += 1

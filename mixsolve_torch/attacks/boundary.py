@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mixsolve_torch.attacks.ball import image_norms
+from mixsolve_torch.attacks.ball import Ball
 from mixsolve_torch.attacks.members import Function, Members
 
 
@@ -51,13 +51,6 @@ class Boundary(NamedTuple):
     distance: Tensor
 
 
-def dual_norms(gradient: Tensor, norm: str) -> Tensor:
-    """Return the dual norm of each image's gradient (B, C, H, W): its growth per unit of `norm`."""
-    if norm == "Linf":
-        return gradient.flatten(1).abs().sum(dim=1)
-    return image_norms(gradient, norm)
-
-
 def signed_distance(gap: Tensor, slope: Tensor) -> Tensor:
     """Return how far a gap (B,) is below 0 for the rate `slope` (B,) at which it can grow."""
     tiny = torch.finfo(slope.dtype).tiny
@@ -66,7 +59,7 @@ def signed_distance(gap: Tensor, slope: Tensor) -> Tensor:
 
 
 def nearest_boundary(
-    members: Members, i: int, x: Tensor, y: Tensor, norm: str, rivals: int
+    members: Members, i: int, x: Tensor, y: Tensor, ball: Ball, rivals: int
 ) -> Boundary:
     """Return the boundary of member i that is nearest to each image.
 
@@ -80,8 +73,8 @@ def nearest_boundary(
         Images.
     y : torch.Tensor of shape (B,), int64
         True classes.
-    norm : {"Linf", "L2"}
-        The norm that distances are taken in.
+    ball : Ball
+        In whose norm distances are taken.
     rivals : int
         How many of the other classes are tried, those of the largest logits.
 
@@ -93,7 +86,7 @@ def nearest_boundary(
     gaps = slope.values.to(x.dtype)
     distances = torch.stack(
         [
-            signed_distance(gap, dual_norms(gradient, norm))
+            signed_distance(gap, ball.dual_lengths(gradient))
             for gap, gradient in zip(gaps, slope.gradient, strict=True)
         ]
     )

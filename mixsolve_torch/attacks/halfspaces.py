@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixsolve_torch.attacks.ball import image_norms, project
+from mixsolve_torch.attacks.ball import Ball, euclidean_lengths
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ class HalfSpaces:
         multipliers: Tensor,
         origins: Tensor,
         center: Tensor,
-        norm: str,
-        eps: float,
+        ball: Ball,
         iterations: int,
     ) -> tuple[Tensor, Tensor]:
         """Look for points that lie `aim` deep in all half-spaces of a set.
@@ -94,8 +93,8 @@ class HalfSpaces:
             What the points are to be near to.
         center : torch.Tensor of shape (B, C, H, W)
             The centers of the balls.
-        norm, eps : str, float
-            The ball.
+        ball : Ball
+            Their norm and radius.
         iterations : int
             Iterations in the dual.
 
@@ -117,7 +116,7 @@ class HalfSpaces:
         def point(dual: Tensor) -> Tensor:
             moves = torch.einsum("nbd,qnb->qbd", self.normals, dual)
             ahead = origins + moves.view(origins.shape)
-            flat = project(ahead.flatten(0, 1), centers, norm, eps)
+            flat = ball.project(ahead.flatten(0, 1), centers)
             return flat.view(origins.shape)
 
         dual = multipliers * active
@@ -136,7 +135,7 @@ def half_spaces(origin: Tensor, gaps: Tensor, gradients: Tensor, reaches: Tensor
 
     `reaches` (n, B) is what each gap can grow by in the ball: eps times the dual norm.
     """
-    lengths = torch.stack([image_norms(gradient, "L2") for gradient in gradients])
+    lengths = torch.stack([euclidean_lengths(gradient) for gradient in gradients])
     tiny = torch.finfo(lengths.dtype).tiny
     flat = lengths <= tiny
     scale = torch.where(flat, 1, lengths)

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from mixsolve.base.arguments import as_length
-from mixsolve_torch.attacks.ball import project, steepest
 from mixsolve_torch.attacks.objective import Objective, Score, ascended_loss
 from mixsolve_torch.attacks.search import SearchAttack
 from mixsolve_torch.core.losses import LossFunction
@@ -113,7 +112,8 @@ class PGD(SearchAttack):
         y : torch.Tensor of shape (B,), int64
             True classes.
         """
+        ball = self.ball
         length = 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
         score, gradient = objective.score_and_gradient(point, y)
-        ahead = torch.add(point, steepest(gradient, self.norm), alpha=length)
-        return score, project(ahead, center, self.norm, self.eps)
+        ahead = torch.add(point, ball.steepest(gradient), alpha=length)
+        return score, ball.project(ahead, center)

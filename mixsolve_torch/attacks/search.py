@@ -24,7 +24,6 @@ from torch import Tensor
 
 from mixsolve.base.arguments import as_count, check_flags
 from mixsolve.base.errors import MixsolveError
-from mixsolve_torch.attacks.ball import uniform_in_ball
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.members import LOGITS, Members
 from mixsolve_torch.attacks.objective import Objective, Score, keep_better
@@ -187,7 +186,8 @@ class SearchAttack(GradientAttack):
         """Return the starts (restarts B, C, H, W) of a batch, one restart after another."""
         if not self.random_start:
             return x
-        draws = [uniform_in_ball(x, self.norm, self.eps, generator) for _ in range(self.restarts)]
+        ball = self.ball
+        draws = [ball.random_start(x, generator) for _ in range(self.restarts)]
         return torch.cat(draws) if self.restarts > 1 else draws[0]
 
     def search(

@@ -40,8 +40,7 @@ from torch import Tensor
 
 from mixsolve.base.arguments import as_count
 from mixsolve_torch.attacks.arc import ARC
-from mixsolve_torch.attacks.ball import project
-from mixsolve_torch.attacks.boundary import dual_norms, nearest_boundary
+from mixsolve_torch.attacks.boundary import nearest_boundary
 from mixsolve_torch.attacks.halfspaces import HalfSpaces, half_spaces
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective, Score, keep_better
@@ -159,16 +158,15 @@ class Subset(SearchAttack):
         self, objective: Objective, point: Tensor, center: Tensor, y: Tensor
     ) -> tuple[Tensor, Score, HalfSpaces, Tensor]:
         """Return the point, its score, the model at the point, and a mask (n, B) of who errs."""
-        members = objective.members
+        ball, members = self.ball, objective.members
         near = [
-            nearest_boundary(members, i, point, y, self.norm, self.rivals)
-            for i in range(len(members))
+            nearest_boundary(members, i, point, y, ball, self.rivals) for i in range(len(members))
         ]
         model = half_spaces(
             point,
             torch.stack([own.gap for own in near]),
             torch.stack([own.gradient for own in near]),
-            self.eps * torch.stack([dual_norms(own.gradient, self.norm) for own in near]),
+            self.eps * torch.stack([ball.dual_lengths(own.gradient) for own in near]),
         )
         score = objective.judge([own.logits for own in near], y)
         return point, score, model, torch.stack([own.wrong for own in near])
@@ -236,7 +234,7 @@ class Subset(SearchAttack):
         pursue = (promise.amax(dim=0) <= state.errors) & least.isfinite()
         damped = _DAMPING ** state.stalled.to(here.dtype)
         nearest = model.origin + damped[:, None, None, None] * (nearest - model.origin)
-        nearest = project(nearest, center, self.norm, self.eps)
+        nearest = self.ball.project(nearest, center)
         return torch.where(_images(pursue), nearest, found), aimed
 
     def _meet(
@@ -249,9 +247,7 @@ class Subset(SearchAttack):
         center: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return points, multipliers, and by how much (Q, B) of the aim a set is missed."""
-        ahead, raised = model.meet(
-            sets, aim, dual, origins, center, self.norm, self.eps, _ITERATIONS
-        )
+        ahead, raised = model.meet(sets, aim, dual, origins, center, self.ball, _ITERATIONS)
         missing = (aim - model.slack(ahead)) / aim.clamp(min=torch.finfo(aim.dtype).tiny)
         return ahead, raised, torch.where(sets, missing, -torch.inf).amax(dim=1)
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from mixsolve.base.arguments import as_count
-from mixsolve_torch.attacks.ball import uniform_in_ball
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.core.mixture import Mixture
 
@@ -59,5 +58,6 @@ class UniformSampling(Attack):
         self, mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Iterator[Tensor]:
         """Yield the draws."""
+        ball = self.ball
         for _ in range(self.draws):
-            yield uniform_in_ball(x, self.norm, self.eps, generator)
+            yield ball.random_start(x, generator)

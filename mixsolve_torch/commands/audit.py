@@ -24,11 +24,11 @@ from torch import nn
 
 import mixsolve
 from mixsolve import plots
-from mixsolve.base.arguments import as_count, as_norm
+from mixsolve.base.arguments import as_count
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.files import check_folder, write_text, written_aside
 from mixsolve.commands.report import save as save_solution
-from mixsolve_torch.attacks.ball import read_radius
+from mixsolve_torch.attacks.ball import make_ball
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.candidates.build import unique_names
 from mixsolve_torch.core.mixture import Mixture
@@ -181,12 +181,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _checked(args: argparse.Namespace) -> dict[str, Any]:
     """Return what `evaluate` takes, all that can be wrong without models and data checked first."""
-    norm = as_norm("--norm", args.norm)
-    eps = read_radius("--eps", args.eps, norm)
-    resolve_attacks(args.attacks, norm, eps, steps=args.steps, restarts=args.restarts)
+    ball = make_ball(args.norm, args.eps, prefix="--")
+    resolve_attacks(args.attacks, ball.norm, ball.eps, steps=args.steps, restarts=args.restarts)
     options = {
-        "norm": norm,
-        "eps": eps,
+        "norm": ball.norm,
+        "eps": ball.eps,
         "names": check_names(args.names or short_names(args.models), len(args.models)),
         "rounds": as_count("--rounds", args.rounds),
         "batch_size": as_count("--batch-size", args.batch_size),

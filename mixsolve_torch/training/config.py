@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mixsolve.base.arguments import as_count, as_length, as_norm, as_real
 from mixsolve.base.errors import MixsolveError
-from mixsolve_torch.attacks.ball import read_radius
+from mixsolve_torch.attacks.ball import make_ball
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class AttackConfig:
     @property
     def radius(self) -> float:
         """The radius as a number."""
-        return read_radius("attack.eps", self.eps, self.norm)
+        return make_ball(self.norm, self.eps, prefix="attack.").eps
 
     @property
     def step(self) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import APGD, PGD, Mixture, expected_loss
 from mixsolve_torch.attacks.apgd import checkpoints
-from mixsolve_torch.attacks.ball import uniform_in_ball
+from mixsolve_torch.attacks.ball import make_ball
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective, dlr
 from mixsolve_torch.models.classifiers import frozen
@@ -106,7 +106,7 @@ def trajectory(attack, mixture, x, y, seed):
 def test_apgd_on_one_classifier_is_the_published_attack(norm, loss, batch):
     x, y, eps, steps = batch[0].double(), batch[1], 0.25, 60
     model = curved()
-    starts = uniform_in_ball(x, norm, eps, torch.Generator().manual_seed(4))
+    starts = make_ball(norm, eps).random_start(x, torch.Generator().manual_seed(4))
     attack = APGD(norm, eps, loss=loss, steps=steps)
     visited = trajectory(attack, Mixture([model]), x, y, 4)
     assert len(visited) == steps + 1
@@ -146,7 +146,7 @@ def test_a_step_is_halved_where_the_largest_loss_stays():
 
     x, y, eps, steps = torch.full((8, 1, 1, 2), 0.5).double(), torch.zeros(8).long(), 0.3, 100
     model = Vortex()
-    starts = uniform_in_ball(x, "L2", eps, torch.Generator().manual_seed(1))
+    starts = make_ball("L2", eps).random_start(x, torch.Generator().manual_seed(1))
     visited = trajectory(APGD("L2", eps, steps=steps), Mixture([model]), x, y, 1)
     halvings = []
     for i in range(len(x)):

@@ -7,8 +7,8 @@ from attack_cases import NORMS, curved, two_class
 from mixsolve.base.errors import GradientWarning, MixsolveError
 from mixsolve_torch import PGD, Mixture, expected_loss
 from mixsolve_torch.attacks.arc import ARC
-from mixsolve_torch.attacks.ball import image_norms
-from mixsolve_torch.attacks.boundary import dual_norms, nearest_boundary
+from mixsolve_torch.attacks.ball import make_ball
+from mixsolve_torch.attacks.boundary import nearest_boundary
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective
 from mixsolve_torch.models.classifiers import frozen
@@ -30,7 +30,7 @@ def test_the_nearest_boundary_of_a_linear_classifier(norm, generator):
     y = torch.randint(4, (30,), generator=generator)
     mixture = Mixture([linear_net(weight, bias)])
     with frozen(mixture):
-        near = nearest_boundary(Members(mixture, y), 0, x, y, norm, rivals=3)
+        near = nearest_boundary(Members(mixture, y), 0, x, y, make_ball(norm, 1), rivals=3)
     errs = 0
     for i in range(30):
         z = weight @ x[i].flatten() + bias
@@ -50,14 +50,15 @@ def test_the_nearest_boundary_of_a_linear_classifier(norm, generator):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_dual_norms_bound_the_growth_and_reach_it(norm, generator):
+    ball = make_ball(norm, 1)
     gradient = torch.randn(5, 2, 3, 3, generator=generator)
     step = torch.randn(200, 5, 2, 3, 3, generator=generator)
-    step = step / torch.stack([image_norms(s, norm) for s in step])[..., None, None, None]
+    step = step / torch.stack([ball.lengths(s) for s in step])[..., None, None, None]
     growth = (step * gradient).flatten(2).sum(2)
-    assert (growth <= dual_norms(gradient, norm) * (1 + 1e-6)).all()
+    assert (growth <= ball.dual_lengths(gradient) * (1 + 1e-6)).all()
     best = gradient.sign() if norm == "Linf" else gradient
-    best = best / image_norms(best, norm)[:, None, None, None]
-    torch.testing.assert_close((best * gradient).flatten(1).sum(1), dual_norms(gradient, norm))
+    best = best / ball.lengths(best)[:, None, None, None]
+    torch.testing.assert_close((best * gradient).flatten(1).sum(1), ball.dual_lengths(gradient))
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -68,7 +69,8 @@ def test_one_linear_classifier_is_fooled_exactly_where_its_boundary_is_in_reach(
     x = 0.4 + 0.2 * torch.rand(200, 1, 2, 4, generator=generator, dtype=torch.float64)
     y = (weight @ x.flatten(1).T).argmax(dim=0)
     with frozen(mixture):
-        distance = nearest_boundary(Members(mixture, y), 0, x, y, norm, rivals=2).distance
+        ball = make_ball(norm, 1)
+        distance = nearest_boundary(Members(mixture, y), 0, x, y, ball, rivals=2).distance
     eps = min(0.39, distance.median().item())
     attacked = ARC(norm, eps, steps=2, random_start=False)(mixture, x, y)[0]
     fooled = expected_loss(mixture, attacked, y) == 1

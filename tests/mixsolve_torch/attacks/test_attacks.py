@@ -18,7 +18,7 @@ from hypothesis import given
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import PGD, Mixture, TransferPGD, expected_loss
-from mixsolve_torch.attacks.ball import uniform_in_ball
+from mixsolve_torch.attacks.ball import make_ball
 from mixsolve_torch.models.classifiers import frozen
 
 
@@ -54,7 +54,7 @@ def reference_pgd(model, x, y, norm, eps, steps, restarts, generator):
     """PGD on one classifier, image by image, with the same draws."""
     loss = torch.nn.functional.cross_entropy
     best = [None] * len(x)
-    starts = [uniform_in_ball(x, norm, eps, generator) for _ in range(restarts)]
+    starts = [make_ball(norm, eps).random_start(x, generator) for _ in range(restarts)]
     for start in starts:
         for i in range(len(x)):
             point = start[i : i + 1]
@@ -211,7 +211,7 @@ def test_no_attack_is_weaker_than_the_images_it_starts_from(case, norm, batch):
     attack = attacks(norm, 0.2)[case]
     start = x
     if attack.random_start and case != "standard":
-        start = uniform_in_ball(x, norm, 0.2, torch.Generator().manual_seed(0))
+        start = make_ball(norm, 0.2).random_start(x, torch.Generator().manual_seed(0))
     attacked = attack(mixture, x, y)[0]
     assert (expected_loss(mixture, attacked, y) >= expected_loss(mixture, start, y)).all()
 

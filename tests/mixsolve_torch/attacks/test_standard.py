@@ -20,7 +20,7 @@ from mixsolve_torch import (
     expected_loss,
     resolve_attacks,
 )
-from mixsolve_torch.attacks.ball import uniform_in_ball
+from mixsolve_torch.attacks.ball import make_ball
 from mixsolve_torch.attacks.search import SearchAttack
 
 
@@ -56,7 +56,7 @@ def test_every_part_starts_from_the_same_draws(batch, monkeypatch):
     attack = Standard("L2", 0.2, steps=2, restarts=3)
     attack(mixture, batch[0], y, torch.Generator().manual_seed(5))
     draws = torch.Generator().manual_seed(5)
-    expected = torch.cat([uniform_in_ball(batch[0], "L2", 0.2, draws) for _ in range(3)])
+    expected = torch.cat([make_ball("L2", 0.2).random_start(batch[0], draws) for _ in range(3)])
     assert len(starts) == len(attack.parts(classes=2)) > 1
     assert all(torch.equal(start, expected) for start in starts)
 

@@ -7,6 +7,7 @@ from scipy.optimize import minimize
 from mixsolve.base.errors import GradientWarning, MixsolveError
 from mixsolve_torch import Mixture, expected_loss
 from mixsolve_torch.attacks.arc import ARC
+from mixsolve_torch.attacks.ball import make_ball
 from mixsolve_torch.attacks.halfspaces import half_spaces
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective
@@ -106,7 +107,7 @@ def test_half_spaces_meet_the_ball_where_a_solver_says_so(norm, walls):
     )
     sets = torch.ones(1, n, images, dtype=torch.bool)
     zeros = torch.zeros(1, n, images, dtype=torch.float64)
-    points, _ = model.meet(sets, zeros, zeros, x[None], x, norm, eps, 200)
+    points, _ = model.meet(sets, zeros, zeros, x[None], x, make_ball(norm, eps), 200)
     assert_inside(points[0].float(), x.float(), norm, eps)
     slack = model.slack(points)[0].amin(dim=0).numpy()
     assert (slack <= deepest + 1e-6).all()
