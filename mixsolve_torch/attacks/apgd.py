@@ -5,7 +5,7 @@
 
 with d_t the unit direction of steepest ascent and eta = 2 eps at first. At the checkpoints
 w_j = ceil(p_j T), p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06), an image's
-step is halved and its search goes on from the best point it has met, if since w_{j-1}
+step is halved and its search continues from its best point so far, if since w_{j-1}
 
     fewer than 0.75 of its steps raised the loss, or
     neither its step was halved at w_{j-1} nor its largest loss has risen.
@@ -45,17 +45,15 @@ class APGD(SearchAttack):
 
     Parameters
     ----------
-    norm : {"Linf", "L2"}
-        The norm of the ball, taken over one image.
-    eps : float
-        The radius, at least 0, in the unit of the images.
+    norm, eps, name
+        The options of `Attack`.
     loss : str or callable, default "cross-entropy"
         What is ascended, as for `PGD`. "dlr" needs at least 3 classes, and its gradient vanishes
         where the true class ranks third: never rely on it alone.
     steps : int, default 100
         Steps of each restart.
-    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile, name
-        What all searches share, see `GradientAttack` and `SearchAttack`.
+    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile
+        The options of `SearchAttack`.
 
     Raises
     ------
@@ -92,7 +90,7 @@ class APGD(SearchAttack):
         return ascended_loss(self.loss).name
 
     def label(self, kind: str) -> str:
-        """Return the attack's name, or one that also tells its loss."""
+        """Return the attack's name, or one that includes its loss."""
         loss = ascended_loss(self.loss).name
         return super().label(f"{kind}-{_SHORT.get(loss, loss)}")
 
@@ -140,7 +138,7 @@ class APGD(SearchAttack):
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Return the steps after which the step size is looked at, at 0.22, 0.41, ... 0.99 of all.
+    """Return the steps after which the step size is checked, at 0.22, 0.41, ... 0.99 of all.
 
     Examples
     --------

@@ -11,8 +11,8 @@ and r_i from x_t + v (to first order, see `attacks.boundary`), g_i the direction
 
 Since ||v + beta g_i|| <= eta + beta, this beta takes a linear classifier over its boundary at the
 least turn of v that ensures it. An image takes the move if its expected accuracy does not rise; a
-classifier that errs already needs none. The classifiers go by weight, the heaviest first; each
-further step begins with the next one, or the same refusals would come again.
+classifier that errs already needs none. The classifiers are ordered by weight, the heaviest first;
+each further step begins with the next one, since otherwise the same moves would be rejected again.
 
 A step of n classifiers costs n forward and n `rivals` backward passes for the boundaries and n^2
 forward passes for the judgement.
@@ -39,7 +39,7 @@ from mixsolve_torch.attacks.search import SearchAttack
 # How far beyond a boundary a move aims, as a share of the radius: the published 0.05.
 _BEYOND = 0.05
 
-# The least share of a step that is left to turn in: a longer turn forgets the move before it.
+# The least share of a step left for the turn: a longer turn would lose the move before it.
 _LEAST = 1e-3
 
 
@@ -49,17 +49,15 @@ class ARC(SearchAttack):
 
     Parameters
     ----------
-    norm : {"Linf", "L2"}
-        The norm of the ball, taken over one image.
-    eps : float
-        The radius, at least 0, in the unit of the images.
+    norm, eps, name
+        The options of `Attack`.
     steps : int, default 20
-        Steps of each restart, in each of which all classifiers have their turn.
+        Steps of each restart; each step processes all classifiers in turn.
     step_size : float, optional
         Length eta of a step in `norm`; `eps` by default.
     rivals : int, default 3
         Classes other than the true one whose boundaries are tried, those of the largest logits.
-    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile, name
+    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile
         The options of `SearchAttack`.
 
     Raises

@@ -1,14 +1,13 @@
-"""What all attacks share: checked inputs, frozen classifiers, and the shape of the answer.
+"""What all attacks share: checked inputs, frozen classifiers, and the shape of the result.
 
 An attack is a small object that holds its threat model (norm and radius) and its effort. Called
 on a mixture and a batch it returns K attacked copies of the batch, (K, B, C, H, W), each within
 the ball and the box. A subclass writes `names` and `generate`; one that goes step by step also
-says which points it visits on the way, in `trajectory_names` and `trajectory`. Nothing that comes
-out of these is believed: `candidates`, through which all of it goes, holds each image against the
-ball that the attack declares.
+says which points it visits on the way, in `trajectory_names` and `trajectory`. `candidates` checks
+each image that these yield against the ball that the attack declares.
 
-Classifiers are attacked in eval mode, gradients are taken with respect to the images alone, and
-whatever was switched is switched back, also after an error. Random draws come from a
+Classifiers are attacked in eval mode, gradients are taken with respect to the images alone, and the
+mode of each module is restored, also after an error. Random draws come from a
 `torch.Generator`; PyTorch's global one is neither read nor seeded.
 """
 
@@ -38,7 +37,7 @@ def check_mixture(mixture: object) -> None:
 
 
 def default_generator(generator: torch.Generator | None) -> torch.Generator:
-    """Return `generator`, or a new one seeded with 0: by default equal calls have equal answers."""
+    """Return `generator`, or a new one seeded with 0: by default equal calls have equal results."""
     if generator is None:
         return torch.Generator().manual_seed(0)
     if not isinstance(generator, torch.Generator):
@@ -71,7 +70,7 @@ class Attack(abc.ABC):
         The radius, at least 0, in the unit of the images (0 to 1), as a number or a fraction such
         as "8/255"; in "Linf" at most 1.
     name : str, optional
-        How the candidates are called in tables; made from the parameters by default.
+        The candidates' title in tables; made from the parameters by default.
 
     Raises
     ------
@@ -140,10 +139,10 @@ class Attack(abc.ABC):
         *,
         trajectory: bool = False,
     ) -> Iterator[Tensor]:
-        """Yield what `generate` or `trajectory` does, each image held against the declared ball.
+        """Yield the points of `generate` or `trajectory`, checked against the declared ball.
 
-        The attack is given copies of images and labels, which it may write into; what is yielded it
-        may write into when it is asked for the next.
+        The attack gets copies of images and labels and may write into them; it may reuse the memory
+        of a yielded tensor for the next one.
 
         Raises
         ------
@@ -151,7 +150,7 @@ class Attack(abc.ABC):
             More or fewer tensors than there are names, another shape than that of `x`, or an image
             that left the ball or the box [0, 1] by more than rounding.
         MixsolveTypeError
-            Something else than a tensor.
+            Anything but a tensor.
         """
         names = (self.trajectory_names if trajectory else self.names)(len(mixture))
         points_of = self.trajectory if trajectory else self.generate

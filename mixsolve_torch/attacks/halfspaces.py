@@ -8,8 +8,8 @@ the ball and the box. The point where they do that is nearest to an origin o is 
 
 where the multipliers c ascend along t_k - <n_k, x(c)> by accelerated projected gradients with
 adaptive restarts. If the half-spaces do not meet in C the multipliers grow without bound and some
-constraint stays violated: what counts is the point that was reached and not the convergence. So it
-does no harm that the return to an L2 ball next to a wall of the box is not the exact projection.
+constraint stays violated: only the point reached matters, not convergence. Hence the inexact
+projection on an L2 ball next to a wall of the box is acceptable.
 
 No network is run here: images and sets are one batch, and an iteration costs a product with the
 normals and their transpose.
@@ -39,7 +39,7 @@ class HalfSpaces:
     origin : torch.Tensor of shape (B, C, H, W)
         The images the model was made at, in the ball.
     normals : torch.Tensor of shape (n, B, D)
-        Unit normals in the Euclidean norm, towards the errors; 0 where there is no way.
+        Unit normals in the Euclidean norm, towards the errors; 0 where the gradient vanishes.
     distances : torch.Tensor of shape (n, B)
         Euclidean distances from the origin to the boundaries, negative inside.
     reach : torch.Tensor of shape (n, B)
@@ -141,5 +141,5 @@ def half_spaces(origin: Tensor, gaps: Tensor, gradients: Tensor, reaches: Tensor
     scale = torch.where(flat, 1, lengths)
     normals = torch.where(flat[..., None], 0, gradients.flatten(2) / scale[..., None])
     gram = torch.einsum("nbd,mbd->nmb", normals, normals).abs()
-    # A gap that no move changes stays a distance of its sign that no move changes.
+    # Where the gradient vanishes, the gap itself stands for the distance: no move changes it.
     return HalfSpaces(origin, normals, -gaps / scale, reaches / scale, gram)

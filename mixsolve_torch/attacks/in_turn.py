@@ -1,9 +1,8 @@
-"""Attacks one after another on the same images, sparing those that are lost already.
+"""Attacks one after another on the same images, without those that are lost already.
 
 After each attack an image is lost when every classifier that is played errs on it: its expected
 accuracy is 0 and no attack can do more. A fraction above 0 can still fall, so that such an image is
-attacked again. What the attacks of a sequence find is the same whether lost images are spared or
-not; what is saved is work.
+attacked again. Leaving out lost images saves work and does not change the risk that is found.
 """
 
 from __future__ import annotations

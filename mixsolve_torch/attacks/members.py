@@ -1,12 +1,12 @@
-"""The classifiers an attack asks: logits and gradients in the images, one network at a time.
+"""The classifiers under attack: logits and gradients in the images, one network at a time.
 
 An attack on a mixture needs, of each classifier f_k of positive weight, its logits and the gradient
 of some function of them with respect to the images. The classifiers are run one after another, so
 that the memory of one network's graph is enough for a mixture of any size.
 
-What goes wrong on the way is counted on the device, nothing waits for it, and `Members.check` says
-it once at the end: logits that are not finite are refused; gradients that vanish or are not finite
-are the signs of gradient masking and give a warning that names the classifier.
+Failures are counted on the device without synchronising, and `Members.check` reports them once at
+the end: logits that are not finite are refused; gradients that vanish or are not finite are signs
+of gradient masking and give a warning that names the classifier.
 
 References
 ----------
@@ -51,7 +51,7 @@ class Slope(NamedTuple):
     wrong : torch.Tensor of shape (B,), bool
         Where the classifier errs; a tie for the top is an error.
     values : torch.Tensor of shape (B,) or (Q, B)
-        The function whose gradient was asked for, or Q of them.
+        The function that was differentiated, or Q of them.
     gradient : torch.Tensor of shape (B, C, H, W) or (Q, B, C, H, W)
         Its gradient in the images; entries that are not finite are replaced by 0.
     """
@@ -72,7 +72,7 @@ class Members:
     mixture : Mixture
         The classifiers, and the weights unless others are given.
     labels : torch.Tensor of shape (B,), int64
-        All labels that will be asked about, for the one check against the number of classes.
+        All labels of the attack, for a single check against the number of classes.
     weights : array-like of shape (L,), optional
         Weights to attack instead of the mixture's own.
     autocast : bool, default False
@@ -108,20 +108,18 @@ class Members:
         self.indices = [k for k, weight in enumerate(chosen.tolist()) if weight > 0]
         self.weights = [float(chosen[k]) for k in self.indices]
         self.total = 0.0
-        for (
-            weight
-        ) in self.weights:  # as `expected` adds: from Python 3.12 on, sum() rounds otherwise
+        for weight in self.weights:  # in the order of `expected`; sum() rounds otherwise
             self.total += weight
         models = [mixture.models[k] for k in self.indices]
         self._models: list[Any] = [torch.compile(m) for m in models] if compile else models
         self._autocast = autocast
         self._largest_label = int(labels.max())
-        self._asked = [0] * len(models)
-        # Of each member: passes with logits that are not finite; gradients on images that it
+        self._differentiated = [0] * len(models)
+        # For each member: passes with logits that are not finite; gradients on images that it
         # classifies correctly; those of them that vanish; gradients that are not finite.
         self._counts = torch.zeros(len(models), 4, dtype=torch.int64, device=labels.device)
-        # What is still to be counted, so that a step need not: sums of logits, and where a member
-        # errs with the largest entry of its gradients.
+        # Not yet counted, so that a step need not wait: sums of logits, and where a member errs
+        # with the largest entry of its gradients.
         self._sums: list[list[Tensor]] = [[] for _ in models]
         self._slopes: list[list[tuple[Tensor, Tensor]]] = [[] for _ in models]
 
@@ -184,24 +182,24 @@ class Members:
             ]
         logits = logits.detach()
         wrong = errs(logits, y)
-        # One reduction tells both kinds of trouble: NaN and infinity outlive a maximum.
+        # One reduction detects both failures: NaN and infinity survive a maximum.
         largest = [part.abs().amax(dim=(1, 2, 3)) for part in parts]
         self._slopes[i].append((wrong, torch.stack(largest) if values.ndim == 2 else largest[0]))
-        self._asked[i] += len(x)
+        self._differentiated[i] += len(x)
         if len(self._slopes[i]) == _UNCOUNTED:
             self._count()
-        # The points stay numbers, so that a NaN met later is the classifier's own.
+        # The points stay finite, so that a NaN met later comes from the classifier.
         parts = [part.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for part in parts]
         gradient = torch.stack(parts) if values.ndim == 2 else parts[0]
         return Slope(logits, wrong, values.detach(), gradient)
 
     def check(self, followed: str = LOGITS) -> None:
-        """Say what went wrong so far; to be called once at the end, since it waits for the device.
+        """Report failures so far; to be called once at the end, since it waits for the device.
 
         Parameters
         ----------
         followed : str, optional
-            The name of the loss whose gradients were asked for; differences of logits by default.
+            The name of the loss that was differentiated; differences of logits by default.
 
         Raises
         ------
@@ -222,11 +220,11 @@ class Members:
                     f"models[{k}] must have finite logits; got NaN or infinity under attack; "
                     "look for overflow (half precision?) or a diverged classifier"
                 )
-        for k, asked, row in zip(self.indices, self._asked, counts, strict=True):
+        for k, count, row in zip(self.indices, self._differentiated, counts, strict=True):
             _, right, vanished, broken = row
             if broken:
                 _warn(
-                    f"models[{k}] gives gradients with NaN or infinity on {broken / asked:.1%} of "
+                    f"models[{k}] gives gradients with NaN or infinity on {broken / count:.1%} of "
                     "the images attacked; the attack took them as zero and may be weaker than it "
                     "seems: look for a root or a division at zero, or overflow (half precision?)"
                 )

@@ -1,4 +1,4 @@
-"""What an attack ascends and what it is judged by, as functions of the images alone.
+"""The loss that an attack ascends and the risk that judges it, as functions of the images.
 
     E(x') = sum_k lam_k 1[f_k errs on x']                  the risk: what an attack is judged by
     F(x') = sum_k lam_k loss(f_k(x'), y)                   the expected loss, which has a gradient

@@ -34,10 +34,8 @@ class PGD(SearchAttack):
 
     Parameters
     ----------
-    norm : {"Linf", "L2"}
-        The norm of the ball, taken over one image.
-    eps : float
-        The radius, at least 0, in the unit of the images.
+    norm, eps, name
+        The options of `Attack`.
     loss : str or callable, default "cross-entropy"
         What is ascended: the expectation of "cross-entropy", "margin", "dlr" or of a function of
         logits (B, classes) and labels (B,) that returns losses (B,); or "mean-probability", the
@@ -47,8 +45,8 @@ class PGD(SearchAttack):
         Steps of each restart.
     step_size : float, optional
         Length of a step in `norm`; ``2.5 eps / steps`` by default.
-    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile, name
-        What all searches share, see `GradientAttack` and `SearchAttack`.
+    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile
+        The options of `SearchAttack`.
 
     Raises
     ------

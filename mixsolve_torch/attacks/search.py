@@ -39,10 +39,8 @@ class GradientAttack(Attack):
 
     Parameters
     ----------
-    norm : {"Linf", "L2"}
-        The norm of the ball, taken over one image.
-    eps : float
-        The radius, at least 0, in the unit of the images.
+    norm, eps, name
+        The options of `Attack`.
     steps : int, default 20
         Steps of each restart.
     restarts : int, default 1
@@ -60,8 +58,6 @@ class GradientAttack(Attack):
         judgement is returned.
     compile : bool, default False
         Run the classifiers through `torch.compile`.
-    name : str, optional
-        How the candidates are called in tables.
 
     Raises
     ------

@@ -45,15 +45,13 @@ class Standard(GradientAttack):
 
     Parameters
     ----------
-    norm : {"Linf", "L2"}
-        The norm of the ball, taken over one image.
-    eps : float
-        The radius, at least 0, in the unit of the images.
+    norm, eps, name
+        The options of `Attack`.
     steps : int, default 100
         Steps of each restart of APGD. ARC and the climb, whose steps turn to every classifier, take
         a fifth each.
-    restarts, random_start, weights, images_per_pass, autocast, compile, name
-        What all gradient attacks share, see `GradientAttack`.
+    restarts, random_start, weights, images_per_pass, autocast, compile
+        The options of `GradientAttack`.
 
     Raises
     ------

@@ -2,25 +2,26 @@
 
 The risk of a point is the weight of the set it fools, so an attack is a search over sets, ordered
 by inclusion: a lattice to be climbed. Every classifier is replaced by the half-space beyond its
-nearest boundary (see `attacks.boundary`); whether a set can be fooled is then the question whether
-its half-spaces meet the ball (see `attacks.halfspaces`), which takes no run of a network. A step
+nearest boundary (see `attacks.boundary`); a set can then be fooled if its half-spaces meet the ball
+(see `attacks.halfspaces`), which needs no run of a network. A step
 
 1. climbs in this model along several orders of the classifiers at once: a classifier joins the set
-   if the larger set can still be fooled, and is left out otherwise. The first order starts from
+   if the larger set can still be fooled, and is skipped otherwise. The first order starts from
    the set that the best point fools, the second from nothing with the heaviest first, each of the
    others with another classifier, followed by the rest at random, heavier ones rather earlier;
-2. goes to a point of the heaviest set found, as deep in its half-spaces as the ball allows; or,
-   where the model holds nothing better than the best point, towards the point that is nearest to
+2. moves to a point of the heaviest set found, as deep in its half-spaces as the ball allows; or,
+   where the model has nothing better than the best point, towards the point that is nearest to
    fooling a heavier set: the model is of first order, and may allow more from there;
-3. runs the classifiers there: which of them err decides, and their gradients are the next model.
+3. runs the classifiers there: their errors are the result, and their gradients the next model.
 
-Orders that leave out a classifier of the present set are how the search gets from one maximal set
-to another. After some steps without gain it goes back to the model at the best point, and another
-classifier is gone for.
+Orders that skip a classifier of the present set lead the search from one maximal set to another.
+After some steps without gain it returns to the model at the best point and aims at another
+classifier.
 
-The climb starts from the best point of ARC from the same start, and no point is forgotten: it is
-never worse than ARC. A step of n classifiers costs n forward and n `rivals` backward passes, and
-in the model ``(n + 4) orders`` searches for a point of a set, of 20 products with n normals each.
+The climb starts from the best point of ARC from the same start, and the best point of both is
+kept: it is never worse than ARC. A step of n classifiers costs n forward and n `rivals` backward
+passes, and in the model ``(n + 4) orders`` searches for a point of a set, of 20 products with n
+normals each.
 
 References
 ----------
@@ -46,19 +47,19 @@ from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective, Score, keep_better
 from mixsolve_torch.attacks.search import SearchAttack
 
-# Depths in the half-spaces, as shares of what the ball allows: the first is asked of every set,
-# the others are tried for the set that was found.
+# Depths in the half-spaces, as shares of the largest possible in the ball: the first is required of
+# every set, the others are tried for the set that was found.
 _DEPTHS = (1e-3, 0.01, 0.03, 0.1, 0.3)
 
 # Iterations in the dual for each attempt to join; they warm-start from the set before.
 _ITERATIONS = 20
 
-# Steps without gain after which the climb goes back to the best point, and how much of the way
-# is gone after each of them.
+# Steps without gain after which the climb returns to the best point, and the factor that shortens
+# each of these steps.
 _PATIENCE = 5
 _DAMPING = 0.75
 
-# A classifier that was gone for in vain counts as so many times the asked depth farther away.
+# Each failed attempt at a classifier adds this multiple of the required depth to its distance.
 _AGAIN = 1 / _DEPTHS[0]
 
 
@@ -68,10 +69,8 @@ class Subset(SearchAttack):
 
     Parameters
     ----------
-    norm : {"Linf", "L2"}
-        The norm of the ball, taken over one image.
-    eps : float
-        The radius, at least 0, in the unit of the images.
+    norm, eps, name
+        The options of `Attack`.
     steps : int, default 20
         Steps of the climb of each restart.
     arc_steps : int, optional
@@ -80,7 +79,7 @@ class Subset(SearchAttack):
         Orders of the classifiers that are tried in each step.
     rivals : int, default 3
         Classes other than the true one whose boundaries are tried, those of the largest logits.
-    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile, name
+    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile
         The options of `SearchAttack`.
 
     Raises
@@ -190,7 +189,7 @@ class Subset(SearchAttack):
     def _climb(
         self, members: Members, state: _SearchState, orders: list[list[int]], center: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return where to look next, (B, C, H, W), and which classifier (B,) it goes for."""
+        """Return where to look next, (B, C, H, W), and which classifier (B,) it aims at."""
         model, count = state.model, len(orders)
         shape = (count, *model.distances.shape)
         here = model.origin.expand(count, *model.origin.shape)
@@ -259,7 +258,7 @@ class _SearchState(NamedTuple):
     wrong: Tensor  # (n, B), which members err at the best point
     errors: Tensor  # (B,), its expected 0/1 loss
     stalled: Tensor  # (B,), steps without gain since the model at the best point
-    tried: Tensor  # (n, B), how often a member was gone for in vain
+    tried: Tensor  # (n, B), failed attempts at each member
 
 
 def _images(mask: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Attacks on each classifier alone, as candidates against the mixture they belong to.
 
-The L attacks are where the game begins: an attacker who knows only one classifier plays one of
-them, and how far they carry over to the other classifiers is what a mixture can profit from.
+The L attacks start the game: an attacker who knows only one classifier plays one of them, and a
+mixture gains where they do not transfer to the other classifiers.
 
 References
 ----------

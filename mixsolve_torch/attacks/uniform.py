@@ -27,14 +27,10 @@ class UniformSampling(Attack):
 
     Parameters
     ----------
-    norm : {"Linf", "L2"}
-        The norm of the ball, taken over one image.
-    eps : float
-        The radius, at least 0, in the unit of the images.
+    norm, eps, name
+        The options of `Attack`.
     draws : int, default 10
         Candidates for each image.
-    name : str, optional
-        How the candidates are called in tables.
 
     Raises
     ------

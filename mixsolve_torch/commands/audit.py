@@ -1,25 +1,22 @@
 """`mixsolve audit`: whether to randomise saved classifiers, and how much that buys.
 
-Saved classifiers are loaded, attacked alone and mixed, and mixed as well as can be; a table, a
-verdict in words, a picture and files to go on with come out.
+Saved classifiers are loaded, attacked alone and mixed, and their optimal mixture is found. The
+outcome is a table, a verdict in words, a picture, and files for further work.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import nn
 
 import mixsolve
@@ -31,6 +28,7 @@ from mixsolve.commands.report import save as save_solution
 from mixsolve_torch.attacks.ball import make_ball
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.candidates.build import unique_names
+from mixsolve_torch.commands.console import progress_on_stderr, say, show
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.datasets import SPLITS, LabelledImages, load_data, splits, to_unit
 from mixsolve_torch.evaluation.evaluate import check_names, evaluate
@@ -55,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "module:function=FILE: function() builds the network, FILE holds its state dict. Models "
         "take images in [0, 1] and return logits. Files that could run other code than a "
         "network's are refused, pickled models among them; module:function names code, which is "
-        "run. An audit that was interrupted goes on when it is called again with the same models, "
+        "run. An interrupted audit resumes when it is called again with the same models, "
         "data and settings. "
         "Exit code: 0 when the optimal mixture holds against the last attacks on it, 1 when more "
         "rounds are needed, 2 for wrong input."
@@ -73,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="digits, cifar10, cifar100, or a .npz file with images and labels, or with "
         "test_images and test_labels",
     )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where CIFAR lies")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="directory of CIFAR")
     parser.add_argument("--download", action="store_true", help="download CIFAR if it is missing")
     parser.add_argument("--split", choices=SPLITS, help="part of the data (test)")
     parser.add_argument("--limit", type=int, metavar="N", help="attack the first N images only")
@@ -112,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the audit, print what came out, write the files.
+    """Run the audit, print the outcome, write the files.
 
     Parameters
     ----------
@@ -137,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
     work = f"what was found is kept in {args.out}: the same command goes on from there"
     with (
         explained(lambda: work),
-        _log_to_stderr(),
+        progress_on_stderr(),
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
@@ -158,23 +156,11 @@ def run(args: argparse.Namespace) -> int:
         _write(report, args, names, remarks, seconds)
     if report.parts is not None:
         shutil.rmtree(report.parts, ignore_errors=True)
-    console = Console()
-    console.print(report.table())
-    for text in (*report.sentences(), *(f"Warning: {remark}" for remark in remarks)):
-        console.print(f"\n{text}", markup=False, highlight=False)
-    console.print(
-        f"\nWrote {', '.join(FILES)} to {args.out} in {seconds:.0f} s.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    show(report, args.out, FILES, seconds, warnings=remarks)
     if others := sorted(path.name for path in args.out.glob("evaluation-*")):
-        console.print(
+        say(
             f"Audits that were not finished keep their work there, too: {', '.join(others)}. Their "
-            "commands go on from it; it may be deleted.",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            "commands resume from it; it may be deleted."
         )
     return 0 if report.settled else 1
 
@@ -249,7 +235,7 @@ def _device(name: str) -> torch.device:
 
 @torch.no_grad()
 def _probe(name: str, model: nn.Module, data: LabelledImages, device: torch.device) -> None:
-    """Refuse a model that cannot classify these images, before it is attacked for an hour."""
+    """Refuse a model that cannot classify these images, before the attacks."""
     x = to_unit(data.images[:2]).to(device)
     try:
         with frozen(model):
@@ -257,7 +243,7 @@ def _probe(name: str, model: nn.Module, data: LabelledImages, device: torch.devi
     except MixsolveError as error:
         raise MixsolveError(f"{name}: {str(error).replace('models[0]', 'the model')}") from error
     except Exception as error:
-        # Whatever a stranger's network raises on images it was not made for.
+        # A foreign network may raise anything on images it was not made for.
         first = str(error).strip().partition("\n")[0]
         raise MixsolveError(
             f"{name} cannot classify images of shape {tuple(x.shape[1:])}: "
@@ -281,9 +267,9 @@ def _write(
     remarks: list[str],
     seconds: float,
 ) -> None:
-    """Write the files beside the work, then copy them, the one that says that all is done last.
+    """Write the files into the work folder, then copy them, `audit.json` last.
 
-    A kill while a picture is drawn leaves nothing that is in the way of the same command.
+    A kill while a picture is drawn then leaves no file that blocks the same command.
     """
     assert report.parts is not None
     report.plot(report.parts / "audit.png")
@@ -309,19 +295,3 @@ def _write(
                 shutil.copyfile(report.parts / name, aside)
     except OSError as error:
         raise MixsolveError(f"--out {args.out} could not be written to: {error}") from error
-
-
-@contextmanager
-def _log_to_stderr() -> Iterator[None]:
-    """Say on stderr who is being attacked."""
-    logger = logging.getLogger("mixsolve_torch.evaluation.evaluate")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)

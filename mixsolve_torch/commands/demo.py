@@ -1,8 +1,8 @@
-"""`mixsolve demo`: from data to a certified mixture of four small networks.
+"""`mixsolve demo`: from data to an evaluated mixture of four small networks.
 
-Four networks learn scikit-learn's 8x8 digits, one plainly and three on PGD attacks. All are
-attacked on held-out images, alone and in every combination; the game of the 0/1 losses is solved
-exactly and with entropic regularisation. A table, two pictures and files to go on with come out.
+Four networks learn scikit-learn's 8x8 digits, one plainly and three on PGD attacks. `evaluate`
+then measures them, alone and mixed, on held-out images: its table, sentences and picture are those
+of `mixsolve audit`. The game of the 0/1 losses is written for `mixsolve solve`.
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 
-import mixsolve
 from mixsolve import plots
 from mixsolve.base.arguments import as_count, check_flags
-from mixsolve.base.files import check_folder
-from mixsolve_torch.candidates.build import build_losses
-from mixsolve_torch.commands.demo_game import DemoSettings, attacks, fresh_attacks, train
-from mixsolve_torch.commands.demo_report import Report
+from mixsolve.base.errors import MixsolveError
+from mixsolve.base.files import check_folder, written_aside
+from mixsolve.commands.report import save as save_solution
+from mixsolve_torch.commands.console import progress_on_stderr, say, show
+from mixsolve_torch.commands.demo_networks import DemoSettings, attacks, train
+from mixsolve_torch.commands.demo_picture import mixture_picture
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.arrays import Split, digits
+from mixsolve_torch.evaluation.evaluate import evaluate
+from mixsolve_torch.evaluation.report import Evaluation
 
-ALPHAS = (0.0, 0.01, 0.001)
-FILES = ("risk.png", "mixture.png", "losses.npy", "solution.npz")
+FILES = ("accuracy.png", "mixture.png", "evaluation.json", "losses.npy", "solution.npz")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Parser of the subcommand.
     """
     parser.epilog = (
-        "Exit code: 0 when every solution is certified, 1 when one is not, 2 for wrong input."
+        "Exit code: 0 when the optimal mixture holds against the last attacks on it, 1 when it "
+        "does not, 2 for wrong input."
     )
     parser.add_argument(
         "--out",
@@ -57,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo and print what came out.
+    """Run the demo and print the outcome.
 
     Parameters
     ----------
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     Returns
     -------
     int
-        0 when all solutions are certified, 1 when one is not.
+        0 if the optimal mixture holds against the last attacks on it, 1 if it does not.
 
     Raises
     ------
@@ -76,18 +79,9 @@ def run(args: argparse.Namespace) -> int:
     """
     started = time.perf_counter()
     report = demo(DemoSettings(), args.out, seed=args.seed, replace=args.replace, progress=True)
-    console = Console()
-    console.print(report.table())
-    for sentence in report.sentences():
-        console.print(f"\n{sentence}", markup=False, highlight=False)
-    console.print(
-        f"\nWrote {', '.join(FILES)} to {args.out} in {time.perf_counter() - started:.0f} s.\n"
-        f"Go on with: mixsolve solve {args.out / 'losses.npy'}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-    return 0 if report.certified else 1
+    show(report, args.out, FILES, time.perf_counter() - started)
+    say(f"Continue with: mixsolve solve {args.out / 'losses.npy'} --alpha 0.01")
+    return 0 if report.settled else 1
 
 
 def demo(
@@ -97,8 +91,8 @@ def demo(
     seed: int = 0,
     replace: bool = False,
     progress: bool = False,
-) -> Report:
-    """Train, attack, solve, and write pictures and files.
+) -> Evaluation:
+    """Train, evaluate, and write pictures and files.
 
     PyTorch runs on one thread meanwhile: networks this small gain nothing from more, and the
     numbers then depend on the seed alone. Global generators are neither read nor seeded.
@@ -114,12 +108,12 @@ def demo(
     replace : bool, default False
         Whether files of earlier runs may be overwritten.
     progress : bool, default False
-        Say on stderr what is being done.
+        Print progress to stderr.
 
     Returns
     -------
-    Report
-        The game, its solutions, and the risk of every classifier and mixture.
+    Evaluation
+        The accuracies of the networks and of their mixtures, and the game.
 
     Raises
     ------
@@ -135,33 +129,31 @@ def demo(
     check_folder(out, FILES, replace, "--replace")
     plots.require_matplotlib()
     log = Console(stderr=True, highlight=False, quiet=not progress)
-    generator = torch.Generator().manual_seed(seed)
-    with _one_thread():
+    with _one_thread(), progress_on_stderr() if progress else nullcontext():
         data = digits(seed=seed)
         networks = train(data.train, settings, seed, log)
         attacked = Split(*(part[:count] for part in data.test))
-        losses = build_losses(
+        report = evaluate(
             Mixture(networks),
             attacked,
             attacks(settings),
-            generator=generator,
-            keep_inputs=True,
+            names=settings.names,
+            seed=seed,
             progress=progress,
         )
-        images, candidates, _ = losses.values.shape
-        log.print(f"attacked {images} held-out images in {candidates - 1} ways")
-        solutions = [mixsolve.solve(losses.values, alpha=alpha) for alpha in ALPHAS]
-        log.print(f"solved the game for alpha = {', '.join(f'{alpha:g}' for alpha in ALPHAS)}")
-        optimal = Mixture(networks, np.asarray(solutions[0].weights))
-        fresh = build_losses(
-            optimal, attacked, fresh_attacks(settings), generator=generator, progress=progress
-        )
-        log.print("attacked the optimal mixture and every network afresh")
-    threat = f"{settings.norm} attacks of radius {settings.eps:g}"
-    report = Report.of(settings.names, losses, solutions, fresh, threat)
+        picture = mixture_picture(networks, report.optimal.weights, attacked, settings, seed)
     out.mkdir(parents=True, exist_ok=True)
     check_folder(out, FILES, replace, "--replace")
-    report.write(out, replace=replace)
+    report.plot(out / "accuracy.png")
+    plots.save(picture, out / "mixture.png")
+    report.to_json(out / "evaluation.json")
+    path = out / "losses.npy"
+    try:
+        with written_aside(path) as aside, aside.open("xb") as file:
+            np.save(file, report.losses)
+    except OSError as error:
+        raise MixsolveError(f"{path} could not be written: {error}") from error
+    save_solution(report.solution, out / "solution.npz", replace)
     return report
 
 

@@ -30,7 +30,7 @@ _SECTIONS = tuple(field.name for field in fields(TrainConfig))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train, and print what came of it; the exit code.
+    """Train, print the outcome, and return the exit code.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def read(argv: Sequence[str]) -> tuple[TrainConfig, bool]:
-    """Return the settings of a command line, and whether it asks to resume.
+    """Return the settings of a command line, and whether to resume.
 
     Raises
     ------
@@ -112,14 +112,14 @@ def _toml(values: dict[str, Any]) -> str:
             "--print_config needs tomli-w, which is not installed; "
             "install it with: pip install 'mixsolve[train]'"
         ) from error
-    told = {
+    settings = {
         name: {key: entry for key, entry in value.items() if entry is not None}
         if isinstance(value, dict)
         else value
         for name, value in values.items()
         if value is not None
     }
-    return tomli_w.dumps(told)
+    return tomli_w.dumps(settings)
 
 
 def _parser() -> jsonargparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Epochs of one network's training: the cross-entropy on batches that somebody else makes."""
+"""Epochs of one network's training: the cross-entropy on batches that the caller supplies."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def descend(
     model : torch.nn.Module
         Left in train mode.
     index : int
-        What errors call it among the classifiers.
+        Its number among the classifiers, for error messages.
     epoch_batches : callable
-        Returns the images and labels of one epoch; a batch is asked for after the step before it.
+        Returns the images and labels of one epoch; each batch is drawn after the step before it.
     labels : torch.Tensor of shape (N,), int64
         All of an epoch's, in any order.
     epochs, batch_size : int
@@ -45,7 +45,7 @@ def descend(
     optimizer : torch.optim.Optimizer
         Of the network's parameters, with the learning rate to begin with.
     mend : str
-        What to do about a loss that is no longer finite.
+        The remedy to suggest if the loss is no longer finite.
     on_epoch : callable, optional
         Called as ``on_epoch(epoch, mean_loss)`` after every epoch, counted from 0.
 

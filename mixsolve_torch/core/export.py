@@ -43,7 +43,7 @@ def export(
 ) -> None:
     """Write classifiers (L) and their weights (L,) as one TorchScript file.
 
-    `mixsolve_torch.Mixture.export` says what the arguments are and what is refused.
+    `mixsolve_torch.Mixture.export` documents the arguments and the errors.
     """
     check_flags(replace=replace)
     path = Path(path)
@@ -83,7 +83,7 @@ def _check_path(path: Path, replace: bool) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the deprecation of TorchScript from those who cannot mend it."""
+    """Silence the deprecation warnings of TorchScript, which users cannot act on."""
     with warnings.catch_warnings():
         for category in (FutureWarning, DeprecationWarning):
             warnings.filterwarnings("ignore", message=r".*torch\.jit", category=category)
@@ -121,7 +121,7 @@ def _traced(model: nn.Module, k: int, example: Tensor) -> nn.Module:
     try:
         return torch.jit.trace(model, example.clone(), check_trace=False)
     except Exception as error:
-        # The tracer runs the model's own code, and raises whatever it likes besides.
+        # The tracer runs the model's own code, which may raise anything.
         first = str(error).strip().partition("\n")[0]
         raise MixsolveError(f"models[{k}] cannot be traced: {first}{_MEND}") from error
 
@@ -152,8 +152,8 @@ def _compare(models: nn.ModuleList, support: list[int], served: Any, example: Te
         for k in support:
             expected = run_member(models[k], k, x)
             try:
-                came = served.run(k, x)
-                away = float((came - expected).abs().max())
+                found = served.run(k, x)
+                away = float((found - expected).abs().max())
             except (RuntimeError, torch.jit.Error) as error:
                 last = str(error).strip().rpartition("\n")[2]
                 raise MixsolveError(
@@ -161,7 +161,7 @@ def _compare(models: nn.ModuleList, support: list[int], served: Any, example: Te
                     f"{last}{_MEND}"
                 ) from error
             # Rounding alone stays below; a branch that went the other way, or dropout, does not.
-            if not away <= torch.finfo(came.dtype).eps ** 0.5 * (1 + float(expected.abs().max())):
+            if not away <= torch.finfo(found.dtype).eps ** 0.5 * (1 + float(expected.abs().max())):
                 raise MixsolveError(
                     f"models[{k}], traced with {len(example)} images, returns other logits for "
                     f"{len(x)}, by {away:.3g}: it is random in eval mode, or what it does depends "

@@ -7,9 +7,9 @@ With logits z, label y and probabilities p = softmax(z):
     margin          (1 - (p_y - max_{c != y} p_c)) / 2, in [0, 1]
 
 A tie for the top counts as an error. The 0/1 loss is then upper semi-continuous, which the
-existence of an optimal attack rests on, and no rounding of logits can hide an attack that
-worked. The margin loss is bounded as the game's theory asks, and at least 1/2 exactly where the 0/1
-loss is 1 (as far as the probabilities can be told apart).
+existence of an optimal attack requires, and no rounding of logits can hide an attack that
+worked. The margin loss is bounded, as the theory of the game requires, and at least 1/2 exactly
+where the 0/1 loss is 1 (up to the rounding of the probabilities).
 
 The risk of a mixture is the expected loss ``sum_k lam_k loss(f_k(x), y)``, never the loss of
 averaged logits or of averaged probabilities: a random classifier errs as often as its members do on
@@ -202,16 +202,16 @@ def get_loss(loss: str | LossFunction) -> Loss:
 def _one_loss_an_image(name: str, function: LossFunction) -> LossFunction:
     """Return `function`, refusing any result but one loss an image: a mean over the batch, say.
 
-    It is given tensors of its own to write into, and what it returns it may fill again.
+    It gets copies that it may write into, and may reuse the memory of its result.
     """
 
     def checked(logits: Tensor, labels: Tensor) -> Tensor:
         losses = function(logits.clone(), labels.clone())
         if not isinstance(losses, Tensor) or losses.shape != labels.shape:
-            came = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
             raise MixsolveError(
                 f"loss {name!r} must return one loss an image, a tensor of shape "
-                f"{tuple(labels.shape)}; got {came}; PyTorch's own losses do with reduction='none'"
+                f"{tuple(labels.shape)}; got {found}; PyTorch's own losses do with reduction='none'"
             )
         return losses.clone()
 

@@ -1,7 +1,7 @@
-"""A finite mixture of classifiers: play f_k with probability lam_k, drawn anew for every image.
+"""A finite mixture of classifiers: play f_k with probability lam_k, drawn for every image.
 
 The probability of class c is the expectation ``sum_k lam_k softmax(f_k(x))_c``; the module's
-forward returns its logarithm. Losses of a mixture are another thing: they are expected losses,
+forward returns its logarithm. Losses of a mixture are expected losses instead,
 see `mixsolve_torch.core.losses.expected_loss`.
 
 References
@@ -132,10 +132,10 @@ class Mixture(nn.Module):
         return torch.logsumexp(log_probabilities + log_weights[:, None, None], dim=0)
 
     def _expected_of_all(self, x: Tensor) -> Tensor:
-        """Return what `forward` does without asking which weights are 0, as a graph must."""
+        """Return what `forward` returns, running classifiers of weight 0 too, as a graph must."""
         log_probabilities = self.member_logits(x).log_softmax(dim=-1)
         log_weights = self.weights.log().to(log_probabilities.dtype)[:, None, None]
-        # What a classifier of weight 0 returns does not count, not even a NaN.
+        # The output of a classifier of weight 0 does not count, not even a NaN.
         terms = torch.where(log_weights > -torch.inf, log_probabilities + log_weights, -torch.inf)
         return torch.logsumexp(terms, dim=0)
 
@@ -229,8 +229,8 @@ class Mixture(nn.Module):
             What the file's forward does: return the logits of one classifier drawn for the call,
             those of a classifier drawn for each image, or the log of the expected probabilities.
         seed : int, optional
-            A number from 0 to 2**63 - 1 makes the draws repeatable, from the same one on whenever
-            the file is loaded, and foreseeable for whoever knows it. By default each draw comes
+            A number from 0 to 2**63 - 1 makes the draws repeatable, the same sequence whenever
+            the file is loaded, and predictable for anyone who knows it. By default each draw comes
             from the operating system.
         replace : bool, default False
             Whether a file of that name may be overwritten.
@@ -240,7 +240,7 @@ class Mixture(nn.Module):
         MixsolveError
             A file that is there already or cannot be written, or a classifier that TorchScript
             does not reproduce: the written file is compared with the classifiers on `example`, on
-            one image of it and on twice as many, before it takes its name.
+            one image of it and on twice as many, before it is renamed into place.
         """
         export(self.models, self.weights, path, example, draw=draw, seed=seed, replace=replace)
 

@@ -4,10 +4,10 @@ A draw is u uniform in [0, 1) and the first classifier whose cumulative weight e
 
 With a seed, u comes from the counter-based generator Philox4x32-10: draw n is a function of the
 seed and of n, the same on every machine. The counter is kept with the module, so that a file saved
-after some draws goes on from there. Philox is no cipher; who knows the seed knows the draws.
+after some draws continues from there. Philox is no cipher: the seed determines the draws.
 
-Without, u is made of 53 bits that the operating system gives for this draw alone. There is no state
-that could be guessed, copied to another process or forked.
+Without a seed, u is made of 53 bits that the operating system gives for this draw alone. There is
+no state that could be guessed, copied to another process or forked.
 
 TorchScript compiles this file as it is: a subset of Python, annotations that it can evaluate.
 

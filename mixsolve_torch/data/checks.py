@@ -1,4 +1,4 @@
-"""Checks of images, labels and logits; each error names the argument, what came, and the mend."""
+"""Checks of images, labels and logits; errors name the argument, what it got, and the remedy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def images(argument: str, x: Any) -> Tensor:
     outside = ~((x >= 0) & (x <= 1))
     if outside.any():
         index = first_index(outside)
-        digits = 17 if x.dtype == torch.float64 else 9  # as many as tell it from its neighbours
+        digits = 17 if x.dtype == torch.float64 else 9  # enough to identify the number
         raise MixsolveError(
             f"{argument} must lie in [0, 1]; got {_beyond(x[index].item(), index, digits)}"
         )
@@ -92,11 +92,11 @@ def _beyond(value: float, index: tuple[int, ...], digits: int) -> str:
     """Return what an entry outside [0, 1] is, by how much, and what to do about it."""
     excess = max(value - 1, -value)
     if not excess < 1e-3:  # NaN too
-        told = f"{value:.6g} at index {index}"
-        return f"{told}; scale the images and leave their normalisation to the model's first layer"
+        found = f"{value:.6g} at index {index}"
+        return f"{found}; scale the images and leave their normalisation to the model's first layer"
     side = "above 1" if value > 1 else "below 0"
-    told = f"{value:.{digits}g} at index {index}, {excess:.3g} {side}"
-    return f"{told}; cut rounding off with clamp(0, 1)"
+    found = f"{value:.{digits}g} at index {index}, {excess:.3g} {side}"
+    return f"{found}; cut rounding off with clamp(0, 1)"
 
 
 def labels(argument: str, y: Any, count: int) -> Tensor:
@@ -137,7 +137,7 @@ def finite_logits(logits: Tensor, members: Sequence[int]) -> None:
 
 
 def label_range(argument: str, largest: int, classes: int) -> None:
-    """Refuse labels that the `classes` logits do not know."""
+    """Refuse labels without a logit among `classes`."""
     if largest >= classes:
         raise MixsolveError(
             f"{argument} must be below the number of classes; the largest label is {largest}, "

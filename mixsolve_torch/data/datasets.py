@@ -1,6 +1,6 @@
-"""Whole data sets in memory: the bundled digits, CIFAR through torchvision, or a file of one's own.
+"""Whole data sets in memory: the bundled digits, CIFAR through torchvision, or a .npz file.
 
-Images come back as the file holds them, bytes as bytes (a quarter of the memory of float32) and
+Images are returned as the file holds them, bytes as bytes (a quarter of the memory of float32) and
 always NCHW; `to_unit` turns a batch of either kind into floats in [0, 1].
 
 References

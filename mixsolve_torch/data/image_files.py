@@ -1,7 +1,6 @@
-"""Labelled images in a .npz file of one's own: one set, or a training and a test part.
+"""Labelled images in a .npz file: one set, or a training and a test part.
 
-A guess that could be wrong is not made: a file whose layout, scale or parts can be read in two ways
-is refused.
+Nothing is guessed: a file whose layout, scale or parts can be read in two ways is refused.
 """
 
 from __future__ import annotations
@@ -89,11 +88,11 @@ def _splits(path: Path, arrays: dict[str, Any]) -> tuple[str, ...]:
                     f"'{split}_images' and '{split}_labels'",
                     f"{split}_images=..., {split}_labels=...",
                 )
-    doubtful = [name for name in _ARRAYS if name in arrays]
-    if found and doubtful:
+    ambiguous = [name for name in _ARRAYS if name in arrays]
+    if found and ambiguous:
         raise MixsolveError(
-            f"{path} holds '{found[0]}_images' and '{doubtful[0]}' too: which images are meant "
-            "cannot be told; write the one set or the parts into a file of their own"
+            f"{path} holds '{found[0]}_images' and '{ambiguous[0]}' too: which images are meant "
+            "is ambiguous; write the one set or the parts into a file of their own"
         )
     return found
 
@@ -127,12 +126,12 @@ def _classes(path: Path, arrays: dict[str, Any], parts: tuple[str, ...]) -> int:
     for part in [f"{split}_" for split in parts] or [""]:
         classes = max(classes, int(_labels(path, arrays, part).max(initial=0)) + 1)
     if "classes" in arrays:
-        told = as_count(f"{path}: classes", np.asarray(arrays["classes"]).tolist(), 2)
-        if told < classes:
+        stated = as_count(f"{path}: classes", np.asarray(arrays["classes"]).tolist(), 2)
+        if stated < classes:
             raise MixsolveError(
-                f"{path}: classes must exceed the largest label; got {told} and {classes - 1}"
+                f"{path}: classes must exceed the largest label; got {stated} and {classes - 1}"
             )
-        classes = told
+        classes = stated
     return classes
 
 
@@ -147,9 +146,9 @@ def _channels_first(path: Path, images: np.ndarray, layout: np.ndarray | None) -
     if images.ndim == 3:
         return images[:, None]
     if layout is not None:
-        told = str(np.asarray(layout).tolist())
-        if told not in _LAYOUTS:
-            raise MixsolveError(f"{path}: layout must be 'NCHW' or 'NHWC'; got {told!r}")
+        stated = str(np.asarray(layout).tolist())
+        if stated not in _LAYOUTS:
+            raise MixsolveError(f"{path}: layout must be 'NCHW' or 'NHWC'; got {stated!r}")
     else:
         readings = [k for k, axis in zip(_LAYOUTS, (1, 3), strict=True) if shape[axis] in _CHANNELS]
         if len(readings) != 1:
@@ -158,12 +157,12 @@ def _channels_first(path: Path, images: np.ndarray, layout: np.ndarray | None) -
                 f"{path}: the channels of images of shape {shape} cannot be told: {why} could hold "
                 "1 or 3 of them; save a further array layout='NCHW' or layout='NHWC' in the file"
             )
-        told = readings[0]
-    return images if told == "NCHW" else images.transpose(0, 3, 1, 2)
+        stated = readings[0]
+    return images if stated == "NCHW" else images.transpose(0, 3, 1, 2)
 
 
 def _pixels(path: Path, images: np.ndarray) -> Tensor:
-    """Return bytes as they are and floats as float32, or refuse a scale that cannot be told."""
+    """Return bytes as they are and floats as float32, or refuse an ambiguous scale."""
     if images.dtype == np.uint8:
         if int(images.max()) <= 1:
             raise MixsolveError(
@@ -176,7 +175,7 @@ def _pixels(path: Path, images: np.ndarray) -> Tensor:
             f"{path}: images must be uint8 from 0 to 255 or floating in [0, 1]; got "
             f"{images.dtype}; convert bytes held in wider integers with images.astype(np.uint8)"
         )
-    outside = ~((images >= 0) & (images <= 1))  # a NaN lies outside too
+    outside = ~((images >= 0) & (images <= 1))  # a NaN is outside too
     if outside.any():
         index = tuple(int(i) for i in np.argwhere(outside)[0])
         raise MixsolveError(

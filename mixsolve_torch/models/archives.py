@@ -1,9 +1,9 @@
-"""Archives of models: what is read from them, and the copy that PyTorch is given in their place.
+"""Archives of models: reading their parts, and writing the checked copy that PyTorch loads.
 
-A zip archive can be read in more than one way: names twice or in other case, a directory that tells
-another story than the members, data before and after it. What was checked by one reader and loaded
-by another was not checked. `Archive` reads an archive once, and `fresh` writes the parts that were
-looked through, and nothing else, to a new one, which is what PyTorch loads.
+A zip archive can be read in more than one way: names twice or in other case, a directory that
+disagrees with the members, data before and after it. A check by one reader does not cover what
+another one loads. `Archive` reads an archive once, and `fresh` writes the checked parts, and
+nothing else, to a new one, which PyTorch loads.
 
 `load_tensors` reads what `torch.save` wrote, as long as it holds tensors and plain containers only.
 
@@ -183,14 +183,14 @@ def load_tensors(source: Path | bytes) -> Any:
     Raises
     ------
     Exception
-        Of any kind, for whatever else it is.
+        Of any kind, for any other content.
     """
     if isinstance(source, Path):
         with zipfile_or_none(source) as members:
             if members is not None:
                 check_unpacked(source, sum(info.file_size for info in members))
     with _opened(source) as file:
-        # Before PyTorch 2.6, `torch.load` ran these two whatever it was told about weights.
+        # Before PyTorch 2.6, `torch.load` unpickled these two even with weights_only=True.
         if tarfile.is_tarfile(file):
             raise ValueError("a tar archive of before PyTorch 0.1.10")
         file.seek(0)

@@ -1,13 +1,13 @@
 """One classifier run on a batch of images: the only place where a member of a mixture is called.
 
-A member is somebody else's code. What it may rely on, and what may be relied on after it:
+A member is foreign code, which may write into its inputs and reuse its outputs. Therefore
 
-- it gets images of its own: whatever it writes into them, in place, through ``.data`` or through a
-  NumPy view, no other member and no caller sees. A copy is one pass over the images, which no
-  network notices, and no cheaper sign tells all these ways of writing apart;
-- what it returns is copied too, since it may be a buffer that its next call fills again;
-- a network whose parameters have another dtype than the images is asked as it is, and if it refuses
-  them, with images in its own dtype; logits come back at least as precise as the images.
+- it gets a copy of the images: other members and the caller do not see what it writes into them, in
+  place, through ``.data`` or through a NumPy view. A copy is one pass over the images, cheap beside
+  any network, and no cheaper check detects all these ways of writing;
+- its result is copied too, since it may be a buffer that its next call fills again;
+- a network whose parameters have another dtype than the images is run on them as they are, and if
+  it refuses them, on images in its own dtype; logits are at least as precise as the images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn.parameter import is_lazy
 
 from mixsolve.base.errors import MixsolveError
 
-# Networks that are known to take images in their own dtype only, so that they refuse others once.
+# Networks known to take images in their own dtype only, found by their first refusal.
 _CAST: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
@@ -36,14 +36,14 @@ def run_member(model: nn.Module, k: int, x: Tensor) -> Tensor:
     model : torch.nn.Module
         The classifier, run in the mode it is in.
     k : int
-        What errors call it among the classifiers.
+        Its number among the classifiers, for error messages.
     x : torch.Tensor of shape (B, C, H, W)
-        Images. Gradients flow to them; their memory is not handed out.
+        Images. Gradients flow to them; the classifier gets a copy.
 
     Returns
     -------
     torch.Tensor of shape (B, classes)
-        Memory that nobody else holds, in the more precise dtype of the images' and the network's.
+        In memory of its own, in the more precise dtype of the images' and the network's.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def run_member(model: nn.Module, k: int, x: Tensor) -> Tensor:
         Anything but logits of at least two classes, or a network without numbers to compute with.
     """
     if torch.compiler.is_compiling():
-        own = _dtype(model)  # a graph cannot ask twice
+        own = _dtype(model)  # a graph cannot try twice
         logits = model(x.clone() if own in (None, x.dtype) else x.to(own))
     else:
         try:
@@ -72,8 +72,8 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
     Gradients are enabled inside, whatever the caller's mode (an attack inside ``torch.no_grad()``
     or ``torch.inference_mode()`` works). Each module's own mode comes back at the end, also after
-    an exception: a network that trains with its batch norms in eval mode keeps them so. A part that
-    refuses to be switched back keeps none of the others from it; its error comes at the end.
+    an exception: a network that trains with its batch norms in eval mode keeps them so. If
+    one part cannot be restored, the others are, and its error is raised at the end.
 
     Parameters
     ----------
@@ -106,10 +106,10 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 def refuse_random(model: nn.Module, title: str, first: Tensor, again: Tensor) -> None:
-    """Refuse a classifier whose logits (B, classes) of the same images are others the second time.
+    """Refuse a classifier whose logits (B, classes) of the same images differ the second time.
 
-    The game counts what a classifier did once for what it does. Sums in another order may differ by
-    rounding, which the network's own dtype sets, and deep networks magnify.
+    The game takes one run of a classifier for its behaviour. Sums in another order may differ by
+    rounding, which depends on the network's dtype and which deep networks magnify.
     """
     dtypes = (first.dtype, _dtype(model))
     coarse = max((torch.finfo(d).eps for d in dtypes if d and d.is_floating_point), default=0.0)

@@ -58,7 +58,7 @@ _UNREAD = re.compile(r"extra/.*|extra_files/.*|\.data/serialization_id")
 
 
 class ExportedClassifier(nn.Module):
-    """A program's module behind the manners of any other one.
+    """A program's module with the interface of any other module, for batches of any size.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class ExportedClassifier(nn.Module):
         return self.program(torch.cat([x, filling]))[: len(x)]
 
     def train(self, mode: bool = True) -> ExportedClassifier:
-        """Note the mode; the program has its own from when it was exported."""
+        """Record the mode; that of the program was fixed when it was exported."""
         self.training = mode
         return self
 

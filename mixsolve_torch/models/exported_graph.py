@@ -1,15 +1,15 @@
-"""What the graph of an exported program may say, since PyTorch runs parts of it as Python.
+"""What the graph of an exported program may contain, since PyTorch runs parts of it as Python.
 
 Loading a graph evaluates its expressions, looks its operators up as attributes of modules, compiles
-its guards and generates code from its names. A graph is therefore let through word by word:
+its guards and generates code from its names. Of a graph only these parts are accepted and copied:
 
     operators     aten, torchvision and quantized ones that take no path; arithmetic on sizes
     expressions   symbols, numbers and functions of them, of bounded size
     names         letters, digits, "_", "." and "-"
     containers    tuples, lists and dictionaries around inputs and outputs
 
-and what is left out, since nothing depends on it: guards, stack traces and other notes, and where
-the parts of the original module began.
+Guards, stack traces, other metadata and the boundaries of the original module's parts are dropped,
+since no result depends on them.
 
 References
 ----------

@@ -1,7 +1,7 @@
 """Classifiers from files: TorchScript archives, exported programs, or weights for a known function.
 
-A file is told by what it holds, not by how it is called. A pickled module is refused: unpickling
-calls whatever function the file names, so that opening it is running it. TorchScript archives and
+The kind of a file is found from its content, not its name. A pickled module is refused: unpickling
+calls any function that the file names, so that opening it is running it. TorchScript archives and
 exported programs are programs as well, though of tensors: what in them could run other code or
 reach files is refused, and PyTorch is given a copy that holds nothing else. ``module:function``
 names code, which is run.
@@ -55,7 +55,7 @@ def load_model(
     """Load a classifier in eval mode.
 
     A file that could run other code than a network's, or reach files, is refused. That is no
-    sandbox: a network of a stranger may still take all memory and never end.
+    sandbox: an untrusted network may still use up the memory or never end.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def load_model(
         Where the classifier is to run.
     trust : bool, default False
         Hand a TorchScript archive or an exported program to PyTorch as it is, with all the code in
-        it: for files of one's own that are refused otherwise, such as programs with custom
+        it: for your own files that are refused otherwise, such as programs with custom
         operators. Pickled modules are refused all the same.
 
     Returns
@@ -175,7 +175,7 @@ def _build(module: str, function: str, path: Path, device: torch.device | str) -
             f"{_what(state)}; write it with torch.save(model.state_dict(), FILE)"
         )
     where = f"{module}:{function}"
-    # The weights it draws are replaced: the caller's random numbers need not pay for them.
+    # The weights it draws are replaced, so the caller's random state is kept.
     with torch.random.fork_rng(devices=[]):
         model = call_builder(module, function)
     try:
@@ -251,13 +251,13 @@ def call_builder(
         try:
             inspect.signature(make).bind(**given)
         except TypeError as error:
-            told = ", ".join(f"{name}=..." for name in arguments or {})
-            how = f"with {told}, or some of them" if told else "without arguments"
+            names = ", ".join(f"{name}=..." for name in arguments or {})
+            how = f"with {names}, or some of them" if names else "without arguments"
             raise MixsolveError(
                 f"{where} must build the network when called {how}: {error}"
             ) from error
         try:
-            model = make(**given)  # what goes wrong in there keeps its traceback
+            model = make(**given)  # its errors keep their traceback
         except SystemExit as error:
             raise MixsolveError(
                 f"{where} must return a torch.nn.Module; it ended the program (SystemExit: "
@@ -312,5 +312,5 @@ def _key(key: Any) -> str:
 
 
 def _first(error: Exception) -> str:
-    """Return the first line of a message that may go on for a screen."""
+    """Return the first line of a message that may be very long."""
     return shortened(str(error).strip().partition("\n")[0]) or type(error).__name__

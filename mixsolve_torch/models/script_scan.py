@@ -1,6 +1,6 @@
-"""What the code in a TorchScript archive may name, looked for before any of it is compiled.
+"""A search of the code in a TorchScript archive for unsafe names, before any of it is compiled.
 
-TorchScript has no Python in it, but operators: of those that PyTorch registers, `aten::from_file`
+TorchScript contains operators instead of Python: of those that PyTorch registers, `aten::from_file`
 maps a file of any name, to write in, and `aten::save` writes one. Other libraries register further
 ones, and classes beside them. Since ``__setstate__`` runs while a file is loaded, it is the text
 that is searched, for the names themselves: wherever they stand, also as the string that getattr
@@ -10,7 +10,7 @@ takes, spelled with escapes or put together from adjacent strings, which the com
     ops.NAME                           aten, prim, quantized and torchvision only
     __torch__.torch.classes.NAME       quantized, rnn and mkldnn only, in code and in pickles
 
-This is no sandbox: TorchScript can loop for ever, or use up memory.
+This is no sandbox: TorchScript can loop forever or use up the memory.
 
 References
 ----------

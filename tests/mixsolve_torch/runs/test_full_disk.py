@@ -89,7 +89,7 @@ def growth(work, folder):
 
 
 def shown(work, folder):
-    demo(DemoSettings(epochs=1, images=20, draws=1, steps=1, restarts=1), folder)
+    demo(DemoSettings(epochs=1, images=20, steps=1, restarts=1), folder)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_full_disk_is_told_and_nothing_half_is_left(write, work, tmp_path):
     left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     # Beginnings that the same call goes on from, and finished files.
     assert not [name for name in left if name.endswith(".new") or name.startswith(".")]
-    assert not {"mixture.pt", "file.txt", "report.json", "solution.npz", "risk.png"} & set(left)
+    assert not {"mixture.pt", "file.txt", "report.json", "solution.npz", "accuracy.png"} & set(left)
 
 
 def test_a_demo_whose_losses_find_no_room_says_so(tmp_path, monkeypatch):
@@ -114,7 +114,7 @@ def test_a_demo_whose_losses_find_no_room_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "save", refuse)
     with pytest.raises(MixsolveError, match=r"losses\.npy could not be written: .*No space left"):
-        demo(DemoSettings(epochs=1, images=20, draws=1, steps=1, restarts=1), tmp_path)
+        demo(DemoSettings(epochs=1, images=20, steps=1, restarts=1), tmp_path)
     assert not [path.name for path in tmp_path.iterdir() if "losses" in path.name]
 
 
