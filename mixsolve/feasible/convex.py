@@ -139,11 +139,9 @@ class ConvexSet(FeasibleSet):
         return root, slope, model
 
     def prices(self, gradient: np.ndarray) -> Prices | None:
-        """See `FeasibleSet.prices`."""
         return None if self._polytope is None else self._polytope.prices(gradient)
 
     def project(self, point: np.ndarray) -> np.ndarray:
-        """See `FeasibleSet.project`."""
         onto_simplex = simplex.project(point)
         if self._meets(onto_simplex):
             return onto_simplex
@@ -179,7 +177,6 @@ class ConvexSet(FeasibleSet):
     def minimize_quadratic(
         self, gradient: np.ndarray, hessian: np.ndarray, start: np.ndarray, ridge: float
     ) -> np.ndarray:
-        """See `FeasibleSet.minimize_quadratic`."""
         root, slope, model = self._quadratic
         kept = np.ix_(self._kept, self._kept)
         raised = ridge * np.eye(self._size)
@@ -208,7 +205,6 @@ class ConvexSet(FeasibleSet):
         return kept
 
     def restored(self, found: SmallSolution) -> SmallSolution:
-        """See `FeasibleSet.restored`."""
         return found if found.meets_cuts else replace(found, weights=self.project(found.weights))
 
 

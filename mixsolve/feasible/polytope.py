@@ -74,7 +74,6 @@ class Polytope(FeasibleSet):
         return face
 
     def project(self, point: np.ndarray) -> np.ndarray:
-        """See `FeasibleSet.project`."""
         onto_simplex = simplex.project(point)
         if self.violation(onto_simplex) <= _MET:
             return onto_simplex
@@ -87,7 +86,6 @@ class Polytope(FeasibleSet):
         return found
 
     def lowest(self, gradient: np.ndarray) -> float:
-        """See `FeasibleSet.lowest`."""
         return self._linear(gradient)[0]
 
     def _linear(self, gradient: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -147,7 +145,6 @@ class Polytope(FeasibleSet):
         return np.maximum(upper, 0.0), equal
 
     def prices(self, gradient: np.ndarray) -> Prices:
-        """See `FeasibleSet.prices`."""
         _, upper, equal = self._linear(gradient)
         noise = _NOISE * float(np.ptp(gradient[self._face.used]))
         upper, equal = (np.where(np.abs(side) > noise, side, 0.0) for side in (upper, equal))
@@ -156,7 +153,6 @@ class Polytope(FeasibleSet):
     def minimize_quadratic(
         self, gradient: np.ndarray, hessian: np.ndarray, start: np.ndarray, ridge: float
     ) -> np.ndarray:
-        """See `FeasibleSet.minimize_quadratic`."""
         raised = hessian + ridge * np.eye(gradient.size)
         used = self._face.used
         bend = float(np.abs(raised[np.ix_(used, used)]).max())
@@ -188,7 +184,6 @@ class Polytope(FeasibleSet):
         return simplex.normalize(whole), upper, levels
 
     def restored(self, found: SmallSolution) -> SmallSolution:
-        """See `FeasibleSet.restored`."""
         weights = np.zeros(self._upper.shape[1])
         weights[self._face.used] = found.weights
         return replace(found, weights=self.project(weights))

@@ -46,26 +46,21 @@ class Restricted(FeasibleSet):
         return placed
 
     def project(self, point: np.ndarray) -> np.ndarray:
-        """See `FeasibleSet.project`."""
         return self.whole(self.inner.project(point[self.classifiers]))
 
     def lowest(self, gradient: np.ndarray) -> float:
-        """See `FeasibleSet.lowest`."""
         return self.inner.lowest(gradient[self.classifiers])
 
     def minimize_quadratic(
         self, gradient: np.ndarray, hessian: np.ndarray, start: np.ndarray, ridge: float
     ) -> np.ndarray:
-        """See `FeasibleSet.minimize_quadratic`."""
         kept = self.classifiers
         bend = np.ascontiguousarray(hessian[np.ix_(kept, kept)])
         return self.whole(self.inner.minimize_quadratic(gradient[kept], bend, start[kept], ridge))
 
     def restored(self, found: "SmallSolution") -> "SmallSolution":
-        """See `FeasibleSet.restored`."""
         found = self.inner.restored(found)
         return replace(found, weights=self.whole(found.weights))
 
     def prices(self, gradient: np.ndarray) -> Prices | None:
-        """See `FeasibleSet.prices`."""
         return self.inner.prices(gradient[self.classifiers])
