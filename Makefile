@@ -10,7 +10,9 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)
 	$(BIN)/mixsolve demo --out demo --replace
 
-test: lint types docs pytest
+# Two at a time, so that both cores are busy to the end; the longest first.
+test: $(INSTALLED)
+	$(MAKE) --no-print-directory --jobs 2 lint pytest-core types docs pytest-torch
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -8,9 +8,12 @@ from mixsolve import games
 
 
 def seeds(every, quick):
-    """Values for a test's seed: the first `quick` always, the others with ``--slow``."""
+    """Values for a test: the first `quick` always, the others with ``--slow``."""
     every = list(every)
-    slow = [pytest.param(seed, marks=pytest.mark.slow) for seed in every[quick:]]
+    slow = [
+        pytest.param(*(seed if isinstance(seed, tuple) else (seed,)), marks=pytest.mark.slow)
+        for seed in every[quick:]
+    ]
     return every[:quick] + slow
 
 

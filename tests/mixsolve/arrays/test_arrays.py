@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from corpus import seeds
 from reference import check_certificate
 
 import mixsolve
@@ -342,7 +343,9 @@ LARGE_KINDS = {
 
 
 @pytest.mark.filterwarnings("ignore::mixsolve.base.errors.ConvergenceWarning")
-@pytest.mark.parametrize(("alpha", "method"), [(0.0, "oracle"), (1e-3, "apg"), (1e-3, "newton")])
+@pytest.mark.parametrize(
+    ("alpha", "method"), seeds([(0.0, "oracle"), (1e-3, "newton"), (1e-3, "apg")], quick=2)
+)
 @pytest.mark.parametrize("kind", LARGE_KINDS)
 def test_a_large_tensor_is_never_copied_whole(kind, alpha, method):
     array = large_game(kind)

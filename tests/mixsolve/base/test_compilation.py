@@ -15,6 +15,7 @@ import warnings
 
 import numpy as np
 import pytest
+from corpus import seeds
 
 import mixsolve
 from mixsolve.base import compilation, kernel_cache
@@ -509,7 +510,7 @@ class TestInterrupt:
         out, err = run_python(script, cold[0])
         assert out.split() == ["interrupted", str(round(value, 4))], err
 
-    @pytest.mark.parametrize("seconds", [0.05, 0.3, 1.0, 2.0])
+    @pytest.mark.parametrize("seconds", seeds([0.3, 1.0, 0.05, 2.0], quick=2))
     def test_at_any_moment_from_outside(self, cold, seconds):
         """The first process of its kind: some kernels are read, those of "apg" are compiled."""
         script = (

@@ -10,6 +10,7 @@ from threading import Event
 
 import numpy as np
 import pytest
+from corpus import seeds
 
 import mixsolve
 from mixsolve.arrays.read_ahead import read_ahead
@@ -303,7 +304,7 @@ class TestEndOfTheInterpreter:
         )
         assert run_late(script) == ["file"]
 
-    @pytest.mark.parametrize("scheduler", ["threads", "sync", "processes"])
+    @pytest.mark.parametrize("scheduler", seeds(["threads", "sync", "processes"], quick=1))
     def test_through_dask(self, scheduler):
         pytest.importorskip("dask.array")
         script = (

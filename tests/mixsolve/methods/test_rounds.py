@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from corpus import seeds
 from reference import check_certificate
 
 import mixsolve
@@ -24,7 +25,7 @@ def test_a_large_game_is_seen_a_few_times():
     assert abs(solution.value - whole.value) <= solution.gap + whole.gap + 1e-12
 
 
-@pytest.mark.parametrize("alpha", [2.0, 0.1, 0.003, 1e-5])
+@pytest.mark.parametrize("alpha", seeds([2.0, 0.003, 0.1, 1e-5], quick=2))
 def test_a_large_entropic_game_too(alpha):
     solution = mixsolve.solve(LARGE, alpha, tol=1e-10)
     check_certificate(solution, LARGE, alpha)

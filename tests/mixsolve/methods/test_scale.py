@@ -190,7 +190,8 @@ def test_the_tensor_is_not_copied_whole(monkeypatch):
     found = mixsolve.solve(B * 2.0**700, 0.01 * 2.0**700)
     plain = mixsolve.solve(B, 0.01)
     assert found.value == pytest.approx(plain.value * 2.0**700, rel=1e-12)
-    assert not presolve.reduce(checked.Game(B, None, None, None, (None,) * 5).engine, None)
+    with checked.OpenGame(B, None, None, None, (None,) * 5) as game:
+        assert not presolve.reduce(game.engine, None)
 
 
 @pytest.mark.parametrize(("value", "bound"), [(np.nan, 0.0), (-np.inf, 0.0), (1.0, np.inf)])
@@ -247,7 +248,7 @@ def test_a_message_does_not_contradict_itself():
 
 def test_a_candidate_next_to_never_played_costs_what_its_measure_is():
     losses = -np.array([[[0.0, 0.0], [0.0, 0.5], [39.0, 39.0]]])
-    game = checked.Game(losses, None, None, [[1e-3, 1e-3, 1.0]], (None,) * 5)
+    game = checked.OpenGame(losses, None, None, [[1e-3, 1e-3, 1.0]], (None,) * 5)
     alpha = np.ones(1)
     problem = Problem(game.engine, alpha)
     attack = game.engine.gibbs(np.array([0.5, 0.5]), alpha)
