@@ -5,8 +5,10 @@ from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
+from mixsolve_torch.attacks.square import Square
 from mixsolve_torch.attacks.standard import Standard
 from mixsolve_torch.attacks.subset import Subset
+from mixsolve_torch.attacks.targeted import TargetedAPGD
 from mixsolve_torch.attacks.transfer import TransferPGD
 from mixsolve_torch.attacks.uniform import UniformSampling
 
@@ -16,8 +18,10 @@ __all__ = [
     "ATTACKS",
     "PGD",
     "Attack",
+    "Square",
     "Standard",
     "Subset",
+    "TargetedAPGD",
     "TransferPGD",
     "UniformSampling",
     "resolve_attacks",

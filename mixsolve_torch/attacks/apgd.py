@@ -30,7 +30,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mixsolve_torch.attacks.objective import Objective, Score, ascended_loss
+from mixsolve.base.arguments import as_count
+from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.attacks.objective import HINGE, Objective, Score, ascended_loss
 from mixsolve_torch.attacks.search import SearchAttack
 from mixsolve_torch.core.losses import LossFunction
 
@@ -49,7 +51,11 @@ class APGD(SearchAttack):
         The options of `Attack`.
     loss : str or callable, default "cross-entropy"
         What is ascended, as for `PGD`. "dlr" needs at least 3 classes, and its gradient vanishes
-        where the true class ranks third: never rely on it alone.
+        where the true class ranks third: never rely on it alone. "hinge" leaves out of the gradient
+        the classifiers that err already.
+    rival : int, optional
+        Ascend towards one other class only, with the loss "hinge": 1 for the class of the largest
+        expected logit at the image itself, the true one apart, 2 for the next, and so on.
     steps : int, default 100
         Steps of each restart.
     restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile
@@ -58,7 +64,8 @@ class APGD(SearchAttack):
     Raises
     ------
     MixsolveError
-        A parameter that is out of its range; "dlr" on classifiers of two classes.
+        A parameter that is out of its range; a rival with another loss than "hinge", or beyond the
+        number of classes; "dlr" on classifiers of two classes.
 
     Examples
     --------
@@ -73,13 +80,21 @@ class APGD(SearchAttack):
     _: KW_ONLY
     loss: str | LossFunction = "cross-entropy"
     steps: int = 100
+    rival: int | None = None
 
     kind: ClassVar[str] = "APGD"
 
     def __post_init__(self) -> None:
         """Check the parameters."""
         super().__post_init__()
-        ascended_loss(self.loss)
+        loss = ascended_loss(self.loss)
+        if self.rival is not None:
+            as_count("rival", self.rival)
+            if loss is not HINGE:
+                raise MixsolveError(
+                    f"loss must be 'hinge' for an attack towards a rival; got {loss.name!r}; "
+                    "write loss='hinge', or leave rival out"
+                )
 
     def ascended(self) -> str | LossFunction:
         """Return the loss whose expectation is ascended and that breaks ties."""
@@ -92,12 +107,15 @@ class APGD(SearchAttack):
     def label(self, kind: str) -> str:
         """Return the attack's name, or one that includes its loss."""
         loss = ascended_loss(self.loss).name
-        return super().label(f"{kind}-{_SHORT.get(loss, loss)}")
+        aim = "" if self.rival is None else f"-rival-{self.rival}"
+        return super().label(f"{kind}-{_SHORT.get(loss, loss)}{aim}")
 
     def visit(
         self, objective: Objective, start: Tensor, center: Tensor, y: Tensor
     ) -> Iterator[tuple[Tensor, Score]]:
         """Yield the points of the ascent and their scores."""
+        if self.rival is not None:
+            objective = objective.towards(self._target(objective, center, y))
         ball, marks = self.ball, checkpoints(self.steps)
         point = before = top = start
         score, gradient = objective.score_and_gradient(point, y)
@@ -135,6 +153,27 @@ class APGD(SearchAttack):
                 value = torch.where(halve, top_value, value)
                 halved, last_top_value, last_mark = halve, top_value, t
                 risen = torch.zeros_like(risen)
+
+    def _target(self, objective: Objective, center: Tensor, y: Tensor) -> Tensor:
+        """Return the class (B,) that each image is moved towards."""
+        assert self.rival is not None
+        members = objective.members
+        logits = [members.logits(i, center).T for i in range(len(members))]
+        classes = min(len(own) for own in logits)
+        if self.rival >= classes:
+            raise MixsolveError(
+                f"rival must be below the number of classes, {classes}; got {self.rival}: "
+                "it counts the classes other than the true one"
+            )
+        expected = sum(
+            (
+                w * own[:classes].to(torch.float64)
+                for w, own in zip(members.weights, logits, strict=True)
+            ),
+            start=torch.zeros((), dtype=torch.float64, device=y.device),
+        )
+        others = expected.T.scatter(1, y[:, None], -torch.inf)
+        return others.topk(self.rival, dim=1).indices[:, -1]
 
 
 def checkpoints(steps: int) -> list[int]:

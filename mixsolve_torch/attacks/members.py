@@ -6,37 +6,27 @@ that the memory of one network's graph is enough for a mixture of any size.
 
 Failures are counted on the device without synchronising, and `Members.check` reports them once at
 the end: logits that are not finite are refused; gradients that vanish or are not finite are signs
-of gradient masking and give a warning that names the classifier.
-
-References
-----------
-Athalye, Carlini, Wagner. Obfuscated Gradients Give a False Sense of Security. ICML 2018.
+of gradient masking (see `attacks.masking`) and give a warning that names the classifier. A
+classifier that autograd cannot differentiate has the gradient zero.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mixsolve.base.errors import GradientWarning, MixsolveError
+from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.attacks.masking import LOGITS, GradientSigns, sentences, warn
 from mixsolve_torch.core.losses import errs
 from mixsolve_torch.core.mixture import Mixture, check_weights
 from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import run_member
 
-# A few images whose loss is flat are no sign of masking; a tenth of those still classified
-# correctly is more than networks without it show.
-VANISHED_SHARE = 0.1
-
 # Gradients of a member that are noted before they are counted: some kilobytes each.
 _UNCOUNTED = 64
-
-LOGITS = "differences of logits"
-NEVER_FLAT = ("dlr", LOGITS)  # what is flat only where the logits are
 
 Function = Callable[[Tensor, Tensor], Tensor]
 
@@ -115,6 +105,8 @@ class Members:
         self._autocast = autocast
         self._largest_label = int(labels.max())
         self._differentiated = [0] * len(models)
+        self._missing = [False] * len(models)  # who is known to have no gradient in the images
+        self._runs_without = [False] * len(models)  # who runs only where nothing is differentiated
         # For each member: passes with logits that are not finite; gradients on images that it
         # classifies correctly; those of them that vanish; gradients that are not finite.
         self._counts = torch.zeros(len(models), 4, dtype=torch.int64, device=labels.device)
@@ -165,20 +157,22 @@ class Members:
         Returns
         -------
         Slope
-            Logits, where they err, values, and the gradient with respect to the images alone.
+            Logits, where they err, values, and the gradient with respect to the images alone: zero
+            where the member has none.
 
         Raises
         ------
         MixsolveError
-            The function has no gradient in the images.
+            The function has no gradient in the logits.
         """
         with torch.enable_grad():
             point = x.detach().requires_grad_()
-            logits = self._run(i, point)
+            logits = self._run_under_autograd(i, point)
             values = function(logits, y)
             rows = values.unbind() if values.ndim == 2 else (values,)
             parts = [
-                self._backward(i, row, point, keep=q < len(rows) - 1) for q, row in enumerate(rows)
+                self._backward(i, logits, row, point, keep=q < len(rows) - 1)
+                for q, row in enumerate(rows)
             ]
         logits = logits.detach()
         wrong = errs(logits, y)
@@ -209,31 +203,51 @@ class Members:
         Warns
         -----
         GradientWarning
-            A member's gradient was not finite on some images, or exactly zero on a tenth or more of
-            those that it classifies correctly.
+            A member's gradient was not finite on some images, missing, or exactly zero on a tenth
+            or more of those that it classifies correctly.
+        """
+        warn(sentences(self.signs(), followed), stacklevel=3)
+
+    def signs(self) -> dict[int, GradientSigns]:
+        """Return what was seen of the members' gradients so far, by their numbers in the mixture.
+
+        It waits for the device.
+
+        Raises
+        ------
+        MixsolveError
+            Logits of a member that were not finite.
         """
         self._count()
-        counts = self._counts.tolist()
-        for k, (diverged, _, _, _) in zip(self.indices, counts, strict=True):
+        signs: dict[int, GradientSigns] = {}
+        for i, (k, row) in enumerate(zip(self.indices, self._counts.tolist(), strict=True)):
+            diverged, right, vanished, broken = row
             if diverged:
                 raise MixsolveError(
                     f"models[{k}] must have finite logits; got NaN or infinity under attack; "
                     "look for overflow (half precision?) or a diverged classifier"
                 )
-        for k, count, row in zip(self.indices, self._differentiated, counts, strict=True):
-            _, right, vanished, broken = row
-            if broken:
-                _warn(
-                    f"models[{k}] gives gradients with NaN or infinity on {broken / count:.1%} of "
-                    "the images attacked; the attack took them as zero and may be weaker than it "
-                    "seems: look for a root or a division at zero, or overflow (half precision?)"
-                )
-            if vanished and vanished >= VANISHED_SHARE * right:
-                _warn(
-                    f"models[{k}] gives a gradient of exactly zero on {vanished / right:.1%} of "
-                    "the images that it classifies correctly: the attack sees no way out there, "
-                    f"and alone it flatters the mixture (gradient masking); {_way_out(followed)}"
-                )
+            signs[k] = GradientSigns(
+                self._differentiated[i], right, vanished, broken, self._missing[i]
+            )
+        return signs
+
+    def _run_under_autograd(self, i: int, point: Tensor) -> Tensor:
+        """Return the logits of member i, in a graph if it can be run in one."""
+        if not self._runs_without[i]:
+            try:
+                return self._run(i, point)
+            except (MixsolveError, torch.cuda.OutOfMemoryError):
+                raise
+            except Exception as error:
+                # Such as a call of .numpy(), which refuses what is under differentiation.
+                try:
+                    logits = self.logits(i, point.detach())
+                except Exception:
+                    raise error from None
+                self._runs_without[i] = True
+                return logits
+        return self.logits(i, point.detach())
 
     def _run(self, i: int, x: Tensor) -> Tensor:
         if self._autocast:
@@ -261,34 +275,26 @@ class Members:
             sums.clear()
             slopes.clear()
 
-    def _backward(self, i: int, values: Tensor, point: Tensor, keep: bool) -> Tensor:
+    def _backward(
+        self, i: int, logits: Tensor, values: Tensor, point: Tensor, keep: bool
+    ) -> Tensor:
+        """Return the gradient of values (B,) in the images; zero where member i has none."""
         own = None
         if values.requires_grad:
-            (own,) = torch.autograd.grad(
-                values.sum(), point, allow_unused=True, retain_graph=keep or None
+            try:
+                (own,) = torch.autograd.grad(
+                    values.sum(), point, allow_unused=True, retain_graph=keep or None
+                )
+            except RuntimeError as error:
+                # NotImplementedError among them: an operation without a derivative.
+                if "implement" not in str(error):
+                    raise
+        elif logits.requires_grad:
+            raise MixsolveError(
+                "loss of an attack must have a gradient with respect to the logits; got none; "
+                "look for a loss that rounds, detaches or runs without gradients"
             )
         if own is None:
-            raise MixsolveError(
-                f"models[{self.indices[i]}] must have a gradient with respect to the images under "
-                "the loss attacked; got none; look for a loss or a classifier that rounds, "
-                "detaches or runs without gradients, or use UniformSampling, which needs none"
-            )
-        return own
-
-
-def _way_out(followed: str) -> str:
-    """Return what to do about gradients of a loss that vanish."""
-    if followed in NEVER_FLAT:
-        return (
-            f"it follows {followed}, which does not saturate, so that the logits themselves are "
-            "flat: try float64, smoother activations, or attacks that ask this classifier for no "
-            "gradient (transfer from others, UniformSampling)"
-        )
-    return (
-        f"it follows {followed}, which saturates where logits are large: rely on attacks that do "
-        "not (APGD with 'dlr', ARC, Subset), or try float64 or smoother activations"
-    )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, GradientWarning, stacklevel=4)
+            self._missing[i] = True
+            return torch.zeros_like(point)
+        return own.detach()

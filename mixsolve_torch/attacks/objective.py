@@ -14,7 +14,8 @@ The difference of logits ratio of Croce and Hein does not saturate when logits g
 
     dlr = -(z_y - max_{c != y} z_c) / (z_(1) - z_(3)),    z_(1) >= z_(2) >= z_(3) the largest logits
 
-It is constant where the true class ranks third.
+It is constant where the true class ranks third. The hinge of `attacks.hinge` leaves out of the
+gradient the classifiers that err already.
 
 References
 ----------
@@ -32,6 +33,7 @@ import torch
 from torch import Tensor
 
 from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.attacks.hinge import hinge, targeted_hinge
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.core.losses import LOSSES, Loss, LossFunction, errs, get_loss
 
@@ -103,6 +105,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 DLR = Loss("dlr", dlr)
+HINGE = Loss("hinge", hinge)
 
 
 def ascended_loss(loss: str | LossFunction) -> Loss:
@@ -115,12 +118,15 @@ def ascended_loss(loss: str | LossFunction) -> Loss:
     """
     if loss in ("dlr", dlr):
         return DLR
+    if loss in ("hinge", hinge):
+        return HINGE
     if loss == MEAN_PROBABILITY:
         return Loss(MEAN_PROBABILITY, LOSSES["cross-entropy"].function)
     if isinstance(loss, str) and loss not in LOSSES:
         names = ", ".join(repr(n) for n, own in LOSSES.items() if own.differentiable)
         raise MixsolveError(
-            f"loss must be one of {names}, {MEAN_PROBABILITY!r}, 'dlr' or a function; got {loss!r}"
+            f"loss must be one of {names}, 'hinge', 'dlr', {MEAN_PROBABILITY!r} or a function; "
+            f"got {loss!r}"
         )
     chosen = get_loss(loss)
     if not chosen.differentiable:
@@ -139,7 +145,7 @@ class Objective:
     members : Members
         The classifiers that are played and their weights.
     loss : str or callable, default "cross-entropy"
-        "cross-entropy", "margin", "dlr" or a function: the expectation of that loss;
+        "cross-entropy", "margin", "hinge", "dlr" or a function: the expectation of that loss;
         "mean-probability": the cross-entropy of the mean probability.
 
     Raises
@@ -156,6 +162,12 @@ class Objective:
     def function(self, i: int) -> LossFunction:
         """Return the loss of member i, a function of logits (B, classes) and labels (B,)."""
         return self._loss.function
+
+    def towards(self, target: Tensor) -> Objective:
+        """Return the hinge towards the classes `target` (B,), one for each image of a batch."""
+        aimed = Objective(self.members)
+        aimed._loss = Loss("targeted hinge", targeted_hinge(target))
+        return aimed
 
     def score(self, x: Tensor, y: Tensor) -> Score:
         """Return the score of images (B, C, H, W) with labels (B,)."""

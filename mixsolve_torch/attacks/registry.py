@@ -11,8 +11,10 @@ from mixsolve_torch.attacks.apgd import APGD
 from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.pgd import PGD
+from mixsolve_torch.attacks.square import Square
 from mixsolve_torch.attacks.standard import Standard
 from mixsolve_torch.attacks.subset import Subset
+from mixsolve_torch.attacks.targeted import TargetedAPGD
 from mixsolve_torch.attacks.transfer import TransferPGD
 from mixsolve_torch.attacks.uniform import UniformSampling
 
@@ -30,8 +32,11 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "pgd": PGD,
     "apgd-ce": partial(APGD, loss="cross-entropy"),
     "apgd-dlr": partial(APGD, loss="dlr"),
+    "apgd-hinge": partial(APGD, loss="hinge"),
+    "apgd-t": TargetedAPGD,
     "arc": ARC,
     "subset": Subset,
+    "square": Square,
     "transfer": TransferPGD,
     "uniform": _uniform,
 }
@@ -50,14 +55,16 @@ def resolve_attacks(
     Parameters
     ----------
     attacks : str, Attack, or iterable of them
-        Names of `ATTACKS`: "standard", "pgd", "apgd-ce", "apgd-dlr", "arc", "subset", "transfer",
-        "uniform"; one string may hold several, separated by commas. Or attacks themselves.
+        Names of `ATTACKS`: "standard", "pgd", "apgd-ce", "apgd-dlr", "apgd-hinge", "apgd-t",
+        "arc", "subset", "square", "transfer", "uniform"; one string may hold several, separated by
+        commas. Or attacks themselves.
     norm : {"Linf", "L2"}, optional
         The norm of the ball; needed by names.
     eps : float or str, optional
         The radius, such as 8 / 255 or "8/255"; needed by names.
     steps : int, optional
-        Steps of the attacks that take steps; each attack's own default if left out.
+        Steps of the attacks that take steps, queries of "square"; each attack's own default if
+        left out.
     restarts : int, optional
         Restarts, or draws of "uniform"; each attack's own default if left out.
 

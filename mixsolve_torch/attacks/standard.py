@@ -1,17 +1,25 @@
 """The standard attack: one attack after another on the images that still resist, the best kept.
 
-    APGD on the cross-entropy, APGD on the difference of logits ratio, ARC and from its best point
-    the climb of `Subset`
+    1. APGD on the hinge of the mixture, a fifth of the steps: it drops the images that fall easily;
+    2. APGD on the hinge, then on the cross-entropy;
+    3. APGD on the hinge of each classifier alone, on the images where it is still right;
+    4. APGD on the hinge towards each of the likeliest rival classes, half of the steps each;
+    5. ARC and from its best point the climb of `Subset`, a fifth of the steps each;
+    6. Square: 5 queries a step, and 30 a step where a classifier's gradient vanished.
 
-in this order, each from the same starts. An image is dropped only when its expected accuracy is 0:
-as long as one classifier of the mixture is right, the next attack may fool it too. The strongest
-point of an image, by the exact expected 0/1 loss, is the attack, hence never weaker than any of its
-parts.
+Each part has starts of its own. An image is dropped only when its expected accuracy is 0: as long
+as one classifier of the mixture is right, the next attack may fool it too. The strongest point of
+an image, by the exact expected 0/1 loss, is the attack. A classifier whose gradient was zero
+wherever it was right is not attacked alone, and where all are such, only the first part and Square
+are run. Of vanishing gradients there is one warning, at the end, of the classifiers that no part
+fooled on some image.
 
 References
 ----------
 Croce, Hein. Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
 Parameter-free Attacks. ICML 2020.
+Andriushchenko, Croce, Flammarion, Hein. Square Attack: a query-efficient black-box adversarial
+attack via random search. ECCV 2020.
 Dbouk, Shanbhag. Adversarial Vulnerability of Randomized Ensembles. ICML 2022.
 Gnecco Heredia, Pydi, Meunier, Negrevergne, Chevaleyre. On the Role of Randomization in
 Adversarially Robust Classification. NeurIPS 2023.
@@ -19,37 +27,42 @@ Adversarially Robust Classification. NeurIPS 2023.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mixsolve_torch.attacks.apgd import APGD
-from mixsolve_torch.attacks.members import Members
-from mixsolve_torch.attacks.objective import Objective, Score, keep_better
-from mixsolve_torch.attacks.search import GradientAttack, SearchAttack, passes
+from mixsolve_torch.attacks.pursuit import Pursuit
+from mixsolve_torch.attacks.search import GradientAttack, SearchAttack
+from mixsolve_torch.attacks.square import Square
 from mixsolve_torch.attacks.subset import Subset
 from mixsolve_torch.core.mixture import Mixture
 
-logger = logging.getLogger(__name__)
+# Rival classes that are aimed at.
+_RIVALS = 4
+
+# Queries of Square a step, and where the gradient of a classifier vanished.
+_QUERIES = 5
+_QUERIES_WITHOUT_GRADIENT = 30
 
 
 @dataclass(frozen=True)
 class Standard(GradientAttack):
     """The attacks of the suite in turn; the strongest point of each image is kept.
 
-    On classifiers of two classes, for which the difference of logits ratio is not defined, that
-    part is left out.
-
     Parameters
     ----------
     norm, eps, name
         The options of `Attack`.
     steps : int, default 100
-        Steps of each restart of APGD. ARC and the climb, whose steps turn to every classifier, take
-        a fifth each.
+        Steps of each restart of APGD, from which the effort of the other parts follows: an image
+        that resists to the end costs about 17 forward or backward passes a step and restart of
+        each classifier, and about 42 where a classifier's gradient vanishes.
+    keep_parts : bool, default False
+        Return the best point of every part as a candidate of its own, not only the best of all.
     restarts, random_start, weights, images_per_pass, autocast, compile
         The options of `GradientAttack`.
 
@@ -57,6 +70,11 @@ class Standard(GradientAttack):
     ------
     MixsolveError
         A parameter that is out of its range.
+
+    Warns
+    -----
+    GradientWarning
+        Once, of the classifiers whose gradients vanish and that no part fooled on some image.
 
     Examples
     --------
@@ -70,61 +88,79 @@ class Standard(GradientAttack):
 
     _: KW_ONLY
     steps: int = 100
+    keep_parts: bool = False
 
     def names(self, classifiers: int) -> list[str]:
-        """Return the one name."""
-        return [self.label("standard")]
+        """Return the one name, or one for each part that is kept."""
+        label = self.label("standard")
+        if not self.keep_parts:
+            return [label]
+        return [
+            f"{label}, {part}" + (f" {number + 1}" if count > 1 else "")
+            for part, count in self.parts(classifiers).items()
+            for number in range(count)
+        ]
 
-    def parts(self, classes: int) -> list[SearchAttack]:
-        """Return the attacks, in order, on classifiers of so many classes."""
-        options = {
-            field.name: getattr(self, field.name)
-            for field in fields(GradientAttack)
-            if field.name != "name"
-        }
-        attacks: list[SearchAttack] = [APGD(**options)]
-        if classes > 2:
-            attacks.append(APGD(**options, loss="dlr"))
-        else:
-            logger.info("standard: APGD-DLR is left out, since it needs at least 3 classes")
-        # It begins with ARC.
-        attacks.append(Subset(**{**options, "steps": max(1, self.steps // 5)}))
-        return attacks
+    def parts(self, classifiers: int) -> dict[str, int]:
+        """Return the parts, in order, and how many candidates each gives."""
+        alone = {"each alone": classifiers}
+        return {"APGD-hinge": 1, "APGD-CE": 1, **alone, "APGD-T": 1, "subset": 1, "square": 1}
 
     def generate(
         self, mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Iterator[Tensor]:
-        """Yield the strongest point."""
-        judge = Objective(Members(mixture, y, self.weights))
+        """Yield the strongest point, or that of each part."""
         with torch.no_grad():
             classes = mixture.member_logits(x[:1], [0]).shape[-1]
-        first_draw = generator.get_state()
-        best, best_score = x, self._score(judge, x, y)
-        for number, attack in enumerate(self.parts(classes)):
-            # The first attack advances the caller's generator, the others repeat its draws.
-            draws = generator if number == 0 else torch.Generator(generator.device)
-            draws.set_state(first_draw)
-            starts = attack.starts(x, draws).unflatten(0, (-1, len(x)))
-            resists = (best_score.errors < judge.members.total).nonzero().flatten()
-            logger.info("%s: %d of %d images resist", attack.names(1)[0], len(resists), len(x))
-            if len(resists) == 0:
-                break
-            rest, labels = x[resists], y[resists]
-            kept = best[resists]
-            kept_score = Score(*(part[resists] for part in best_score))
-            for point in attack.search(mixture, starts[:, resists].flatten(0, 1), rest, labels)[0]:
-                score = self._score(judge, point, labels)
-                kept, kept_score = keep_better(kept, kept_score, point, score)
-            best = best.index_copy(0, resists, kept)
-            best_score = Score(
-                *(
-                    part.index_copy(0, resists, new)
-                    for part, new in zip(best_score, kept_score, strict=True)
-                )
-            )
-        judge.members.check()
-        yield best
+        pursuit = Pursuit(
+            mixture, x, y, generator, weights=self.weights, images_per_pass=self.images_per_pass
+        )
+        # The first part takes the easy images away from the others.
+        pursuit.run(APGD(**self._options(steps=self._share(5)), loss="hinge"))
+        for attempts in self._attempts(pursuit, len(mixture), classes):
+            for attack, on in attempts:
+                pursuit.run(attack, on)
+            if self.keep_parts:
+                yield pursuit.part
+            pursuit.begin()
+        pursuit.report()
+        if not self.keep_parts:
+            yield pursuit.best
 
-    def _score(self, judge: Objective, x: Tensor, y: Tensor) -> Score:
-        parts = [judge.score(x[rows], y[rows]) for rows in passes(len(x), self.images_per_pass)]
-        return Score(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    def _attempts(
+        self, pursuit: Pursuit, classifiers: int, classes: int
+    ) -> Iterator[list[tuple[SearchAttack, Tensor | None]]]:
+        """Yield the attacks of each part, and on which images each is tried."""
+        indices, signs = pursuit.members.indices, pursuit.signs
+        blind = all(signs[k].hidden for k in indices)
+        yield [] if blind else [(APGD(**self._options(), loss="hinge"), None)]
+        yield [] if blind else [(APGD(**self._options()), None)]
+        for k in range(classifiers):
+            # A single classifier has been attacked alone already.
+            if k not in indices or len(indices) == 1 or signs[k].hidden:
+                yield []
+                continue
+            alone = torch.eye(classifiers, dtype=torch.float64)[k]
+            attack = APGD(**self._options(weights=alone), loss="hinge")
+            yield [(attack, ~pursuit.wrong[indices.index(k)])]
+        towards = range(1, min(_RIVALS, classes - 1) + 1)
+        options = self._options(steps=self._share(2))
+        # With two classes the only rival has been aimed at already.
+        yield (
+            []
+            if blind or classes == 2
+            else [(APGD(**options, loss="hinge", rival=rival), None) for rival in towards]
+        )
+        # It begins with ARC.
+        yield [] if blind else [(Subset(**self._options(steps=self._share(5))), None)]
+        masked = any(signs[k].masked for k in indices)
+        queries = _QUERIES_WITHOUT_GRADIENT if masked else _QUERIES
+        yield [(Square(**self._options(steps=queries * self.steps)), None)]
+
+    def _share(self, parts: int) -> int:
+        return max(1, self.steps // parts)
+
+    def _options(self, **changed: Any) -> dict[str, Any]:
+        """Return the options of a part."""
+        own = {field.name: getattr(self, field.name) for field in fields(GradientAttack)}
+        return {**own, "name": None, **changed}

@@ -24,10 +24,10 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 import mixsolve
@@ -44,7 +44,6 @@ from mixsolve_torch.data.datasets import to_unit
 from mixsolve_torch.evaluation.attacked import AttackedPlayers, as_array
 from mixsolve_torch.evaluation.measured import Player, Settings
 from mixsolve_torch.evaluation.report import Evaluation
-from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.runs.fingerprint import describe, short_digest
 from mixsolve_torch.runs.interrupt import explained
 from mixsolve_torch.runs.resumable import ResumableFolder, as_folder
@@ -146,7 +145,7 @@ def evaluate(
     level = as_real("level", level, above=0, below=1)
     seed = as_count("seed", seed, 0)
     x, y = _whole(data)
-    suite = _parts(chosen, _classes(mixture, x))
+    suite = _parts(chosen)
     if held_out and len(x) < 2:
         raise MixsolveError("held_out needs 2 images or more: some to fit on, some to report on")
     fitted = slice(0, None, 2) if held_out else slice(None)
@@ -241,14 +240,17 @@ def _given(mixture: Mixture, names: Sequence[str]) -> list[Player]:
 
 
 def _groups(suite: Sequence[Attack], classifiers: int) -> dict[str, slice]:
-    """Return each attack's title and its place among a player's candidates."""
-    titles = unique_names(
-        attack.label(getattr(attack, "kind", type(attack).__name__)).removesuffix(
-            f" {attack.norm} {attack.eps:g}"
-        )
-        for attack in suite
-    )
-    ends = [0, *itertools.accumulate(len(attack.names(classifiers)) for attack in suite)]
+    """Return the title of each attack, or part of a suite, and its place among the candidates."""
+    parts: list[tuple[str, int]] = []
+    for attack in suite:
+        if isinstance(attack, Standard):
+            parts += attack.parts(classifiers).items()
+            continue
+        title = attack.label(getattr(attack, "kind", type(attack).__name__))
+        threat = f" {attack.norm} {attack.eps:g}"
+        parts.append((title.removesuffix(threat), len(attack.names(classifiers))))
+    titles = unique_names(title for title, _ in parts)
+    ends = [0, *itertools.accumulate(count for _, count in parts)]
     return dict(zip(titles, itertools.starmap(slice, itertools.pairwise(ends)), strict=True))
 
 
@@ -277,19 +279,12 @@ def _resolve(
     return suite
 
 
-def _parts(suite: Sequence[Attack], classes: int) -> list[Attack]:
-    """Return the attacks one by one, those of a suite too."""
+def _parts(suite: Sequence[Attack]) -> list[Attack]:
+    """Return the attacks, a suite with the candidates of its parts."""
     return [
-        part
+        replace(attack, keep_parts=True) if isinstance(attack, Standard) else attack
         for attack in suite
-        for part in (attack.parts(classes) if isinstance(attack, Standard) else [attack])
     ]
-
-
-@torch.no_grad()
-def _classes(mixture: Mixture, x: Tensor) -> int:
-    with frozen(mixture):
-        return mixture.member_logits(x[:1].to(mixture.device), [0]).shape[-1]
 
 
 def check_names(names: Sequence[str] | None, count: int) -> list[str]:

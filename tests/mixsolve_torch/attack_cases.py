@@ -5,7 +5,17 @@ import math
 import torch
 from hypothesis import strategies as st
 
-from mixsolve_torch import APGD, ARC, PGD, Standard, Subset, TransferPGD, UniformSampling
+from mixsolve_torch import (
+    APGD,
+    ARC,
+    PGD,
+    Square,
+    Standard,
+    Subset,
+    TargetedAPGD,
+    TransferPGD,
+    UniformSampling,
+)
 from mixsolve_torch.attacks.ball import make_ball
 
 NORMS = ["Linf", "L2"]
@@ -86,12 +96,16 @@ def attacks(norm="Linf", eps=0.1, steps=3):
         "pgd mean": PGD(norm, eps, steps=steps, loss="mean-probability"),
         "apgd-ce": APGD(norm, eps, steps=steps + 4, restarts=2),
         "apgd-dlr": APGD(norm, eps, steps=steps + 4, loss="dlr"),
+        "apgd-hinge": APGD(norm, eps, steps=steps + 4, loss="hinge"),
+        "targeted": TargetedAPGD(norm, eps, steps=steps, targets=2),
         "apgd bfloat16": APGD(norm, eps, steps=steps, autocast=True),
         "arc": ARC(norm, eps, steps=steps, restarts=2),
         "subset": Subset(norm, eps, steps=steps),
+        "square": Square(norm, eps, steps=10 * steps, restarts=2),
         "transfer": TransferPGD(norm, eps, steps=steps),
         "uniform": UniformSampling(norm, eps, draws=4),
         "standard": Standard(norm, eps, steps=steps),
+        "standard parts": Standard(norm, eps, steps=steps, keep_parts=True),
     }
 
 

@@ -7,7 +7,7 @@ import torch
 from attack_cases import CASES, attacks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import GradientWarning, MixsolveError, MixsolveTypeError
 from mixsolve_torch import PGD, Mixture, UniformSampling
 from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import frozen
@@ -213,8 +213,10 @@ def test_classifiers_that_cannot_be_attacked(linear, batch):
     with pytest.raises(MixsolveError, match=r"models\[1\] must have finite logits.*diverged"):
         attack(diverged, x, y)
     black, zero = torch.zeros(2, 1, 1, 2), torch.tensor([0, 0])
-    with pytest.raises(MixsolveError, match=r"models\[0\] must have a gradient.*UniformSampling"):
-        attack(Mixture([Rounds()]), black, zero)
+    white = torch.ones(2, 1, 1, 2)
+    with pytest.warns(GradientWarning, match=r"models\[0\] has no gradient.*Square or Uniform"):
+        attacked = attack(Mixture([Rounds()]), white, zero)
+    assert torch.equal(attacked[0], white)  # a gradient of zero moves nothing
     assert UniformSampling("Linf", 0.1)(Mixture([Rounds()]), black, zero).shape == (10, 2, 1, 1, 2)
 
 
@@ -235,7 +237,7 @@ def test_classifiers_that_cannot_be_attacked(linear, batch):
             MixsolveError,
             r"restarts must be 1 without a random start; got 2",
         ),
-        (lambda: PGD("L2", 1, loss="hinge"), MixsolveError, r"loss must be one of .* got 'hinge'"),
+        (lambda: PGD("L2", 1, loss="ramp"), MixsolveError, r"loss must be one of .* got 'ramp'"),
         (
             lambda: UniformSampling("L2", 1, draws=0),
             MixsolveError,
@@ -253,6 +255,8 @@ def test_losses_that_cannot_be_ascended(linear, batch):
     mixture = Mixture([linear(0)])
     with pytest.raises(MixsolveError, match=r"loss of an attack must have a gradient.*zero-one"):
         PGD("L2", 0.1, loss="zero-one")(mixture, *batch)
+    with pytest.raises(MixsolveError, match=r"must have a gradient with respect to the logits"):
+        PGD("L2", 0.1, loss=lambda logits, labels: logits.detach()[:, 0])(mixture, *batch)
     with pytest.raises(MixsolveError, match=r"one loss an image.*reduction='none'"):
         PGD("L2", 0.1, loss=torch.nn.functional.cross_entropy)(mixture, *batch)
     with pytest.raises(MixsolveError, match=r"weights must have shape \(1,\)"):

@@ -256,7 +256,7 @@ def test_every_row_can_be_told_from_the_losses(measured):
             assert estimate.low <= estimate.value <= estimate.high
     assert measured.bound >= measured.optimal.worst.value - 1e-9
     assert measured.bound == pytest.approx(1 - mixsolve.solve(losses).risk)
-    assert measured.attack_names[:2] == ("APGD-CE", "APGD-DLR")
+    assert measured.attack_names[:2] == ("APGD-hinge", "APGD-CE")
 
 
 def test_the_gain_has_a_paired_interval(measured):
@@ -425,7 +425,7 @@ def test_the_report_can_be_read_printed_and_drawn(measured, tmp_path):
     console = Console(width=140)
     with console.capture() as capture:
         console.print(measured.table())
-    for words in ("uniform mixture", "then", "APGD-DLR", "90 %", "flatters", "given mixture"):
+    for words in ("uniform mixture", "then", "APGD-CE", "90 %", "flatters", "given mixture"):
         assert words in capture.get()
     pytest.importorskip("matplotlib")
     figure = measured.plot(tmp_path / "report.png")

@@ -1,0 +1,76 @@
+"""Random draws that are a function of a seed and a counter, for each row of a batch on its own.
+
+Draw n of seed s is mix(s + (n + 1) g) with g = 0x9E3779B97F4A7C15 and mix the finaliser of
+SplitMix64, in integers modulo 2^64. No state is kept: a row draws the same numbers whatever the
+other rows, their order, or the device.
+
+References
+----------
+Steele, Lea, Flood. Fast splittable pseudorandom number generators. OOPSLA 2014.
+Salmon, Moraes, Dror, Shaw. Parallel random numbers: as easy as 1, 2, 3. SC 2011.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _signed(bits: int) -> int:
+    return bits - 2**64 if bits >= 2**63 else bits
+
+
+_STEP = _signed(0x9E3779B97F4A7C15)
+_FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+
+# Draws of one step; each step has a range of the counter of its own.
+_PER_STEP = 2**20
+
+
+def seeds_of(values: Tensor) -> Tensor:
+    """Return one seed (B,), int64, for each row of floating values (B, ...), from all its bits."""
+    bits = values.flatten(1).to(torch.float64).view(torch.int64)
+    places = torch.arange(bits.shape[1], device=bits.device)
+    return _mix((_mix(bits) * (2 * _mix(places) + 1)).sum(dim=1))
+
+
+class Draws:
+    """The draws of one step for seeds (B,).
+
+    Parameters
+    ----------
+    seeds : torch.Tensor of shape (B,), int64
+        One for each row.
+    step : int
+        Which of the steps; each has draws of its own.
+    """
+
+    def __init__(self, seeds: Tensor, step: int) -> None:
+        self._seeds = seeds[:, None]
+        self._drawn = step * _PER_STEP
+
+    def uniform(self, count: int) -> Tensor:
+        """Return `count` draws (B, count), float64, uniform in [0, 1)."""
+        numbers = torch.arange(self._drawn, self._drawn + count, device=self._seeds.device)
+        self._drawn += count
+        bits = _mix(self._seeds + (numbers + 1) * _STEP)
+        return _shifted(bits, 11).to(torch.float64) * 2.0**-53
+
+    def integers(self, below: int) -> Tensor:
+        """Return one draw (B,), int64, uniform in 0 ... below - 1."""
+        return (self.uniform(1)[:, 0] * below).long()
+
+    def signs(self, count: int) -> Tensor:
+        """Return `count` draws (B, count), float64, of -1 and 1."""
+        return 1.0 - 2.0 * (self.uniform(count) < 0.5)
+
+
+def _mix(bits: Tensor) -> Tensor:
+    bits = (bits ^ _shifted(bits, 30)) * _FIRST
+    bits = (bits ^ _shifted(bits, 27)) * _SECOND
+    return bits ^ _shifted(bits, 31)
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """Return bits shifted to the right, with zeros from the left."""
+    return (bits >> by) & (2 ** (64 - by) - 1)

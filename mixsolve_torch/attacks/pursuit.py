@@ -1,0 +1,163 @@
+"""Attacks one after another on the images that still resist; the strongest point is kept.
+
+A point is judged by the exact expected 0/1 loss, ties by the expected hinge. An image is dropped
+when every classifier errs at its point: its expected accuracy is 0, and no attack can do more. Each
+attack has draws of its own, from a seed that is drawn once: they depend neither on which attacks
+ran before nor on which images these left.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mixsolve_torch.attacks.masking import GradientSigns, sentences, warn
+from mixsolve_torch.attacks.members import Members
+from mixsolve_torch.attacks.objective import Objective, Score, keep_better
+from mixsolve_torch.attacks.search import SearchAttack, passes
+from mixsolve_torch.core.losses import errs
+from mixsolve_torch.core.mixture import Mixture
+
+logger = logging.getLogger(__name__)
+
+
+class Pursuit:
+    """The strongest points found so far on a batch, and what is known of it.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        Frozen.
+    x : torch.Tensor of shape (B, C, H, W)
+        Images.
+    y : torch.Tensor of shape (B,), int64
+        True classes.
+    generator : torch.Generator
+        Gives one seed.
+    weights : array-like of shape (L,), optional
+        Weights to attack instead of the mixture's own.
+    images_per_pass : int
+        Images judged in one forward pass.
+
+    Attributes
+    ----------
+    members : Members
+        The classifiers that are played, by which points are judged.
+    best : torch.Tensor of shape (B, C, H, W)
+        The strongest points.
+    score : Score
+        Their scores.
+    wrong : torch.Tensor of shape (n, B), bool
+        Which member errs at them.
+    ever : torch.Tensor of shape (n, B), bool
+        Which member errs at any point that an attack returned.
+    part : torch.Tensor of shape (B, C, H, W)
+        The strongest points since `begin`; of an image not attacked since, the best one then.
+    signs : dict of int to GradientSigns
+        What was seen of gradients, by the classifiers' numbers in the mixture.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        x: Tensor,
+        y: Tensor,
+        generator: torch.Generator,
+        *,
+        weights: object = None,
+        images_per_pass: int,
+    ) -> None:
+        self._mixture, self._x, self._y = mixture, x, y
+        self._limit = images_per_pass
+        self.members = Members(mixture, y, weights)
+        self._judge = Objective(self.members, "hinge")
+        home = generator.device
+        self._seed = int(torch.randint(2**62, (1,), generator=generator, device=home))
+        self._home = home
+        self._attempts = 0
+        self.signs: dict[int, GradientSigns] = {k: GradientSigns() for k in self.members.indices}
+        self.best = x
+        self.score, self.wrong = self._look(x, y)
+        self.ever = self.wrong
+        self.begin()
+
+    def resisting(self) -> Tensor:
+        """Return a mask (B,) of the images on which some member is right at the best point."""
+        return self.score.errors < self.members.total
+
+    def begin(self) -> None:
+        """Begin a part: `part` is then the best of its own points only."""
+        self.part = self.best
+        self._part_score = Score(
+            torch.full_like(self.score.errors, -1), torch.full_like(self.score.value, -torch.inf)
+        )
+
+    def run(self, attack: SearchAttack, on: Tensor | None = None) -> None:
+        """Attack the images that resist, or those of the mask `on` (B,) among them."""
+        self._attempts += 1
+        draws = torch.Generator(self._home).manual_seed(self._seed + self._attempts)
+        resisting = self.resisting()
+        rows = (resisting if on is None else resisting & on).nonzero().flatten()
+        if len(rows) == 0:
+            return
+        logger.info("%s: %d of %d images resist", attack.names(1)[0], len(rows), len(self._x))
+        labels = self._y[rows]
+        starts = attack.starts(self._x, draws).unflatten(0, (-1, len(self._x)))[:, rows]
+        points = attack.search(
+            self._mixture, starts.flatten(0, 1), self._x[rows], labels, signs=self.signs
+        )[0]
+        for point in points:
+            score, wrong = self._look(point, labels)
+            now = torch.where(self._beaten(self.score, rows, score), wrong, self.wrong[:, rows])
+            self.wrong = self.wrong.index_copy(1, rows, now)
+            self.ever = self.ever.index_copy(1, rows, wrong | self.ever[:, rows])
+            self.best, self.score = self._kept(self.best, self.score, rows, point, score)
+            self.part, self._part_score = self._kept(
+                self.part, self._part_score, rows, point, score
+            )
+
+    def report(self) -> None:
+        """Refuse logits that were not finite, and warn of gradients that hid a classifier.
+
+        Warns
+        -----
+        GradientWarning
+            Of classifiers that were right on some image at all points that attacks returned, where
+            gradients vanish, are missing or are not finite.
+        """
+        self.members.check()
+        members = zip(self.members.indices, self.ever.all(dim=1).tolist(), strict=True)
+        hidden = {k: self.signs[k] for k, fooled in members if not fooled}
+        warn(sentences(hidden, "hinge"), stacklevel=4)
+
+    @staticmethod
+    def _beaten(best: Score, rows: Tensor, score: Score) -> Tensor:
+        return score.beats(Score(best.errors[rows], best.value[rows]))
+
+    def _kept(
+        self, best: Tensor, best_score: Score, rows: Tensor, point: Tensor, score: Score
+    ) -> tuple[Tensor, Score]:
+        """Return the better points and scores of the whole batch, with new ones for some rows."""
+        before = Score(best_score.errors[rows], best_score.value[rows])
+        kept, kept_score = keep_better(best[rows], before, point, score)
+        return best.index_copy(0, rows, kept), Score(
+            best_score.errors.index_copy(0, rows, kept_score.errors),
+            best_score.value.index_copy(0, rows, kept_score.value),
+        )
+
+    def _look(self, x: Tensor, y: Tensor) -> tuple[Score, Tensor]:
+        """Return the score of points, and a mask (n, B) of which member errs there."""
+        scores: list[Score] = []
+        masks: list[Tensor] = []
+        for rows in passes(len(x), self._limit):
+            logits = [self.members.logits(i, x[rows]) for i in range(len(self.members))]
+            scores.append(self._judge.judge(logits, y[rows]))
+            masks.append(torch.stack([errs(own, y[rows]) for own in logits]))
+        return _joined(scores), torch.cat(masks, dim=1)
+
+
+def _joined(scores: Sequence[Score]) -> Score:
+    return Score(*(torch.cat(part) for part in zip(*scores, strict=True)))

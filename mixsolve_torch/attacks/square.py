@@ -1,0 +1,239 @@
+"""Square: random search by squares of the image, without gradients.
+
+A step proposes a change in one random square of each image, and takes it unless it lowers the
+exact expected 0/1 loss or, where that stays the same, the expected hinge (see `attacks.hinge`): a
+classifier that errs already counts no further. The side of the square is sqrt(p H W), with p a
+share of the image that is halved at fixed shares of the steps.
+
+    Linf:  the start is x + eps s with s one random sign a column and channel; in the square the
+           perturbation becomes +eps or -eps, one random sign a channel.
+    L2:    the start is a sum of tiles of random sign; the perturbation of a second square, and what
+           the ball has left, is spent on the first one:
+               u' = e (u / ||u|| + r h) / ||u / ||u|| + r h||,  r a random sign,  h the tile,
+           a pair of bumps of opposite sign, and e^2 = ||u||^2 + ||v||^2 + (eps^2 - ||all||^2) / C
+           for u and v the perturbations of both squares in one of the C channels.
+
+A step costs one run of each classifier, a query, and no gradient: it needs nothing but logits, so
+that classifiers may be rounded, detached or any function. An image on which every classifier errs
+is not run any further.
+
+The random draws of an image are a function of its start and the number of the step (a counter based
+generator): they do not depend on the other images, nor on how these are split into passes.
+
+References
+----------
+Andriushchenko, Croce, Flammarion, Hein. Square Attack: a query-efficient black-box adversarial
+attack via random search. ECCV 2020.
+Salmon, Moraes, Dror, Shaw. Parallel random numbers: as easy as 1, 2, 3. SC 2011.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mixsolve.base.arguments import as_real
+from mixsolve_torch.attacks.ball import Ball
+from mixsolve_torch.attacks.counter import Draws, seeds_of
+from mixsolve_torch.attacks.objective import Objective, Score
+from mixsolve_torch.attacks.search import SearchAttack
+from mixsolve_torch.core.losses import LossFunction
+
+# The share p is halved after these steps of 10,000.
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+# After how many equal parts of the steps images that are lost are left out.
+_PARTS = 10
+
+
+@dataclass(frozen=True)
+class Square(SearchAttack):
+    """The random search of Andriushchenko et al. on the expected loss.
+
+    Parameters
+    ----------
+    norm, eps, name
+        The options of `Attack`.
+    steps : int, default 5000
+        Queries of each restart after its start: runs of every classifier of positive weight.
+    share : float, default 0.8
+        The share p of the image that the first squares cover, in (0, 1].
+    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile
+        The options of `SearchAttack`. Without a random start the search begins at the image.
+
+    Raises
+    ------
+    MixsolveError
+        A parameter that is out of its range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mixsolve_torch import Mixture
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    >>> x, y = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
+    >>> Square("Linf", 0.1, steps=20)(Mixture([model]), x, y).shape
+    torch.Size([1, 5, 1, 2, 2])
+    """
+
+    _: KW_ONLY
+    steps: int = 5000
+    share: float = 0.8
+
+    kind: ClassVar[str] = "square"
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        super().__post_init__()
+        object.__setattr__(self, "share", as_real("share", self.share, above=0, at_most=1))
+
+    def ascended(self) -> str | LossFunction:
+        """Return the loss that breaks ties of the expected 0/1 loss."""
+        return "hinge"
+
+    def starts(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the starts (restarts B, C, H, W), one restart after another."""
+        if not self.random_start:
+            return x
+        return torch.cat([self._start(x, generator) for _ in range(self.restarts)])
+
+    def visit(
+        self, objective: Objective, start: Tensor, center: Tensor, y: Tensor
+    ) -> Iterator[tuple[Tensor, Score]]:
+        """Yield the start and the best point after each query, with their scores."""
+        best, best_score = start, objective.score(start, y)
+        yield best, best_score
+        seeds, rows = seeds_of(start - center), torch.arange(len(y), device=y.device)
+        propose = _PROPOSALS[self.norm]
+        for part in range(_PARTS):
+            rows = rows[best_score.errors[rows] < objective.members.total]
+            for step in range(part * self.steps // _PARTS, (part + 1) * self.steps // _PARTS):
+                if len(rows):
+                    here, draws = best[rows], Draws(seeds[rows], step)
+                    trial = propose(here, center[rows], self._window(step, here), self.ball, draws)
+                    score = objective.score(trial, y[rows])
+                    own = Score(*(part[rows] for part in best_score))
+                    # What is neither better nor worse is taken too: plateaus are crossed.
+                    taken = ~own.beats(score)
+                    point = torch.where(taken[:, None, None, None], trial, here)
+                    best = best.index_copy(0, rows, point)
+                    best_score = Score(
+                        *(
+                            values.index_copy(0, rows, new)
+                            for values, new in zip(best_score, score.where(taken, own), strict=True)
+                        )
+                    )
+                yield best, best_score
+
+    def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return stripes (Linf) or tiles (L2) of random signs around each image."""
+        count, channels, height, width = x.shape
+        if self.norm == "Linf":
+            return self.ball.project(
+                x + self.eps * _signs((count, channels, 1, width), x, generator), x
+            )
+        side = max(1, min(height, width) // 5)
+        tile = _bump(side, side, x)
+        shape = (-(-height // side), -(-width // side))
+        signs = _signs((count, channels, *shape), x, generator)
+        tiled = signs.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)
+        tiled = (tiled * tile.repeat(shape))[:, :, :height, :width]
+        return self.ball.project(x + self.eps * self.ball.steepest(tiled), x)
+
+    def _window(self, step: int, x: Tensor) -> tuple[int, int]:
+        """Return height and width of the square of a step; it is cut where the image is smaller."""
+        done = 10_000 * step / self.steps
+        share = self.share / 2 ** sum(done > mark for mark in _HALVINGS)
+        height, width = x.shape[2:]
+        # A pair of bumps needs some pixels, as far as the image has them.
+        least = min(3, max(1, min(height, width) // 3)) if self.norm == "L2" else 1
+        side = max(least, round(math.sqrt(share * height * width)))
+        return min(side, height), min(side, width)
+
+
+def _propose_linf(
+    here: Tensor, center: Tensor, window: tuple[int, int], ball: Ball, draws: Draws
+) -> Tensor:
+    """Return points with another perturbation, +eps or -eps, in one window of each image."""
+    inside, _, _ = _placed(here, window, draws)
+    change = ball.eps * draws.signs(here.shape[1])[:, :, None, None].to(here.dtype)
+    trial = torch.where(inside, ball.project(center + change, center), here)
+    other = torch.where(inside, ball.project(center - change, center), here)
+    same = (trial == here).flatten(1).all(dim=1)
+    return torch.where(same[:, None, None, None], other, trial)
+
+
+def _propose_l2(
+    here: Tensor, center: Tensor, window: tuple[int, int], ball: Ball, draws: Draws
+) -> Tensor:
+    """Return points that spend the perturbation of one window of each image on another one."""
+    shift = here - center
+    tiny = torch.finfo(shift.dtype).tiny
+    first, down, right = _placed(here, window, draws)
+    second, _, _ = _placed(here, window, draws)
+    pairs = torch.stack([_pair(*window, here), _pair(*window[::-1], here).T])
+    turned = draws.integers(2)[:, None, None]
+    pattern = pairs[turned, down[:, :, None], right[:, None, :]][:, None] * first
+    signs = draws.signs(here.shape[1])[:, :, None, None].to(here.dtype)
+    own = shift * first
+    ahead = own / _lengths(own).clamp(min=tiny) + signs * pattern
+    left = (ball.eps**2 - shift.square().sum(dim=(1, 2, 3), keepdim=True)).clamp(min=0)
+    room = (shift * (first | second)).square().sum(dim=(2, 3), keepdim=True)
+    spent = (room + left / here.shape[1]).sqrt()
+    ahead = ahead / _lengths(ahead).clamp(min=tiny) * spent
+    moved = torch.where(first, ahead, torch.where(second, 0, shift))
+    return ball.project(center + moved, center)
+
+
+_PROPOSALS = {"Linf": _propose_linf, "L2": _propose_l2}
+
+
+def _placed(x: Tensor, window: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a mask (B, 1, H, W) of one window an image, and rows and columns counted in it.
+
+    Rows (B, H) and columns (B, W) outside the window are cut to its border.
+    """
+    places, insides = [], []
+    for axis, side in zip((2, 3), window, strict=True):
+        first = draws.integers(x.shape[axis] - side + 1)
+        place = torch.arange(x.shape[axis], device=x.device) - first[:, None]
+        places.append(place.clamp(0, side - 1))
+        insides.append((place >= 0) & (place < side))
+    inside = insides[0][:, None, :, None] & insides[1][:, None, None, :]
+    rows, columns = places
+    return inside, rows, columns
+
+
+def _pair(height: int, width: int, like: Tensor) -> Tensor:
+    """Return two bumps of opposite sign, one above the other, of Euclidean length 1 together."""
+    if height < 2:
+        both = _bump(height, width, like)
+    else:
+        both = torch.cat(
+            [_bump(height // 2, width, like), -_bump(height - height // 2, width, like)]
+        )
+    return both / torch.linalg.vector_norm(both)
+
+
+def _bump(height: int, width: int, like: Tensor) -> Tensor:
+    """Return a bump: sum_{k=0}^{M} 1 / (n + 1 - k)^2, with M from 0 at the border to n inside."""
+    n = max(height, width) // 2
+    down = (torch.arange(height, device=like.device) - height // 2).abs()
+    right = (torch.arange(width, device=like.device) - width // 2).abs()
+    ring = torch.maximum(down[:, None], right[None, :])
+    terms = torch.arange(n + 1, 0, -1, device=like.device, dtype=like.dtype).square().reciprocal()
+    return terms.cumsum(0)[n - ring]
+
+
+def _lengths(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)
+
+
+def _signs(shape: tuple[int, ...], x: Tensor, generator: torch.Generator) -> Tensor:
+    draws = torch.randint(2, shape, generator=generator, device=generator.device)
+    return (2 * draws - 1).to(x.device, x.dtype)
