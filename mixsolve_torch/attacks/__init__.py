@@ -3,6 +3,8 @@
 from mixsolve_torch.attacks.apgd import APGD
 from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.attacks.external import External
+from mixsolve_torch.attacks.given import Given
 from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.attacks.square import Square
@@ -18,6 +20,8 @@ __all__ = [
     "ATTACKS",
     "PGD",
     "Attack",
+    "External",
+    "Given",
     "Square",
     "Standard",
     "Subset",

@@ -182,6 +182,14 @@ class Attack(abc.ABC):
                 f"{title} must yield {len(names)} tensors, one for each of its names; got {count}"
             )
 
+    def bind(self, x: Tensor, first: int = 0) -> Attack:
+        """Return the attack for the images (B, C, H, W) of the data, numbered from `first` on.
+
+        An attack that has something of its own for each image learns here which image is which.
+        Afterwards it is called with some of these images, in any order. Others return themselves.
+        """
+        return self
+
     def label(self, kind: str) -> str:
         """Return the attack's name, or one made of its kind and its threat model."""
         return self.name if self.name is not None else f"{kind} {self.norm} {self.eps:g}"

@@ -37,6 +37,10 @@ class InTurn(Attack):
         object.__setattr__(self, "attacks", tuple(attacks))
         object.__setattr__(self, "spare", spare)
 
+    def bind(self, x: Tensor, first: int = 0) -> InTurn:
+        """Return the sequence of attacks that know the images of the data."""
+        return InTurn([attack.bind(x, first) for attack in self.attacks], spare=self.spare)
+
     def names(self, classifiers: int) -> list[str]:
         """Return the names of all candidates, attack by attack."""
         return [name for attack in self.attacks for name in attack.names(classifiers)]

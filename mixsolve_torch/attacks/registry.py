@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.apgd import APGD
 from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.attacks.external import as_attack
+from mixsolve_torch.attacks.given import SUFFIXES, Given
+from mixsolve_torch.attacks.libraries import is_external
 from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.square import Square
 from mixsolve_torch.attacks.standard import Standard
@@ -42,26 +45,33 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 }
 
 
+# What functions of this package take as attacks.
+OneAttack = str | Attack | Callable[..., Any]
+Attacks = OneAttack | Iterable[OneAttack]
+
+
 def resolve_attacks(
-    attacks: str | Attack | Iterable[str | Attack],
+    attacks: Attacks,
     norm: str | None = None,
     eps: float | str | None = None,
     *,
     steps: int | None = None,
     restarts: int | None = None,
 ) -> list[Attack]:
-    """Return attacks from their names; what already is an attack stays as it is.
+    """Return attacks from names, files, functions and objects; an `Attack` stays as it is.
 
     Parameters
     ----------
-    attacks : str, Attack, or iterable of them
+    attacks : str, Attack, callable, or iterable of them
         Names of `ATTACKS`: "standard", "pgd", "apgd-ce", "apgd-dlr", "apgd-hinge", "apgd-t",
-        "arc", "subset", "square", "transfer", "uniform"; one string may hold several, separated by
-        commas. Or attacks themselves.
+        "arc", "subset", "square", "transfer", "uniform", or .npy and .npz files for `Given`; one
+        string may hold several, separated by commas. Attacks themselves. Functions of images and
+        labels that return images, and attack objects of torchattacks, foolbox, ART and AutoAttack,
+        see `External`.
     norm : {"Linf", "L2"}, optional
-        The norm of the ball; needed by names.
+        The norm of the ball; needed by names, files, functions, and objects that declare none.
     eps : float or str, optional
-        The radius, such as 8 / 255 or "8/255"; needed by names.
+        The radius, such as 8 / 255 or "8/255"; needed by the same.
     steps : int, optional
         Steps of the attacks that take steps, queries of "square"; each attack's own default if
         left out.
@@ -76,9 +86,9 @@ def resolve_attacks(
     Raises
     ------
     MixsolveError
-        A name that is not known, a name without norm and eps, or no attack at all.
+        A name that is not known, what needs norm and eps without them, or no attack at all.
     MixsolveTypeError
-        Something that is neither a name nor an attack.
+        Something that is neither a name nor an attack, a class for example.
 
     Examples
     --------
@@ -87,7 +97,7 @@ def resolve_attacks(
     """
     if isinstance(attacks, str):
         wanted: list[object] = [name.strip() for name in attacks.split(",")]
-    elif isinstance(attacks, Attack):
+    elif isinstance(attacks, Attack) or is_external(attacks):
         wanted = [attacks]
     elif isinstance(attacks, Iterable):
         wanted = list(attacks)
@@ -106,16 +116,19 @@ def _resolve(
     if isinstance(attack, Attack):
         return attack
     if not isinstance(attack, str):
-        raise MixsolveTypeError(
-            "attacks must be names or attacks such as PGD('Linf', 8 / 255); "
-            f"got {type(attack).__name__}"
-        )
-    if attack not in ATTACKS:
+        return as_attack(attack, norm, eps)
+    from_file = attack.endswith(SUFFIXES)
+    if attack not in ATTACKS and not from_file:
         names = ", ".join(repr(name) for name in ATTACKS)
-        raise MixsolveError(f"attacks must be among {names}; got {attack!r}")
+        raise MixsolveError(
+            f"attacks must be among {names}, or a .npy or .npz file of adversarial images; "
+            f"got {attack!r}"
+        )
     if norm is None or eps is None:
         raise MixsolveError(
             f"attack {attack!r} needs norm and eps, e.g. norm='Linf', eps=8 / 255; "
             f"got norm={norm!r}, eps={eps!r}"
         )
+    if from_file:
+        return Given(attack, norm=norm, eps=eps)
     return ATTACKS[attack](norm, eps, **effort)

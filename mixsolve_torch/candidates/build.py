@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,8 @@ from mixsolve.base.arguments import as_count, check_flags
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.base.tuning import tuning
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator, prepare
+from mixsolve_torch.attacks.external import as_attack
+from mixsolve_torch.attacks.libraries import is_external
 from mixsolve_torch.candidates.disk_store import DiskStore
 from mixsolve_torch.candidates.memory_store import MemoryStore
 from mixsolve_torch.candidates.recorder import Recorder, Source, clean, source
@@ -103,9 +105,11 @@ class CandidateLosses:
 def build_losses(
     mixture: Mixture,
     data: Data,
-    attacks: Attack | Sequence[Attack],
+    attacks: Attack | Callable[..., Any] | Sequence[Attack | Callable[..., Any]],
     loss: str | LossFunction = "zero-one",
     *,
+    norm: str | None = None,
+    eps: float | str | None = None,
     keep: str = "final",
     batch_size: int = 256,
     generator: torch.Generator | None = None,
@@ -134,10 +138,16 @@ def build_losses(
         evaluated in eval mode; its own mode is restored.
     data : pair of torch.Tensor, or iterable of pairs
         Images (N, C, H, W) in [0, 1] and labels (N,), or batches of them such as a DataLoader's.
-    attacks : Attack or sequence of Attack
-        Where the candidates come from. The clean image always is the first candidate.
+    attacks : Attack, callable, or sequence of them
+        Where the candidates come from: attacks, functions of images and labels that return images,
+        or attack objects of torchattacks, foolbox, ART and AutoAttack, see `External`. The clean
+        image always is the first candidate.
     loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
         The loss recorded. It need not be the loss that the attacks ascend.
+    norm : {"Linf", "L2"}, optional
+        The norm of the set that functions and foreign objects are held against.
+    eps : float or str, optional
+        Its radius. What an object declares itself need not be given.
     keep : {"final", "trajectory"}, default "final"
         Whether the candidates are the final points of the attacks, or all points they visited.
     batch_size : int, default 256
@@ -188,7 +198,7 @@ def build_losses(
     """
     check_mixture(mixture)
     recorded = get_loss(loss)
-    chosen = check_attacks(attacks)
+    chosen = check_attacks(attacks, norm, eps)
     generator = default_generator(generator)
     home = check_device(device, mixture)
     if out is not None and device is not None:
@@ -230,12 +240,16 @@ def build_losses(
         sources = _sources(chosen, len(mixture), keep)
         recorder = Recorder(mixture, sources, recorded, seed, generator.device, bar.advance)
         recorder.together = store.together
+        images = 0
         for number, batch in enumerate(loader):
             x, y = prepare(mixture, *pair(batch, number))
             labels.append(y.clone())  # the next batch may come in the same memory
+            bound = [attack.bind(x, images) for attack in chosen]
+            images += len(x)
             if store.passes_over(x, y):
                 bar.advance(len(names))
                 continue
+            recorder.sources = _sources(bound, len(mixture), keep)
             rows, points = recorder.record(number, x, y, keep_inputs=keep_inputs)
             store.append(rows, recorder.together, points)
         if not labels:
@@ -277,21 +291,23 @@ def _sources(attacks: Sequence[Attack], classifiers: int, keep: str) -> list[Sou
     return [clean(), *(source(attack, classifiers, keep) for attack in attacks)]
 
 
-def check_attacks(attacks: Attack | Sequence[Attack]) -> list[Attack]:
-    """Return attacks as a list, refusing anything else."""
-    if isinstance(attacks, str) or not isinstance(attacks, Attack | Iterable):
+def check_attacks(
+    attacks: object, norm: str | None = None, eps: float | str | None = None
+) -> list[Attack]:
+    """Return attacks as a list, foreign ones as ours, refusing anything else."""
+    alone = isinstance(attacks, Attack) or is_external(attacks)
+    if isinstance(attacks, str) or not (alone or isinstance(attacks, Iterable)):
         raise MixsolveTypeError(
             "attacks must be an Attack such as PGD('Linf', 8 / 255), or a sequence of them; "
             f"got {attacks!r} of type {type(attacks).__name__}"
         )
-    chosen = [attacks] if isinstance(attacks, Attack) else list(attacks)
-    for i, attack in enumerate(chosen):
-        if not isinstance(attack, Attack):
-            raise MixsolveTypeError(
-                f"attacks[{i}] must be an Attack such as PGD('Linf', 8 / 255); "
-                f"got {type(attack).__name__}"
-            )
-    return chosen
+    chosen = [attacks] if alone or not isinstance(attacks, Iterable) else list(attacks)
+    return [
+        attack
+        if isinstance(attack, Attack)
+        else as_attack(attack, norm, eps, f"attacks[{i}] must be an Attack")
+        for i, attack in enumerate(chosen)
+    ]
 
 
 def check_device(device: str | torch.device | None, mixture: Mixture) -> torch.device:

@@ -82,6 +82,8 @@ class Recorder:
 
     Attributes
     ----------
+    sources : sequence of Source
+        May be replaced by others of the same columns between batches.
     together : int or None
         Images attacked together at most; None as long as memory has sufficed for whole batches.
     """
@@ -97,7 +99,7 @@ class Recorder:
     ) -> None:
         self.together: int | None = None
         self._mixture = mixture
-        self._sources = sources
+        self.sources = sources
         self._loss = loss
         self._seed = seed
         self._home = home
@@ -125,7 +127,7 @@ class Recorder:
         """
         batch = _Batch(x, self._columns, keep_inputs)
         first = 0
-        for rank, each in enumerate(self._sources):
+        for rank, each in enumerate(self.sources):
             begin, reached = 0, 0
             while begin < len(x):
                 end = len(x) if self.together is None else min(begin + self.together, len(x))

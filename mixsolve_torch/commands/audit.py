@@ -26,6 +26,7 @@ from mixsolve.base.errors import MixsolveError
 from mixsolve.base.files import check_folder, write_text, written_aside
 from mixsolve.commands.report import save as save_solution
 from mixsolve_torch.attacks.ball import make_ball
+from mixsolve_torch.attacks.given import SUFFIXES
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.candidates.build import unique_names
 from mixsolve_torch.commands.console import progress_on_stderr, say, show
@@ -81,7 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--attacks",
         default="standard",
         metavar="A,B,...",
-        help=f"from {', '.join(ATTACKS)} (standard)",
+        help=f"from {', '.join(ATTACKS)}, or .npy and .npz files of adversarial images in the "
+        "order of the data: (N, C, H, W), or (K, N, C, H, W) with K for each image (standard)",
     )
     parser.add_argument("--steps", type=int, help="steps of each attack (its own default)")
     parser.add_argument("--restarts", type=int, help="restarts of each attack (its own default)")
@@ -179,7 +181,8 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
     }
     if args.limit is not None:
         as_count("--limit", args.limit)
-    read = [*map(_file_of, args.models), Path(args.data)]
+    points = [name.strip() for name in args.attacks.split(",") if name.strip().endswith(SUFFIXES)]
+    read = [*map(_file_of, args.models), Path(args.data), *map(Path, points)]
     check_folder(args.out, FILES, args.overwrite, "--overwrite", read)
     _check_writable(args.out)
     plots.require_matplotlib()

@@ -119,11 +119,18 @@ def count_shared(images: Tensor, others: Tensor) -> int:
     >>> count_shared(images, images[1:]), count_shared(images, images + 1)
     (2, 0)
     """
-    known = set(_digests(images))
-    return sum(entry in known for entry in _digests(others.to(images.dtype)))
+    known = set(digests(images))
+    return sum(entry in known for entry in digests(others.to(images.dtype)))
 
 
-def _digests(images: Tensor) -> Iterator[bytes]:
+def digests(images: Tensor) -> Iterator[bytes]:
+    """Yield a digest of the entries of each image, of 16 bytes.
+
+    Parameters
+    ----------
+    images : torch.Tensor of shape (N, C, H, W)
+        Images; equal ones of one dtype have equal digests.
+    """
     for entry in images.detach().cpu().contiguous().numpy():
         yield hashlib.blake2b(entry.data, digest_size=16).digest()
 

@@ -35,7 +35,7 @@ from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.base import Attack, check_mixture
 from mixsolve_torch.attacks.in_turn import InTurn
-from mixsolve_torch.attacks.registry import resolve_attacks
+from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
 from mixsolve_torch.candidates.build import unique_names
 from mixsolve_torch.core.mixture import Mixture
@@ -52,7 +52,7 @@ from mixsolve_torch.runs.resumable import ResumableFolder, as_folder
 def evaluate(
     mixture: Mixture,
     data: Data,
-    attacks: str | Attack | Sequence[str | Attack] = "standard",
+    attacks: Attacks = "standard",
     *,
     norm: str | None = None,
     eps: float | str | None = None,
@@ -78,11 +78,11 @@ def evaluate(
         The classifiers, and weights to measure if they are neither uniform nor of one classifier.
     data : pair of torch.Tensor, or iterable of pairs
         Images (N, C, H, W), floating in [0, 1] or uint8, and labels (N,), or batches of them.
-    attacks : str, Attack or sequence of them, default "standard"
-        Names as `resolve_attacks` knows them, or attacks of one's own. The parts of "standard" are
-        reported one by one.
+    attacks : str, Attack, callable, or iterable of them, default "standard"
+        Names and files as `resolve_attacks` knows them, attacks of one's own, functions, or attack
+        objects of other libraries. The parts of "standard" are reported one by one.
     norm, eps, steps, restarts
-        Of the attacks given by name, see `solve_game`.
+        Of the attacks given by name, see `solve_game`; `norm` and `eps` also of functions.
     names : sequence of str of length L, optional
         How the classifiers are called; "classifier 1" and so on by default.
     held_out : bool, default False
@@ -145,7 +145,7 @@ def evaluate(
     level = as_real("level", level, above=0, below=1)
     seed = as_count("seed", seed, 0)
     x, y = _whole(data)
-    suite = _parts(chosen)
+    suite = [attack.bind(x) for attack in _parts(chosen)]
     if held_out and len(x) < 2:
         raise MixsolveError("held_out needs 2 images or more: some to fit on, some to report on")
     fitted = slice(0, None, 2) if held_out else slice(None)
@@ -255,22 +255,23 @@ def _groups(suite: Sequence[Attack], classifiers: int) -> dict[str, slice]:
 
 
 def _resolve(
-    attacks: str | Attack | Sequence[str | Attack],
+    attacks: Attacks,
     norm: str | None,
     eps: float | str | None,
     steps: int | None,
     restarts: int | None,
 ) -> list[Attack]:
     """Return the attacks, all of one norm and radius."""
+    if isinstance(attacks, Iterable) and not isinstance(attacks, str):
+        attacks = list(attacks)
     suite = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
-    if not isinstance(attacks, str):
-        given = {"norm": norm, "eps": eps, "steps": steps, "restarts": restarts}
-        surplus = [name for name, value in given.items() if value is not None]
-        if surplus and suite == ([attacks] if isinstance(attacks, Attack) else list(attacks)):
-            raise MixsolveError(
-                f"{', '.join(surplus)} must be left out where attacks are objects, which have "
-                "their own"
-            )
+    given = {"norm": norm, "eps": eps, "steps": steps, "restarts": restarts}
+    surplus = [name for name, value in given.items() if value is not None]
+    listed = attacks if isinstance(attacks, list) else [attacks]
+    if surplus and all(isinstance(attack, Attack) for attack in listed):
+        raise MixsolveError(
+            f"{', '.join(surplus)} must be left out where attacks are objects, which have their own"
+        )
     if len({(attack.norm, attack.eps) for attack in suite}) > 1:
         threats = ", ".join(sorted({f"{attack.norm} {attack.eps:g}" for attack in suite}))
         raise MixsolveError(

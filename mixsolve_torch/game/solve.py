@@ -34,7 +34,7 @@ from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.errors import ConvergenceWarning, MixsolveTypeError
 from mixsolve.solver.solution import Solution
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
-from mixsolve_torch.attacks.registry import resolve_attacks
+from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
 from mixsolve_torch.candidates.build import CandidateLosses, build_losses, check_device
 from mixsolve_torch.core.losses import LossFunction, get_loss
 from mixsolve_torch.core.mixture import Mixture
@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 def solve_game(
     mixture: Mixture,
     data: Data,
-    attacks: str | Attack | Sequence[str | Attack] = "standard",
+    attacks: Attacks = "standard",
     alpha: Any = 0.0,
     *,
     norm: str | None = None,
@@ -92,15 +92,16 @@ def solve_game(
     data : pair of torch.Tensor, or iterable of pairs
         Images (N, C, H, W) in [0, 1] and labels (N,), or batches of them. An iterable is read once,
         and its images stay in memory.
-    attacks : str, Attack or sequence of them, default "standard"
-        Attacks, or names as `resolve_attacks` knows them.
+    attacks : str, Attack, callable, or iterable of them, default "standard"
+        Attacks, names and files as `resolve_attacks` knows them, functions of images and labels, or
+        attack objects of other libraries, see `External`.
     alpha : float or array_like of shape (N,), default 0
         Entropic regularisation of the weights, as `mixsolve.solve` takes it. Value, risk and
         convergence are those of the exact risk, whatever alpha.
     norm : {"Linf", "L2"}, optional
-        The norm of the attacker's ball; names need it.
+        The norm of the attacker's ball; names, files and functions need it.
     eps : float or str, optional
-        Its radius, such as 8 / 255 or "8/255"; names need it.
+        Its radius, such as 8 / 255 or "8/255"; they need it as well.
     steps, restarts : int, optional
         Effort of the attacks that are given by name; their own defaults if left out.
     loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
@@ -174,6 +175,7 @@ def solve_game(
     home, recorded = check_device(device, mixture), get_loss(loss)
     batch_size = as_count("batch_size", batch_size)
     x, y = gather(data)
+    chosen = [attack.bind(x) for attack in chosen]
     images = digest(x, y)
     kept = as_folder("start", start) if isinstance(start, str | os.PathLike) else None
     settings = {

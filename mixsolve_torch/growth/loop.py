@@ -21,9 +21,10 @@ Demiriz, Bennett, Shawe-Taylor. Linear Programming Boosting via Column Generatio
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,9 @@ from torch import Tensor, nn
 from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
+from mixsolve_torch.attacks.external import as_attack
 from mixsolve_torch.attacks.pgd import PGD
-from mixsolve_torch.attacks.registry import resolve_attacks
+from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
 from mixsolve_torch.candidates.build import CandidateLosses
 from mixsolve_torch.core.losses import LossFunction, get_loss
 from mixsolve_torch.core.mixture import Mixture
@@ -82,7 +84,7 @@ class Growth:
 def grow(
     mixture: Mixture,
     data: Data,
-    attacks: str | Attack | Sequence[str | Attack] = "standard",
+    attacks: Attacks = "standard",
     model: nn.Module | Callable[[int], nn.Module] | None = None,
     *,
     held_out: Data | float = 0.3,
@@ -97,7 +99,7 @@ def grow(
     epochs: int = 10,
     batch_size: int = 64,
     optimizer: OptimizerFactory = adam,
-    training_attack: Attack | None = None,
+    training_attack: Attack | Callable[..., Any] | None = None,
     fresh: float = 0.5,
     max_rounds: int = 30,
     generator: torch.Generator | None = None,
@@ -122,8 +124,10 @@ def grow(
     data : pair of torch.Tensor, or iterable of pairs
         Images (N, C, H, W) in [0, 1] and labels (N,) to train on, or batches of them. An iterable
         is read once, and its images stay in memory, with their candidates.
-    attacks : str, Attack or sequence of them, default "standard"
-        Attacks that play the games, or names as `resolve_attacks` knows them.
+    attacks : str, Attack, callable, or iterable of them, default "standard"
+        Attacks that play the games, names and files as `resolve_attacks` knows them, functions of
+        images and labels, or attack objects of other libraries, see `External`. `Given` points are
+        for the images of `data`; where `held_out` holds others, give both as its `images`.
     model : torch.nn.Module or callable, optional
         What a new classifier starts as: a copy of this one, or what ``model(round)`` returns, with
         rounds counted from 1. By default a copy of the classifier of the largest weight.
@@ -145,7 +149,7 @@ def grow(
     optimizer : callable, optional
         Makes an optimizer of parameters; by default Adam with the learning rate 3e-3. The rate
         falls to zero along a cosine.
-    training_attack : Attack, optional
+    training_attack : Attack or callable, optional
         The fresh attack of training; by default PGD with 5 steps in the ball of the first attack.
     fresh : float, default 0.5
         Share of each batch that is attacked afresh, on the mixture with the new classifier.
@@ -209,8 +213,8 @@ def grow(
     if training_attack is None:
         training_attack = PGD(chosen[0].norm, chosen[0].eps, steps=_TRAINING_STEPS)
     elif not isinstance(training_attack, Attack):
-        raise MixsolveTypeError(
-            f"training_attack must be an Attack; got {type(training_attack).__name__}"
+        training_attack = as_attack(
+            training_attack, chosen[0].norm, chosen[0].eps, "training_attack must be an Attack"
         )
     if model is not None and not callable(model):
         raise MixsolveTypeError(
@@ -229,11 +233,12 @@ def grow(
     )
     generator = default_generator(generator)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    x, y = gather(data)
     growing = GrowthRounds(
         mixture,
         model,
-        *_split(data, held_out, seed),
-        chosen,
+        *_split((x, y), held_out, seed),
+        [attack.bind(x) for attack in chosen],
         loss,
         alpha,
         tol,
@@ -284,10 +289,10 @@ def _ended(growing: GrowthRounds, state: Progress, stopped: bool) -> Growth:
 
 
 def _split(
-    data: Data, held_out: Data | float, seed: int
+    data: tuple[Tensor, Tensor], held_out: Data | float, seed: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return the images trained on and those held out."""
-    x, y = gather(data)
+    x, y = data
     if isinstance(held_out, int | float):
         share = as_real("held_out", held_out, above=0, below=1)
         order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))

@@ -2,8 +2,9 @@
 
 Work that was interrupted is resumed only if everything that its results depend on is the same:
 settings become plain JSON values, tensors and networks become digests, functions their names and
-code. What cannot be seen from outside is not compared: a classifier's Python attributes other than
-its parameters, buffers and printed form.
+code. An object with a method `fingerprint` says itself what they depend on. What cannot be seen
+from outside is not compared: a classifier's Python attributes other than its parameters, buffers
+and printed form.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import math
 import re
+import types
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -78,10 +81,61 @@ def describe(value: Any) -> Any:
         return [describe(value.func), describe(value.args), describe(value.keywords)]
     if callable(value) and hasattr(value, "__qualname__"):
         return _function(value)
-    fields = _fields(value)
+    own = _own(value)
+    fields = own if own is not None else _fields(value)
     if fields is None:
         return _plain(value)
     return {"class": _function(type(value)), **describe(fields)}
+
+
+def outline(value: Any, depth: int = 2) -> Any:
+    """Return a description of a foreign object, as far as `depth` objects deep.
+
+    Of a function it holds the code, the defaults and what its closure holds; of an object its class
+    and its attributes. Foreign objects may lead anywhere, loggers and files among them: beyond that
+    depth only plain values, arrays and networks count, and of all others the class.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+    depth : int, default 2
+        How many objects are looked into on the way from `value`.
+    """
+    if isinstance(value, bytes):
+        return f"bytes {hashlib.blake2b(value, digest_size=16).hexdigest()}"
+    if value is None or isinstance(value, bool | int | float | str | Tensor | np.ndarray):
+        return describe(value)
+    if isinstance(value, nn.Module | type):
+        return describe(value)
+    if isinstance(value, Mapping):
+        return {str(key): outline(entry, depth) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [outline(entry, depth) for entry in value]
+    own = {"class": _function(type(value))}
+    if depth == 0 or isinstance(value, logging.Logger):
+        return own
+    if isinstance(value, types.MethodType):
+        return [_function(value), outline(value.__self__, depth - 1)]
+    if isinstance(value, types.FunctionType):
+        cells = [_content(cell) for cell in value.__closure__ or ()]
+        held = [value.__defaults__, value.__kwdefaults__, cells]
+        return [_function(value), outline(held, depth - 1)]
+    if isinstance(value, functools.partial):
+        return [outline(part, depth) for part in (value.func, value.args, value.keywords)]
+    return own | {key: outline(part, depth - 1) for key, part in (_fields(value) or {}).items()}
+
+
+def _own(value: Any) -> dict[str, Any] | None:
+    """Return what an object says its results depend on, None if its class has no such method."""
+    return value.fingerprint() if hasattr(type(value), "fingerprint") else None
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a variable that has no value yet
+        return None
 
 
 def _fields(value: Any) -> dict[str, Any] | None:
@@ -95,7 +149,7 @@ def _function(function: Any) -> str:
     """Return the full name of a function or class, and a digest of its own code if it has any."""
     name = f"{function.__module__}.{function.__qualname__}"
     code = getattr(function, "__code__", None)
-    if code is None:
+    if not isinstance(code, types.CodeType):
         return name
     return f"{name} {digest(code.co_code.hex(), _plain(code.co_consts), _plain(code.co_names))}"
 
@@ -105,7 +159,10 @@ def _network(network: nn.Module) -> str:
     parts: list[Tensor | str] = [_plain(network)]
     for part in network.modules():
         # Programs read from files: two of one form may compute different things.
-        if isinstance(part, fx.GraphModule):
+        own = _own(part)
+        if own is not None:
+            parts.append(_plain(describe(own)))
+        elif isinstance(part, fx.GraphModule):
             parts.append(part.code)
         elif isinstance(part, torch.jit.ScriptModule):
             with suppress(RuntimeError, AttributeError):  # a part that is not called has no code

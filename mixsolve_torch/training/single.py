@@ -16,6 +16,7 @@ Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from mixsolve.base.arguments import as_count, as_real
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.attacks.external import as_attack
 from mixsolve_torch.core.descent import descend
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data import checks
@@ -34,7 +36,7 @@ def fit(
     data: tuple[Tensor, Tensor],
     *,
     epochs: int,
-    attack: Attack | None = None,
+    attack: Attack | Callable[..., Any] | None = None,
     alongside: Sequence[nn.Module] = (),
     batch_size: int = 64,
     learning_rate: float = 3e-3,
@@ -51,9 +53,10 @@ def fit(
         Images (N, C, H, W) in [0, 1] and labels (N,), on the model's device.
     epochs : int
         Passes over the data.
-    attack : Attack, optional
+    attack : Attack or callable, optional
         Adversarial training: every batch is replaced by the attack's first candidate on the present
-        network. Plain training when it is left out.
+        network. An attack object of another library must declare its set, see `External`. Plain
+        training when it is left out.
     alongside : sequence of torch.nn.Module, optional
         Classifiers that are not trained but attacked too: the attack is on the uniform mixture of
         them and the network, so that the network learns from images on which they err.
@@ -84,6 +87,8 @@ def fit(
     generator = torch.Generator().manual_seed(as_count("seed", seed, 0))
     if alongside and attack is None:
         raise MixsolveError("alongside needs an attack; got attack=None, which is plain training")
+    if attack is not None and not isinstance(attack, Attack):
+        attack = as_attack(attack, None, None, "attack must be an Attack")
     attacked = Mixture([*alongside, model])
 
     def attacked_batches() -> Iterator[tuple[Tensor, Tensor]]:
