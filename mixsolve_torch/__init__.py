@@ -53,6 +53,7 @@ from mixsolve_torch.models.architectures import (
     resnet18,
     wide_resnet28_10,
 )
+from mixsolve_torch.models.black_box import BlackBox
 from mixsolve_torch.models.load import load_model
 from mixsolve_torch.training import TrainConfig, Training, fit, train
 
@@ -61,6 +62,7 @@ __all__ = [
     "ARC",
     "PGD",
     "Attack",
+    "BlackBox",
     "CandidateLosses",
     "Digits",
     "DistributedSolution",

@@ -74,7 +74,7 @@ class Mixture(nn.Module):
             if not isinstance(model, nn.Module):
                 raise MixsolveTypeError(
                     f"models[{k}] must be a torch.nn.Module; got {type(model).__name__}; "
-                    "wrap a function in a module whose forward calls it"
+                    "wrap a function, an estimator or a session in BlackBox"
                 )
         self.models = nn.ModuleList(members)
         if weights is None:

@@ -5,7 +5,8 @@ A member is foreign code, which may write into its inputs and reuse its outputs.
 - it gets a copy of the images: other members and the caller do not see what it writes into them, in
   place, through ``.data`` or through a NumPy view. A copy is one pass over the images, cheap beside
   any network, and no cheaper check detects all these ways of writing;
-- its result is copied too, since it may be a buffer that its next call fills again;
+- its result is copied too, since it may be a buffer that its next call fills again; an object with
+  an attribute ``logits``, as networks of Hugging Face return it, stands for these;
 - a network whose parameters have another dtype than the images is run on them as they are, and if
   it refuses them, on images in its own dtype; logits are at least as precise as the images.
 """
@@ -179,6 +180,8 @@ def _explain(model: nn.Module, k: int, error: Exception) -> None:
 
 def _checked(logits: Any, k: int, x: Tensor) -> Tensor:
     """Return a copy of logits (B, classes) as plain numbers, refusing anything else."""
+    if not isinstance(logits, Tensor):  # Hugging Face wraps them in an object
+        logits = getattr(logits, "logits", logits)
     if isinstance(logits, Tensor) and not logits.is_nested:
         logits = logits.to_dense() if logits.layout is not torch.strided else logits
         logits = logits.dequantize() if logits.is_quantized else logits

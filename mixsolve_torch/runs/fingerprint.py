@@ -161,7 +161,7 @@ def _network(network: nn.Module) -> str:
         # Programs read from files: two of one form may compute different things.
         own = _own(part)
         if own is not None:
-            parts.append(_plain(describe(own)))
+            parts.append(_plain(outline(own)))
         elif isinstance(part, fx.GraphModule):
             parts.append(part.code)
         elif isinstance(part, torch.jit.ScriptModule):

@@ -323,7 +323,7 @@ def real(name, mixture):
     if name == "torchattacks":
         return pytest.importorskip("torchattacks").PGD(mixture, eps=WIDE, alpha=0.15, steps=5)
     if name == "foolbox":
-        return pytest.importorskip("foolbox").attacks.LinfPGD(steps=5)
+        return pytest.importorskip("foolbox").attacks.LinfPGD(steps=10, rel_stepsize=0.3)
     if name == "foolbox, minimal norm":
         return pytest.importorskip("foolbox").attacks.LinfDeepFoolAttack(steps=5)
     if name == "pyautoattack":

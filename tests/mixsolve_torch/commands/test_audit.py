@@ -102,6 +102,24 @@ def test_norms_may_be_spelled_otherwise(models, tmp_path):
     assert (content["norm"], content["eps"]) == ("L2", 0.5)
 
 
+def test_adversarial_images_from_a_file(models, tmp_path, capsys):
+    images = load_data("digits", limit=40).images
+    np.save(tmp_path / "points.npy", (images - 0.1).clamp(min=0).numpy())
+    names = f"uniform,{tmp_path / 'points.npy'}"
+    out = tmp_path / "out"
+    assert main(command(models[:2], out, "--attacks", names, eps="0.1")) == 0
+    content = json.loads((out / "audit.json").read_text())
+    assert content["attack_names"] == names
+    assert "given" in capsys.readouterr().out
+    for eps, file, message in (
+        ("0.05", "points.npy", "must stay in the ball that it declares"),
+        ("0.1", "none.npy", "none.npy cannot be read"),
+    ):
+        wrong = command(models[:2], out, "--overwrite", "--attacks", str(tmp_path / file), eps=eps)
+        assert main(wrong) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_an_interrupted_audit_goes_on(models, tmp_path, monkeypatch):
     def stop(*arguments, **keywords):
         raise KeyboardInterrupt

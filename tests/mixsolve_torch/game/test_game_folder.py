@@ -52,7 +52,7 @@ def attacked(monkeypatch):
         error = Crash
 
     def counted(self, number, *batch, **options):
-        if len(self._sources) > 1:
+        if len(self.sources) > 1:
             if Count.batches == Count.crash_at:
                 raise Count.error
             Count.batches += 1

@@ -293,7 +293,7 @@ def test_a_growth_that_is_interrupted_ends_as_it_would_have(tmp_path, monkeypatc
     record = Recorder.record
 
     def counted(self, number, *batch, **options):
-        if len(self._sources) > 1:
+        if len(self.sources) > 1:
             if count["batches"] == count["crash_at"]:
                 raise KeyboardInterrupt
             count["batches"] += 1
