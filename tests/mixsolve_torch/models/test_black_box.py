@@ -1,5 +1,7 @@
 """Functions, estimators and ONNX sessions are members that are asked and have no gradients."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,14 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neighbors import NearestCentroid
 
-from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.errors import GradientWarning, MixsolveError, MixsolveTypeError
 from mixsolve_torch import (
+    PGD,
     BlackBox,
     Given,
     Mixture,
+    Square,
+    Standard,
     TransferPGD,
     UniformSampling,
     build_losses,
@@ -74,6 +79,19 @@ def test_points_found_on_other_networks_count_against_a_black_box(net, linear, b
     wanted = (net(points[0]).argmax(dim=1) != y).to(torch.uint8)
     assert torch.equal(losses.values[:, 1, 0], wanted)
     assert wanted.any()
+
+
+def test_square_attacks_what_is_asked_as_it_does_the_network(net, linear, batch):
+    box = BlackBox(lambda images: as_arrays(net, images))
+    pools = [Mixture([member, linear(1)], [0.4, 0.6]) for member in (box, net)]
+    ours, wanted = [Square("Linf", 0.4, steps=30)(pool, *batch) for pool in pools]
+    assert torch.equal(ours, wanted)
+    assert not torch.equal(ours[0], batch[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GradientWarning)
+        found = build_losses(pools[0], batch, Standard("Linf", 0.4, steps=5))
+    blind = build_losses(pools[0], batch, PGD("Linf", 0.4, steps=5, weights=[0, 1]))
+    assert found.adversarial_risk([0.4, 0.6]) >= blind.adversarial_risk([0.4, 0.6])
 
 
 @pytest.mark.parametrize(
