@@ -50,8 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Parser of the subcommand.
     """
     parser.epilog = (
-        "A MODEL is a TorchScript archive (torch.jit.save), a program (torch.export.save), or "
-        "module:function=FILE: function() builds the network, FILE holds its state dict. Models "
+        "A MODEL is a TorchScript archive (torch.jit.save), a program (torch.export.save), an ONNX "
+        "file, timm:NAME=FILE, or module:function=FILE: function() builds the network, FILE holds "
+        "its state dict. Models "
         "take images in [0, 1] and return logits. Files that could run other code than a "
         "network's are refused, pickled models among them; module:function names code, which is "
         "run. An interrupted audit resumes when it is called again with the same models, "

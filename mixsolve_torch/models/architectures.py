@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mixsolve.base.arguments import as_count
 from mixsolve.base.errors import MissingDependencyError, MixsolveError, MixsolveTypeError
-from mixsolve_torch.models.load import call_builder
+from mixsolve_torch.models.builder import call_builder
 
 _DIGITS_MEAN, _DIGITS_STD = 0.306, 0.376  # of all pixels of the digits in [0, 1]
 # Of all pixels of the training images, channel by channel.

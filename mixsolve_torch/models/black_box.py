@@ -46,6 +46,9 @@ class BlackBox(nn.Module):
     classes : int, optional
         The number of classes, needed for labels. An estimator whose classes are not 0, 1, ...
         without a gap has the largest of them plus one by default.
+    version : str, optional
+        Tells it from what had the same name before, a service that has changed for example, where
+        interrupted work is to be resumed.
 
     Raises
     ------
@@ -69,14 +72,19 @@ class BlackBox(nn.Module):
     """
 
     def __init__(
-        self, function: Any, *, output: str | None = None, classes: int | None = None
+        self,
+        function: Any,
+        *,
+        output: str | None = None,
+        classes: int | None = None,
+        version: str | None = None,
     ) -> None:
         super().__init__()
         if output is not None and output not in OUTPUTS:
             names = ", ".join(repr(name) for name in OUTPUTS)
             raise MixsolveError(f"output must be one of {names}; got {output!r}")
         self.classes = None if classes is None else as_count("classes", classes, 2)
-        self.function = function
+        self.function, self.version = function, version
         self._order: np.ndarray | None = None  # the class of each of an estimator's columns
         self._ask: Callable[[Tensor], Any]
         if _is_session(function):
@@ -199,7 +207,12 @@ class BlackBox(nn.Module):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what the outputs depend on, as far as it can be seen from outside."""
-        return {"function": self.function, "output": self.output, "classes": self.classes}
+        return {
+            "function": self.function,
+            "output": self.output,
+            "classes": self.classes,
+            "version": self.version,
+        }
 
 
 def _is_session(function: object) -> bool:

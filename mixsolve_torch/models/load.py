@@ -1,14 +1,16 @@
 """Classifiers from files: TorchScript archives, exported programs, or weights for a known function.
 
-The kind of a file is found from its content, not its name. A pickled module is refused: unpickling
-calls any function that the file names, so that opening it is running it. TorchScript archives and
-exported programs are programs as well, though of tensors: what in them could run other code or
-reach files is refused, and PyTorch is given a copy that holds nothing else. ``module:function``
-names code, which is run.
+The kind of a file is found from its content, not its name, but for ONNX. A pickled module is
+refused: unpickling calls any function that the file names, so that opening it is running it.
+TorchScript archives and exported programs are programs as well, though of tensors: what in them
+could run other code or reach files is refused, and PyTorch is given a copy that holds nothing else.
+``module:function`` names code, which is run.
 
     a.pt                            torch.jit.save, from torch.jit.trace or torch.jit.script
     b.pt2                           torch.export.save
     package.module:function=c.pt    function() builds the network, c.pt holds its state dict
+    timm:name=d.pt                  timm.create_model(name) builds it
+    e.onnx                          run by ONNX Runtime, without gradients; known by its name
 
 References
 ----------
@@ -17,19 +19,12 @@ PyTorch. Serialization semantics, ``torch.load`` with ``weights_only=True``.
 
 from __future__ import annotations
 
-import functools
-import importlib
-import importlib.util
-import inspect
 import os
 import re
 import reprlib
-import sys
-import sysconfig
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +32,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from mixsolve.base.errors import MixsolveError, named, shortened
+from mixsolve.base.errors import MissingDependencyError, MixsolveError, named, shortened
 from mixsolve_torch.models.archives import Archive, load_tensors
+from mixsolve_torch.models.builder import call_builder
 from mixsolve_torch.models.exported import load_exported
+from mixsolve_torch.models.onnx_file import load_onnx
 from mixsolve_torch.models.script_scan import is_part, is_searched, search
 
 _BUILT = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)=(?P<path>.+)")
+_TIMM = re.compile(r"timm:(?P<name>[\w.-]+)=(?P<path>.+)")
 _FORMS = (
     "save the model with torch.jit.save(torch.jit.trace(model.eval(), images), FILE), "
     "with torch.export.save, or save model.state_dict() and give module:function=FILE"
@@ -60,7 +58,9 @@ def load_model(
     Parameters
     ----------
     spec : str or path
-        A TorchScript archive; a program saved by `torch.export.save`; or
+        A TorchScript archive; a program saved by `torch.export.save`; an ONNX file, which becomes
+        a `BlackBox` on the CPU; ``timm:NAME=FILE``, an architecture of timm and its state dict,
+        from which the numbers of classes and of channels are taken; or
         ``module:function=FILE``, where ``function()``, found in the importable ``module`` (the
         current directory counts), returns a `torch.nn.Module` and FILE holds its state dict,
         alone or under the key "state_dict".
@@ -81,10 +81,15 @@ def load_model(
         A file that is missing, broken or of another kind, one that could run code, a function that
         is not there or builds something else, or weights that do not fit it.
     """
+    timm = _TIMM.fullmatch(os.fspath(spec))
+    if timm and not Path(spec).exists():
+        return _build_timm(timm["name"], Path(timm["path"]), device)
     built = _BUILT.fullmatch(os.fspath(spec))
     if built and not Path(spec).exists():
         return _build(built["module"], built["function"], Path(built["path"]), device)
     path = Path(spec)
+    if path.suffix == ".onnx" and path.is_file():
+        return load_onnx(path)
     kind = _kind(path)
     if kind == "script":
         return _load_script(path, device, trust)
@@ -164,6 +169,46 @@ def _load_state(path: Path) -> Any:
 
 def _build(module: str, function: str, path: Path, device: torch.device | str) -> nn.Module:
     """Call the function and give the network the weights of the file."""
+    state = _state_dict(path)
+    # The weights it draws are replaced, so the caller's random state is kept.
+    with torch.random.fork_rng(devices=[]):
+        model = call_builder(module, function)
+    return _with_weights(model, state, path, f"{module}:{function}", device)
+
+
+def _build_timm(name: str, path: Path, device: torch.device | str) -> nn.Module:
+    """Build an architecture of timm for as many classes and channels as the weights are for."""
+    state = _state_dict(path)
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"timm:{name} needs timm, which is not installed; install it with: pip install timm"
+        ) from error
+    with torch.random.fork_rng(devices=[]):
+        try:
+            model = timm.create_model(name, pretrained=False)
+            sizes = _timm_sizes(getattr(model, "default_cfg", {}), state)
+            if sizes:
+                model = timm.create_model(name, pretrained=False, **sizes)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise MixsolveError(f"timm cannot build {name!r}: {_first(error)}") from error
+    return _with_weights(model, state, path, f"timm:{name}", device)
+
+
+def _timm_sizes(layers: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the classes and channels of weights, by the layers that timm says have them."""
+    sizes = {}
+    for argument, layer, axis in (("num_classes", "classifier", 0), ("in_chans", "first_conv", 1)):
+        names = layers.get(layer)
+        weight = state.get(f"{names}.weight") if isinstance(names, str) else None
+        if weight is not None and weight.ndim > axis:
+            sizes[argument] = weight.shape[axis]
+    return sizes
+
+
+def _state_dict(path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict, alone or under the key "state_dict"."""
     state = _load_state(path)
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
@@ -174,10 +219,16 @@ def _build(module: str, function: str, path: Path, device: torch.device | str) -
             f"{path} must hold a state dict, alone or under the key 'state_dict'; got "
             f"{_what(state)}; write it with torch.save(model.state_dict(), FILE)"
         )
-    where = f"{module}:{function}"
-    # The weights it draws are replaced, so the caller's random state is kept.
-    with torch.random.fork_rng(devices=[]):
-        model = call_builder(module, function)
+    return state
+
+
+def _with_weights(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    path: Path,
+    where: str,
+    device: torch.device | str,
+) -> nn.Module:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -201,103 +252,6 @@ def _misfit(model: nn.Module, state: Mapping[str, Tensor]) -> str:
         ],
     }
     return "; ".join(f"{how}: {named(keys, len(keys))}" for how, keys in differing.items() if keys)
-
-
-def call_builder(
-    module: str, function: str, arguments: Mapping[str, Any] | None = None
-) -> nn.Module:
-    """Return the network that a function of an importable module builds.
-
-    Parameters
-    ----------
-    module, function : str
-        Where it is; the current directory counts.
-    arguments : mapping, optional
-        Keyword arguments; those that the function does not name are kept from it.
-
-    Returns
-    -------
-    torch.nn.Module
-
-    Raises
-    ------
-    MixsolveError
-        A function that is not there, cannot be called so, or builds something else; one of
-        Python's own modules, which is not called.
-    Exception
-        Whatever the function raises.
-    """
-    where = f"{module}:{function}"
-    with _current_directory_importable():
-        if _is_part_of_python(module.partition(".")[0]):
-            raise MixsolveError(
-                f"{where} must be a function of yours that builds a torch.nn.Module; {module} is "
-                "part of Python, which builds none"
-            )
-        try:
-            imported = importlib.import_module(module)
-        except ImportError as error:
-            raise MixsolveError(f"{where}: the module cannot be imported: {error}") from error
-        make = getattr(imported, function, None)
-        if make is None:
-            raise MixsolveError(f"{where}: the module has no function {function!r}")
-        if not _builds_networks(make):
-            raise MixsolveError(
-                f"{where} must build the network when called, as a function of yours or a class of "
-                f"networks does; it is {shortened(repr(make), 100)}, which is not called"
-            )
-        taken = inspect.signature(make).parameters
-        given = {name: value for name, value in (arguments or {}).items() if name in taken}
-        try:
-            inspect.signature(make).bind(**given)
-        except TypeError as error:
-            names = ", ".join(f"{name}=..." for name in arguments or {})
-            how = f"with {names}, or some of them" if names else "without arguments"
-            raise MixsolveError(
-                f"{where} must build the network when called {how}: {error}"
-            ) from error
-        try:
-            model = make(**given)  # its errors keep their traceback
-        except SystemExit as error:
-            raise MixsolveError(
-                f"{where} must return a torch.nn.Module; it ended the program (SystemExit: "
-                f"{error.code})"
-            ) from error
-    if not isinstance(model, nn.Module):
-        raise MixsolveError(f"{where} must return a torch.nn.Module; got {type(model).__name__}")
-    return model
-
-
-def _is_part_of_python(package: str) -> bool:
-    """Whether an import finds a package of the standard library, not another of its name."""
-    if package not in sys.stdlib_module_names:
-        return False
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.has_location or spec.origin is None:  # built in, or frozen
-        return True
-    roots = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
-    return any(Path(spec.origin).is_relative_to(root) for root in roots)
-
-
-def _builds_networks(make: Any) -> bool:
-    """Whether something may be called to build a network: a class of them, or Python code."""
-    if isinstance(make, type):
-        return issubclass(make, nn.Module)
-    if isinstance(make, functools.partial):
-        return _builds_networks(make.func)
-    code = make if inspect.isroutine(make) else type(make).__call__
-    return inspect.isfunction(inspect.unwrap(code)) or inspect.ismethod(code)
-
-
-@contextmanager
-def _current_directory_importable() -> Iterator[None]:
-    """Let a module of the current directory be imported, as ``python -m`` would."""
-    before = list(sys.path)
-    sys.path.insert(0, os.getcwd())
-    try:
-        yield
-    finally:
-        sys.path[:] = before
 
 
 def _what(state: Any) -> str:
