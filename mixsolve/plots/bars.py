@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["AccuracyBar", "Bar", "accuracy_bars", "risk_bars"]
 
 _COLOURS = {"single": BLUE, "uniform": ORANGE, "optimal": GREEN}
-_GIVEN = "#CC79A7"
+_MORE_COLOURS = {"given": "#CC79A7", "ensemble": "#8C8C8C"}
 _MARKS = "D^vs<>*"
 
 
@@ -59,8 +59,9 @@ class AccuracyBar:
         The accuracy on clean data.
     attacks : mapping of str to float
         Accuracies under attacks, by their names in the legend; the same in every bar.
-    kind : {"single", "uniform", "given", "optimal"}
-        A single classifier, a mixture that was not optimised, or one that was.
+    kind : {"single", "uniform", "given", "optimal", "ensemble"}
+        A single classifier, a mixture that was not optimised, one that was, or a deterministic
+        ensemble.
     """
 
     name: str
@@ -169,7 +170,7 @@ def accuracy_bars(
     """
     if not bars:
         raise MixsolveError("bars must hold at least one AccuracyBar; got none")
-    colours = _COLOURS | {"given": _GIVEN}
+    colours = _COLOURS | _MORE_COLOURS
     _check_kinds(bars, colours)
     figure = new_figure(8.6, 1.9 + 0.62 * len(bars))
     axes = figure.add_subplot()

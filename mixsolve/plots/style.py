@@ -10,6 +10,7 @@ Okabe, Ito. Color Universal Design. 2008.
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_ending", "require_matplotlib", "save"]
+__all__ = ["check_ending", "png", "require_matplotlib", "save"]
 
 BLUE, ORANGE, GREEN, INK, PALE = "#0072B2", "#E69F00", "#009E73", "#333333", "#BBBBBB"
 _DPI = 150
@@ -87,6 +88,13 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
             figure.savefig(aside, dpi=_DPI)
     except (OSError, ValueError) as error:
         raise MixsolveError(f"the picture {path} could not be written: {error}") from error
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG file, to put into a page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def new_figure(width: float, height: float) -> Figure:

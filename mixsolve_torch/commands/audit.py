@@ -23,7 +23,7 @@ import mixsolve
 from mixsolve import plots
 from mixsolve.base.arguments import as_count
 from mixsolve.base.errors import MixsolveError
-from mixsolve.base.files import check_folder, write_text, written_aside
+from mixsolve.base.files import check_folder, check_output, write_text, written_aside
 from mixsolve.commands.report import save as save_solution
 from mixsolve_torch.attacks.ball import make_ball
 from mixsolve_torch.attacks.given import SUFFIXES
@@ -38,7 +38,7 @@ from mixsolve_torch.models.classifiers import check_repeatable, frozen
 from mixsolve_torch.models.load import load_model
 from mixsolve_torch.runs.interrupt import explained
 
-FILES = ("audit.json", "audit.png", "solution.npz")
+FILES = ("audit.json", "audit.csv", "audit.png", "solution.npz")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,8 +93,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--held-out",
-        action="store_true",
-        help="fit the weights on every other image and report on the rest",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="fit the weights on half of the images and report on the other half (yes); "
+        "--no-held-out does both on all of them, which flatters the mixture",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write one page with all of it, pictures too: a .html file",
     )
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the models, for the table")
     parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="(256)")
@@ -108,7 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"where {', '.join(FILES)} go (mixsolve-audit)",
     )
     parser.add_argument(
-        "--overwrite", "--replace", action="store_true", help="overwrite these files in DIR"
+        "--overwrite", "--replace", action="store_true", help="overwrite these files"
     )
 
 
@@ -160,6 +168,8 @@ def run(args: argparse.Namespace) -> int:
     if report.parts is not None:
         shutil.rmtree(report.parts, ignore_errors=True)
     show(report, args.out, FILES, seconds, warnings=remarks)
+    if args.report is not None:
+        say(f"The page is {args.report}.")
     if others := sorted(path.name for path in args.out.glob("evaluation-*")):
         say(
             f"Audits that were not finished keep their work there, too: {', '.join(others)}. Their "
@@ -185,7 +195,8 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
     points = [name.strip() for name in args.attacks.split(",") if name.strip().endswith(SUFFIXES)]
     read = [*map(_file_of, args.models), Path(args.data), *map(Path, points)]
     check_folder(args.out, FILES, args.overwrite, "--overwrite", read)
-    _check_writable(args.out)
+    _check_writable(args.out, "--out")
+    _check_page(args, read)
     plots.require_matplotlib()
     for spec in args.models:
         path = _file_of(spec)
@@ -194,11 +205,24 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def _check_writable(out: Path) -> None:
+def _check_page(args: argparse.Namespace, read: Sequence[Path] = ()) -> None:
+    """Refuse a page that is no .html file, is in the way, or cannot be written."""
+    if args.report is None:
+        return
+    if args.report.suffix.lower() not in (".html", ".htm"):
+        raise MixsolveError(f"--report must end in .html, its format; got {args.report.name!r}")
+    called = f"--report {args.report}"
+    if args.report.parent.is_dir():
+        mend = "give --overwrite to overwrite it"
+        check_output(args.report, called, replace=args.overwrite, mend=mend, inputs=read)
+    _check_writable(args.report.parent, f"{called}: the folder")
+
+
+def _check_writable(out: Path, called: str) -> None:
     """Refuse, before the work, a directory that cannot be made or written to."""
     present = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not present.is_dir() or not os.access(present, os.W_OK):
-        raise MixsolveError(f"--out {out} cannot be written: {present} cannot be written to")
+        raise MixsolveError(f"{called} {out} cannot be written: {present} cannot be written to")
 
 
 def _load(args: argparse.Namespace, device: torch.device) -> tuple[list[nn.Module], LabelledImages]:
@@ -277,6 +301,9 @@ def _write(
     """
     assert report.parts is not None
     report.plot(report.parts / "audit.png")
+    report.to_csv(report.parts / "audit.csv")
+    if args.report is not None:
+        report.to_html(report.parts / "report.html")
     save_solution(report.solution, report.parts / "solution.npz", replace=True)
     content: dict[str, Any] = {
         "mixsolve": mixsolve.__version__,
@@ -293,9 +320,15 @@ def _write(
     }
     write_text(report.parts / "audit.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
     check_folder(args.out, FILES, args.overwrite, "--overwrite")
-    try:
-        for name in ("audit.png", "solution.npz", "audit.json"):
-            with written_aside(args.out / name) as aside:
-                shutil.copyfile(report.parts / name, aside)
-    except OSError as error:
-        raise MixsolveError(f"--out {args.out} could not be written to: {error}") from error
+    _check_page(args)
+    last = ("audit.csv", "audit.png", "solution.npz", "audit.json")
+    targets = {args.out / name: report.parts / name for name in last}
+    if args.report is not None:
+        args.report.parent.mkdir(parents=True, exist_ok=True)
+        targets = {args.report: report.parts / "report.html", **targets}
+    for path, made in targets.items():
+        try:
+            with written_aside(path) as aside:
+                shutil.copyfile(made, aside)
+        except OSError as error:
+            raise MixsolveError(f"{path} could not be written: {error}") from error

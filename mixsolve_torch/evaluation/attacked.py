@@ -1,10 +1,17 @@
-"""The players of an evaluation under attack, and the candidate pool of the optimal mixture."""
+"""The players of an evaluation under attack, and the pool of the candidates found for any of them.
+
+On every candidate the 0/1 losses of the L classifiers and of the E ensembles are recorded in one
+pass: values[i, j, :L] are the game's, values[i, j, L:] the ensembles'.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +19,18 @@ import torch
 from torch import Tensor
 
 from mixsolve.base.errors import ConvergenceWarning
+from mixsolve_torch.attacks.aimed import Aimed
+from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.in_turn import InTurn
-from mixsolve_torch.candidates.build import CandidateLosses, build_losses
+from mixsolve_torch.attacks.standard import Standard
+from mixsolve_torch.candidates.build import CandidateLosses, build_losses, unique_names
+from mixsolve_torch.candidates.recorder import member_losses
+from mixsolve_torch.core.ensemble import Ensemble, WithEnsembles
+from mixsolve_torch.core.losses import LOSSES
 from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.evaluation.measured import Player
+from mixsolve_torch.evaluation.players import Player
 from mixsolve_torch.game.solve import GameSolution, solve_game
+from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.runs.resumable import ResumableFolder, part_or_anew
 
 logger = logging.getLogger("mixsolve_torch.evaluation.evaluate")
@@ -24,85 +38,125 @@ logger = logging.getLogger("mixsolve_torch.evaluation.evaluate")
 _GAME = 9999  # the number of the game's draws, above those of all players
 
 
+@dataclass(frozen=True)
+class Work:
+    """How all players of an evaluation are attacked, and where the finished parts go."""
+
+    attack: InTurn
+    seed: int
+    parts: ResumableFolder
+    batch_size: int
+    progress: bool
+
+    def draws(self, number: int) -> torch.Generator:
+        """Return a generator of its own for each player and for the game."""
+        return torch.Generator().manual_seed((_GAME + 1) * self.seed + number)
+
+
 class AttackedPlayers:
-    """The players attacked so far, and the pool of the candidates found for any of them."""
+    """The players attacked so far on some images, and the candidates found for any of them.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        The L classifiers, on the device of the attacks.
+    data : pair of torch.Tensor
+        Images and labels.
+    work : Work
+        How they are attacked.
+    ensembles : sequence of Ensemble
+        Those whose losses are recorded, too.
+    first : int, default 0
+        The number of the first player, which its draws and its file are named after.
+    keep_inputs : bool, default False
+        Keep the candidates themselves, to try them on ensembles that are not known yet.
+    purpose : str, default ""
+        What the images are for, in the log.
+    """
 
     def __init__(
         self,
         mixture: Mixture,
         data: tuple[Tensor, Tensor],
-        attack: InTurn,
-        seed: int,
-        parts: ResumableFolder,
-        batch_size: int,
-        progress: bool,
+        work: Work,
+        ensembles: Sequence[Ensemble] = (),
+        *,
+        first: int = 0,
+        keep_inputs: bool = False,
+        purpose: str = "",
     ) -> None:
         self.players: list[Player] = []
         self._columns: list[np.ndarray] = []
+        self._inputs: list[Tensor] = []
         self._mixture = mixture
+        self._everyone = WithEnsembles(mixture.models, ensembles).to(mixture.device)
         self._data = data
-        self._attack = attack
-        self._seed = seed
-        self._parts = parts
-        self._batch_size = batch_size
-        self._progress = progress
+        self._work = work
+        self._next = first
+        self._keep_inputs = keep_inputs
+        self._purpose = purpose
 
     @property
     def width(self) -> int:
         """Number of candidates."""
         return sum(part.shape[1] for part in self._columns)
 
+    @property
+    def next(self) -> int:
+        """The number of the next player."""
+        return self._next
+
     def values(self) -> np.ndarray:
-        """Return the losses (N, m, L) on all candidates, the clean image first."""
+        """Return the losses (N, m, L + E) on all candidates, the clean image first."""
         return np.concatenate(self._columns, axis=1)
 
     def add(self, player: Player) -> Player:
-        """Attack a player, keep the losses of all classifiers, and return it with its columns."""
-        number = len(self.players)
-        file, draws = self._parts.file(f"player-{number + 1}.npy"), self._draws(number)
-
-        def build(anew: bool) -> CandidateLosses:
-            return build_losses(
-                Mixture(self._mixture.models, player.weights).to(self._mixture.device),
-                self._data,
-                self._attack,
-                batch_size=self._batch_size,
-                generator=draws,
-                out=file,
-                overwrite=anew,
-                progress=self._progress,
-            )
-
-        found = part_or_anew(build, file, draws)
-        losses = as_array(found.values)
-        if not self._columns:
-            self._columns.append(losses[:, :1])
+        """Attack a player, keep the losses of all, and return it with its columns."""
+        target = self._target(player)
+        places = tuple(groups(self._work.attack.attacks, len(target)).values())
+        width = places[-1].stop
+        rows = self._resisting(player)
+        number = self._next
+        self._next += 1
+        if len(rows) < len(self._data[1]):
+            worst = player.risks(self.values()).argmax(axis=1)
+            columns = self.values()[np.arange(len(worst)), worst][:, None].repeat(width, axis=1)
+            if len(rows):
+                columns[rows] = self._attack(player, target, rows, number)[:, 1:]
+        else:
+            losses = self._attack(player, target, rows, number)
+            if not self._columns:
+                self._columns.append(losses[:, :1])
+            columns = losses[:, 1:]
         first = self.width
-        self._columns.append(losses[:, 1:])
-        self.players.append(replace(player, columns=slice(first, self.width)))
-        logger.info("attacked %s", player.name)
-        return self.players[-1]
+        self._columns.append(columns)
+        placed = replace(player, columns=slice(first, self.width), groups=places)
+        self.players.append(placed)
+        logger.info("attacked %s%s", player.name, self._purpose)
+        return placed
 
-    def solve(self, fitted: slice, rounds: int, tol: float) -> GameSolution:
+    def solve(self, rounds: int, tol: float) -> GameSolution:
         """Find the optimal mixture; the game begins with the candidates found for all players."""
-        x, y = (part[fitted] for part in self._data)
-        known = torch.from_numpy(self.values()[fitted]).to(self._mixture.device)
+        x, y = self._data
+        count = len(self._mixture)
+        known = torch.from_numpy(self.values()[..., :count]).to(self._mixture.device)
         names = tuple(f"candidate {j}" for j in range(self.width))
-
-        folder, draws = self._parts.file("game"), self._draws(_GAME)
+        inputs = torch.cat(self._inputs, dim=1) if self._keep_inputs else None
+        folder, draws = self._work.parts.file("game"), self._work.draws(_GAME)
 
         def solve(_: bool) -> GameSolution:
             return solve_game(
                 Mixture(self._mixture.models).to(self._mixture.device),
                 (x, y),
-                self._attack,
+                self._work.attack,
                 tol=tol,
                 max_rounds=rounds,
-                batch_size=self._batch_size,
+                batch_size=self._work.batch_size,
                 generator=draws,
-                start=CandidateLosses(known, y, names, "zero-one"),
+                start=CandidateLosses(known, y, names, "zero-one", inputs),
                 out=folder,
-                progress=self._progress,
+                keep_inputs=self._keep_inputs,
+                progress=self._work.progress,
             )
 
         with warnings.catch_warnings():
@@ -112,9 +166,94 @@ class AttackedPlayers:
         logger.info("found the optimal mixture: %s", game.message)
         return game
 
-    def _draws(self, number: int) -> torch.Generator:
-        """Return a generator of its own for each player and for the game."""
-        return torch.Generator().manual_seed((_GAME + 1) * self._seed + number)
+    def with_ensembles(self, ensembles: Sequence[Ensemble], more: Tensor) -> AttackedPlayers:
+        """Return these players with their candidates, and more of them, tried on ensembles."""
+        wider = AttackedPlayers(self._mixture, self._data, self._work, ensembles, first=self._next)
+        wider._columns = [wider._judge(points) for points in (*self._inputs, more)]
+        wider.players = list(self.players)
+        return wider
+
+    def _target(self, player: Player) -> Mixture:
+        target = (
+            Mixture(self._mixture.models, player.weights)
+            if player.ensemble is None
+            else Mixture([player.ensemble])
+        )
+        return target.to(self._mixture.device)
+
+    def _resisting(self, player: Player) -> np.ndarray:
+        """Return the images to attack: for an ensemble those that no known candidate loses."""
+        count = len(self._data[1])
+        if player.ensemble is None or not self._work.attack.spare:
+            return np.arange(count)
+        return np.flatnonzero(player.risks(self.values()).max(axis=1) < 1)
+
+    def _attack(self, player: Player, target: Mixture, rows: np.ndarray, number: int) -> np.ndarray:
+        """Return the losses (rows, 1 + candidates, L + E), the clean image first."""
+        file, draws = self._work.parts.file(f"player-{number + 1}.npy"), self._work.draws(number)
+        x, y = (part[torch.from_numpy(rows).to(part.device)] for part in self._data)
+
+        def build(anew: bool) -> CandidateLosses:
+            return build_losses(
+                self._everyone,
+                (x, y),
+                Aimed(self._work.attack, target),
+                batch_size=self._work.batch_size,
+                generator=draws,
+                out=file,
+                overwrite=anew,
+                keep_inputs=self._keep_inputs,
+                progress=self._work.progress,
+            )
+
+        with _named(player):
+            found = part_or_anew(build, file, draws)
+        if found.inputs is not None:
+            self._inputs.append(found.inputs[:, 1 if self._inputs else 0 :])
+        return as_array(found.values)
+
+    @torch.no_grad()
+    def _judge(self, inputs: Tensor) -> np.ndarray:
+        """Return the losses (N, m, L + E) of all on candidates (N, m, C, H, W)."""
+        home, y = self._mixture.device, self._data[1]
+        losses = np.empty((*inputs.shape[:2], len(self._everyone)), np.uint8)
+        with frozen(self._everyone):
+            for first in range(0, len(inputs), self._work.batch_size):
+                rows = slice(first, first + self._work.batch_size)
+                for j in range(inputs.shape[1]):
+                    part = inputs[rows, j].to(home), y[rows].to(home)
+                    found = member_losses(self._everyone, *part, LOSSES["zero-one"])
+                    losses[rows, j] = found.cpu().numpy()
+        return losses
+
+
+def groups(suite: Sequence[Attack], classifiers: int) -> dict[str, slice]:
+    """Return the title of each attack, or part of a suite, and its place among the candidates."""
+    parts: list[tuple[str, int]] = []
+    for attack in suite:
+        if isinstance(attack, Standard):
+            parts += attack.parts(classifiers).items()
+            continue
+        title = attack.label(getattr(attack, "kind", type(attack).__name__))
+        threat = f" {attack.norm} {attack.eps:g}"
+        parts.append((title.removesuffix(threat), len(attack.names(classifiers))))
+    titles = unique_names(title for title, _ in parts)
+    ends = [0, *itertools.accumulate(count for _, count in parts)]
+    return dict(zip(titles, itertools.starmap(slice, itertools.pairwise(ends)), strict=True))
+
+
+@contextmanager
+def _named(player: Player) -> Iterator[None]:
+    """Call an ensemble by its name in warnings: alone in its mixture it is ``models[0]``."""
+    if player.ensemble is None:
+        yield
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        text = str(warning.message).replace("models[0]", player.name)
+        warnings.warn(text, warning.category, stacklevel=6)
 
 
 def as_array(values: Any) -> np.ndarray:

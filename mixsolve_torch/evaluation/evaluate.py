@@ -1,26 +1,29 @@
 """How robust classifiers are, alone and mixed, with intervals.
 
-Every player is a random classifier: f_k alone, the uniform mixture, the mixture as it was given,
-the optimal mixture. Each is attacked on its own weights. With J_i the pool of all candidates found
-for any player on image i, the clean image among them,
+A player is a random classifier (f_k alone, the uniform mixture, the mixture as it was given, the
+optimal mixture) or a deterministic ensemble of the classifiers. Each is attacked itself. With J_i
+the pool of all candidates found for any player on image i, the clean image among them,
 
-    accuracy of weights lam  =  1 - mean_i max_{j in J_i} sum_k lam_k 1[f_k errs on x_ij],
+    accuracy of weights lam   =  1 - mean_i max_{j in J_i} sum_k lam_k 1[f_k errs on x_ij],
+    accuracy of an ensemble   =  1 - mean_i max_{j in J_i} 1[it errs on x_ij],
 
 the exact expected 0/1 loss. Candidates found for one player count for all of them, which can only
 lower an accuracy.
 
 The optimal mixture is that of `solve_game`, which begins with the candidates found for the others
-and ends when attacks on it gain next to nothing. It is then attacked like the others.
+and ends when attacks on it gain next to nothing. It is then attacked like the others. By default
+its weights are fitted on one half of the images, and all players are measured on the other half.
 
 References
 ----------
 Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021, section 5.
 Dbouk, Shanbhag. Adversarial Vulnerability of Randomized Ensembles. ICML 2022.
+Gnecco Heredia, Pydi, Meunier, Negrevergne, Chevaleyre. On the Role of Randomization in
+Adversarially Robust Classification. NeurIPS 2023.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -37,13 +40,14 @@ from mixsolve_torch.attacks.base import Attack, check_mixture
 from mixsolve_torch.attacks.in_turn import InTurn
 from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
-from mixsolve_torch.candidates.build import unique_names
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.batching import Data, gather
 from mixsolve_torch.data.datasets import to_unit
-from mixsolve_torch.evaluation.attacked import AttackedPlayers, as_array
-from mixsolve_torch.evaluation.measured import Player, Settings
+from mixsolve_torch.evaluation.attacked import AttackedPlayers, Work, as_array, groups
+from mixsolve_torch.evaluation.measured import Settings
+from mixsolve_torch.evaluation.players import Player, given_players, rivals
 from mixsolve_torch.evaluation.report import Evaluation
+from mixsolve_torch.evaluation.split import halves
 from mixsolve_torch.runs.fingerprint import describe, short_digest
 from mixsolve_torch.runs.interrupt import explained
 from mixsolve_torch.runs.resumable import ResumableFolder, as_folder
@@ -59,7 +63,7 @@ def evaluate(
     steps: int | None = None,
     restarts: int | None = None,
     names: Sequence[str] | None = None,
-    held_out: bool = False,
+    held_out: bool = True,
     spare: bool = True,
     rounds: int = 30,
     tol: float = 0.002,
@@ -70,7 +74,9 @@ def evaluate(
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Measure each classifier, the uniform, the given and the optimal mixture under attack.
+    """Measure each classifier, their mixtures and their deterministic ensembles under attack.
+
+    The report says which of them is best, and by how much.
 
     Parameters
     ----------
@@ -85,14 +91,17 @@ def evaluate(
         Of the attacks given by name, see `solve_game`; `norm` and `eps` also of functions.
     names : sequence of str of length L, optional
         How the classifiers are called; "classifier 1" and so on by default.
-    held_out : bool, default False
-        Fit the weights, and choose the best single classifier, on every other image and report on
-        the rest. By default both use all images, which flatters the gain.
+    held_out : bool, default True
+        Fit the weights, and choose the best single classifier, on half of the images, drawn by
+        `seed`, and report on the other half. False does both on all images, which flatters the
+        gain, and keeps the candidates themselves, N m times the size of an image, to try them on
+        the ensembles of the optimal weights. One classifier is measured on all images.
     spare : bool, default True
         Attack in turn: an attack leaves out the images on which those before it (and the clean
         image) brought the player's expected accuracy to 0. The accuracy reported for an attack is
         then that after it and all before it. Otherwise each attack meets every image and is
-        reported alone. The worst case is the same up to the attacks' random draws.
+        reported alone. The worst case is the same up to the attacks' random draws. Ensembles,
+        which are attacked last, meet the images that no candidate found before loses.
     rounds : int, default 30
         Rounds of `solve_game` at most, for the optimal mixture.
     tol : float, default 0.002
@@ -116,7 +125,8 @@ def evaluate(
     Returns
     -------
     Evaluation
-        Accuracies with intervals, the game's certificate, a table, JSON, a plot and sentences.
+        Accuracies with intervals, the ranking, the game's certificate, a table, sentences, a plot,
+        JSON, CSV and HTML.
 
     Raises
     ------
@@ -132,8 +142,8 @@ def evaluate(
     >>> models = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)) for _ in range(2)]
     >>> data = torch.rand(20, 1, 2, 2), torch.arange(20) % 3
     >>> report = evaluate(Mixture(models), data, PGD("Linf", 0.1, steps=3))
-    >>> [player.name for player in report.players]
-    ['classifier 1', 'classifier 2', 'uniform mixture', 'optimal mixture']
+    >>> [player.name for player in report.players][:5]
+    ['classifier 1', 'classifier 2', 'uniform mixture', 'optimal mixture', 'mean of probabilities']
     """
     check_mixture(mixture)
     classifiers = check_names(names, len(mixture))
@@ -146,10 +156,13 @@ def evaluate(
     seed = as_count("seed", seed, 0)
     x, y = _whole(data)
     suite = [attack.bind(x) for attack in _parts(chosen)]
+    held_out = held_out and len(mixture) > 1
     if held_out and len(x) < 2:
-        raise MixsolveError("held_out needs 2 images or more: some to fit on, some to report on")
-    fitted = slice(0, None, 2) if held_out else slice(None)
-    reported = slice(1, None, 2) if held_out else slice(None)
+        raise MixsolveError(
+            "held_out needs 2 images or more: some to fit on, some to report on; "
+            "with held_out=False both are all images"
+        )
+    fitted, reported = halves(len(x), seed) if held_out else (np.arange(len(x)),) * 2
     parts = _folder(
         out,
         {
@@ -166,28 +179,53 @@ def evaluate(
         },
     )
     with closing(parts), explained(parts.kept):
-        attack = InTurn(suite, spare=spare)
-        attacked = AttackedPlayers(mixture, (x, y), attack, seed, parts, batch_size, progress)
-        for player in _given(mixture, classifiers):
-            attacked.add(player)
-        optimal: Player | None = None
-        extra, value, settled = np.empty((len(x[fitted]), 0, len(mixture)), np.uint8), 0.0, True
+        work = Work(InTurn(suite, spare=spare), seed, parts, batch_size, progress)
+        keep = len(mixture) > 1 and not held_out
+        chosen_on = AttackedPlayers(
+            mixture,
+            _at(x, y, fitted),
+            work,
+            keep_inputs=keep,
+            purpose=", to fit" if held_out else "",
+        )
+        for player in given_players(mixture, classifiers):
+            chosen_on.add(player)
+        shown, optimal = chosen_on, None
+        extra, value, settled = np.empty((len(fitted), 0, len(mixture)), np.uint8), 0.0, True
         if len(mixture) > 1:
-            game = attacked.solve(fitted, rounds, tol)
-            optimal = Player("optimal mixture", "optimal", game.weights.cpu().numpy())
-            extra = as_array(game.losses.values)[:, attacked.width :]
+            known = chosen_on.width
+            game = chosen_on.solve(rounds, tol)
+            extra = as_array(game.losses.values)[:, known:]
             value, settled = game.value, game.converged
-            optimal = attacked.add(optimal)
-    seen = np.concatenate([attacked.values()[fitted], extra], axis=1)
-    singles = attacked.players[: len(mixture)]
-    best = min(singles, key=lambda player: _risk(seen, player.weights))
+            weights = game.weights.cpu().numpy()
+            optimal = chosen_on.add(Player("optimal mixture", "optimal", weights))
+            ensembles = rivals(mixture.models, weights)
+            modules = [player.ensemble for player in ensembles if player.ensemble is not None]
+            if game.losses.inputs is not None:
+                shown = chosen_on.with_ensembles(modules, game.losses.inputs[:, known:])
+            else:
+                first = chosen_on.next
+                shown = AttackedPlayers(
+                    mixture, _at(x, y, reported), work, modules, first=first, purpose=", to report"
+                )
+                for player in chosen_on.players:
+                    shown.add(player)
+            for player in ensembles:
+                shown.add(player)
+    losses = shown.values()
+    seen = (
+        np.concatenate([chosen_on.values(), extra], axis=1)
+        if held_out
+        else np.ascontiguousarray(losses[..., : len(mixture)])
+    )
+    best = min(range(len(mixture)), key=lambda k: _risk(seen, shown.players[k].weights))
     solution = mixsolve.solve(seen)
     return Evaluation.of(
-        attacked.values()[reported] if held_out else seen,
-        players=attacked.players,
-        groups=_groups(suite, len(mixture)),
+        losses,
+        seen,
+        players=shown.players,
+        attack_names=list(groups(suite, 1)),
         best=best,
-        optimal=optimal or best,
         solution=solution,
         raised=_risk(seen, optimal.weights) - value if optimal else 0.0,
         settled=settled and solution.success,
@@ -201,8 +239,15 @@ def evaluate(
             level=level,
             seed=seed,
         ),
+        images=reported,
         parts=parts.path,
     )
+
+
+def _at(x: Tensor, y: Tensor, places: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return images and labels at some places."""
+    rows = torch.from_numpy(places)
+    return x[rows.to(x.device)], y[rows.to(y.device)]
 
 
 def _folder(out: str | os.PathLike[str] | None, settings: dict[str, Any]) -> ResumableFolder:
@@ -223,35 +268,6 @@ def _folder(out: str | os.PathLike[str] | None, settings: dict[str, Any]) -> Res
 
 def _risk(values: np.ndarray, weights: np.ndarray) -> float:
     return float((values @ weights).max(axis=1).mean())
-
-
-def _given(mixture: Mixture, names: Sequence[str]) -> list[Player]:
-    """Return the players whose weights need no game."""
-    count = len(mixture)
-    rows = zip(names, np.eye(count), strict=True)
-    players = [Player(name, "single", weights) for name, weights in rows]
-    if count > 1:
-        uniform = np.full(count, 1 / count)
-        players.append(Player("uniform mixture", "uniform", uniform))
-        own = mixture.weights.cpu().numpy()
-        if own.max() < 1 and not np.allclose(own, uniform, rtol=0, atol=1e-9):
-            players.append(Player("given mixture", "given", own))
-    return players
-
-
-def _groups(suite: Sequence[Attack], classifiers: int) -> dict[str, slice]:
-    """Return the title of each attack, or part of a suite, and its place among the candidates."""
-    parts: list[tuple[str, int]] = []
-    for attack in suite:
-        if isinstance(attack, Standard):
-            parts += attack.parts(classifiers).items()
-            continue
-        title = attack.label(getattr(attack, "kind", type(attack).__name__))
-        threat = f" {attack.norm} {attack.eps:g}"
-        parts.append((title.removesuffix(threat), len(attack.names(classifiers))))
-    titles = unique_names(title for title, _ in parts)
-    ends = [0, *itertools.accumulate(count for _, count in parts)]
-    return dict(zip(titles, itertools.starmap(slice, itertools.pairwise(ends)), strict=True))
 
 
 def _resolve(

@@ -1,38 +1,23 @@
-"""Accuracies of every player on the same losses, with intervals."""
+"""Accuracies of every player on the same losses, with intervals, and which player is best.
+
+The contenders are the best single classifier, the best deterministic ensemble and the mixtures.
+With a_i(p) the accuracy of p on image i against the worst of all candidates, they are ranked by the
+mean of a(p). The lead of the first over another is the mean of a_i(first) - a_i(other), and has the
+interval of these paired differences.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from mixsolve.solver.solution import Solution
 from mixsolve_torch.evaluation.bootstrap import Estimate, bootstrap
-
-
-@dataclass(frozen=True)
-class Player:
-    """A random classifier that was attacked.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    kind : {"single", "uniform", "given", "optimal"}
-        A classifier alone, or which mixture.
-    weights : ndarray of shape (L,)
-        The probabilities of the classifiers.
-    columns : slice
-        Where its candidates are among all.
-    """
-
-    name: str
-    kind: str
-    weights: np.ndarray
-    columns: slice = field(default_factory=lambda: slice(0, 0))
+from mixsolve_torch.evaluation.players import Player
 
 
 @dataclass(frozen=True)
@@ -49,6 +34,9 @@ class PlayerRow:
         Under each attack on this player.
     worst : Estimate
         Against all candidates found for any player.
+    fitted : Estimate or None
+        The same on the images that weights were fitted on, if they are others than those reported
+        on; None for ensembles, which are not measured there.
     """
 
     name: str
@@ -57,6 +45,24 @@ class PlayerRow:
     clean: Estimate
     attacks: tuple[Estimate, ...]
     worst: Estimate
+    fitted: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A contender's place in the ranking.
+
+    Attributes
+    ----------
+    row : PlayerRow
+        The player.
+    behind : Estimate
+        The first one's worst-case accuracy less its own, with the interval of the paired
+        difference.
+    """
+
+    row: PlayerRow
+    behind: Estimate
 
 
 @dataclass(frozen=True)
@@ -94,64 +100,97 @@ class Measured:
     players: tuple[PlayerRow, ...]
     attack_names: tuple[str, ...]
     best_single: PlayerRow
+    best_ensemble: PlayerRow | None
     optimal: PlayerRow
     gain: Estimate
+    ranking: tuple[Place, ...]
     solution: Solution
     raised: float
     settled: bool
     settings: Settings
+    images: np.ndarray
     losses: np.ndarray
+    ensemble_losses: np.ndarray
+    fitted_losses: np.ndarray
     parts: Path | None = field(default=None, repr=False)
 
     @classmethod
     def of(
         cls,
         losses: np.ndarray,
+        seen: np.ndarray,
         *,
         players: Sequence[Player],
-        groups: Mapping[str, slice],
-        best: Player,
-        optimal: Player,
+        attack_names: Sequence[str],
+        best: int,
         solution: Solution,
         raised: float,
         settled: bool,
         settings: Settings,
+        images: np.ndarray,
         parts: Path | None = None,
     ) -> Self:
-        """Measure all players on the losses; `best` and `optimal` are two of them.
+        """Measure all players on the losses (N, m, L + E).
 
-        `groups` are the attacks, and which of a player's candidates are theirs.
+        The weights, and `best`, the place of the best single classifier, were chosen on the losses
+        `seen` (N', m', L). Ensembles are the last of the players.
         """
-        accuracies: list[np.ndarray] = []
-        for player in players:
-            accuracies += _accuracies(losses, player, groups.values(), settings.in_turn)
-        width = 2 + len(groups)
-        worst = {id(p): accuracies[width * i + width - 1] for i, p in enumerate(players)}
-        accuracies.append(worst[id(optimal)] - worst[id(best)])
-        estimates = bootstrap(
-            np.stack(accuracies, axis=1),
-            resamples=settings.resamples,
-            level=settings.level,
-            seed=settings.seed,
-        )
-        rows = {}
-        for i, player in enumerate(players):
-            clean, *attacks, last = estimates[width * i : width * (i + 1)]
-            weights = tuple(player.weights.tolist())
-            rows[id(player)] = PlayerRow(
-                player.name, player.kind, weights, clean, tuple(attacks), last
+
+        def estimates(columns: Sequence[np.ndarray]) -> list[Estimate]:
+            values = np.stack(columns, axis=1)
+            return bootstrap(
+                values, resamples=settings.resamples, level=settings.level, seed=settings.seed
             )
+
+        worst = [1 - player.risks(losses).max(axis=1) for player in players]
+        optimal = next((i for i, p in enumerate(players) if p.kind == "optimal"), best)
+        contenders = _contenders(players, best, worst)
+        first = worst[contenders[0]]
+        columns = [column for p in players for column in _accuracies(losses, p, settings.in_turn)]
+        columns += worst
+        columns.append(worst[optimal] - worst[best])
+        columns += [first - worst[i] for i in contenders]
+        found = iter(estimates(columns))
+        told = [[next(found) for _ in range(1 + len(attack_names))] for _ in players]
+        worst_of = [next(found) for _ in players]
+        gain, leads = next(found), list(found)
+        fitted: list[Estimate | None] = [None] * len(players)
+        if settings.held_out:
+            mixed = [player for player in players if player.ensemble is None]
+            before = estimates([1 - player.risks(seen).max(axis=1) for player in mixed])
+            fitted[: len(mixed)] = before
+        rows = tuple(
+            PlayerRow(
+                player.name,
+                player.kind,
+                tuple(player.weights.tolist()),
+                clean,
+                tuple(attacks),
+                last,
+                on_fitted,
+            )
+            for player, (clean, *attacks), last, on_fitted in zip(
+                players, told, worst_of, fitted, strict=True
+            )
+        )
+        ensembles = [rows[i] for i in contenders if players[i].ensemble is not None]
+        count = len(players[best].weights)
         return cls(
-            players=tuple(rows.values()),
-            attack_names=tuple(groups),
-            best_single=rows[id(best)],
-            optimal=rows[id(optimal)],
-            gain=estimates[-1],
+            players=rows,
+            attack_names=tuple(attack_names),
+            best_single=rows[best],
+            best_ensemble=ensembles[0] if ensembles else None,
+            optimal=rows[optimal],
+            gain=gain,
+            ranking=tuple(Place(rows[i], lead) for i, lead in zip(contenders, leads, strict=True)),
             solution=solution,
             raised=raised,
             settled=settled,
             settings=settings,
-            losses=losses,
+            images=images,
+            losses=losses[..., :count],
+            ensemble_losses=losses[..., count:],
+            fitted_losses=seen,
             parts=parts,
         )
 
@@ -169,15 +208,29 @@ class Measured:
         return f"{self.settings.norm} attacks of radius {radius(self.settings.eps)}"
 
 
-def _accuracies(losses: np.ndarray, player: Player, groups: Any, in_turn: bool) -> list[np.ndarray]:
-    """Return the accuracies (N,) of a player: clean, under each attack, in the worst case."""
-    risks = losses @ player.weights
+def _contenders(players: Sequence[Player], best: int, worst: Sequence[np.ndarray]) -> list[int]:
+    """Return the best single classifier, the best ensemble and the mixtures, the best one first.
+
+    Of equals the one that is simpler to deploy comes first.
+    """
+    means = [round(float(own.mean()), 12) for own in worst]
+    ensembles = [i for i, player in enumerate(players) if player.ensemble is not None]
+    chosen = [best]
+    if ensembles:
+        chosen.append(max(ensembles, key=lambda i: (means[i], -i)))
+    chosen += [i for i, p in enumerate(players) if p.kind not in ("single", "ensemble")]
+    return sorted(chosen, key=lambda i: -means[i])
+
+
+def _accuracies(losses: np.ndarray, player: Player, in_turn: bool) -> list[np.ndarray]:
+    """Return the accuracies (N,) of a player: clean, and under each attack on it."""
+    risks = player.risks(losses)
     clean, own = risks[:, 0], risks[:, player.columns]
     found = [clean]
-    for group in groups:
+    for group in player.groups:
         before = found[-1] if in_turn else clean
         found.append(np.maximum(before, own[:, group].max(axis=1)))
-    return [1 - risk for risk in (*found, risks.max(axis=1))]
+    return [1 - risk for risk in found]
 
 
 def radius(eps: float) -> str:

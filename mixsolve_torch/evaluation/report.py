@@ -1,4 +1,4 @@
-"""The report of an evaluation: accuracies with intervals as a table, JSON, a plot and sentences."""
+"""The report of an evaluation: accuracies with intervals in words, a table, pictures and files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mixsolve import plots
 from mixsolve.base.files import write_text
-from mixsolve_torch.evaluation import view
+from mixsolve_torch.evaluation import files, view
 from mixsolve_torch.evaluation.measured import Measured
 
 
@@ -23,14 +23,20 @@ class Evaluation(Measured):
     Attributes
     ----------
     players : tuple of PlayerRow
-        One a player: the L classifiers, then the mixtures.
+        One a player: the L classifiers, the mixtures, then the E deterministic ensembles.
     attack_names : tuple of str
         The attacks, in the order of ``PlayerRow.attacks``.
     best_single, optimal : PlayerRow
         The best classifier alone and the optimal mixture, both chosen on the images fitted on.
+    best_ensemble : PlayerRow or None
+        The best deterministic ensemble, chosen on the images reported on, in its favour; None for
+        one classifier.
     gain : Estimate
         The gain of randomising: the optimal mixture's worst-case accuracy less the best single
         classifier's, with an interval of the paired difference.
+    ranking : tuple of Place
+        The best single classifier, the best ensemble and the mixtures, the best first, and how far
+        each is behind the first, with an interval of the paired difference.
     solution : Solution
         Of the game of all candidates found, on the images fitted on. Its weights count the last
         attacks on the optimal mixture, too, and so differ from that mixture's.
@@ -41,8 +47,15 @@ class Evaluation(Measured):
         Whether the game converged and its solution is certified.
     settings : Settings
         How all this was measured.
+    images : ndarray of shape (N,), int
+        The places of the images reported on among all.
     losses : ndarray of shape (N, m, L), uint8
-        The 0/1 losses on the images reported on, the clean image first: a game to solve.
+        The 0/1 losses on the images reported on, the clean image first.
+    ensemble_losses : ndarray of shape (N, m, E), uint8
+        Those of the ensembles on the same candidates.
+    fitted_losses : ndarray of shape (N', m', L), uint8
+        The 0/1 losses on the images fitted on, the game that `solution` solves: `losses` where
+        weights were fitted on the images reported on.
     parts : path or None
         Where the finished parts of the work are, if they were kept; they may be deleted.
     """
@@ -52,7 +65,7 @@ class Evaluation(Measured):
         return view.table(self)
 
     def sentences(self) -> list[str]:
-        """Return sentences on the gain of randomising, its interval, and its assumptions."""
+        """Return sentences: who is best, the gain of randomising, intervals, assumptions."""
         return view.sentences(self)
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
@@ -98,10 +111,21 @@ class Evaluation(Measured):
                         for name, value in zip(self.attack_names, row.attacks, strict=True)
                     },
                     "worst": asdict(row.worst),
+                    "fitted": None if row.fitted is None else asdict(row.fitted),
                 }
                 for row in self.players
             ],
             "best_single": self.best_single.name,
+            "best_ensemble": None if self.best_ensemble is None else self.best_ensemble.name,
+            "ranking": [
+                {
+                    "name": place.row.name,
+                    "kind": place.row.kind,
+                    "worst": place.row.worst.value,
+                    "behind": asdict(place.behind),
+                }
+                for place in self.ranking
+            ],
             "gain": asdict(self.gain),
             "bound": self.bound,
             "raised": self.raised,
@@ -128,3 +152,35 @@ class Evaluation(Measured):
             It cannot be written there.
         """
         write_text(Path(path), self.json + "\n")
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a row a player: name, kind, weights, and each accuracy with its interval.
+
+        Parameters
+        ----------
+        path : str or path
+            Where to; a file there is replaced. Accuracies are from 0 to 1, in UTF-8 text.
+
+        Raises
+        ------
+        MixsolveError
+            It cannot be written there.
+        """
+        write_text(Path(path), files.csv_text(self))
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write one page that needs no other file: sentences, table, pictures, settings.
+
+        Parameters
+        ----------
+        path : str or path
+            Where to; a file there is replaced.
+
+        Raises
+        ------
+        MissingDependencyError
+            matplotlib is not installed.
+        MixsolveError
+            It cannot be written there.
+        """
+        write_text(Path(path), files.html_text(self))

@@ -1,6 +1,10 @@
-"""The gain of randomising, in a sentence."""
+"""Which player is best, and the gain of randomising, in sentences."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mixsolve_torch.evaluation.measured import Place
 
 _NOTHING = 5e-5  # half of the last digit shown
 
@@ -38,3 +42,56 @@ def what_randomising_buys(name: str, alone: float, mixed: float, *, measure: str
         f"Randomising buys {100 * gain:.2f} points: from {100 * alone:.2f} % with the best single "
         f"classifier ({name}) {way} to {100 * mixed:.2f} % with the optimal mixture."
     )
+
+
+def who_is_best(ranking: Sequence[Place], level: float) -> str:
+    """Say who is best, what to deploy, and by how much it leads.
+
+    Parameters
+    ----------
+    ranking : sequence of Place
+        The contenders, the best first; at least two.
+    level : float
+        Coverage of the intervals, from 0 to 1.
+
+    Returns
+    -------
+    str
+    """
+    first, *others = ranking
+    second = others[0]
+    row, lead = first.row, second.behind
+    best = f"{_called(first)} is best, at {100 * row.worst.value:.2f} %"
+    points = (
+        f"{100 * lead.value:.2f} points ahead of {_called(second)} (paired {100 * level:g} % "
+        f"interval {100 * lead.low:.2f} to {100 * lead.high:.2f})"
+    )
+    if lead.value < _NOTHING:
+        text = f"{best}; {_called(second)} has the same accuracy."
+    elif lead.low > 0:
+        text = f"{best}: {points}."
+    else:
+        text = f"{best}, but not surely: {points}; these images do not tell them apart."
+    text = text[0].upper() + text[1:]
+    behind = ", ".join(
+        f"{_called(place)} by {100 * place.behind.value:.2f} "
+        f"[{100 * place.behind.low:.2f}, {100 * place.behind.high:.2f}]"
+        for place in others[1:]
+    )
+    if behind:
+        text += f" Further behind, in points: {behind}."
+    return f"{_advice(row.kind)} {text}"
+
+
+def _advice(kind: str) -> str:
+    if kind == "single":
+        return "Deploy one classifier alone."
+    if kind == "ensemble":
+        return "Do not randomise: combine the classifiers' outputs."
+    return "Randomise."
+
+
+def _called(place: Place) -> str:
+    row = place.row
+    titles = {"single": "the best single classifier", "ensemble": "the best ensemble"}
+    return f"{titles[row.kind]} ({row.name})" if row.kind in titles else f"the {row.name}"

@@ -1,4 +1,4 @@
-"""An evaluation as a table, a plot, and sentences on the gain of randomising."""
+"""An evaluation as a table, a plot, and sentences on who is best."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from rich.table import Table
 
 from mixsolve import plots
 from mixsolve_torch.evaluation.measured import Measured
-from mixsolve_torch.evaluation.verdict import what_randomising_buys
+from mixsolve_torch.evaluation.verdict import what_randomising_buys, who_is_best
+
+_NAME_WIDTH = len("uniform mixture")
+_GROUPS = {"single": "single", "ensemble": "ensemble"}
 
 
 def table(report: Measured) -> Table:
@@ -19,13 +22,13 @@ def table(report: Measured) -> Table:
     table = Table(
         title=f"Accuracy, %, under {report.threat} on {images} images",
         title_style="bold",
-        caption=_caption(report),
+        caption=caption(report),
         box=box.SIMPLE_HEAD,
         padding=(0, 1),
         pad_edge=False,
         collapse_padding=True,
     )
-    table.add_column("")
+    table.add_column("", min_width=_NAME_WIDTH)
     then = "then " if report.settings.in_turn else ""
     heads = [
         "clean",
@@ -33,22 +36,28 @@ def table(report: Measured) -> Table:
     ]
     for head in heads:
         table.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
+    if report.settings.held_out:
+        table.add_column("when\nfitted", justify="right", no_wrap=True)
     table.add_column("worst case\n[interval]", justify="right", no_wrap=True)
     table.add_column("weights, %", justify="right")
-    last = [row.name for row in report.players if row.kind == "single"][-1]
-    for row in report.players:
+    bold = (report.best_single, report.best_ensemble, report.optimal)
+    groups = [_GROUPS.get(row.kind, "mixture") for row in report.players]
+    for row, group, following in zip(report.players, groups, [*groups[1:], ""], strict=True):
+        fitted = ["" if row.fitted is None else f"{100 * row.fitted.value:.1f}"]
         table.add_row(
             row.name,
             *(f"{100 * value.value:.1f}" for value in (row.clean, *row.attacks)),
+            *(fitted if report.settings.held_out else []),
             row.worst.percent(),
             "" if row.kind == "single" else " ".join(f"{100 * w:.1f}" for w in row.weights),
-            style="bold" if row in (report.best_single, report.optimal) else None,
-            end_section=row.name == last,
+            style="bold" if row in bold else None,
+            end_section=group != following,
         )
     return table
 
 
-def _caption(report: Measured) -> str:
+def caption(report: Measured) -> str:
+    """Say how the accuracies were measured, in lines for below the table."""
     candidates = report.losses.shape[1]
     share = f"{100 * report.settings.level:g} %"
     attack = (
@@ -57,22 +66,29 @@ def _caption(report: Measured) -> str:
         else "Each attack runs alone on each player."
     )
     fit = (
-        "Optimal weights were fitted on as many other images."
+        "Optimal weights and best classifier were chosen on as many other images; 'when fitted'\n"
+        "is the worst case on those."
         if report.settings.held_out
         else "Optimal weights were fitted on these images, which flatters them."
     )
+    rivals = (
+        "\nEnsembles are deterministic; they are attacked on the images that no candidate found "
+        "before loses."
+        if report.best_ensemble is not None and report.settings.in_turn
+        else ""
+    )
     return (
-        f"{attack}\nWorst case: the worst of all {candidates} candidates found for any player, "
-        f"with {share}\nbootstrap intervals over images: they do not cover stronger attacks.\n"
-        f"{fit}"
+        f"{attack}{rivals}\nWorst case: the worst of all {candidates} candidates found for any "
+        f"player, with {share}\nbootstrap intervals over images: they do not cover stronger "
+        f"attacks.\n{fit}"
     )
 
 
 def sentences(report: Measured) -> list[str]:
-    """Return sentences on the gain of randomising, its interval, and its assumptions."""
+    """Return sentences: who is best, the gain of randomising, intervals, assumptions."""
     if len(report.best_single.weights) == 1:
         return ["There is one classifier: nothing to randomise between."]
-    images, candidates, _ = report.losses.shape
+    images = len(report.losses)
     single, optimal, gain = report.best_single, report.optimal, report.gain
     bought = what_randomising_buys(
         single.name, single.worst.value, optimal.worst.value, measure="accuracy"
@@ -92,18 +108,26 @@ def sentences(report: Measured) -> list[str]:
             " Weights and best classifier were chosen on the images they are measured on, "
             "which flatters the mixture; to hold out images for the measurement avoids that."
         )
+    elif optimal.fitted is not None and single.fitted is not None:
+        sure += (
+            " On the images that weights and best classifier were chosen on, the mixture has "
+            f"{100 * optimal.fitted.value:.2f} % and the classifier "
+            f"{100 * single.fitted.value:.2f} %, which flatters them."
+        )
     uniform = next(row for row in report.players if row.kind == "uniform")
     on = "the images fitted on" if report.settings.held_out else "these images"
+    known = report.fitted_losses.shape[1]
     rests = (
-        f"Against the {candidates} candidates found for each image no mixture of these "
-        f"classifiers has more than {100 * report.bound:.2f} % on {on}: that is proven. Stronger "
+        f"Against the {known} candidates found for each image no mixture of these classifiers has "
+        f" more than {100 * report.bound:.2f} % on {on}: that is proven. Stronger "
         "attacks can only lower the figures, and may lower one more than another. The uniform "
         f"mixture, which needs no fitting, has {100 * uniform.worst.value:.2f} %."
     )
-    sentences = [bought, sure, rests]
+    best = who_is_best(report.ranking, report.settings.level)
+    sentences = [best, bought, sure, rests]
     if max(optimal.weights) > 1 - 1e-9:
         alone = report.players[int(np.argmax(optimal.weights))].name
-        sentences.insert(1, f"The optimal mixture is no mixture: it always plays {alone}.")
+        sentences.insert(2, f"The optimal mixture is no mixture: it always plays {alone}.")
     if not report.settled:
         sentences.append(
             "Better weights may exist: the last attacks on the optimal mixture still raised "
@@ -111,6 +135,19 @@ def sentences(report: Measured) -> list[str]:
             "rounds."
         )
     return sentences
+
+
+def leads(report: Measured) -> Any:
+    """Draw how far the other contenders are behind the best one."""
+    first, *others = report.ranking
+    return plots.lead_bars(
+        [
+            plots.Lead(place.row.name, place.behind.value, (place.behind.low, place.behind.high))
+            for place in others
+        ],
+        best=first.row.name,
+        level=report.settings.level,
+    )
 
 
 def figure(report: Measured) -> Any:

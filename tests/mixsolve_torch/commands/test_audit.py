@@ -82,17 +82,44 @@ def test_the_figures_are_those_of_evaluate(finished, models):
     assert content["seconds"] > 0
     saved = np.load(out / "solution.npz")
     assert saved["risk"] == pytest.approx(report.solution.risk)
-    assert mixsolve.solve(report.losses).risk == pytest.approx(float(saved["risk"]), abs=1e-6)
+    assert mixsolve.solve(report.fitted_losses).risk == pytest.approx(
+        float(saved["risk"]), abs=1e-6
+    )
 
 
 def test_the_command_prints_table_and_verdict(models, tmp_path, capsys):
-    code = main(command(models[:2], tmp_path, "--attacks", "pgd,uniform", "--held-out"))
+    code = main(command(models[:2], tmp_path, "--attacks", "pgd,uniform"))
     printed = capsys.readouterr()
     assert code == 0
-    for words in ("script", "program", "uniform mixture", "Randomising buys", "that is proven"):
-        assert words in printed.out
+    words = ("script", "program", "uniform mixture", "mean of logits", "that is proven", "is best")
+    for word in (*words, "Randomising buys"):
+        assert word in printed.out
     assert "radius 8/255 on 20 images" in printed.out
     assert "attacked optimal mixture" in printed.err
+
+
+def test_weights_may_be_fitted_on_the_images_reported_on(models, tmp_path, capsys):
+    more = ["--attacks", "uniform", "--no-held-out"]
+    assert main(command(models[:2], tmp_path, *more)) == 0
+    assert "on 40 images" in capsys.readouterr().out
+    assert not json.loads((tmp_path / "audit.json").read_text())["held_out"]
+
+
+def test_the_report_is_one_page(models, tmp_path, capsys):
+    page = tmp_path / "pages" / "report.html"
+    arguments = command(models[:2], tmp_path / "out", "--attacks", "uniform", "--report", str(page))
+    assert main(arguments) == 0
+    assert f"The page is {page}." in capsys.readouterr().out
+    text = page.read_text()
+    content = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert text.startswith("<!DOCTYPE html>")
+    assert text.count("data:image/png;base64,") == 2
+    assert content["best_ensemble"] in text
+    assert [path.name for path in page.parent.iterdir()] == ["report.html"]
+    elsewhere = command(models[:2], tmp_path / "more", "--attacks", "uniform")
+    assert main([*elsewhere, "--report", str(page)]) == 2
+    assert f"--report {page} exists: give --overwrite" in capsys.readouterr().err
+    assert page.read_text() == text
 
 
 def test_norms_may_be_spelled_otherwise(models, tmp_path):
@@ -218,6 +245,9 @@ def test_an_audit_of_other_things_is_not_in_the_way(models, tmp_path, monkeypatc
         (["--models", "{tmp}/none.pt"], "none.pt does not exist"),
         (["--models", "zoo:make={tmp}/none.pt"], "none.pt does not exist"),
         (["--out", "{tmp}/file"], "is a file"),
+        (["--report", "{tmp}/page.pdf"], "--report must end in .html"),
+        (["--report", "{tmp}/old.html"], "old.html exists: give --overwrite"),
+        (["--report", "{tmp}/sealed/page.html"], "sealed cannot be written to"),
         (["--out", "{tmp}/file/below"], "cannot be written"),
         (["--out", "{tmp}/sealed/below"], "sealed cannot be written to"),
         (["--out", "{tmp}/unplotted"], "matplotlib is missing"),
@@ -232,6 +262,7 @@ def test_what_can_be_checked_is_refused_before_anything_is_loaded(
     monkeypatch.setattr(audit, "load_data", loaded)
     monkeypatch.setattr(audit, "load_model", loaded)
     (tmp_path / "file").write_text("precious")
+    (tmp_path / "old.html").write_text("precious")
     (tmp_path / "sealed").mkdir()
     access = os.access
     monkeypatch.setattr(

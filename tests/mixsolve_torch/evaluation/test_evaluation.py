@@ -16,6 +16,7 @@ from mixsolve_torch.attacks.in_turn import InTurn
 from mixsolve_torch.candidates.recorder import Recorder
 from mixsolve_torch.evaluation.bootstrap import bootstrap
 from mixsolve_torch.evaluation.measured import radius
+from mixsolve_torch.evaluation.split import halves
 from mixsolve_torch.runs.lock import Lock
 
 
@@ -77,6 +78,10 @@ def test_matching_pennies_is_solved_and_measured():
         "classifier 2": 0.0,
         "uniform mixture": 0.5,
         "optimal mixture": 0.5,
+        # One classifier of two is fooled: a tie, which is an error.
+        "mean of probabilities": 0.0,
+        "mean of logits": 0.0,
+        "vote": 0.0,
     }
     assert report.optimal.weights == pytest.approx([0.5, 0.5])
     assert report.gain.value == pytest.approx(0.5)
@@ -139,12 +144,13 @@ def test_an_optimal_mixture_that_attacks_still_beat_is_not_settled():
                 point.fill_(1.0)
             yield point
 
-    short = evaluate(watchers(3), dark(4, 3), Spiteful("Linf", 1.0), rounds=1)
+    options = {"attacks": Spiteful("Linf", 1.0), "held_out": False}
+    short = evaluate(watchers(3), dark(4, 3), **options, rounds=1)
     assert not short.settled
     assert short.raised == pytest.approx(0.5)
     assert short.optimal.worst.value == 0.0
     assert "Better weights may exist" in short.sentences()[-1]
-    longer = evaluate(watchers(3), dark(4, 3), Spiteful("Linf", 1.0))
+    longer = evaluate(watchers(3), dark(4, 3), **options)
     assert longer.settled
     assert longer.bound == pytest.approx(0.0)
 
@@ -158,13 +164,14 @@ def test_every_run_of_the_attacks_has_draws_of_its_own():
 
 
 def test_given_weights_are_a_player_of_their_own():
+    ensembles = ["ensemble"] * 3
     kinds = [row.kind for row in evaluate(watchers(), dark(3), light(0)).players]
-    assert kinds == ["single", "single", "uniform", "optimal"]
+    assert kinds == ["single", "single", "uniform", "optimal", *ensembles]
     report = evaluate(watchers(weights=[0.25, 0.75]), dark(3), light(0))
     given = next(row for row in report.players if row.kind == "given")
     assert given.worst.value == pytest.approx(0.75)
     kinds = [row.kind for row in evaluate(watchers(weights=[1, 0]), dark(3), light(0)).players]
-    assert kinds == ["single", "single", "uniform", "optimal"]
+    assert kinds == ["single", "single", "uniform", "optimal", *ensembles]
 
 
 def test_one_classifier_has_nothing_to_mix():
@@ -177,33 +184,47 @@ def test_one_classifier_has_nothing_to_mix():
 
 def test_weights_fitted_on_one_half_are_measured_on_the_other():
     x, y = dark(8)
-    x[::2, ..., 1] = 1.0  # classifier 2 errs on the images fitted on
-    x[1::2, ..., 0] = 1.0  # classifier 1 errs on those reported on
-    report = evaluate(watchers(), (x, y), light(0, when="never"), held_out=True)
-    assert len(report.losses) == 4
+    fitted, reported = halves(8, seed=5)
+    x[fitted, ..., 1] = 1.0  # classifier 2 errs on the images fitted on
+    x[reported, ..., 0] = 1.0  # classifier 1 errs on those reported on
+    report = evaluate(watchers(), (x, y), light(0, when="never"), seed=5)
+    assert len(report.losses) == len(report.fitted_losses) == 4
+    assert report.images.tolist() == reported.tolist()
     assert report.optimal.weights == pytest.approx([1.0, 0.0])
     assert report.best_single.name == "classifier 1"
     assert worst(report)["classifier 2"] == 1.0
     assert report.optimal.worst.value == 0.0
     assert report.gain.value == 0.0
     assert report.bound == pytest.approx(1.0)
-    assert "flatters" not in " ".join(report.sentences())
-    on_all = evaluate(watchers(), (x, y), light(0, when="never"))
+    assert (report.optimal.fitted.value, report.best_single.fitted.value) == (1.0, 1.0)
+    assert report.players[1].fitted.value == 0.0
+    assert "the mixture has 100.00 % and the classifier 100.00 %" in " ".join(report.sentences())
+    assert "measured on, which flatters" not in " ".join(report.sentences())
+    on_all = evaluate(watchers(), (x, y), light(0, when="never"), held_out=False)
     assert len(on_all.losses) == 8
-    assert "flatters" in " ".join(on_all.sentences())
+    assert all(row.fitted is None for row in on_all.players)
+    assert "measured on, which flatters" in " ".join(on_all.sentences())
+
+
+def test_halves_are_drawn_by_the_seed_and_share_no_image():
+    for count in (2, 3, 100, 101):
+        fitted, reported = halves(count, seed=0)
+        assert sorted([*fitted, *reported]) == list(range(count))
+        assert 0 <= len(fitted) - len(reported) <= 1
+    assert halves(100, seed=0)[0].tolist() != halves(100, seed=1)[0].tolist()
 
 
 def test_lost_images_are_spared_and_nothing_else_changes():
     data = dark(6)
     data[0][:2, ..., 0] = 1.0
     first, second = light(0), light(1)
-    in_turn = evaluate(watchers(), data, [first, second])
+    in_turn = evaluate(watchers(), data, [first, second], held_out=False)
     # Classifier 1: two images are lost clean and four to the first attack, the second gets none.
     # Classifier 2 and uniform: no image is lost for all that play before the second.
     assert first.calls[:3] == [4, 6, 6]
     assert second.calls[:2] == [6, 6]
     both = [light(0), light(1)]
-    alone = evaluate(watchers(), data, both, spare=False)
+    alone = evaluate(watchers(), data, both, spare=False, held_out=False)
     assert [attack.calls[:3] for attack in both] == [[6] * 3] * 2
     assert worst(in_turn) == worst(alone)
     assert in_turn.solution.risk == pytest.approx(alone.solution.risk)
@@ -240,14 +261,16 @@ def networks():
 @pytest.fixture(scope="module")
 def measured(networks):
     data = load_data("digits", limit=30)
-    return evaluate(networks, data[:2], "standard", norm="L2", eps=0.3, steps=3, level=0.9)
+    options = {"norm": "L2", "eps": 0.3, "steps": 3, "level": 0.9, "held_out": False}
+    return evaluate(networks, data[:2], "standard", **options)
 
 
 def test_every_row_can_be_told_from_the_losses(measured):
     losses = measured.losses.astype(float)
     assert losses.shape[0] == 30
+    ensembles = iter(np.moveaxis(measured.ensemble_losses.astype(float), 2, 0))
     for row in measured.players:
-        risks = losses @ np.array(row.weights)
+        risks = next(ensembles) if row.kind == "ensemble" else losses @ np.array(row.weights)
         assert row.clean.value == pytest.approx(1 - risks[:, 0].mean())
         assert row.worst.value == pytest.approx(1 - risks.max(axis=1).mean())
         falling = [row.clean.value, *(a.value for a in row.attacks), row.worst.value]
@@ -361,7 +384,7 @@ def test_evaluations_of_other_things_go_side_by_side(networks, tmp_path):
             (swapped, data, attack, {}),
             (networks, data, PGD("Linf", 0.2, steps=2), {}),
             (networks, data, attack, {"seed": 1}),
-            (networks, data, attack, {"held_out": True}),
+            (networks, data, attack, {"held_out": False}),
             (networks, data, attack, {"batch_size": 3}),
         ),
         start=1,

@@ -1,0 +1,134 @@
+"""An evaluation as files for others: CSV, and a page of HTML that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from mixsolve import plots
+from mixsolve_torch.evaluation import view
+from mixsolve_torch.evaluation.bootstrap import Estimate
+from mixsolve_torch.evaluation.measured import Measured, PlayerRow
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+       color: #333; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+tr.best { font-weight: bold; }
+img { max-width: 100%; }
+p.verdict { font-size: 1.2rem; }
+"""
+
+
+def csv_text(report: Measured) -> str:
+    """Return a row a player: name, kind, place, weights, accuracies and their intervals.
+
+    ``place`` is its rank among the contenders, ``behind`` how far it is behind the first of them.
+    What does not apply is left empty.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    count = len(report.best_single.weights)
+    titles = ["clean", *report.attack_names, "worst", "fitted", "behind"]
+    writer.writerow(
+        [
+            *("name", "kind", "place"),
+            *(f"weight {k + 1}" for k in range(count)),
+            *(f"{title}{end}" for title in titles for end in ("", " low", " high")),
+        ]
+    )
+    places = {id(place.row): rank for rank, place in enumerate(report.ranking)}
+    for row in report.players:
+        rank = places.get(id(row))
+        behind = None if rank is None else report.ranking[rank].behind
+        estimates = [row.clean, *row.attacks, row.worst, row.fitted, behind]
+        writer.writerow(
+            [
+                *(row.name, row.kind, "" if rank is None else rank + 1),
+                *row.weights,
+                *(number for estimate in estimates for number in _numbers(estimate)),
+            ]
+        )
+    return buffer.getvalue()
+
+
+def _numbers(estimate: Estimate | None) -> list[Any]:
+    if estimate is None:
+        return ["", "", ""]
+    return [estimate.value, estimate.low, estimate.high]
+
+
+def html_text(report: Measured) -> str:
+    """Return the page: sentences, table, pictures as data URIs, and how it was measured."""
+    title = f"Accuracy of {len(report.losses)} images under {report.threat}"
+    first, *others = view.sentences(report)
+    pictures = [(view.figure(report), "worst-case accuracies, with intervals")]
+    if len(report.ranking) > 1:
+        pictures.append((view.leads(report), "differences to the best, with intervals"))
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="verdict">{escape(first)}</p>',
+        *(f"<p>{escape(text)}</p>" for text in others),
+        *(_picture(plots.png(figure), text) for figure, text in pictures),
+        _table(report),
+        f"<p>{escape(view.caption(report))}</p>",
+        "<h2>Settings</h2>",
+        _rows((), [([name, str(value)], False) for name, value in _settings(report)]),
+    ]
+    body = "\n".join(parts)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _settings(report: Measured) -> Iterable[tuple[str, Any]]:
+    yield from vars(report.settings).items()
+    yield "candidates", report.losses.shape[1]
+    yield "images reported on", len(report.losses)
+    yield "images fitted on", len(report.fitted_losses)
+
+
+def _picture(png: bytes, text: str) -> str:
+    data = base64.b64encode(png).decode("ascii")
+    return f'<p><img alt="{escape(text)}" src="data:image/png;base64,{data}"></p>'
+
+
+def _table(report: Measured) -> str:
+    held_out = report.settings.held_out
+    heads = ["", "kind", "clean", *report.attack_names, *(["when fitted"] if held_out else [])]
+    best = report.ranking[0].row
+    lines = []
+    for row in report.players:
+        cells = [row.name, row.kind, *(_percent(value) for value in (row.clean, *row.attacks))]
+        if held_out:
+            cells.append("" if row.fitted is None else _percent(row.fitted))
+        cells += [row.worst.percent(), _weights(row)]
+        lines.append((cells, row is best))
+    return _rows([*heads, "worst case, %", "weights, %"], lines)
+
+
+def _rows(head: Sequence[str], lines: Iterable[tuple[Sequence[str], bool]]) -> str:
+    """Return a table of HTML from its head and its lines, which may be the best."""
+    text = ["<table>"]
+    if head:
+        text.append("<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>")
+    for cells, best in lines:
+        mark = ' class="best"' if best else ""
+        text.append(f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    return "\n".join([*text, "</table>"])
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f}"
+
+
+def _weights(row: PlayerRow) -> str:
+    return "" if row.kind == "single" else " ".join(f"{100 * w:.1f}" for w in row.weights)
