@@ -34,6 +34,7 @@ from mixsolve_torch.attacks import (
     resolve_attacks,
 )
 from mixsolve_torch.candidates.build import CandidateLosses, build_losses
+from mixsolve_torch.core.ensemble import Ensemble
 from mixsolve_torch.core.losses import bounded_margin, cross_entropy, expected_loss, zero_one
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.arrays import Digits, batches, digits
@@ -66,6 +67,7 @@ __all__ = [
     "CandidateLosses",
     "Digits",
     "DistributedSolution",
+    "Ensemble",
     "Evaluation",
     "External",
     "GameRound",

@@ -78,18 +78,16 @@ def rivals(models: Iterable[nn.Module], weights: np.ndarray) -> list[Player]:
     """
     members = list(models)
     even = np.full(len(members), 1 / len(members))
-    sets = [("", even)]
+    sets = [(even, "")]
     if weights.max() < 1 - _SAME and not np.allclose(weights, even, rtol=0, atol=_SAME):
-        sets.append((" (optimal)", weights))
+        sets.append((weights, "weighted "))
     chosen = [
-        (rule, title, own)
-        for title, own in sets
+        (rule, f"{title}{rule}", own)
+        for own, title in sets
         for rule in RULES
         if rule != "vote" or own.max() <= 0.5 + _SAME
     ]
     return [
-        Player(
-            f"{rule}{title}", "ensemble", own, ensemble=Ensemble(members, rule, own), place=place
-        )
+        Player(title, "ensemble", own, ensemble=Ensemble(members, rule, own), place=place)
         for place, (rule, title, own) in enumerate(chosen)
     ]

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from attack_cases import linear_classifiers
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.core.ensemble import RULES, Ensemble, WithEnsembles, votes
 from mixsolve_torch.core.losses import errs
 from mixsolve_torch.core.mixture import Mixture
-from tests.mixsolve_torch.attack_cases import linear_classifiers
 
 
 class Fixed(torch.nn.Module):

@@ -198,7 +198,9 @@ def test_weights_fitted_on_one_half_are_measured_on_the_other():
     assert report.bound == pytest.approx(1.0)
     assert (report.optimal.fitted.value, report.best_single.fitted.value) == (1.0, 1.0)
     assert report.players[1].fitted.value == 0.0
-    assert "the mixture has 100.00 % and the classifier 100.00 %" in " ".join(report.sentences())
+    assert "the mixture has 100.00 % and the classifier 100.00 %: a gain of 0.00" in " ".join(
+        report.sentences()
+    )
     assert "measured on, which flatters" not in " ".join(report.sentences())
     on_all = evaluate(watchers(), (x, y), light(0, when="never"), held_out=False)
     assert len(on_all.losses) == 8

@@ -146,12 +146,12 @@ def test_ensembles_of_the_optimal_weights_are_measured_where_these_differ():
     attacks = [Light("Linf", 1.0, pixels=pair) for pair in ((0, 2), (1, 2))]
     report = evaluate(Mixture([Watch(k) for k in range(3)]), dark(6), attacks)
     rows = {row.name: row for row in report.players}
-    assert rows["vote (optimal)"].weights == pytest.approx([0.5, 0.5, 0.0])
+    assert rows["weighted vote"].weights == pytest.approx([0.5, 0.5, 0.0])
     assert rows["vote"].weights == pytest.approx([1 / 3] * 3)
     assert report.optimal.worst.value == pytest.approx(0.5)
     assert rows["vote"].worst.value == 0.0
     alone = evaluate(Mixture([Watch(0), Watch(1)]), dark(6), Light("Linf", 1.0, pixels=(0,)))
-    assert not any("(optimal)" in row.name for row in alone.players)
+    assert not any("weighted" in row.name for row in alone.players)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_an_ensemble_is_judged_on_candidates_as_it_classifies_them(networks):
     names = [row for row in report.players if row.kind == "ensemble"]
     assert names[0].name == "mean of probabilities"
     for place, row in enumerate(names):
-        rule = row.name.removesuffix(" (optimal)")
+        rule = row.name.removeprefix("weighted ")
         scores = Ensemble(networks.models, rule, row.weights).eval()(x)
         top = scores.max(dim=1).values[:, None]
         wrong = (scores.argmax(dim=1) != y) | ((scores == top).sum(dim=1) > 1)
