@@ -35,6 +35,10 @@ class Aimed(Attack):
         object.__setattr__(self, "attack", attack)
         object.__setattr__(self, "target", target)
 
+    def bind(self, x: Tensor, first: int = 0) -> Aimed:
+        """Return the attack that knows the images of the data, aimed as before."""
+        return Aimed(self.attack.bind(x, first), self.target)
+
     def names(self, classifiers: int) -> list[str]:
         """Return the names of the candidates that the target gets."""
         return self.attack.names(len(self.target))
