@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -13,11 +13,9 @@ from mixsolve_torch.evaluation.report import Evaluation
 
 
 @contextmanager
-def progress_on_stderr() -> Iterator[None]:
-    """Print to stderr which classifier or mixture was attacked."""
-    logger = logging.getLogger("mixsolve_torch.evaluation.evaluate")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+def logged(name: str, handler: logging.Handler) -> Iterator[None]:
+    """Give a logger a handler and the level INFO; it is left as it was found."""
+    logger = logging.getLogger(name)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -26,6 +24,13 @@ def progress_on_stderr() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def progress_on_stderr() -> AbstractContextManager[None]:
+    """Print to stderr which classifier or mixture was attacked."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    return logged("mixsolve_torch.evaluation.evaluate", handler)
 
 
 def show(

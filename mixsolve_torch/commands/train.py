@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from mixsolve.base.errors import MissingDependencyError, MixsolveError, shortened
+from mixsolve_torch.commands.console import logged
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.loop import Training, train
 
@@ -39,19 +39,15 @@ def main(argv: Sequence[str]) -> int:
     """
     config, resume = read(argv)
     console = Console()
-    log = logging.getLogger("mixsolve_torch")
     handler = RichHandler(console=Console(stderr=True), show_path=False)
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
     try:
-        training = train(config, resume=resume, progress=True)
+        with logged("mixsolve_torch", handler):
+            training = train(config, resume=resume, progress=True)
     except (KeyboardInterrupt, SystemExit) as stop:
         console.print("interrupted; go on with the same command and --resume")
         if isinstance(stop, SystemExit):
             raise
         return _INTERRUPTED
-    finally:
-        log.removeHandler(handler)
     _report(console, training)
     return _SUCCESS
 

@@ -1,6 +1,7 @@
 """Whole training runs: what they write, resume after a kill, refuse, and do on two ranks."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -202,7 +203,9 @@ def test_the_command_line_changes_settings_and_reports(tmp_path, capsys, loss):
         ),
     )
     file.write_text(toml(config))
+    level = logging.getLogger("mixsolve_torch").level
     code = cli.main(["train", "--config", str(file), "--optimizer.epochs", "1"])
+    assert logging.getLogger("mixsolve_torch").level == level
     printed = capsys.readouterr().out
     assert code == 0
     assert "held-out images" in printed
