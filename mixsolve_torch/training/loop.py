@@ -297,6 +297,7 @@ class _TrainingRun:
             steps=config.final_steps,
             restarts=config.final_restarts,
             seed=self._config.run.seed,
+            held_out=False,  # networks and mixture did not see these images; all are reported on
             out=folder / "attacks",
             progress=self._progress,
         )
