@@ -59,6 +59,14 @@ class Score(NamedTuple):
         """Return this score where `mask` holds and the other one elsewhere."""
         return Score(*(torch.where(mask, a, b) for a, b in zip(self, other, strict=True)))
 
+    def at(self, rows: Tensor) -> Score:
+        """Return the scores of some images."""
+        return Score(self.errors[rows], self.value[rows])
+
+    def put(self, rows: Tensor, new: Score) -> Score:
+        """Return all scores, with new ones for some images."""
+        return Score(*(a.index_copy(0, rows, b) for a, b in zip(self, new, strict=True)))
+
 
 def keep_better(
     best: Tensor, best_score: Score | None, point: Tensor, score: Score

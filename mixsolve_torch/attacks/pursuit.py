@@ -56,6 +56,8 @@ class Pursuit:
         Which member errs at any point that an attack returned.
     part : torch.Tensor of shape (B, C, H, W)
         The strongest points since `begin`; of an image not attacked since, the best one then.
+    classes : int
+        Number of classes.
     signs : dict of int to GradientSigns
         What was seen of gradients, by the classifiers' numbers in the mixture.
     """
@@ -111,7 +113,7 @@ class Pursuit:
         )[0]
         for point in points:
             score, wrong = self._look(point, labels)
-            now = torch.where(self._beaten(self.score, rows, score), wrong, self.wrong[:, rows])
+            now = torch.where(score.beats(self.score.at(rows)), wrong, self.wrong[:, rows])
             self.wrong = self.wrong.index_copy(1, rows, now)
             self.ever = self.ever.index_copy(1, rows, wrong | self.ever[:, rows])
             self.best, self.score = self._kept(self.best, self.score, rows, point, score)
@@ -134,19 +136,12 @@ class Pursuit:
         warn(sentences(hidden, "hinge"), stacklevel=4)
 
     @staticmethod
-    def _beaten(best: Score, rows: Tensor, score: Score) -> Tensor:
-        return score.beats(Score(best.errors[rows], best.value[rows]))
-
     def _kept(
-        self, best: Tensor, best_score: Score, rows: Tensor, point: Tensor, score: Score
+        best: Tensor, best_score: Score, rows: Tensor, point: Tensor, score: Score
     ) -> tuple[Tensor, Score]:
         """Return the better points and scores of the whole batch, with new ones for some rows."""
-        before = Score(best_score.errors[rows], best_score.value[rows])
-        kept, kept_score = keep_better(best[rows], before, point, score)
-        return best.index_copy(0, rows, kept), Score(
-            best_score.errors.index_copy(0, rows, kept_score.errors),
-            best_score.value.index_copy(0, rows, kept_score.value),
-        )
+        kept, kept_score = keep_better(best[rows], best_score.at(rows), point, score)
+        return best.index_copy(0, rows, kept), best_score.put(rows, kept_score)
 
     def _look(self, x: Tensor, y: Tensor) -> tuple[Score, Tensor]:
         """Return the score of points, and a mask (n, B) of which member errs there."""
@@ -154,6 +149,7 @@ class Pursuit:
         masks: list[Tensor] = []
         for rows in passes(len(x), self._limit):
             logits = [self.members.logits(i, x[rows]) for i in range(len(self.members))]
+            self.classes = logits[0].shape[-1]
             scores.append(self._judge.judge(logits, y[rows]))
             masks.append(torch.stack([errs(own, y[rows]) for own in logits]))
         return _joined(scores), torch.cat(masks, dim=1)

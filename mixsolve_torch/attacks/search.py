@@ -90,6 +90,11 @@ class GradientAttack(Attack):
                 "all of them would be the same"
             )
 
+    def part_options(self, **changed: Any) -> dict[str, Any]:
+        """Return the options of `GradientAttack` for an attack that is part of this one."""
+        own = {field.name: getattr(self, field.name) for field in fields(GradientAttack)}
+        return {**own, "name": None, **changed}
+
 
 @dataclass(frozen=True)
 class SearchAttack(GradientAttack):

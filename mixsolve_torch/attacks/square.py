@@ -117,17 +117,12 @@ class Square(SearchAttack):
                     here, draws = best[rows], Draws(seeds[rows], step)
                     trial = propose(here, center[rows], self._window(step, here), self.ball, draws)
                     score = objective.score(trial, y[rows])
-                    own = Score(*(part[rows] for part in best_score))
+                    own = best_score.at(rows)
                     # What is neither better nor worse is taken too: plateaus are crossed.
                     taken = ~own.beats(score)
                     point = torch.where(taken[:, None, None, None], trial, here)
                     best = best.index_copy(0, rows, point)
-                    best_score = Score(
-                        *(
-                            values.index_copy(0, rows, new)
-                            for values, new in zip(best_score, score.where(taken, own), strict=True)
-                        )
-                    )
+                    best_score = best_score.put(rows, score.where(taken, own))
                 yield best, best_score
 
     def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:

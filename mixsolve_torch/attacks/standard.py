@@ -28,8 +28,7 @@ Adversarially Robust Classification. NeurIPS 2023.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -110,14 +109,12 @@ class Standard(GradientAttack):
         self, mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Iterator[Tensor]:
         """Yield the strongest point, or that of each part."""
-        with torch.no_grad():
-            classes = mixture.member_logits(x[:1], [0]).shape[-1]
         pursuit = Pursuit(
             mixture, x, y, generator, weights=self.weights, images_per_pass=self.images_per_pass
         )
         # The first part takes the easy images away from the others.
-        pursuit.run(APGD(**self._options(steps=self._share(5)), loss="hinge"))
-        for attempts in self._attempts(pursuit, len(mixture), classes):
+        pursuit.run(APGD(**self.part_options(steps=self._share(5)), loss="hinge"))
+        for attempts in self._attempts(pursuit, len(mixture)):
             for attack, on in attempts:
                 pursuit.run(attack, on)
             if self.keep_parts:
@@ -128,23 +125,23 @@ class Standard(GradientAttack):
             yield pursuit.best
 
     def _attempts(
-        self, pursuit: Pursuit, classifiers: int, classes: int
+        self, pursuit: Pursuit, classifiers: int
     ) -> Iterator[list[tuple[SearchAttack, Tensor | None]]]:
         """Yield the attacks of each part, and on which images each is tried."""
-        indices, signs = pursuit.members.indices, pursuit.signs
+        indices, signs, classes = pursuit.members.indices, pursuit.signs, pursuit.classes
         blind = all(signs[k].hidden for k in indices)
-        yield [] if blind else [(APGD(**self._options(), loss="hinge"), None)]
-        yield [] if blind else [(APGD(**self._options()), None)]
+        yield [] if blind else [(APGD(**self.part_options(), loss="hinge"), None)]
+        yield [] if blind else [(APGD(**self.part_options()), None)]
         for k in range(classifiers):
             # A single classifier has been attacked alone already.
             if k not in indices or len(indices) == 1 or signs[k].hidden:
                 yield []
                 continue
             alone = torch.eye(classifiers, dtype=torch.float64)[k]
-            attack = APGD(**self._options(weights=alone), loss="hinge")
+            attack = APGD(**self.part_options(weights=alone), loss="hinge")
             yield [(attack, ~pursuit.wrong[indices.index(k)])]
         towards = range(1, min(_RIVALS, classes - 1) + 1)
-        options = self._options(steps=self._share(2))
+        options = self.part_options(steps=self._share(2))
         # With two classes the only rival has been aimed at already.
         yield (
             []
@@ -152,16 +149,11 @@ class Standard(GradientAttack):
             else [(APGD(**options, loss="hinge", rival=rival), None) for rival in towards]
         )
         # It begins with ARC. What it finds depends on the start more than what the others find.
-        climb = Subset(**self._options(steps=self._share(5)))
+        climb = Subset(**self.part_options(steps=self._share(5)))
         yield [] if blind else [(climb, None)] * (2 if self.random_start else 1)
         masked = any(signs[k].masked for k in indices)
         queries = _QUERIES_WITHOUT_GRADIENT if masked else _QUERIES
-        yield [(Square(**self._options(steps=queries * self.steps)), None)]
+        yield [(Square(**self.part_options(steps=queries * self.steps)), None)]
 
     def _share(self, parts: int) -> int:
         return max(1, self.steps // parts)
-
-    def _options(self, **changed: Any) -> dict[str, Any]:
-        """Return the options of a part."""
-        own = {field.name: getattr(self, field.name) for field in fields(GradientAttack)}
-        return {**own, "name": None, **changed}

@@ -14,7 +14,7 @@ Parameter-free Attacks. ICML 2020, APGD-T.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -74,13 +74,10 @@ class TargetedAPGD(GradientAttack):
         self, mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Iterator[Tensor]:
         """Yield the strongest point."""
-        with torch.no_grad():
-            classes = mixture.member_logits(x[:1], [0]).shape[-1]
-        options = {field.name: getattr(self, field.name) for field in fields(GradientAttack)}
         pursuit = Pursuit(
             mixture, x, y, generator, weights=self.weights, images_per_pass=self.images_per_pass
         )
-        for rival in range(1, min(self.targets, classes - 1) + 1):
-            pursuit.run(APGD(**{**options, "name": None}, loss="hinge", rival=rival))
+        for rival in range(1, min(self.targets, pursuit.classes - 1) + 1):
+            pursuit.run(APGD(**self.part_options(), loss="hinge", rival=rival))
         pursuit.report()
         yield pursuit.best

@@ -119,8 +119,9 @@ class AttackedPlayers:
         number = self._next
         self._next += 1
         if len(rows) < len(self._data[1]):
-            worst = player.risks(self.values()).argmax(axis=1)
-            columns = self.values()[np.arange(len(worst)), worst][:, None].repeat(width, axis=1)
+            known = self.values()
+            worst = player.risks(known).argmax(axis=1)
+            columns = known[np.arange(len(worst)), worst][:, None].repeat(width, axis=1)
             if len(rows):
                 columns[rows] = self._attack(player, target, rows, number)[:, 1:]
         else:
