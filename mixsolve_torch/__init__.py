@@ -51,6 +51,7 @@ from mixsolve_torch.models.architectures import (
     Normalize,
     build_model,
     digits_cnn,
+    mnist_cnn,
     resnet18,
     wide_resnet28_10,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "grow",
     "load_data",
     "load_model",
+    "mnist_cnn",
     "resnet18",
     "resolve_attacks",
     "solve_distributed",

@@ -70,11 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="DATA",
-        help="digits, cifar10, cifar100, or a .npz file with images and labels, or with "
-        "test_images and test_labels",
+        help="digits, mnist, fashion-mnist, cifar10, cifar100, or a .npz file with images and "
+        "labels, or with test_images and test_labels",
     )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="directory of CIFAR")
-    parser.add_argument("--download", action="store_true", help="download CIFAR if it is missing")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="directory of the data set")
+    parser.add_argument("--download", action="store_true", help="download a set that is missing")
     parser.add_argument("--split", choices=SPLITS, help="part of the data (test)")
     parser.add_argument("--limit", type=int, metavar="N", help="attack the first N images only")
     parser.add_argument("--eps", required=True, help="radius of the attacks, e.g. 8/255 or 0.5")

@@ -1,4 +1,4 @@
-"""Whole data sets in memory: the bundled digits, CIFAR through torchvision, or a .npz file.
+"""Whole data sets in memory: the digits, MNIST, CIFAR through torchvision, or a .npz file.
 
 Images are returned as the file holds them, bytes as bytes (a quarter of the memory of float32) and
 always NCHW; `to_unit` turns a batch of either kind into floats in [0, 1].
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mixsolve.base.arguments import as_count, check_flags
 from mixsolve.base.errors import MissingDependencyError, MixsolveError
-from mixsolve_torch.data import image_files
+from mixsolve_torch.data import idx_files, image_files
 from mixsolve_torch.data.arrays import digits
 from mixsolve_torch.data.image_files import SPLITS
 
@@ -80,17 +80,19 @@ def load_data(
     Parameters
     ----------
     name_or_path : str or path
-        "digits", "cifar10", "cifar100", or a .npz file. The file holds ``images``, (N, H, W),
-        (N, C, H, W) or (N, H, W, C), uint8 from 0 to 255 or floating in [0, 1], and ``labels``,
-        integers (N,) counted from 0; or, of data in two parts, ``train_images``,
-        ``train_labels``, ``test_images`` and ``test_labels``. It may hold ``layout``, "NCHW" or
-        "NHWC", which is needed where the shape can be read in both ways or has neither 1 nor 3
-        channels, and ``classes``, the number of classes, where the largest label is not the last
-        class.
+        "digits", "mnist", "fashion-mnist", "cifar10", "cifar100", or a .npz file. The file holds
+        ``images``, (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 from 0 to 255 or floating in
+        [0, 1], and ``labels``, integers (N,) counted from 0; or, of data in two parts,
+        ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``. It may hold
+        ``layout``, "NCHW" or "NHWC", which is needed where the shape can be read in both ways or
+        has neither 1 nor 3 channels, and ``classes``, the number of classes, where the largest
+        label is not the last class.
     data_dir : str or path, optional
-        Directory in which torchvision keeps, or is to put, CIFAR. Needed for CIFAR alone.
+        Directory in which torchvision keeps, or is to put, CIFAR and MNIST; of the two MNIST sets,
+        also one that holds their IDX files, packed (.gz) or not. Without it, "fashion-mnist" is
+        looked for where Debian's package dataset-fashion-mnist installs it.
     download : bool, default False
-        Let torchvision download CIFAR where it is missing.
+        Let torchvision download a set into `data_dir` where it is missing.
     split : {"test", "train"}, optional
         Which images; by default the test images, or those of a .npz file that is one set. The
         digits are those of ``digits()`` with its default seed.
@@ -100,7 +102,7 @@ def load_data(
     Returns
     -------
     LabelledImages
-        ``images`` on the CPU, ``labels`` and ``classes``. CIFAR comes as uint8.
+        ``images`` on the CPU, ``labels`` and ``classes``. CIFAR and MNIST come as uint8.
 
     Raises
     ------
@@ -125,6 +127,9 @@ def load_data(
         parts = digits()
         chosen = parts.train if split == "train" else parts.test
         data = LabelledImages(chosen.images, chosen.labels, 10)
+    elif name_or_path in idx_files.NAMES:
+        read = idx_files.read(str(name_or_path), data_dir, download, split)
+        data = LabelledImages(*read, idx_files.CLASSES)
     elif name_or_path in _CIFAR:
         data = _cifar(str(name_or_path), data_dir, download, split)
     elif Path(name_or_path).suffix == ".npz":
@@ -147,7 +152,7 @@ def splits(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
     MixsolveError
         An unknown name, or a file that is missing or broken.
     """
-    if name_or_path == "digits" or name_or_path in _CIFAR:
+    if name_or_path in ("digits", *idx_files.NAMES, *_CIFAR):
         return SPLITS
     if Path(name_or_path).suffix == ".npz":
         return image_files.splits(Path(name_or_path))
@@ -155,9 +160,8 @@ def splits(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def _unknown(name_or_path: str | os.PathLike[str]) -> MixsolveError:
-    return MixsolveError(
-        f"data must be 'digits', 'cifar10', 'cifar100' or a .npz file; got {str(name_or_path)!r}"
-    )
+    known = ", ".join(repr(name) for name in ("digits", *idx_files.NAMES, *_CIFAR))
+    return MixsolveError(f"data must be {known} or a .npz file; got {str(name_or_path)!r}")
 
 
 def _cifar(

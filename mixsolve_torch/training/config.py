@@ -23,10 +23,11 @@ class DataConfig:
     Parameters
     ----------
     name : str
-        "digits", "cifar10", "cifar100", or a .npz file: ``train_images``, ``train_labels``,
-        ``test_images``, ``test_labels``, or ``images`` and ``labels`` to train on alone.
+        "digits", "mnist", "fashion-mnist", "cifar10", "cifar100", or a .npz file:
+        ``train_images``, ``train_labels``, ``test_images``, ``test_labels``, or ``images`` and
+        ``labels`` to train on alone.
     dir : str, optional
-        Where torchvision's data sets are.
+        Where the data sets are, as `load_data` takes it.
     download : bool
         Fetch a data set that is not there.
     limit : int, optional
@@ -59,8 +60,8 @@ class ModelConfig:
     Parameters
     ----------
     architecture : str
-        "digits-cnn", "resnet18", "wide-resnet-28-10", or a module:function of your own, which is
-        imported and called.
+        "digits-cnn", "mnist-cnn" (28x28), "resnet18", "wide-resnet-28-10", or a module:function of
+        your own, which is imported and called.
     count : int
         L, how many there are. With 1, training is that of Madry et al. or TRADES.
     ema : float

@@ -35,7 +35,7 @@ def test_bytes_become_floats_and_floats_stay():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name_or_path": "mnist"}, r"must be 'digits', .* got 'mnist'"),
+        ({"name_or_path": "imagenet"}, r"must be 'digits', .* got 'imagenet'"),
         ({"name_or_path": "digits", "split": "validation"}, "split must be 'test' or 'train'"),
         ({"name_or_path": "digits", "limit": 0}, "limit must be an integer >= 1"),
         ({"name_or_path": "cifar10"}, r"data_dir \(--data-dir\) must name the directory"),
@@ -268,7 +268,7 @@ def test_the_parts_of_a_file_are_told_apart(save):
     assert splits(save(images=_BYTES, labels=_LABELS)) == ()
     assert splits(save(**{name: _PARTS[name] for name in list(_PARTS)[:2]})) == ("train",)
     with pytest.raises(MixsolveError, match="must be 'digits'"):
-        splits("mnist")
+        splits("imagenet")
 
 
 def without(*names, **more):

@@ -12,6 +12,7 @@ from mixsolve_torch.models.architectures import (
     Normalize,
     build_model,
     digits_cnn,
+    mnist_cnn,
     resnet18,
     wide_resnet28_10,
 )
@@ -32,6 +33,7 @@ def images(generator):
 
 def test_sizes_are_the_published_ones():
     with torch.device("meta"):  # the sizes alone: nothing is drawn
+        assert size(mnist_cnn()) == 166_406
         assert size(resnet18(classes=10)) == 11_173_962
         assert size(wide_resnet28_10(classes=10)) == 36_479_194
         assert size(wide_resnet28_10(classes=100)) == 36_536_884
@@ -66,7 +68,7 @@ def test_a_wide_block_is_the_formula(images):
     assert torch.allclose(layer(x.clone()), expected)
 
 
-@pytest.mark.parametrize("make", [resnet18, thin, digits_cnn])
+@pytest.mark.parametrize("make", [resnet18, thin, digits_cnn, mnist_cnn])
 def test_weights_depend_on_the_seed_alone(make):
     first, same, other = make(seed=1), make(seed=1), make(seed=2)
     drawn = 0
@@ -88,6 +90,7 @@ def test_models_by_name(images):
     model = build_model("digits-cnn", classes=3, seed=4)
     for a, b in zip(model.parameters(), digits_cnn(seed=4, classes=3).parameters(), strict=True):
         assert torch.equal(a, b)
+    assert build_model("mnist-cnn", classes=4)(images[:, :1, :28, :28]).shape == (2, 4)
     assert build_model("resnet18", classes=5).eval()(images).shape == (2, 5)
     with torch.device("meta"):
         assert size(build_model("wide-resnet-28-10")) == 36_479_194
@@ -249,7 +252,7 @@ def test_a_configuration_does_not_import_what_is_no_architecture(own, tmp_path, 
 
 def test_what_cannot_be_built():
     for call, message in (
-        (lambda: build_model("resnet17"), r"'digits-cnn', 'resnet18', .* got 'resnet17'"),
+        (lambda: build_model("resnet17"), r"'digits-cnn', 'mnist-cnn', .* got 'resnet17'"),
         (lambda: build_model("resnet18", classes=1), r"classes must be an integer >= 2, got 1"),
         (lambda: build_model("resnet18", seed=-1), r"seed must be an integer >= 0"),
         (lambda: wide_resnet28_10(depth=27), r"depth must be 6 n \+ 4.*got 27"),
