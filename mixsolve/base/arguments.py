@@ -198,18 +198,19 @@ def as_length(name: str, value: object) -> float:
 
 
 def as_norm(name: str, value: object) -> str:
-    """Return "Linf" or "L2" for the usual ways of writing them.
+    """Return "Linf", "L2" or "L1" for the usual ways of writing them.
 
     Parameters
     ----------
     name : str
         The argument's name, for the message.
     value : object
-        "Linf", "L_inf", "l-infinity", "inf" or infinity itself; "L2", "l_2", "2" or 2.
+        "Linf", "L_inf", "l-infinity", "inf" or infinity itself; "L2", "l_2", "2" or 2; "L1", "l_1",
+        "1" or 1.
 
     Returns
     -------
-    {"Linf", "L2"}
+    {"Linf", "L2", "L1"}
 
     Raises
     ------
@@ -218,8 +219,8 @@ def as_norm(name: str, value: object) -> str:
 
     Examples
     --------
-    >>> as_norm("norm", "linf"), as_norm("norm", 2)
-    ('Linf', 'L2')
+    >>> as_norm("norm", "linf"), as_norm("norm", 2), as_norm("norm", "l1")
+    ('Linf', 'L2', 'L1')
     """
     given = value
     if isinstance(given, numbers.Real) and not isinstance(given, bool):
@@ -228,6 +229,6 @@ def as_norm(name: str, value: object) -> str:
         plain = re.sub(r"[\s_-]", "", given).lower().removeprefix("l")
         if plain in ("inf", "infinity", "infty", "\N{INFINITY}"):
             return "Linf"
-        if plain == "2":
-            return "L2"
-    raise MixsolveError(f"{name} must be 'Linf' or 'L2'; got {value!r}")
+        if plain in ("1", "2"):
+            return f"L{plain}"
+    raise MixsolveError(f"{name} must be 'Linf', 'L2' or 'L1'; got {value!r}")

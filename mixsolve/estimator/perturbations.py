@@ -39,7 +39,7 @@ class UniformBall:
 
     Parameters
     ----------
-    norm : {"Linf", "L2"}
+    norm : {"Linf", "L2", "L1"}
         The norm of the ball over the features of one sample; other spellings such as "inf" or "l2"
         are accepted.
     eps : float or str
@@ -118,6 +118,10 @@ class UniformBall:
         """Draw one point of the unit ball a row."""
         if self.norm == "Linf":
             return rng.uniform(-1.0, 1.0, shape)
+        if self.norm == "L1":
+            sizes = rng.standard_exponential((shape[0], shape[1] + 1))
+            sizes = sizes[:, :-1] / sizes.sum(axis=1, keepdims=True)
+            return sizes * rng.choice([-1.0, 1.0], shape)
         directions = rng.standard_normal(shape)
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         return directions * rng.random((shape[0], 1)) ** (1.0 / shape[1])

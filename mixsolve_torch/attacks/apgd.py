@@ -15,6 +15,8 @@ classifier this is the published attack. For a mixture the loss is the expectati
 sum_k lam_k loss_k and "best point" has two meanings: restarts go by the loss, which is what is
 ascended; the result goes by the exact expected 0/1 loss first.
 
+L1 balls have an ascent of their own, `attacks.sparse`.
+
 References
 ----------
 Croce, Hein. Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
@@ -34,6 +36,7 @@ from mixsolve.base.arguments import as_count
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.objective import HINGE, Objective, Score, ascended_loss
 from mixsolve_torch.attacks.search import SearchAttack
+from mixsolve_torch.attacks.sparse import sparse_ascent, sparse_visits
 from mixsolve_torch.core.losses import LossFunction
 
 MOMENTUM = 0.75
@@ -110,12 +113,19 @@ class APGD(SearchAttack):
         aim = "" if self.rival is None else f"-rival-{self.rival}"
         return super().label(f"{kind}-{_SHORT.get(loss, loss)}{aim}")
 
+    def visits(self) -> int:
+        """Return how many points `visit` yields: in L1 those of its own ball only."""
+        return sparse_visits(self.steps) if self.norm == "L1" else super().visits()
+
     def visit(
         self, objective: Objective, start: Tensor, center: Tensor, y: Tensor
     ) -> Iterator[tuple[Tensor, Score]]:
         """Yield the points of the ascent and their scores."""
         if self.rival is not None:
             objective = objective.towards(self._target(objective, center, y))
+        if self.norm == "L1":
+            yield from sparse_ascent(objective, start, center, y, self.ball, self.steps)
+            return
         ball, marks = self.ball, checkpoints(self.steps)
         point = before = top = start
         score, gradient = objective.score_and_gradient(point, y)

@@ -118,14 +118,14 @@ class ARC(SearchAttack):
             near = nearest_boundary(objective.members, i, point, y, ball, self.rivals)
             beta = torch.full_like(near.distance, length)
             if turn:
-                slope = ball.dual_lengths(near.gradient).clamp(min=tiny)
+                slope = ball.growth(near.gradient, point).clamp(min=tiny)
                 along = (near.gradient * move).flatten(1).sum(dim=1) / slope
                 # Where the classifier errs already the move is not taken; it stays finite.
                 left = torch.where(near.wrong, 0, near.distance)
                 room = length - left - along
                 turned = length * left / room.clamp(min=_LEAST * length + tiny)
                 beta = torch.where(room > 0, turned + _BEYOND * self.eps, beta)
-            ahead = move + beta[:, None, None, None] * ball.steepest(near.gradient)
+            ahead = move + beta[:, None, None, None] * ball.direction(near.gradient, point)
             rescale = length / ball.lengths(ahead).clamp(min=tiny)
             ahead = ahead * rescale[:, None, None, None]
             trial = ball.project(base + ahead, center)

@@ -2,10 +2,19 @@
 
     Linf:  {x' : max_p |x'_p - x_p| <= eps, 0 <= x' <= 1}
     L2:    {x' : ||x' - x||_2      <= eps, 0 <= x' <= 1}
+    L1:    {x' : ||x' - x||_1      <= eps, 0 <= x' <= 1}
 
 A norm is a class: everything in an attack that depends on the norm is one of its methods. The norm
 is taken over the channels and pixels of one image. All methods work on a batch (B, C, H, W), and
 their points lie in the set up to the rounding of their dtype.
+
+A steepest step in L1 moves one entry by the whole radius, and the box leaves little of it. What is
+to be a direction of a step or a distance therefore counts the box there: `direction` and `growth`
+belong to the farthest point of the ball and the box together.
+
+References
+----------
+Croce, Hein. Mind the box: l1-APGD for sparse adversarial attacks on image classifiers. ICML 2021.
 """
 
 from __future__ import annotations
@@ -20,6 +29,7 @@ from torch import Tensor
 
 from mixsolve.base.arguments import as_length, as_norm
 from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.attacks.thresholds import fill, fill_to, level, shrink
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Ball(abc.ABC):
     ----------
     eps : float
         The radius, in the unit of the images.
-    norm : {"Linf", "L2"}
+    norm : {"Linf", "L2", "L1"}
         The name of the norm.
     """
 
@@ -59,6 +69,32 @@ class Ball(abc.ABC):
     def dual_lengths(self, gradient: Tensor) -> Tensor:
         """Return the dual norm (B,) of each image's gradient: its growth per unit of the norm."""
 
+    @abc.abstractmethod
+    def shortest(self, gain: Tensor, gradient: Tensor, point: Tensor) -> Tensor:
+        """Return the shortest moves in the box along which a linear function grows by `gain` (B,).
+
+        Where the box does not allow as much, the moves grow by all that it allows. No move is
+        needed for a gain below 0.
+        """
+
+    def distance(self, gap: Tensor, gradient: Tensor, point: Tensor) -> Tensor:
+        """Return how far (B,) each point is from where a linear gap (B,) becomes 0.
+
+        It is negative where the gap is positive, and infinite where the gap cannot change.
+        """
+        slope = self.dual_lengths(gradient)
+        tiny = torch.finfo(slope.dtype).tiny
+        never = torch.where(gap < 0, torch.inf, -torch.inf).to(gap.dtype)
+        return torch.where(slope > tiny, -gap / slope.clamp(min=tiny), never)
+
+    def direction(self, gradient: Tensor, point: Tensor) -> Tensor:
+        """Return the direction of at most unit norm for a step from `point`, in the box."""
+        return self.steepest(gradient)
+
+    def growth(self, gradient: Tensor, point: Tensor) -> Tensor:
+        """Return the growth (B,) per unit of the norm along `direction`."""
+        return self.dual_lengths(gradient)
+
     def random_start(self, center: Tensor, generator: torch.Generator) -> Tensor:
         """Draw one point uniformly in the ball around each image, then cut it by the box.
 
@@ -66,6 +102,14 @@ class Ball(abc.ABC):
         """
         unit = self._uniform(center, generator)
         return self.project(center + self.eps * unit.to(center.device), center)
+
+    def check_entries(self, entries: int) -> None:
+        """Refuse an L1 radius beyond that of the whole box of so many entries: bytes are meant."""
+        if self.norm == "L1" and self.eps > entries:
+            raise MixsolveError(
+                "eps is in the unit of images in [0, 1], where no L1 radius exceeds the number of "
+                f"entries of an image, here {entries}; got {self.eps:g}; divide bytes by 255"
+            )
 
     def outside(self, points: Tensor, center: Tensor) -> str | None:
         """Return which image left the ball or the box by more than rounding, and how; or None.
@@ -100,7 +144,7 @@ class Ball(abc.ABC):
         """Return uniform draws from the ball of radius 1, on the generator's device."""
 
     @abc.abstractmethod
-    def _measured(self, perturbation: Tensor) -> tuple[Tensor, float]:
+    def _measured(self, perturbation: Tensor) -> tuple[Tensor, float | Tensor]:
         """Return lengths (B,), and how many roundings of an entry may be in one of them."""
 
 
@@ -122,6 +166,11 @@ class _LinfBall(Ball):
 
     def dual_lengths(self, gradient: Tensor) -> Tensor:
         return gradient.flatten(1).abs().sum(dim=1)
+
+    def shortest(self, gain: Tensor, gradient: Tensor, point: Tensor) -> Tensor:
+        sizes, rooms = _sizes_and_rooms(gradient, point)
+        size = level(sizes, rooms, gain)[:, None].to(rooms.dtype)
+        return _signed(torch.minimum(size, rooms), gradient)
 
     def _uniform(self, center: Tensor, generator: torch.Generator) -> Tensor:
         home, dtype = generator.device, center.dtype
@@ -162,6 +211,14 @@ class _L2Ball(Ball):
     def dual_lengths(self, gradient: Tensor) -> Tensor:
         return euclidean_lengths(gradient)
 
+    def shortest(self, gain: Tensor, gradient: Tensor, point: Tensor) -> Tensor:
+        # The move min(c |g_p|, room) meets the conditions of the optimum, for the c of the gain.
+        sizes, rooms = _sizes_and_rooms(gradient, point)
+        tiny = torch.finfo(sizes.dtype).tiny
+        bounds = torch.where(sizes > tiny, rooms / sizes.clamp(min=tiny), 0)
+        rate = level(sizes.double().square(), bounds, gain)[:, None]
+        return _signed(torch.minimum((rate * sizes).to(rooms.dtype), rooms), gradient)
+
     def _uniform(self, center: Tensor, generator: torch.Generator) -> Tensor:
         home, dtype = generator.device, center.dtype
         direction = torch.randn(center.shape, generator=generator, device=home, dtype=dtype)
@@ -175,7 +232,72 @@ class _L2Ball(Ball):
         return lengths, math.sqrt(flat.shape[1]) * (1 + self.eps)
 
 
-BALLS: dict[str, type[Ball]] = {ball.norm: ball for ball in (_LinfBall, _L2Ball)}  # by norm
+@dataclass(frozen=True)
+class _L1Ball(Ball):
+    """The ball of the sum of absolute entries; its projection is the Euclidean one.
+
+    The projection on the ball and the box is sign(s_p) min(max(|s_p| - mu, 0), b_p) beyond the
+    center, for the shift s and the rooms b in its direction. A random start has the sizes
+    E_p / (E_1 + ... + E_{d+1}) of independent exponential draws, and random signs.
+    """
+
+    norm: ClassVar[str] = "L1"
+
+    def project(self, point: Tensor, center: Tensor) -> Tensor:
+        shift = point - center
+        sizes, rooms = _sizes_and_rooms(shift, center)
+        moves = shrink(sizes, rooms, self.eps).to(center.dtype)
+        return (center + _signed(moves, shift)).clamp(0, 1)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        sizes = gradient.flatten(1).abs()
+        top = sizes.argmax(dim=1, keepdim=True)
+        chosen = torch.zeros_like(sizes).scatter(1, top, 1)
+        return _signed(chosen, gradient)
+
+    def lengths(self, perturbation: Tensor) -> Tensor:
+        return perturbation.flatten(1).abs().sum(dim=1)
+
+    def dual_lengths(self, gradient: Tensor) -> Tensor:
+        return gradient.flatten(1).abs().amax(dim=1)
+
+    def distance(self, gap: Tensor, gradient: Tensor, point: Tensor) -> Tensor:
+        move = self.shortest(-gap, gradient, point)
+        short = gap + (gradient * move).flatten(1).sum(dim=1)
+        rounding = 4 * torch.finfo(gap.dtype).eps * gap.abs()
+        within = torch.where(short < -rounding, torch.inf, self.lengths(move))
+        return torch.where(gap < 0, within, super().distance(gap, gradient, point))
+
+    def direction(self, gradient: Tensor, point: Tensor) -> Tensor:
+        sizes, rooms = _sizes_and_rooms(gradient, point)
+        moves = fill(sizes, rooms, self.eps) / max(self.eps, torch.finfo(sizes.dtype).tiny)
+        return _signed(moves.to(sizes.dtype), gradient)
+
+    def growth(self, gradient: Tensor, point: Tensor) -> Tensor:
+        return (gradient * self.direction(gradient, point)).flatten(1).sum(dim=1)
+
+    def shortest(self, gain: Tensor, gradient: Tensor, point: Tensor) -> Tensor:
+        sizes, rooms = _sizes_and_rooms(gradient, point)
+        return _signed(fill_to(sizes, rooms, gain).to(rooms.dtype), gradient)
+
+    def _uniform(self, center: Tensor, generator: torch.Generator) -> Tensor:
+        home, dtype = generator.device, center.dtype
+        shape = (len(center), center[0].numel())
+        sizes = torch.empty(shape[0], shape[1] + 1, device=home, dtype=torch.float64)
+        sizes.exponential_(generator=generator)
+        signs = torch.randint(2, shape, generator=generator, device=home) * 2 - 1
+        moves = sizes[:, :-1] / sizes.sum(dim=1, keepdim=True) * signs
+        return moves.to(dtype).view(center.shape)
+
+    def _measured(self, perturbation: Tensor) -> tuple[Tensor, float | Tensor]:
+        flat = perturbation.flatten(1)
+        lengths = torch.linalg.vector_norm(flat, ord=1, dim=1, dtype=torch.float64)
+        # An entry that has not moved is not rounded.
+        moved = flat.count_nonzero(dim=1).double()
+        return lengths, moved + self.eps * math.sqrt(flat.shape[1])
+
+
+BALLS: dict[str, type[Ball]] = {ball.norm: ball for ball in (_LinfBall, _L2Ball, _L1Ball)}
 
 
 def make_ball(norm: object, eps: str | float, *, prefix: str = "") -> Ball:
@@ -184,7 +306,7 @@ def make_ball(norm: object, eps: str | float, *, prefix: str = "") -> Ball:
     Parameters
     ----------
     norm : str or float
-        "Linf" or "L2"; other spellings such as "inf" or 2 will do.
+        "Linf", "L2" or "L1"; other spellings such as "inf" or 2 will do.
     eps : str or float
         The radius, at least 0, in the unit of images in [0, 1]; in "Linf" at most 1.
     prefix : str, optional
@@ -211,3 +333,14 @@ def make_ball(norm: object, eps: str | float, *, prefix: str = "") -> Ball:
 def euclidean_lengths(perturbation: Tensor) -> Tensor:
     """Return the Euclidean norm (B,) of each image's perturbation, in its dtype."""
     return torch.linalg.vector_norm(perturbation.flatten(1), dim=1)
+
+
+def _sizes_and_rooms(slope: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
+    """Return |slope| and how far the box lets each entry move in its direction, both (B, D)."""
+    slope, point = slope.flatten(1), point.flatten(1)
+    return slope.abs(), torch.where(slope > 0, 1 - point, point).clamp(min=0)
+
+
+def _signed(moves: Tensor, slope: Tensor) -> Tensor:
+    """Return moves (B, D) with the signs and the shape of `slope`."""
+    return moves.view(slope.shape) * slope.sign()

@@ -64,11 +64,11 @@ class Attack(abc.ABC):
 
     Parameters
     ----------
-    norm : {"Linf", "L2"}
+    norm : {"Linf", "L2", "L1"}
         The norm of the ball, taken over one image; other spellings such as "inf" or "l2" will do.
     eps : float or str
         The radius, at least 0, in the unit of the images (0 to 1), as a number or a fraction such
-        as "8/255"; in "Linf" at most 1.
+        as "8/255"; in "Linf" at most 1, in "L1" at most the number of entries of an image.
     name : str, optional
         The candidates' title in tables; made from the parameters by default.
 
@@ -156,6 +156,7 @@ class Attack(abc.ABC):
         points_of = self.trajectory if trajectory else self.generate
         title = self.label(type(self).__name__)
         ball = self.ball
+        ball.check_entries(x[0].numel())
         count = 0
         for points in points_of(mixture, x.clone(), y.clone(), generator):
             if not isinstance(points, Tensor):

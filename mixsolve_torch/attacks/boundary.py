@@ -5,9 +5,10 @@ least 0. To first order at x', with the norm ||.|| of the ball and its dual norm
 
     distance to the boundary of rival c:    -(f_c - f_y)(x') / ||grad (f_c - f_y)(x')||_*,
 
-negative where the classifier errs already; it is reached along the steepest ascent of the gap. The
-nearest of the rivals is the one that counts, as in DeepFool. A backward pass is needed for each
-rival, so that only those with the largest logits are tried.
+negative where the classifier errs already; it is reached along the steepest ascent of the gap. In
+L1 the distance counts the box as well, which one entry would soon leave. The nearest of the rivals
+is the one that counts, as in DeepFool. A backward pass is needed for each rival, so that only those
+with the largest logits are tried.
 
 References
 ----------
@@ -51,13 +52,6 @@ class Boundary(NamedTuple):
     distance: Tensor
 
 
-def signed_distance(gap: Tensor, slope: Tensor) -> Tensor:
-    """Return how far a gap (B,) is below 0 for the rate `slope` (B,) at which it can grow."""
-    tiny = torch.finfo(slope.dtype).tiny
-    never = torch.where(gap < 0, torch.inf, -torch.inf).to(gap.dtype)
-    return torch.where(slope > tiny, -gap / slope.clamp(min=tiny), never)
-
-
 def nearest_boundary(
     members: Members, i: int, x: Tensor, y: Tensor, ball: Ball, rivals: int
 ) -> Boundary:
@@ -86,7 +80,7 @@ def nearest_boundary(
     gaps = slope.values.to(x.dtype)
     distances = torch.stack(
         [
-            signed_distance(gap, ball.dual_lengths(gradient))
+            ball.distance(gap, gradient, x)
             for gap, gradient in zip(gaps, slope.gradient, strict=True)
         ]
     )

@@ -39,7 +39,7 @@ class External(Attack):
         logarithm of its expected class probabilities. Returns a function of images (B, C, H, W) in
         [0, 1] and labels (B,) that returns attacked images (B, C, H, W), as a tensor or a NumPy
         array; or an attack object of torchattacks, foolbox, ART or AutoAttack.
-    norm : {"Linf", "L2"}
+    norm : {"Linf", "L2", "L1"}
         The norm of the set that the points are held against.
     eps : float or str
         Its radius, in the unit of the images, such as 8 / 255 or "8/255".

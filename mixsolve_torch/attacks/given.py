@@ -42,7 +42,7 @@ class Given(Attack):
         The images that they are for, in the same order. By default those of the data that
         `build_losses`, `evaluate`, `solve_game` or `grow` is called with, in their order, which may
         be fewer than N.
-    norm : {"Linf", "L2"}
+    norm : {"Linf", "L2", "L1"}
         The norm of the set that they are held against.
     eps : float or str
         Its radius, in the unit of the images.

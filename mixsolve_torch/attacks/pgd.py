@@ -3,9 +3,10 @@
     x_0 drawn in the ball,   x_{t+1} = P( x_t + eta d_t ),
     d_t the unit direction of steepest ascent of sum_k lam_k loss(f_k(x_t), y),
 
-with P the return to the ball and the box. All points x_0 ... x_T of all restarts are judged by the
-exact expected 0/1 loss, ties by the loss that is ascended, and the best one is the attack: what is
-returned is never worse than the last iterate. The step 2.5 eps / T is Madry's.
+with P the return to the ball and the box; in L1, d_t is the direction from the image to the point
+of the set where the linear model is largest. All points x_0 ... x_T of all restarts are judged by
+the exact expected 0/1 loss, ties by the loss that is ascended, and the best one is the attack: what
+is returned is never worse than the last iterate. The step 2.5 eps / T is Madry's.
 
 References
 ----------
@@ -113,5 +114,5 @@ class PGD(SearchAttack):
         ball = self.ball
         length = 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
         score, gradient = objective.score_and_gradient(point, y)
-        ahead = torch.add(point, ball.steepest(gradient), alpha=length)
+        ahead = torch.add(point, ball.direction(gradient, center), alpha=length)
         return score, ball.project(ahead, center)

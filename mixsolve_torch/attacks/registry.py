@@ -68,7 +68,7 @@ def resolve_attacks(
         string may hold several, separated by commas. Attacks themselves. Functions of images and
         labels that return images, and attack objects of torchattacks, foolbox, ART and AutoAttack,
         see `External`.
-    norm : {"Linf", "L2"}, optional
+    norm : {"Linf", "L2", "L1"}, optional
         The norm of the ball; needed by names, files, functions, and objects that declare none.
     eps : float or str, optional
         The radius, such as 8 / 255 or "8/255"; needed by the same.

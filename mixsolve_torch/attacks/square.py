@@ -7,11 +7,12 @@ share of the image that is halved at fixed shares of the steps.
 
     Linf:  the start is x + eps s with s one random sign a column and channel; in the square the
            perturbation becomes +eps or -eps, one random sign a channel.
-    L2:    the start is a sum of tiles of random sign; the perturbation of a second square, and what
-           the ball has left, is spent on the first one:
+    Lq:    (q = 2 or 1) the start is a sum of tiles of random sign; the perturbation of a second
+           square, and what the ball has left, is spent on the first one:
                u' = e (u / ||u|| + r h) / ||u / ||u|| + r h||,  r a random sign,  h the tile,
-           a pair of bumps of opposite sign, and e^2 = ||u||^2 + ||v||^2 + (eps^2 - ||all||^2) / C
-           for u and v the perturbations of both squares in one of the C channels.
+           a pair of bumps of opposite sign, and e^q = ||u||^q + ||v||^q + (eps^q - ||all||^q) / C
+           for u and v the perturbations of both squares in one of the C channels; in L1 the new
+           perturbation is C times as long, since the projection on ball and box shortens it.
 
 A step costs one run of each classifier, a query, and no gradient: it needs nothing but logits, so
 that classifiers may be rounded, detached or any function. An image on which every classifier errs
@@ -24,14 +25,17 @@ References
 ----------
 Andriushchenko, Croce, Flammarion, Hein. Square Attack: a query-efficient black-box adversarial
 attack via random search. ECCV 2020.
+Croce, Hein. Mind the box: l1-APGD for sparse adversarial attacks on image classifiers. ICML 2021,
+the L1 version.
 Salmon, Moraes, Dror, Shaw. Parallel random numbers: as easy as 1, 2, 3. SC 2011.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -126,7 +130,7 @@ class Square(SearchAttack):
                 yield best, best_score
 
     def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return stripes (Linf) or tiles (L2) of random signs around each image."""
+        """Return stripes (Linf) or tiles (L2, L1) of random signs around each image."""
         count, channels, height, width = x.shape
         if self.norm == "Linf":
             return self.ball.project(
@@ -138,7 +142,8 @@ class Square(SearchAttack):
         signs = _signs((count, channels, *shape), x, generator)
         tiled = signs.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)
         tiled = (tiled * tile.repeat(shape))[:, :, :height, :width]
-        return self.ball.project(x + self.eps * self.ball.steepest(tiled), x)
+        unit = tiled / self.ball.lengths(tiled)[:, None, None, None]
+        return self.ball.project(x + self.eps * unit, x)
 
     def _window(self, step: int, x: Tensor) -> tuple[int, int]:
         """Return height and width of the square of a step; it is cut where the image is smaller."""
@@ -146,7 +151,7 @@ class Square(SearchAttack):
         share = self.share / 2 ** sum(done > mark for mark in _HALVINGS)
         height, width = x.shape[2:]
         # A pair of bumps needs some pixels, as far as the image has them.
-        least = min(3, max(1, min(height, width) // 3)) if self.norm == "L2" else 1
+        least = 1 if self.norm == "Linf" else min(3, max(1, min(height, width) // 3))
         side = max(least, round(math.sqrt(share * height * width)))
         return min(side, height), min(side, width)
 
@@ -163,29 +168,39 @@ def _propose_linf(
     return torch.where(same[:, None, None, None], other, trial)
 
 
-def _propose_l2(
-    here: Tensor, center: Tensor, window: tuple[int, int], ball: Ball, draws: Draws
+def _propose_lq(
+    here: Tensor,
+    center: Tensor,
+    window: tuple[int, int],
+    ball: Ball,
+    draws: Draws,
+    *,
+    q: int,
 ) -> Tensor:
     """Return points that spend the perturbation of one window of each image on another one."""
     shift = here - center
     tiny = torch.finfo(shift.dtype).tiny
     first, down, right = _placed(here, window, draws)
     second, _, _ = _placed(here, window, draws)
-    pairs = torch.stack([_pair(*window, here), _pair(*window[::-1], here).T])
+    pairs = torch.stack([_pair(*window, here, q), _pair(*window[::-1], here, q).T])
     turned = draws.integers(2)[:, None, None]
     pattern = pairs[turned, down[:, :, None], right[:, None, :]][:, None] * first
     signs = draws.signs(here.shape[1])[:, :, None, None].to(here.dtype)
-    own = shift * first
-    ahead = own / _lengths(own).clamp(min=tiny) + signs * pattern
-    left = (ball.eps**2 - shift.square().sum(dim=(1, 2, 3), keepdim=True)).clamp(min=0)
-    room = (shift * (first | second)).square().sum(dim=(2, 3), keepdim=True)
-    spent = (room + left / here.shape[1]).sqrt()
-    ahead = ahead / _lengths(ahead).clamp(min=tiny) * spent
+    own, channels = shift * first, here.shape[1]
+    ahead = own / _lengths(own, q).clamp(min=tiny) + signs * pattern
+    left = (ball.eps**q - shift.abs().pow(q).sum(dim=(1, 2, 3), keepdim=True)).clamp(min=0)
+    room = (shift * (first | second)).abs().pow(q).sum(dim=(2, 3), keepdim=True)
+    spent = (room + left / channels).sqrt() if q == 2 else channels * room + left
+    ahead = ahead / _lengths(ahead, q).clamp(min=tiny) * spent
     moved = torch.where(first, ahead, torch.where(second, 0, shift))
     return ball.project(center + moved, center)
 
 
-_PROPOSALS = {"Linf": _propose_linf, "L2": _propose_l2}
+_PROPOSALS: dict[str, Callable[..., Tensor]] = {
+    "Linf": _propose_linf,
+    "L2": partial(_propose_lq, q=2),
+    "L1": partial(_propose_lq, q=1),
+}
 
 
 def _placed(x: Tensor, window: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
@@ -204,15 +219,15 @@ def _placed(x: Tensor, window: tuple[int, int], draws: Draws) -> tuple[Tensor, T
     return inside, rows, columns
 
 
-def _pair(height: int, width: int, like: Tensor) -> Tensor:
-    """Return two bumps of opposite sign, one above the other, of Euclidean length 1 together."""
+def _pair(height: int, width: int, like: Tensor, q: int) -> Tensor:
+    """Return two bumps of opposite sign, one above the other, of Lq length 1 together."""
     if height < 2:
         both = _bump(height, width, like)
     else:
         both = torch.cat(
             [_bump(height // 2, width, like), -_bump(height - height // 2, width, like)]
         )
-    return both / torch.linalg.vector_norm(both)
+    return both / torch.linalg.vector_norm(both.flatten(), ord=q)
 
 
 def _bump(height: int, width: int, like: Tensor) -> Tensor:
@@ -225,8 +240,8 @@ def _bump(height: int, width: int, like: Tensor) -> Tensor:
     return terms.cumsum(0)[n - ring]
 
 
-def _lengths(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)
+def _lengths(x: Tensor, q: int) -> Tensor:
+    return torch.linalg.vector_norm(x, ord=q, dim=(2, 3), keepdim=True)
 
 
 def _signs(shape: tuple[int, ...], x: Tensor, generator: torch.Generator) -> Tensor:

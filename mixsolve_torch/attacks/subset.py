@@ -165,7 +165,7 @@ class Subset(SearchAttack):
             point,
             torch.stack([own.gap for own in near]),
             torch.stack([own.gradient for own in near]),
-            self.eps * torch.stack([ball.dual_lengths(own.gradient) for own in near]),
+            self.eps * torch.stack([ball.growth(own.gradient, center) for own in near]),
         )
         score = objective.judge([own.logits for own in near], y)
         return point, score, model, torch.stack([own.wrong for own in near])

@@ -144,7 +144,7 @@ def build_losses(
         image always is the first candidate.
     loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
         The loss recorded. It need not be the loss that the attacks ascend.
-    norm : {"Linf", "L2"}, optional
+    norm : {"Linf", "L2", "L1"}, optional
         The norm of the set that functions and foreign objects are held against.
     eps : float or str, optional
         Its radius. What an object declares itself need not be given.

@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=SPLITS, help="part of the data (test)")
     parser.add_argument("--limit", type=int, metavar="N", help="attack the first N images only")
     parser.add_argument("--eps", required=True, help="radius of the attacks, e.g. 8/255 or 0.5")
-    parser.add_argument("--norm", default="Linf", help="its norm, Linf or L2 (Linf)")
+    parser.add_argument("--norm", default="Linf", help="its norm, Linf, L2 or L1 (Linf)")
     parser.add_argument(
         "--attacks",
         default="standard",

@@ -29,7 +29,7 @@ class DemoSettings:
 
     Attributes
     ----------
-    norm : {"Linf", "L2"}
+    norm : {"Linf", "L2", "L1"}
         The norm of the attacker's ball.
     eps : float
         Its radius, in the unit of the images (0 to 1).

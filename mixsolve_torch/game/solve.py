@@ -98,7 +98,7 @@ def solve_game(
     alpha : float or array_like of shape (N,), default 0
         Entropic regularisation of the weights, as `mixsolve.solve` takes it. Value, risk and
         convergence are those of the exact risk, whatever alpha.
-    norm : {"Linf", "L2"}, optional
+    norm : {"Linf", "L2", "L1"}, optional
         The norm of the attacker's ball; names, files and functions need it.
     eps : float or str, optional
         Its radius, such as 8 / 255 or "8/255"; they need it as well.

@@ -98,7 +98,7 @@ class AttackConfig:
 
     Parameters
     ----------
-    norm : {"Linf", "L2"}
+    norm : {"Linf", "L2", "L1"}
         The norm of the ball; other spellings such as "inf" or "l2" will do.
     eps : str or float
         Its radius in the unit of images in [0, 1]; a fraction such as "8/255" will do.

@@ -18,7 +18,7 @@ from mixsolve_torch import (
 )
 from mixsolve_torch.attacks.ball import make_ball
 
-NORMS = ["Linf", "L2"]
+NORMS = ["Linf", "L2", "L1"]
 CORNERS = [0.0, 1.0, 0.5]
 
 
@@ -35,7 +35,9 @@ def balls(draw):
     center = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
     center[0] = draw(st.sampled_from(CORNERS))
     eps = draw(st.one_of(st.just(0.0), st.floats(1e-6, 3.0), st.just(8 / 255)))
-    return center, draw(st.sampled_from(NORMS)), eps, seed
+    norm = draw(st.sampled_from(NORMS))
+    # No radius in L1 may exceed the number of entries.
+    return center, norm, min(eps, center[0].numel()) if norm == "L1" else eps, seed
 
 
 def assert_inside(point, center, norm, eps):
@@ -45,7 +47,8 @@ def assert_inside(point, center, norm, eps):
     assert point.max() <= 1
     # The norm is taken in float64; what is left is the rounding of the float32 entries.
     lengths = make_ball(norm, 1).lengths(point.double() - center.double())
-    rounding = 1e-7 * (1 if norm == "Linf" else math.sqrt(center[0].numel()))
+    entries = center[0].numel()
+    rounding = 1e-7 * {"Linf": 1, "L2": math.sqrt(entries), "L1": entries}[norm]
     assert lengths.max() <= eps + rounding + 1e-6 * eps
     if eps == 0:
         assert torch.equal(point, center)

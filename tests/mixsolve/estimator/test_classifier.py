@@ -467,12 +467,12 @@ def test_weights_and_labels_that_members_cannot_take(data, fitted):
         MixtureClassifier(fitted, prefit=True).fit(X, y + 1)
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_uniform_draws(norm, rng):
     X = np.zeros((4000, 3))
     near, other = UniformBall(norm, 0.5, draws=2)([], X, None, rng)
     assert not np.array_equal(near, other)
-    size = np.abs(near).max(axis=1) if norm == "Linf" else np.linalg.norm(near, axis=1)
+    size = np.linalg.norm(near, axis=1, ord={"Linf": np.inf, "L2": 2, "L1": 1}[norm])
     assert size.max() <= 0.5
     # The share of the ball within r is (r / eps)^3; 2.7 is the 1e-6 quantile of sqrt(n) D.
     shares = np.arange(1, 4001) / 4000 - np.sort(size / 0.5) ** 3
@@ -485,7 +485,7 @@ def test_uniform_draws(norm, rng):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"norm": "L1"}, "norm must be 'Linf' or 'L2'; got 'L1'"),
+        ({"norm": "L3"}, "norm must be 'Linf', 'L2' or 'L1'; got 'L3'"),
         ({"eps": -1}, "eps must be"),
         ({"draws": 0}, "draws must be"),
         ({"low": np.nan}, "low must be"),

@@ -223,7 +223,7 @@ def test_classifiers_that_cannot_be_attacked(linear, batch):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: PGD("L1", 0.1), MixsolveError, r"norm must be 'Linf' or 'L2'; got 'L1'"),
+        (lambda: PGD("L3", 0.1), MixsolveError, r"norm must be 'Linf', 'L2' or 'L1'; got 'L3'"),
         (lambda: PGD("L2", -0.1), MixsolveError, r"eps must be a finite number >= 0, got -0.1"),
         (lambda: PGD("L2", math.nan), MixsolveError, r"eps must be a finite number >= 0, got nan"),
         (lambda: PGD("L2", None), MixsolveTypeError, r"eps must be .* got None \(NoneType\)"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from attack_cases import (
@@ -15,6 +16,7 @@ from attack_cases import (
     two_class,
 )
 from hypothesis import given
+from scipy.optimize import linprog
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import PGD, Mixture, TransferPGD, expected_loss
@@ -80,7 +82,26 @@ def reference_pgd(model, x, y, norm, eps, steps, restarts, generator):
     return torch.cat([point for _, point in best])
 
 
-@pytest.mark.parametrize("norm", NORMS)
+def test_pgd_in_l1_reaches_the_worst_case_of_a_linear_classifier_in_the_box(generator):
+    weight = torch.randn(12, generator=generator, dtype=torch.float64)
+    x = torch.rand(20, 3, 2, 2, generator=generator, dtype=torch.float64)
+    mixture, y = Mixture([two_class(weight).double()]), torch.zeros(20, dtype=torch.int64)
+    at_once = {"steps": 1, "step_size": 2.5, "random_start": False}
+    for options, share in ((at_once, 1), ({"steps": 100}, 0.85)):
+        attack = PGD("L1", 2.5, **options)
+        found = attack(mixture, x, y)[0]
+        for image, own in zip(x, found, strict=True):
+            best = linprog(
+                np.concatenate([-weight, weight]),
+                A_ub=np.ones((1, 24)),
+                b_ub=[2.5],
+                bounds=[(0, room) for room in [*(1 - image.flatten()), *image.flatten()]],
+            )
+            gained = float(weight @ (own - image).flatten())
+            assert -best.fun * (1 + 1e-9) >= gained >= -best.fun * (share - 1e-9)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_pgd_on_one_classifier_is_pgd(norm, batch):
     x, y = batch[0].double(), batch[1]
     model = curved()

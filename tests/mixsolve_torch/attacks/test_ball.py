@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from attack_cases import NORMS, assert_inside, balls
+from attack_cases import NORMS, assert_inside, balls, two_class
 from hypothesis import given
 
 from mixsolve.base.errors import MixsolveError
+from mixsolve_torch import PGD, Mixture
 from mixsolve_torch.attacks.ball import BALLS, make_ball
 
 
@@ -68,7 +69,7 @@ def test_steepest_has_unit_length_and_ascends(ball):
         direction = BALLS[norm](1).steepest(scale * gradient)
         torch.testing.assert_close(BALLS[norm](1).lengths(direction), torch.ones(len(center)))
         dual = (gradient * direction).flatten(1).sum(dim=1)
-        best = gradient.flatten(1).norm(p=1 if norm == "Linf" else 2, dim=1)
+        best = gradient.flatten(1).norm(p={"Linf": 1, "L2": 2, "L1": math.inf}[norm], dim=1)
         torch.testing.assert_close(dual, best)
     assert torch.equal(BALLS[norm](1).steepest(torch.zeros_like(center)), torch.zeros_like(center))
 
@@ -85,3 +86,11 @@ def test_radii_may_be_fractions(text, norm, expected):
 def test_wrong_radii_are_refused(text):
     with pytest.raises(MixsolveError, match="--eps"):
         make_ball("Linf", text, prefix="--")
+
+
+def test_an_l1_radius_counts_the_entries_of_an_image():
+    x, y = torch.full((2, 1, 2, 3), 0.5), torch.tensor([0, 1])
+    mixture = Mixture([two_class(torch.ones(6))])
+    assert PGD("l1", 6, steps=2)(mixture, x, y).shape == (1, 2, 1, 2, 3)
+    with pytest.raises(MixsolveError, match=r"here 6; got 12; divide bytes by 255"):
+        PGD("l1", 12, steps=2)(mixture, x, y)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from attack_cases import NORMS, assert_inside, curved, two_class
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 
 from mixsolve.base.errors import GradientWarning, MixsolveError
 from mixsolve_torch import Mixture, expected_loss
@@ -70,12 +70,26 @@ def test_what_the_model_calls_out_of_reach_is_gone_for_all_the_same(norm):
     assert expected_loss(Mixture([Bent()]), attacked, y).item() == 1
 
 
+def deepest_in_l1(center, normals, distances, eps):
+    """How deep one point of the L1 ball and the box lies in all half-spaces: a linear program."""
+    n, d = normals.shape
+    # Moves up, moves down, depth.
+    rows = np.hstack([-normals, normals, np.ones((n, 1))])
+    found = linprog(
+        np.append(np.zeros(2 * d), -1),
+        A_ub=np.vstack([rows, np.append(np.ones(2 * d), 0)]),
+        b_ub=np.append(-distances, eps),
+        bounds=[*((0, 1 - own) for own in center), *((0, own) for own in center), (None, None)],
+    )
+    return -found.fun
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("walls", [False, True])
 def test_half_spaces_meet_the_ball_where_a_solver_says_so(norm, walls):
     rng = np.random.default_rng(2)
     d, n, images = 5, 3, 40
-    eps = 0.3 if norm == "L2" else 0.15
+    eps = {"Linf": 0.15, "L2": 0.3, "L1": 0.5}[norm]
     center = rng.random((images, d)) if walls else 0.4 + 0.2 * rng.random((images, d))
     normals = rng.standard_normal((n, images, d))
     normals /= np.linalg.norm(normals, axis=2, keepdims=True)
@@ -85,6 +99,9 @@ def test_half_spaces_meet_the_ball_where_a_solver_says_so(norm, walls):
     for i in range(images):
         box = np.clip(center[i] - eps, 0, 1), np.clip(center[i] + eps, 0, 1)
         bounds = [(0, 1)] * d if norm == "L2" else list(zip(*box, strict=True))
+        if norm == "L1":
+            deepest[i] = deepest_in_l1(center[i], normals[:, i], distances[:, i], eps)
+            continue
         limits = [
             {"type": "ineq", "fun": lambda v, i=i: normals[:, i] @ (v[:d] - center[i])
              - distances[:, i] - v[d]}

@@ -174,10 +174,16 @@ def test_spellings_of_l2(spelling):
     assert Perturb(spelling, 0.5).norm == "L2"
 
 
-@pytest.mark.parametrize("norm", ["L1", "", "l", "0", 1, True, None, "Linf2", "max norm", math.nan])
+@pytest.mark.parametrize("spelling", ["L1", "l1", "L_1", "1", 1, 1.0, np.int64(1)])
+def test_spellings_of_l1(spelling):
+    assert (ARC(spelling, 12).norm, Perturb(spelling, 12).norm) == ("L1", "L1")
+    assert AttackConfig(norm=spelling, eps=12).radius == 12
+
+
+@pytest.mark.parametrize("norm", ["L3", "", "l", "0", 3, True, None, "Linf2", "max norm", math.nan])
 def test_other_norms_are_refused(norm):
     for call in (lambda: APGD(norm, 0.1), lambda: Perturb(norm, 0.1)):
-        with pytest.raises(MixsolveError, match="norm must be 'Linf' or 'L2'; got "):
+        with pytest.raises(MixsolveError, match="norm must be 'Linf', 'L2' or 'L1'; got "):
             call()
 
 
@@ -196,8 +202,8 @@ def test_radii_in_the_unit_of_points_may_be_fractions_too():
 def test_radii_in_training():
     config = AttackConfig(norm="inf", eps="8/255", step_size="2/255")
     assert (config.norm, config.radius, config.step) == ("Linf", 8 / 255, 2 / 255)
-    with pytest.raises(MixsolveError, match=r"attack.norm must be 'Linf' or 'L2'; got 'L1'"):
-        AttackConfig(norm="L1")
+    with pytest.raises(MixsolveError, match=r"attack.norm must be 'Linf', 'L2' or 'L1'; got 'L3'"):
+        AttackConfig(norm="L3")
 
 
 @pytest.mark.parametrize(

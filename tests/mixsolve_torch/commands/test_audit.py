@@ -341,7 +341,7 @@ def test_models_of_one_name_are_told_apart():
     [
         (["--eps", "8"], "in units of bytes write 8/255"),
         (["--eps", "8", "--norm", "inf"], "in units of bytes write 8/255"),
-        (["--norm", "L1"], "--norm must be 'Linf' or 'L2'; got 'L1'"),
+        (["--norm", "L3"], "--norm must be 'Linf', 'L2' or 'L1'; got 'L3'"),
         (["--models", "none.pt"], "the model none.pt does not exist"),
         (["--data", "mnist"], "data must be 'digits', 'cifar10', 'cifar100' or a .npz file"),
         (["--data", "cifar10"], "data_dir (--data-dir) must name the directory"),
