@@ -93,7 +93,8 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(f"mixsolve.{module}"), name)
+            found = globals()[name] = getattr(import_module(f"mixsolve.{module}"), name)
+            return found
     if name in _MODULES:
         return import_module(f"mixsolve.{_MODULES[name]}")
     raise AttributeError(f"module 'mixsolve' has no attribute {name!r}")

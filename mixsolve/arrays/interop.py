@@ -163,13 +163,14 @@ def array_source(array: Any, name: str = "losses") -> ArraySource:
     MixsolveTypeError
         If it cannot be read as a numeric array, or NumPy would drop a mask.
     """
-    refuse_mask(array, name)
+    if type(array) is not np.ndarray:  # which has no mask
+        refuse_mask(array, name)
     inner = getattr(type(array), "__mixsolve_losses__", None)
     if inner is not None:  # an object with an attribute that is the tensor
         return array_source(array.__mixsolve_losses__, name)
     if isinstance(array, np.ndarray):
         # As a plain array: slices of a memory map are memory maps, which are slow to make.
-        mapped = MappedFile.of(array) is not None
+        mapped = not array.flags.owndata and MappedFile.of(array) is not None
         return ArraySource(np.asarray(array), _same, _same, stored_together=int(mapped))
     found = labelled(array, name)
     if found is not None and found.values is not array:

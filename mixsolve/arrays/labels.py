@@ -27,6 +27,8 @@ from mixsolve.arrays.named_arrays import (
 )
 from mixsolve.base.errors import MixsolveError
 
+_PLAIN = (np.ndarray, float, int)  # types that have neither names nor masks
+
 
 def moves(known: Names, given: Names, what: str) -> np.ndarray | None:
     """Which entries of an array, in order, are those that another array has.
@@ -128,6 +130,8 @@ class GameLabels:
                 self._row(item, place, axes[1:], f"{name}[{place}]")
                 for place, item in enumerate(array)
             ]
+        if array is None or type(array) in _PLAIN:
+            return array
         found = labelled(array, name)
         if found is None:
             return array
@@ -197,6 +201,8 @@ def read_losses(
         If names disagree, or there is a mask somewhere.
     """
     labels = GameLabels()
+    if type(losses) in _PLAIN:
+        return losses, labels
     found = labelled(losses, name)
     if found is not None:
         found = found.ordered(axes, name)

@@ -96,6 +96,32 @@ def run_chunks(function: Callable[[int], object], n_chunks: int) -> None:
     run_shares(share, n_chunks)
 
 
+def run_kernel(
+    kernel: Callable[..., object],
+    bounds: np.ndarray,
+    shared: tuple[Any, ...],
+    partial: tuple[np.ndarray, ...],
+) -> None:
+    """Call ``kernel(*shared, lo, hi, *(sums[c] for sums in partial))`` on every chunk of samples.
+
+    Parameters
+    ----------
+    kernel : callable
+        Releases the GIL.
+    bounds : ndarray of int64, shape (n_chunks + 1,)
+        As `chunk_bounds` returns them; `lo` and `hi` are two neighbours of them.
+    shared : tuple
+        Arguments that all calls have in common; of arrays, each call writes its samples alone.
+    partial : tuple of ndarray, shape (n_chunks, ...)
+        Where each chunk writes its partial sums.
+    """
+
+    def one(c: int) -> None:
+        kernel(*shared, bounds[c], bounds[c + 1], *[sums[c] for sums in partial])
+
+    run_chunks(one, len(bounds) - 1)
+
+
 def run_shares(function: Callable[[range, Event], object], n_chunks: int) -> None:
     """Call ``function(chunks, halted)`` once a core, with all chunks divided between the cores.
 

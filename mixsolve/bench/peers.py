@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve.feasible import projection as simplex
+from mixsolve.feasible import simplex
 from mixsolve.small_game import highs
 
 Answer = tuple[np.ndarray, np.ndarray | None]

@@ -56,7 +56,7 @@ def keep_rows(
     engine: MemoryEngine,
     dominance: bool,
     share: float,
-    halted: Callable[[], bool] = lambda: False,
+    halted: Callable[[], bool] | None = None,
     two_valued: bool = True,
 ) -> Kept | None:
     """Rows kept of each sample; None if they exceed the share or the memory, or if halted."""
@@ -74,7 +74,7 @@ def keep_rows(
     sizes: list[int] = []
 
     def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
-        if failed or halted():
+        if failed or (halted is not None and halted()):
             failed.append(-1)
             return
         capacity = int(share * rows.shape[0]) + tensor.n_candidates
@@ -109,7 +109,7 @@ def keep_rows(
 
     engine.each_block(work)
     some = engine.idle is not None or engine.classifiers is not None
-    if some and kernels.STRANGE in failed:  # perhaps only losses that do not count
+    if some and kernels.OTHER_VALUE in failed:  # perhaps only losses that do not count
         return keep_rows(engine, dominance, share, halted, two_valued=False)
     if failed:
         return None

@@ -23,7 +23,7 @@ import numpy as np
 from mixsolve.base.compilation import load
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.threads import computed_once
-from mixsolve.feasible import projection as simplex
+from mixsolve.feasible import simplex
 from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices
 from mixsolve.feasible.constraints import LinearConstraints
 from mixsolve.feasible.polytope import Polytope

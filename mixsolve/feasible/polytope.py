@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from mixsolve.feasible import infeasibility as clash
-from mixsolve.feasible import projection as simplex
+from mixsolve.feasible import simplex
 from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices
 from mixsolve.feasible.constraints import LinearConstraints
 from mixsolve.feasible.relative_interior import Face, find_face

@@ -1,8 +1,11 @@
-"""All mixtures: the probability simplex."""
+"""All mixtures: the probability simplex {lam >= 0, sum lam = 1}, and projection onto it.
+
+References: Held, Wolfe and Crowder, Validation of subgradient optimization, 1974; Duchi et al.,
+Efficient projections onto the l1-ball, ICML 2008.
+"""
 
 import numpy as np
 
-from mixsolve.feasible import projection as simplex
 from mixsolve.feasible.base import FeasibleSet
 
 
@@ -10,7 +13,7 @@ class Simplex(FeasibleSet):
     """The simplex itself."""
 
     def project(self, point: np.ndarray) -> np.ndarray:
-        return simplex.project(point)
+        return project(point)
 
     def lowest(self, gradient: np.ndarray) -> float:
         return float(gradient.min())
@@ -21,3 +24,50 @@ class Simplex(FeasibleSet):
         from mixsolve.kernels.simplex_qp import minimize_quadratic
 
         return minimize_quadratic(gradient, hessian, start, ridge)
+
+
+def project(point: np.ndarray) -> np.ndarray:
+    """Euclidean projection onto the simplex.
+
+    Parameters
+    ----------
+    point : ndarray, shape (L,)
+        Any finite vector.
+
+    Returns
+    -------
+    ndarray of float64, shape (L,)
+        The nearest point with non-negative entries that sum to 1.
+
+    Examples
+    --------
+    >>> project(np.array([0.4, 0.4, -1.0]))
+    array([0.5, 0.5, 0. ])
+    """
+    point = point - point.max()  # moves no projection, and keeps large entries from rounding
+    descending = np.sort(point)[::-1]
+    excess = np.cumsum(descending) - 1.0
+    support = np.arange(1, point.size + 1)
+    last = np.flatnonzero(descending * support > excess)[-1]
+    return normalize(point - excess[last] / (last + 1))
+
+
+def normalize(weights: np.ndarray) -> np.ndarray:
+    """Clip rounding noise below zero and divide by the sum.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (L,)
+        Nearly on the simplex.
+
+    Returns
+    -------
+    ndarray of float64, shape (L,)
+    """
+    clipped = np.maximum(weights, 0.0)
+    return clipped / clipped.sum()
+
+
+def uniform(n_classifiers: int) -> np.ndarray:
+    """The centre of the simplex, as float64 of shape (L,)."""
+    return np.full(n_classifiers, 1.0 / n_classifiers)

@@ -39,7 +39,7 @@ _GAP = 32  # numbers
 
 @kernel(**OPTIONS)
 def vector(size):
-    """Zeros (size,) with a gap behind them.
+    """Zeros (size,) with unused memory after them.
 
     Compiled loops check at run time that their arrays do not overlap, by bounds that are rounded
     up. For arrays side by side they would take another branch, with another rounding, so that the
@@ -50,7 +50,7 @@ def vector(size):
 
 @kernel(**OPTIONS)
 def matrix(n_rows, size):
-    """Zeros (n_rows, size), likewise."""
+    """Zeros (n_rows, size) with unused memory after them, as in `vector`."""
     return np.zeros(n_rows * size + _GAP)[: n_rows * size].reshape((n_rows, size))
 
 
@@ -114,7 +114,7 @@ def close(figures, attacked, weights, state, g):
 
 @kernel(**OPTIONS)
 def load(rows, start, offsets, allowed, prior, sample_weight, alpha, figures):
-    """The part of a game that counts: rows that may be played, of samples that weigh something.
+    """The part of a game that counts: rows that may be played, of samples of positive weight.
 
     Losses and alphas are in the game's unit, alphas clipped to the range within which they differ
     from their limits. Returns their losses, where each sample begins among them, the row each was
@@ -159,7 +159,7 @@ def load(rows, start, offsets, allowed, prior, sample_weight, alpha, figures):
 
 @kernel(**OPTIONS)
 def spread_out(offsets, sample_weight, allowed, place, played, attack):
-    """Put the attack where the rows came from; a sample without weight plays its first candidate.
+    """Write the attack at the rows of the run; a sample of weight 0 plays its first candidate.
 
     offsets (n + 1,) and sample_weight (n,) of the game; place, played (R,) of the rows that count.
     """

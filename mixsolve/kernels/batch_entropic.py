@@ -43,11 +43,11 @@ _SHORTEST = 1e-10  # share of a step
 @kernel(**OPTIONS)
 def _respond(rows, offsets, prior, weight, alpha, cutoff, point, gradient, hessian):
     """F at a point; ``gradient`` (L,) and the whole ``hessian`` (L, L) are filled in."""
-    everyone = np.empty(0, dtype=np.uint8)
+    all_allowed = np.empty(0, dtype=np.uint8)
     gradient[:] = 0.0
     hessian[:, :] = 0.0
     value = passes.soft_response(
-        rows, offsets, everyone, prior, weight, alpha, point, cutoff, gradient, hessian
+        rows, offsets, all_allowed, prior, weight, alpha, point, cutoff, gradient, hessian
     )
     for a in range(hessian.shape[0]):
         for b in range(a):
@@ -154,7 +154,7 @@ def solve_entropic_games(
     optimum is left in the state NEEDS_START.
     """
     size = rows.shape[1]
-    everyone = np.empty(0, dtype=np.uint8)
+    all_allowed = np.empty(0, dtype=np.uint8)
     no_hessian = np.empty((0, 0))
     proof = run.vector(size)
     for g in range(starts.size):
@@ -193,11 +193,11 @@ def solve_entropic_games(
         gradient = attacked[g]
         best = np.empty(weight.size, dtype=np.int64)
         figures[g, run.RISK] = passes.best_response(
-            table, bounds, everyone, weight, weights[g], best, gradient
+            table, bounds, all_allowed, weight, weights[g], best, gradient
         )
         gradient[:] = 0.0
         figures[g, run.VALUE] = passes.soft_response(
-            table, bounds, everyone, priors, weight, alphas, weights[g], cutoff, gradient,
+            table, bounds, all_allowed, priors, weight, alphas, weights[g], cutoff, gradient,
             no_hessian,
         )  # fmt: skip
         there = figures[g, run.VALUE]
@@ -207,7 +207,16 @@ def solve_entropic_games(
         if elsewhere:
             gradient[:] = 0.0
             there = passes.soft_response(
-                table, bounds, everyone, priors, weight, alphas, proof, cutoff, gradient, no_hessian
+                table,
+                bounds,
+                all_allowed,
+                priors,
+                weight,
+                alphas,
+                proof,
+                cutoff,
+                gradient,
+                no_hessian,
             )
         lowest = gradient.min()
         for k in range(size):
@@ -234,7 +243,7 @@ def solve_entropic_games(
             candidates = np.empty(table.shape[0], dtype=np.int64)
             probabilities = np.empty(table.shape[0])
             passes.gibbs(
-                table, bounds, everyone, priors, alphas, proof, cutoff,
+                table, bounds, all_allowed, priors, alphas, proof, cutoff,
                 counts, candidates, probabilities,
             )  # fmt: skip
             played = np.zeros(table.shape[0])

@@ -2,7 +2,7 @@
 
     min_lam  sum_i w_i max_j <lam, l_ij>      over the simplex
 
-Constraint generation over the interior point method of `mixsolve.small_game`, as "lp" does it.
+Constraint generation over the interior point method of `mixsolve.small_game`, as by "lp".
 Rounds begin with the best responses to the uniform weights and to the points half way from them to
 the vertices; these rows are solved to a loose gap, and a pass over all rows tells which of them win
 for weights near by. Those are solved to the tolerance, with what later passes find missing.
@@ -44,7 +44,7 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
     """Follow the central path of a game from about `gap` down to `stop`, in units of `unit`.
 
     ``weights`` (L,), inside the simplex, is where it starts; it and ``dual`` (R,) become the best
-    point met. Returns that point's gap and the number of iterations.
+    point found. Returns that point's gap and the number of iterations.
     """
     n_rows, size = rows.shape
     n_samples = weight.size
@@ -85,7 +85,7 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
             total += weight[i] * (offsets[i + 1] - offsets[i])
     barrier = gap / total
     kernels.centre(
-        rows, offsets, weight, 0, n_samples, inverse, point, barrier, height, duals, towards[0]
+        rows, offsets, weight, inverse, point, barrier, height, duals, 0, n_samples, towards[0]
     )
     lowest = np.inf
     for k in range(size):
@@ -101,8 +101,8 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
     nit = 0
     while True:
         kernels.factor(
-            rows, offsets, weight, 0, n_samples, inverse, point, steps[0], steps[1],
-            height, d_height, slack, duals, d_dual, schur[0], towards[0], sums[0],
+            rows, offsets, weight, inverse, point, steps[0], steps[1],
+            height, d_height, slack, duals, d_dual, 0, n_samples, schur[0], towards[0], sums[0],
         )  # fmt: skip
         complementarity = sums[0, 0]
         lowest = np.inf
@@ -128,8 +128,8 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
             matrix, columns, gram, omega, centred, d_weights,
         )  # fmt: skip
         kernels.predict(
-            rows, offsets, weight, 0, n_samples, inverse, d_weights, CORRECTION * barrier,
-            slack, duals, product, towards[0], against[0], sums[0],
+            rows, offsets, weight, inverse, d_weights, CORRECTION * barrier, slack, duals, product,
+            0, n_samples, towards[0], against[0], sums[0],
         )  # fmt: skip
         target = schur_system.corrector(
             towards, against, sums, total, 1.0 / size, complementarity,
@@ -137,8 +137,8 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
             d_product, none, d_weights,
         )  # fmt: skip
         kernels.correct(
-            rows, offsets, weight, 0, n_samples, inverse, d_weights, target, slack, duals, product,
-            d_height, d_dual, sums[0],
+            rows, offsets, weight, inverse, d_weights, target, slack, duals, product,
+            d_height, d_dual, 0, n_samples, sums[0],
         )  # fmt: skip
         fraction = 1.0 - min(max(gap, LEAST_MARGIN), MOST_MARGIN)  # quadratic convergence
         schur_system.advance(
@@ -155,13 +155,13 @@ def _first_rows(rows, offsets, weight, kept):
     best = np.empty(weight.size, dtype=np.int64)
     gradient = run.vector(size)
     point = run.vector(size)
-    everyone = np.empty(0, dtype=np.uint8)
-    for corner in range(size + 1):
+    all_allowed = np.empty(0, dtype=np.uint8)
+    for vertex in range(size + 1):
         point[:] = 1.0 / size
-        if corner < size:
+        if vertex < size:
             point[:] *= 0.5
-            point[corner] += 0.5
-        passes.best_response(rows, offsets, everyone, weight, point, best, gradient)
+            point[vertex] += 0.5
+        passes.best_response(rows, offsets, all_allowed, weight, point, best, gradient)
         for i in range(best.size):
             kept[offsets[i] + best[i]] = True
 
@@ -170,13 +170,13 @@ def _first_rows(rows, offsets, weight, kept):
 def solve_exact(rows, offsets, weight, spread, tolerance, max_iter, weights, dual):
     """Solve a game of positive sample weights to an absolute gap.
 
-    ``weights`` (L,) and ``dual`` (R,), sum_j q_ij = w_i, become the point of the narrowest gap.
+    ``weights`` (L,) and ``dual`` (R,), sum_j q_ij = w_i, become the point of the smallest gap.
     Returns its value and bound, both from all rows, the number of iterations, and of passes over
     all rows.
     """
     n_rows, size = rows.shape
     n_samples = weight.size
-    everyone = np.empty(0, dtype=np.uint8)
+    all_allowed = np.empty(0, dtype=np.uint8)
     no_slack = np.empty(0)
     gradient = run.vector(size)
     best = np.empty(n_samples, dtype=np.int64)
@@ -193,7 +193,7 @@ def solve_exact(rows, offsets, weight, spread, tolerance, max_iter, weights, dua
 
     # Uniform weights and best responses solve a constant game, or one of a single classifier.
     weights[:] = point
-    value = passes.best_response(rows, offsets, everyone, weight, point, best, gradient)
+    value = passes.best_response(rows, offsets, all_allowed, weight, point, best, gradient)
     bound = gradient.min()
     dual[:] = 0.0
     for i in range(n_samples):
@@ -230,7 +230,7 @@ def solve_exact(rows, offsets, weight, spread, tolerance, max_iter, weights, dua
         calls += 1
         gradient[:] = 0.0
         above, found = passes.near_response(
-            rows, offsets, everyone, weight, point, radius, reach, no_slack, best, gradient,
+            rows, offsets, all_allowed, weight, point, radius, reach, no_slack, best, gradient,
             near_samples, near_candidates,
         )  # fmt: skip
         gradient[:] = 0.0
@@ -282,7 +282,7 @@ def solve_exact_games(
     The arguments are those of `mixsolve.kernels.batch`.
     """
     size = rows.shape[1]
-    everyone = np.empty(0, dtype=np.uint8)
+    all_allowed = np.empty(0, dtype=np.uint8)
     for g in range(starts.size):
         if state[g] != run.EXACT and state[g] != run.NEEDS_START:
             continue
@@ -322,7 +322,7 @@ def solve_exact_games(
         lowest = gradient.min()
         best = np.empty(weight.size, dtype=np.int64)
         risk = passes.best_response(
-            table, bounds, everyone, weight, weights[g], best, np.empty(size)
+            table, bounds, all_allowed, weight, weights[g], best, np.empty(size)
         )
         figures[g, run.VALUE] = risk
         figures[g, run.RISK] = risk

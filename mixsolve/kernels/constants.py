@@ -20,6 +20,7 @@ GAP_FLOOR = 1e-15  # in units of the spread: rounding
 INTERIOR_PATIENCE = 12  # iterations without a better gap before the method gives up
 
 # Newton's method on the entropic objective.
+NEGLIGIBLE_SMOOTHING = 0.1  # of the tolerance: a smaller smoothing makes no difference
 NEARLY_EXACT = 5e-4  # of the spread: below this alpha the exact optimum is a good start
 CUTOFF = 40.0  # in units of alpha: candidates so far below the best weigh nothing
 ARMIJO = 1e-4

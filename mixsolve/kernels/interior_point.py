@@ -1,10 +1,11 @@
 """Fused passes of the interior point method over the rows of a small game.
 
 Sample ``i`` owns the rows ``offsets[i]:offsets[i + 1]`` and has the weight ``w_i``. Every kernel
-walks the samples ``lo:hi`` in memory order and writes the partial sums of that chunk. A row enters
-as its difference to the first row of its sample, times ``inverse`` (one over the unit of the
-losses): ``a_r = (l_r - l_first) / unit``. So a constant added to one sample cannot cost digits, and
-a sample with a single row adds nothing.
+walks the samples ``lo:hi`` in memory order and writes the partial sums of that chunk, which are its
+last arguments (`mixsolve.base.threads.run_kernel`). A row enters as its difference to the first row
+of its sample, times ``inverse`` (one over the unit of the losses): ``a_r = (l_r - l_first) /
+unit``. So a constant added to one sample cannot cost digits, and a sample with a single row adds
+nothing.
 """
 
 import math
@@ -48,7 +49,7 @@ def spread_and_reference(rows, offsets, weight, lo, hi, reference, sums):
 
 
 @kernel(**OPTIONS)
-def certificate_sums(rows, offsets, weight, lo, hi, weights, dual, gradient, sums):
+def certificate_sums(rows, offsets, weight, weights, dual, lo, hi, gradient, sums):
     """Scale the duals of each sample to its weight, and sum both sides of the certificate.
 
     ``sums[0]`` = sum_i w_i max_r <lam, l_r - l_first>, ``gradient`` = sum_r q_r (l_r - l_first).
@@ -78,7 +79,7 @@ def certificate_sums(rows, offsets, weight, lo, hi, weights, dual, gradient, sum
 
 
 @kernel(**OPTIONS)
-def centre(rows, offsets, weight, lo, hi, inverse, weights, barrier, height, dual, gradient):
+def centre(rows, offsets, weight, inverse, weights, barrier, height, dual, lo, hi, gradient):
     """Put the samples on the central path of the barrier parameter mu, for fixed weights.
 
     Solves ``T(t_i) = sum_r mu / (t_i - <lam, a_r>) = 1`` by Newton's method on the concave 1 / T,
@@ -125,8 +126,8 @@ def centre(rows, offsets, weight, lo, hi, inverse, weights, barrier, height, dua
 
 @kernel(**OPTIONS)
 def factor(
-    rows, offsets, weight, lo, hi, inverse, weights, primal_step, dual_step,
-    height, d_height, slack, dual, d_dual, schur, centred, sums,
+    rows, offsets, weight, inverse, weights, primal_step, dual_step,
+    height, d_height, slack, dual, d_dual, lo, hi, schur, centred, sums,
 ):  # fmt: skip
     """Take the step, then sum the Schur matrix and what the predictor needs, in one walk.
 
@@ -196,8 +197,8 @@ def factor(
 
 @kernel(**OPTIONS)
 def predict(
-    rows, offsets, weight, lo, hi, inverse, d_weights, limit,
-    slack, dual, product, towards, against, sums,
+    rows, offsets, weight, inverse, d_weights, limit, slack, dual, product,
+    lo, hi, towards, against, sums,
 ):  # fmt: skip
     """Follow the predictor's direction and sum what the corrector's right-hand side needs.
 
@@ -268,8 +269,8 @@ def predict(
 
 @kernel(**OPTIONS)
 def correct(
-    rows, offsets, weight, lo, hi, inverse, d_weights, target,
-    slack, dual, product, d_height, d_dual, sums,
+    rows, offsets, weight, inverse, d_weights, target, slack, dual, product, d_height, d_dual,
+    lo, hi, sums,
 ):  # fmt: skip
     """Turn the corrector's direction of the weights into those of the heights and the duals.
 

@@ -4,7 +4,7 @@ import math
 
 from mixsolve.base.compilation import kernel
 
-BLOCK = 128  # columns held back before they update a matrix
+BLOCK = 128  # columns collected before they update a matrix
 STRIDE = BLOCK + 8  # not a power of two: the rows of the block must not share a cache set
 _RIDGE = 1e-15
 # Division by zero gives inf, as in C: a check at every division would keep loops from vectorising.
@@ -18,7 +18,7 @@ OPTIONS = {
 def add_outer(block, filled, matrix):
     """Add the first `filled` columns' outer products, ``block @ block.T``, to the upper triangle.
 
-    In tiles of 3 x 3, so that every load serves thrice. The lower triangle is not to be read.
+    In tiles of 3 x 3, so that every load serves thrice. The lower triangle is undefined.
     """
     n_classifiers = matrix.shape[0]
     tiled = n_classifiers - n_classifiers % 3
@@ -66,7 +66,7 @@ def factorise(matrix):
         total = matrix[b, b]
         for k in range(b):
             total -= matrix[b, k] * matrix[b, k]
-        # A pivot lost to rounding belongs to a direction that no step needs: freeze it.
+        # A pivot lost to rounding belongs to a direction that no step needs: it is not taken.
         pivot = math.sqrt(total) if total > _RIDGE * matrix[b, b] else 1e150
         matrix[b, b] = pivot
         for a in range(b + 1, size):

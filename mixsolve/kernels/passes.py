@@ -60,7 +60,7 @@ def _find_near(scores, threshold, near):
     """The places of all scores from `threshold` on, and how many there are."""
     found = 0
     for j in range(near.size):
-        near[found] = j  # written always: which of the scores count cannot be foreseen
+        near[found] = j  # without a branch, which would be mispredicted
         found += scores[j] >= threshold
     return found
 
@@ -103,7 +103,7 @@ def soft_response(
 
     With q the softmax of sample i and lbar = l_i,best + E_q[l_ij - l_i,best]:
         gradient += w_i lbar,    hessian += w_i / alpha_i E_q[(l_ij - lbar) (l_ij - lbar)'],
-    in the upper triangle only; an empty `hessian` is left alone. Differences from the best row
+    in the upper triangle only; an empty `hessian` is not written. Differences from the best row
     lose no digits where the candidates hardly differ, nor does the logarithm where alpha is large
     and the sum hardly below the measure's. Candidates more than `cutoff` alpha below the best are
     skipped: exp(-cutoff) is below the rounding of the sum. The Hessian, which only guides steps,

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 from mixsolve.base.compilation import kernel
 
 _EMPTY = -1
-STRANGE = -2  # some loss is of neither value
+OTHER_VALUE = -2  # some loss is of neither value
 # With how many others a row may be compared, on average: beyond, the passes saved cost less.
 _MOST_SETS_COMPARED = 1024
 _MOST_ROWS_COMPARED = 256
@@ -56,7 +56,7 @@ def _hash(value, word):
 def _pack(rows, first, last, allowed, low, high, words):
     """Write the words of the rows first:last; whether some loss is neither `low` nor `high`."""
     n_classifiers = rows.shape[1]
-    strange = False
+    other_value = False
     for r in range(first, last):
         if allowed.size and not allowed[r]:
             continue
@@ -64,15 +64,15 @@ def _pack(rows, first, last, allowed, low, high, words):
             word = np.uint64(0)
             for k in range(64 * w, min(64 * w + 64, n_classifiers)):
                 is_high = rows[r, k] == high
-                strange |= not is_high and rows[r, k] != low
+                other_value |= not is_high and rows[r, k] != low
                 word |= np.uint64(is_high) << np.uint64(k - 64 * w)
             words[r - first, w] = word
-    return strange
+    return other_value
 
 
 @kernel()
 def _pack_bytes(rows, first, last, words):
-    """The same of bytes, 0 and 1, eight at a time; up to seven behind the last row are read."""
+    """`_pack` for bytes 0 and 1, eight at a time; reads up to seven bytes after the last row."""
     n_classifiers = rows.shape[1]
     n_eights = n_classifiers >> 3
     rest = n_classifiers & 7
@@ -128,7 +128,7 @@ def reduce_bits(rows, offsets, allowed, prior, low, high, dominance, codes, kept
     Memory walk: every row once; a sample's words and the table of its distinct ones stay in cache.
     """
     n_words = codes.shape[1]
-    n_whole = 0  # rows behind which there are seven bytes
+    n_whole = 0  # rows after which there are seven bytes
     if _LITTLE_ENDIAN and rows.itemsize == 1 and low == 0 and high == 1 and allowed.size == 0:
         n_whole = rows.shape[0] - 1 - 7 // rows.shape[1]
     longest = 0
@@ -147,11 +147,11 @@ def reduce_bits(rows, offsets, allowed, prior, low, high, dominance, codes, kept
         last = offsets[i + 1] - offsets[0]
         begin = used
         if last <= n_whole:
-            strange = _pack_bytes(rows, first, last, words)
+            other_value = _pack_bytes(rows, first, last, words)
         else:
-            strange = _pack(rows, first, last, allowed, low, high, words)
-        if strange:
-            return STRANGE
+            other_value = _pack(rows, first, last, allowed, low, high, words)
+        if other_value:
+            return OTHER_VALUE
         for r in range(first, last):
             if allowed.size and not allowed[r]:
                 continue
@@ -218,7 +218,7 @@ def reduce_bits(rows, offsets, allowed, prior, low, high, dominance, codes, kept
 
 @kernel()
 def reduce_values(rows, offsets, allowed, prior, dominance, kept, mass, counts):
-    """Distinct, and with `dominance` maximal, rows of each sample, as they come.
+    """Distinct, and with `dominance` maximal, rows of each sample, in their own order.
 
     Returns the number of rows kept, -1 if there was no room or too much to compare.
     """

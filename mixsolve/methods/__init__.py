@@ -1,11 +1,11 @@
 """Methods: one file each, L-dimensional mathematics against an engine's passes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 import numpy as np
 
+from mixsolve.kernels.constants import NEGLIGIBLE_SMOOTHING
 from mixsolve.methods.problem import Outcome, Problem
 from mixsolve.methods.stopping import Stop
 
@@ -20,22 +20,34 @@ class Method:
         File of this package; its ``minimize(problem, start, stop)`` is the method.
     exact, entropic : bool
         Whether it solves alpha = 0, alpha > 0.
+    limit : str, optional
+        The method that solves the exact problem instead, where alpha is so small that it makes no
+        difference.
     """
 
     module: str
     exact: bool = False
     entropic: bool = False
+    limit: str | None = None
 
-    def load(self) -> Callable[[Problem, np.ndarray, Stop], Outcome]:
-        """Import the method; nothing else of the package imports it."""
-        return import_module(f"mixsolve.methods.{self.module}").minimize
+    def minimize(self, problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
+        """Run the method from weights (L,) until `stop` is satisfied."""
+        if self.limit is not None and problem.alpha is not None:
+            smoothing = problem.smoothing()
+            if smoothing <= NEGLIGIBLE_SMOOTHING * stop.tolerance:
+                # An attack on the exact game is one here, worth less by the smoothing at most.
+                exact = replace(problem, alpha=None)
+                return METHODS[self.limit].minimize(exact, start, stop.less(smoothing))
+        module = import_module(f"mixsolve.methods.{self.module}")
+        outcome: Outcome = module.minimize(problem, start, stop)
+        return outcome
 
 
 METHODS = {
     "lp": Method("constraint_generation", exact=True),
     "interior-point": Method("interior_point", exact=True),
     "oracle": Method("oracle", exact=True),
-    "newton": Method("newton", entropic=True),
+    "newton": Method("newton", entropic=True, limit="lp"),
     "apg": Method("apg", entropic=True),
     "cvxpy": Method("cvxpy_model", exact=True, entropic=True),
 }

@@ -30,7 +30,7 @@ _SHRINK = 0.8  # of the curvature estimate after each accepted step, so that it 
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Minimise eq. (7) from `start`; the best iterate is kept."""
-    game = presolve.PresolvedGame(problem, stop.is_late)
+    game = presolve.PresolvedGame(problem, stop.halted)
     engine, alpha = game.engine, game.alpha
     assert alpha is not None
     point = ahead = start

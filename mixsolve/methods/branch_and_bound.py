@@ -86,7 +86,7 @@ class Search:
         self._small = Problem(
             self._game.engine, self._game.alpha, problem.feasible, presolve=False, warm=True
         )
-        self._minimize = method.load()
+        self._minimize = method.minimize
         self._make = on
         self._start = start
         self._size = self._game.engine.n_classifiers

@@ -20,8 +20,8 @@ import numpy as np
 
 from mixsolve.base.compilation import load
 from mixsolve.feasible import Simplex
-from mixsolve.feasible.projection import normalize
-from mixsolve.methods import constraint_generation, newton
+from mixsolve.feasible.simplex import normalize
+from mixsolve.methods import METHODS
 from mixsolve.methods.problem import Outcome, Problem
 from mixsolve.methods.stopping import Status, Stop
 from mixsolve.small_game.clarabel import TOLERANCES
@@ -32,7 +32,7 @@ _LIMIT = 0.25  # of the tolerance: what a simpler model may leave out
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Build the model on all candidates, hand it to cvxpy's solver, read both strategies."""
     if not isinstance(problem.feasible, Simplex):
-        method = constraint_generation if problem.alpha is None else newton
+        method = METHODS["lp" if problem.alpha is None else "newton"]
         return method.minimize(problem, start, stop)
     cp = load("cvxpy")
     engine = problem.engine

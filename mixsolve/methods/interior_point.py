@@ -37,7 +37,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             feasible.cuts,
             tol=tol,
             start=warm,
-            halted=stop.is_late,
+            halted=stop.halted,
             time_limit=stop.seconds_left,
         )
         found = feasible.restored(small)

@@ -30,8 +30,7 @@ import numpy as np
 from mixsolve.arrays.tensor import LossTensor
 from mixsolve.engines.base import Engine, NearResponse, SoftResponse, count_passes
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.feasible import FeasibleSet
-from mixsolve.feasible import projection as simplex
+from mixsolve.feasible import FeasibleSet, simplex
 from mixsolve.kernels.constants import (
     ARMIJO,
     CUT_BACK,
@@ -41,19 +40,20 @@ from mixsolve.kernels.constants import (
     MAX_CUT_BACK,
     NARROWER,
     NEARLY_EXACT,
+    NEGLIGIBLE_SMOOTHING,
     NEWTON_PATIENCE,
     ROUNDING,
     SECANT_LEAST,
     SECANT_MOST,
     TINY,
 )
-from mixsolve.methods import constraint_generation, presolve
+from mixsolve.methods import exact_rounds
+from mixsolve.methods.presolve import PresolvedGame
 from mixsolve.methods.problem import Outcome, Problem
 from mixsolve.methods.stopping import Stop
 from mixsolve.methods.working_set import WorkingSet, row_limit, subsamples, trusted_step
 
 DEFAULT_MAX_ITER = 200
-_EXACT = 0.1  # of the tolerance: a smaller smoothing is negligible
 _NEAR = CUTOFF + 20.0  # in units of alpha: rows that may count once the weights have moved
 _MAX_SHARE = 0.2  # of the rows, up to which the small game pays
 _FAR = 1.0  # radius about weights that may be anywhere
@@ -65,23 +65,18 @@ _MOST_TRIALS = 65  # along a step, the last one at 1e-10 of it at most
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Minimise eq. (7) from `start`."""
-    smoothing = problem.smoothing()
-    if smoothing <= _EXACT * stop.tolerance:
-        # An attack on the exact game is one here, worth less by the smoothing at most.
-        limit = replace(problem, alpha=None)
-        return constraint_generation.minimize(limit, start, stop.less(smoothing))
     alpha = problem.alpha
     assert alpha is not None
-    least = _EXACT * stop.tolerance / max(problem.engine.surprise, TINY)
+    least = NEGLIGIBLE_SMOOTHING * stop.tolerance / max(problem.engine.surprise, TINY)
     if (alpha < least).any() and stop.tolerance > 0.0:
         # Some samples are nearly exact: raising their alpha to the least costs next to nothing.
         raised = np.maximum(alpha, least)
         outcome = minimize(
-            replace(problem, alpha=raised), start, stop.less(_EXACT * stop.tolerance)
+            replace(problem, alpha=raised), start, stop.less(NEGLIGIBLE_SMOOTHING * stop.tolerance)
         )
         proof = outcome.weights if outcome.proof is None else outcome.proof
         return replace(outcome, attack=problem.engine.gibbs(proof, raised))
-    game = presolve.PresolvedGame(problem, stop.is_late)
+    game = PresolvedGame(problem, stop.halted)
     engine, alpha = game.engine, game.alpha
     assert alpha is not None
     weights, radius, dense = start, _FAR, False
@@ -90,7 +85,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         level = engine if samples is None else engine.subsample(samples)
         if nearly_exact and radius == _FAR:
             exact = stop.part(float(alpha.min()))
-            weights = constraint_generation.optimal_weights(level, problem.feasible, weights, exact)
+            weights = exact_rounds.optimal_weights(level, problem.feasible, weights, exact)
             radius = 0.0
         if samples is None:
             break
@@ -226,7 +221,7 @@ def descend(
         if cuts == MAX_CUT_BACK:
             # The model misses kinks on the way: alpha is small for this game.
             part = stop.part(float(alpha.min()))
-            exact = constraint_generation.optimal_weights(engine, feasible, weights, part)
+            exact = exact_rounds.optimal_weights(engine, feasible, weights, part)
             there = engine.soft_response(exact, alpha)
             if there.value < soft.value:
                 weights, soft = exact, there

@@ -101,7 +101,7 @@ class PresolvedGame:
         Regularisation of its samples.
     """
 
-    def __init__(self, problem: Problem, halted: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, problem: Problem, halted: Callable[[], bool] | None = None) -> None:
         began = time.perf_counter()
         self.engine, self.alpha = problem.engine, problem.alpha
         self._problem = problem
@@ -138,7 +138,7 @@ class PresolvedGame:
 
 
 def reduce(
-    engine: Engine, alpha: np.ndarray | None, halted: Callable[[], bool] = lambda: False
+    engine: Engine, alpha: np.ndarray | None, halted: Callable[[], bool] | None = None
 ) -> Reduction | None:
     """Shrink the game of an engine, if a trial on a few of its samples shows that this pays.
 

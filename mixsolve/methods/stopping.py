@@ -179,6 +179,11 @@ class Stop:
         """Whether the time limit has passed."""
         return self.seconds_left == 0.0
 
+    @property
+    def halted(self) -> Callable[[], bool] | None:
+        """`is_late`, for steps that look at the clock; None without a time limit."""
+        return None if self.time_limit is None else self.is_late
+
     def iterations(self, default_max_iter: int) -> Iterator[int]:
         """Count iterations from 1 until the gap, a limit or the callback ends the solve.
 

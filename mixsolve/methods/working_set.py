@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixsolve.engines.base import BestResponse, Engine, NearResponse
-from mixsolve.feasible import projection as simplex
+from mixsolve.feasible import simplex
 from mixsolve.kernels.constants import TINY
 
 _FIRST_SUBSAMPLE = 1000

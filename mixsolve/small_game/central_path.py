@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixsolve.base.threads import run_chunks
+from mixsolve.base.threads import run_kernel
 from mixsolve.kernels import interior_point as kernels
 from mixsolve.kernels import schur_system
 from mixsolve.kernels.constants import CORRECTION, LEAST_MARGIN, MOST_MARGIN
@@ -35,6 +35,7 @@ class Iterate:
         n_rows, size = game.rows.shape
         n_chunks = len(game.bounds) - 1
         self.game = game
+        self._walked = game.rows, game.offsets, game.weight, game.inverse
         self.weights = weights.copy()
         upper, equal = game.cuts.upper, game.cuts.equal
         # Shares of mu: of the rows, of the weights: L (1 / L), and of the inequalities.
@@ -64,14 +65,10 @@ class Iterate:
     def centre(self) -> None:
         """Centre all samples for the weights and the barrier parameter; a feasible dual start."""
         game, vector = self.game, self.vectors[0]
-
-        def one(c: int) -> None:
-            kernels.centre(
-                game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
-                game.inverse, self.weights, self.barrier, self.height, self.dual, vector[c],
-            )  # fmt: skip
-
-        run_chunks(one, len(vector))
+        run_kernel(
+            kernels.centre, game.bounds,
+            (*self._walked, self.weights, self.barrier, self.height, self.dual), (vector,),
+        )  # fmt: skip
         self.room = -(game.cuts.upper @ self.weights)
         self.prices = self.barrier / len(self.weights) / self.room
         self.levels[:] = 0.0
@@ -90,17 +87,13 @@ class Iterate:
 
     def factor(self) -> float:
         """Take the last step, walk the rows once; returns the gap of the point reached."""
-        game = self.game
         primal, dual = self.steps
-
-        def one(c: int) -> None:
-            kernels.factor(
-                game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
-                game.inverse, self.weights, primal, dual, self.height, self.d_height, self.slack,
-                self.dual, self.d_dual, self.schur[c], self.vectors[0, c], self.sums[c],
-            )  # fmt: skip
-
-        run_chunks(one, len(self.schur))
+        run_kernel(
+            kernels.factor, self.game.bounds,
+            (*self._walked, self.weights, primal, dual,
+             self.height, self.d_height, self.slack, self.dual, self.d_dual),
+            (self.schur, self.vectors[0], self.sums),
+        )  # fmt: skip
         self.residual *= 1.0 - dual
         # The gradient of the rows under the dual, with the cuts' multiples, less nu.
         below = self.reduced + self.residual
@@ -135,30 +128,24 @@ class Iterate:
             upper, self.room, self.prices, equal,
             self.matrix, self.columns, self.gram, self.omega, self.centred, self.d_weights,
         )  # fmt: skip
-
-        def predict(c: int) -> None:
-            kernels.predict(
-                game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
-                game.inverse, self.d_weights, CORRECTION * self.barrier, self.slack, self.dual,
-                self.product, towards[c], against[c], self.sums[c],
-            )  # fmt: skip
-
-        run_chunks(predict, len(self.schur))
+        run_kernel(
+            kernels.predict, game.bounds,
+            (*self._walked, self.d_weights, CORRECTION * self.barrier,
+             self.slack, self.dual, self.product),
+            (towards, against, self.sums),
+        )  # fmt: skip
         target = schur_system.corrector(
             towards, against, self.sums, self.total, lam_weight, self.complementarity,
             self.weights, self.reduced, upper, self.room, self.prices, equal,
             self.matrix, self.columns, self.gram, self.omega, self.centred,
             self.d_product, self.d_room, self.d_weights,
         )  # fmt: skip
-
-        def correct(c: int) -> None:
-            kernels.correct(
-                game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
-                game.inverse, self.d_weights, target, self.slack, self.dual, self.product,
-                self.d_height, self.d_dual, self.sums[c],
-            )  # fmt: skip
-
-        run_chunks(correct, len(self.schur))
+        run_kernel(
+            kernels.correct, game.bounds,
+            (*self._walked, self.d_weights, target,
+             self.slack, self.dual, self.product, self.d_height, self.d_dual),
+            (self.sums,),
+        )  # fmt: skip
         fraction = 1.0 - min(max(self.gap, LEAST_MARGIN), MOST_MARGIN)  # quadratic convergence
         schur_system.advance(
             self.sums, target, lam_weight, fraction, self.d_product, self.d_room, self.d_weights,

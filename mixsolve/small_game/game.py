@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mixsolve.base.threads import chunk_bounds, run_chunks
+from mixsolve.base.threads import chunk_bounds, run_kernel
 from mixsolve.kernels import interior_point as kernels
 
 Vector = NDArray[np.float64]
@@ -184,13 +184,7 @@ def normalise(
     n_chunks = len(bounds) - 1
     reference = np.empty((n_chunks, rows.shape[1]))
     sums = np.empty((n_chunks, 2))
-
-    def one(c: int) -> None:
-        kernels.spread_and_reference(
-            rows, offsets, weight, bounds[c], bounds[c + 1], reference[c], sums[c]
-        )
-
-    run_chunks(one, n_chunks)
+    run_kernel(kernels.spread_and_reference, bounds, (rows, offsets, weight), (reference, sums))
     spread, constant = (float(total) for total in sums.sum(0))
     if spread < _CONSTANT:
         spread = 0.0
@@ -222,17 +216,11 @@ def certify(game: SmallGame, weights: Vector, dual: Vector) -> tuple[float, floa
     n_chunks = len(game.bounds) - 1
     gradient = np.empty((n_chunks, len(weights)))
     sums = np.empty((n_chunks, 1))
-
-    def one(c: int) -> None:
-        kernels.certificate_sums(
-            game.rows, game.offsets, game.weight, game.bounds[c], game.bounds[c + 1],
-            weights, dual, gradient[c], sums[c],
-        )  # fmt: skip
-
-    run_chunks(one, n_chunks)
-    shared = game.linear * game.spread
-    above = float(sums.sum() + weights @ shared)
+    shared = game.rows, game.offsets, game.weight, weights, dual
+    run_kernel(kernels.certificate_sums, game.bounds, shared, (gradient, sums))
+    linear = game.linear * game.spread
+    above = float(sums.sum() + weights @ linear)
     pulled = game.spread * game.cuts.pull(dual[len(game.rows) :])
-    below = float((gradient.sum(0) + shared + pulled).min())
+    below = float((gradient.sum(0) + linear + pulled).min())
     gap = above - below
     return game.constant + above, game.constant + below, max(gap, 0.0) if gap < np.inf else np.inf

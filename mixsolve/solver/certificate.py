@@ -100,7 +100,7 @@ def _certify(checked: Request, outcome: Outcome, stop: Stop) -> Solution:
     gap = max(gap, 0.0) if finite and gap >= -rounding else gap
 
     def real(value: float) -> float:
-        return in_losses_unit(value, exponent)
+        return in_losses_unit(value, exponent) if exponent else float(value)
 
     prices = feasible.prices(played)
     if prices is not None and exponent:

@@ -232,6 +232,6 @@ def _solve(
     problem, clock = checked.problem, checked.clock
     clock.ready = time.perf_counter()
     stop = checked.stop()
-    outcome = checked.entry.load()(problem, checked.start, stop)
+    outcome = checked.entry.minimize(problem, checked.start, stop)
     clock.minimized = time.perf_counter()
     return finish(checked, outcome, stop, clock, stacklevel + 1)

@@ -9,7 +9,7 @@ from mixsolve.arrays.checks import check_each, numbers
 from mixsolve.arrays.checks import check_sample_weight as check_sample_weight
 from mixsolve.arrays.tensor import Shape
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
-from mixsolve.feasible import projection as simplex
+from mixsolve.feasible import simplex
 from mixsolve.methods import ALIASES, METHODS, Method
 
 _SIMPLEX_TOLERANCE = 1e-6
@@ -48,7 +48,8 @@ def check_alpha(alpha: Any, n_samples: int) -> np.ndarray | None:
             f"alpha must be a number >= 0 or one per sample, got {alpha!r}; use 0 for the exact "
             "problem"
         )
-    values = numbers([alpha] if np.isscalar(alpha) else alpha, "alpha", booleans=False)
+    given = np.array([alpha]) if type(alpha) is float else alpha
+    values = numbers([given] if np.isscalar(given) else given, "alpha", booleans=False)
     if np.ndim(alpha) > 1 or values.size not in ({n_samples} if np.ndim(alpha) else {1}):
         raise MixsolveError(
             f"alpha must be a number or hold one per sample, {n_samples} in all; got shape "

@@ -11,8 +11,7 @@ from scipy.optimize import linprog
 import mixsolve
 from mixsolve import LinearConstraints, MixsolveError, MixsolveTypeError, Status
 from mixsolve.base.tuning import tuning
-from mixsolve.feasible import Simplex
-from mixsolve.feasible import projection as simplex
+from mixsolve.feasible import Simplex, simplex
 from mixsolve.feasible.constraints import group_weight, weight_bounds
 from mixsolve.feasible.subset import Restricted
 from mixsolve.methods import branch_and_bound as search

@@ -9,7 +9,7 @@ from reference import check_certificate
 
 import mixsolve
 from mixsolve import games
-from mixsolve.methods import constraint_generation
+from mixsolve.methods import exact_rounds
 from mixsolve.small_game import highs
 from mixsolve.small_game import solve as small
 
@@ -102,13 +102,13 @@ def test_what_neither_can_solve_is_not_called_a_success(monkeypatch):
 def test_newton_asks_for_the_exact_optimum_once_however_many_steps_are_cut_back(monkeypatch):
     losses = games.paper2d(n_samples=300, n_candidates=200, seed=0).losses
     asked = []
-    optimal = constraint_generation.optimal_weights
+    optimal = exact_rounds.optimal_weights
 
     def counted(*arguments):
         asked.append(1)
         return optimal(*arguments)
 
-    monkeypatch.setattr(constraint_generation, "optimal_weights", counted)
+    monkeypatch.setattr(exact_rounds, "optimal_weights", counted)
     solution = mixsolve.solve(losses, 0.001, tol=1e-9)
     assert solution.success
     assert solution.nit > 5

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import minimize
 
-from mixsolve.feasible import projection as simplex
+from mixsolve.feasible import simplex
 from mixsolve.kernels.simplex_qp import minimize_quadratic
 
 EPSILON = np.finfo(np.float64).eps
