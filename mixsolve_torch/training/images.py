@@ -8,12 +8,10 @@ pixels for all images of the batch, without a synchronisation with the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
-from mixsolve.base.arguments import as_count, as_real
+from mixsolve.base.arguments import as_real
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.data import checks
 from mixsolve_torch.data.datasets import to_unit
@@ -106,12 +104,6 @@ class ImageSet:
             x = _augmented(x, generator, crop, flip)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         return to_unit(x.contiguous(memory_format=layout)), y
-
-    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all images in their order, in batches of at most `batch_size`."""
-        batch_size = as_count("batch_size", batch_size)
-        for x, y in zip(self.images.split(batch_size), self.labels.split(batch_size), strict=True):
-            yield to_unit(x), y
 
     def split(self, share: float, generator: torch.Generator) -> tuple[ImageSet, ImageSet]:
         """Divide the set at random, each class by itself.

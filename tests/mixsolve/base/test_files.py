@@ -107,7 +107,7 @@ class TestDevices:
         with pytest.raises(MixsolveError, match="a pipe or a socket"):
             write_text(pipe, "text")
         with pytest.raises(MixsolveError, match="a pipe or a socket"):
-            plots.save(plots.risk_bars([plots.Bar("a", 0.5, 0.1, "single")]), pipe)
+            plots.save(plots.accuracy_bars([plots.AccuracyBar("a", 0.5)]), pipe)
         with pytest.raises(MixsolveError, match="a pipe or a socket"):
             check_folder(tmp_path, [pipe.name], True, "--replace")
         link = tmp_path / "link.png"

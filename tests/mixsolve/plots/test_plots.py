@@ -8,23 +8,11 @@ import pytest
 from mixsolve import plots
 from mixsolve.base.errors import MissingDependencyError, MixsolveError
 
-BARS = [
-    plots.Bar("alone", 0.6, 0.1),
-    plots.Bar("uniform", 0.5, kind="uniform"),
-    plots.Bar("optimal", 0.4, 0.2, "optimal"),
-]
+BARS = [plots.AccuracyBar("alone", 0.6), plots.AccuracyBar("uniform", 0.5, kind="uniform")]
 
 
 def texts(axes):
     return [text.get_text() for text in axes.texts]
-
-
-def test_bars_are_as_long_as_the_risks():
-    (axes,) = plots.risk_bars(BARS, lower_bound=0.39).axes
-    assert [bar.get_width() for bar in axes.patches] == pytest.approx([60, 50, 40])
-    assert texts(axes) == ["60.0 %", "50.0 %", "40.0 %"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["alone", "uniform", "optimal"]
-    assert "%" in axes.get_xlabel()
 
 
 def test_accuracies_are_drawn_with_intervals_marks_and_a_reference():
@@ -54,17 +42,8 @@ def test_accuracies_refuse_what_cannot_be_drawn():
         plots.accuracy_bars([plots.AccuracyBar("x", 0.5, kind="vote")])
 
 
-def test_bars_of_no_risk_can_be_drawn(tmp_path):
-    plots.save(plots.risk_bars([plots.Bar("perfect", 0.0)]), tmp_path / "bars.png")
-
-
-@pytest.mark.parametrize(
-    ("bars", "words"),
-    [([], "at least one"), ([plots.Bar("odd", 0.5, kind="even")], "kind of bar 'odd'")],
-)
-def test_wrong_bars_are_refused(bars, words):
-    with pytest.raises(MixsolveError, match=words):
-        plots.risk_bars(bars)
+def test_bars_of_no_accuracy_can_be_drawn(tmp_path):
+    plots.save(plots.accuracy_bars([plots.AccuracyBar("fooled", 0.0)]), tmp_path / "bars.png")
 
 
 def test_a_mixture_shows_weights_and_examples():
@@ -85,7 +64,7 @@ def test_every_classifier_needs_a_name():
 
 
 def test_saving_leaves_a_whole_file_or_none(tmp_path):
-    figure = plots.risk_bars(BARS)
+    figure = plots.accuracy_bars(BARS)
     plots.save(figure, tmp_path / "bars.png")
     assert [path.name for path in tmp_path.iterdir()] == ["bars.png"]
     for wrong in (tmp_path / "missing" / "bars.png", tmp_path / "bars.unknown"):

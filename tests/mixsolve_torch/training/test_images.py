@@ -90,14 +90,6 @@ def test_channels_may_lie_together(data, crop):
     assert same.is_contiguous()
 
 
-def test_all_in_order(data):
-    parts = list(data.in_order(25))
-    assert [len(y) for _, y in parts] == [25, 25, 10]
-    x, y = data.batch(torch.arange(60))
-    assert torch.equal(torch.cat([part for part, _ in parts]), x)
-    assert torch.equal(torch.cat([part for _, part in parts]), y)
-
-
 def test_a_split_holds_every_image_once_and_all_classes_alike(data):
     train, held_out = data.split(0.2, seeded(1))
     assert (len(train), len(held_out)) == (48, 12)
