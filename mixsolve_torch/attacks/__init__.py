@@ -3,14 +3,18 @@
 from mixsolve_torch.attacks.apgd import APGD
 from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.attacks.exhaustive import Exhaustive
 from mixsolve_torch.attacks.external import External
 from mixsolve_torch.attacks.given import Given
 from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
 from mixsolve_torch.attacks.square import Square
 from mixsolve_torch.attacks.standard import Standard
+from mixsolve_torch.attacks.strongest import WorstOf
 from mixsolve_torch.attacks.subset import Subset
 from mixsolve_torch.attacks.targeted import TargetedAPGD
+from mixsolve_torch.attacks.threat_list import read_threats
+from mixsolve_torch.attacks.threats import Finite
 from mixsolve_torch.attacks.transfer import TransferPGD
 from mixsolve_torch.attacks.uniform import UniformSampling
 
@@ -20,7 +24,9 @@ __all__ = [
     "ATTACKS",
     "PGD",
     "Attack",
+    "Exhaustive",
     "External",
+    "Finite",
     "Given",
     "Square",
     "Standard",
@@ -28,5 +34,7 @@ __all__ = [
     "TargetedAPGD",
     "TransferPGD",
     "UniformSampling",
+    "WorstOf",
+    "read_threats",
     "resolve_attacks",
 ]

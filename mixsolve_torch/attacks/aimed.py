@@ -31,13 +31,17 @@ class Aimed(Attack):
     target: Mixture
 
     def __init__(self, attack: Attack, target: Mixture) -> None:
-        super().__init__(attack.norm, attack.eps, name=attack.name)
+        self._declare(attack.threat, attack.name)
         object.__setattr__(self, "attack", attack)
         object.__setattr__(self, "target", target)
 
     def bind(self, x: Tensor, first: int = 0) -> Aimed:
         """Return the attack that knows the images of the data, aimed as before."""
         return Aimed(self.attack.bind(x, first), self.target)
+
+    def _outside(self, points: Tensor, x: Tensor) -> str | None:
+        """Leave the judgement to the attack, which may know its own points."""
+        return self.attack._outside(points, x)
 
     def names(self, classifiers: int) -> list[str]:
         """Return the names of the candidates that the target gets."""

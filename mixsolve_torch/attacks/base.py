@@ -4,7 +4,8 @@ An attack is a small object that holds its threat model (norm and radius) and it
 on a mixture and a batch it returns K attacked copies of the batch, (K, B, C, H, W), each within
 the ball and the box. A subclass writes `names` and `generate`; one that goes step by step also
 says which points it visits on the way, in `trajectory_names` and `trajectory`. `candidates` checks
-each image that these yield against the ball that the attack declares.
+each image that these yield against the set that the attack declares: a ball, or what an attack that
+is not tied to one calls its `threat`.
 
 Classifiers are attacked in eval mode, gradients are taken with respect to the images alone, and the
 mode of each module is restored, also after an error. Random draws come from a
@@ -14,14 +15,17 @@ mode of each module is restored, also after an error. Random draws come from a
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.ball import Ball, make_ball
+from mixsolve_torch.attacks.threats import InBall, Threat
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import frozen
@@ -94,6 +98,30 @@ class Attack(abc.ABC):
         """The ball of radius `eps` in `norm`."""
         return make_ball(self.norm, self.eps)
 
+    @property
+    def threat(self) -> Threat:
+        """The set that the attack declares."""
+        own: Threat | None = vars(self).get("_threat")
+        return InBall(self.ball) if own is None else own
+
+    def _declare(self, threat: Threat, name: str | None = None) -> None:
+        """Set what `__init__` sets, for a set of any kind; one that is no ball has no radius."""
+        norm, eps = (
+            (threat.ball.norm, threat.ball.eps)
+            if isinstance(threat, InBall)
+            else (threat.title, math.nan)
+        )
+        for attribute, value in (("norm", norm), ("eps", eps), ("name", name)):
+            object.__setattr__(self, attribute, value)
+        if not isinstance(threat, InBall):
+            object.__setattr__(self, "_threat", threat)
+
+    def declaration(self) -> dict[str, Any]:
+        """Return name and declared set, as a fingerprint takes them."""
+        own = vars(self).get("_threat")
+        norm_and_eps = {"norm": self.norm, "eps": self.eps, "name": self.name}
+        return norm_and_eps if own is None else {"threat": own, "name": self.name}
+
     def __call__(
         self, mixture: Mixture, x: Tensor, y: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -139,7 +167,7 @@ class Attack(abc.ABC):
         *,
         trajectory: bool = False,
     ) -> Iterator[Tensor]:
-        """Yield the points of `generate` or `trajectory`, checked against the declared ball.
+        """Yield the points of `generate` or `trajectory`, checked against the declared set.
 
         The attack gets copies of images and labels and may write into them; it may reuse the memory
         of a yielded tensor for the next one.
@@ -155,8 +183,8 @@ class Attack(abc.ABC):
         names = (self.trajectory_names if trajectory else self.names)(len(mixture))
         points_of = self.trajectory if trajectory else self.generate
         title = self.label(type(self).__name__)
-        ball = self.ball
-        ball.check_entries(x[0].numel())
+        threat = self.threat
+        threat.check_entries(x[0].numel())
         count = 0
         for points in points_of(mixture, x.clone(), y.clone(), generator):
             if not isinstance(points, Tensor):
@@ -169,12 +197,11 @@ class Attack(abc.ABC):
                     f"one for each of its names; tensor {count} has shape {tuple(points.shape)}"
                 )
             points = points.detach()
-            reason = ball.outside(points, x)
+            reason = self._outside(points, x)
             if reason is not None:
                 raise MixsolveError(
-                    f"{title} must stay in the ball that it declares, {ball.norm} of radius "
-                    f"{ball.eps:g}, and in the box [0, 1]; candidate {names[count]!r} of {reason}; "
-                    "correct the attack, or declare the norm and the eps that it has"
+                    f"{title} must stay in {threat.declared}; candidate {names[count]!r} of "
+                    f"{reason}; correct the attack, or declare the norm and the eps that it has"
                 )
             yield points.to(x)
             count += 1
@@ -182,6 +209,10 @@ class Attack(abc.ABC):
             raise MixsolveError(
                 f"{title} must yield {len(names)} tensors, one for each of its names; got {count}"
             )
+
+    def _outside(self, points: Tensor, x: Tensor) -> str | None:
+        """Return which image left the declared set, and how; None if all lie in it."""
+        return self.threat.outside(points, x)
 
     def bind(self, x: Tensor, first: int = 0) -> Attack:
         """Return the attack for the images (B, C, H, W) of the data, numbered from `first` on.
@@ -193,7 +224,7 @@ class Attack(abc.ABC):
 
     def label(self, kind: str) -> str:
         """Return the attack's name, or one made of its kind and its threat model."""
-        return self.name if self.name is not None else f"{kind} {self.norm} {self.eps:g}"
+        return self.name if self.name is not None else f"{kind} {self.threat.title}"
 
     @abc.abstractmethod
     def names(self, classifiers: int) -> list[str]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.libraries import as_function, declared_threat, is_external, kind_of
+from mixsolve_torch.attacks.threat_list import Threats, declared
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.runs.fingerprint import outline
@@ -39,10 +40,12 @@ class External(Attack):
         logarithm of its expected class probabilities. Returns a function of images (B, C, H, W) in
         [0, 1] and labels (B,) that returns attacked images (B, C, H, W), as a tensor or a NumPy
         array; or an attack object of torchattacks, foolbox, ART or AutoAttack.
-    norm : {"Linf", "L2", "L1"}
+    norm : {"Linf", "L2", "L1"}, optional
         The norm of the set that the points are held against.
-    eps : float or str
+    eps : float or str, optional
         Its radius, in the unit of the images, such as 8 / 255 or "8/255".
+    threats : list, optional
+        Sets instead of `norm` and `eps`, see `read_threats`: each point must lie in one of them.
     name : str, optional
         The candidates' title in tables.
 
@@ -87,8 +90,9 @@ class External(Attack):
         self,
         make: Callable[[Mixture], object],
         *,
-        norm: str,
-        eps: float | str,
+        norm: str | None = None,
+        eps: float | str | None = None,
+        threats: Threats | None = None,
         name: str | None = None,
     ) -> None:
         if not callable(make):
@@ -96,7 +100,7 @@ class External(Attack):
                 "make must be a function of the mixture that returns the attack; got "
                 f"{type(make).__name__}"
             )
-        super().__init__(norm, eps, name=name)  # type: ignore[arg-type]
+        self._declare(declared(norm, eps, threats, "the points"), name)
         object.__setattr__(self, "make", make)
         kind = kind_of(make.attack) if isinstance(make, _Ready) else "external"
         object.__setattr__(self, "kind", kind)
@@ -128,7 +132,7 @@ class External(Attack):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what the results depend on, as far as it can be seen from outside."""
-        return {"norm": self.norm, "eps": self.eps, "name": self.name, "make": self._outline}
+        return {**self.declaration(), "make": self._outline}
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,8 @@ def as_attack(
     norm: str | None,
     eps: float | str | None,
     expected: str = "attacks must be names or attacks",
+    *,
+    threats: Threats | None = None,
 ) -> External:
     """Return a function of images and labels, or an attack of another library, as our attack.
 
@@ -157,6 +163,8 @@ def as_attack(
         The declared set; where it is left out, what the attack object itself declares.
     expected : str
         How a refusal begins: which argument, and what it must be.
+    threats : list, optional
+        The sets whose union is declared, instead of `norm` and `eps`.
 
     Raises
     ------
@@ -170,6 +178,8 @@ def as_attack(
             f"{expected} such as PGD('Linf', 8 / 255), functions of images and labels, or attack "
             f"objects of torchattacks, foolbox, ART or AutoAttack; got {type(attack).__name__}"
         )
+    if threats is not None:
+        return External(_Ready(attack), threats=threats)
     own_norm, own_eps = declared_threat(attack)
     norm, eps = own_norm if norm is None else norm, own_eps if eps is None else eps
     if norm is None or eps is None:

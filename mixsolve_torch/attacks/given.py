@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.attacks.threat_list import Threats, declared
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data import checks
 from mixsolve_torch.data.arrays import digests
@@ -42,10 +43,12 @@ class Given(Attack):
         The images that they are for, in the same order. By default those of the data that
         `build_losses`, `evaluate`, `solve_game` or `grow` is called with, in their order, which may
         be fewer than N.
-    norm : {"Linf", "L2", "L1"}
+    norm : {"Linf", "L2", "L1"}, optional
         The norm of the set that they are held against.
-    eps : float or str
+    eps : float or str, optional
         Its radius, in the unit of the images.
+    threats : list, optional
+        Sets instead of `norm` and `eps`, see `read_threats`: each point must lie in one of them.
     name : str, optional
         The candidates' title in tables.
 
@@ -78,11 +81,12 @@ class Given(Attack):
         points: Any,
         images: Tensor | None = None,
         *,
-        norm: str,
-        eps: float | str,
+        norm: str | None = None,
+        eps: float | str | None = None,
+        threats: Threats | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(norm, eps, name=name)  # type: ignore[arg-type]
+        self._declare(declared(norm, eps, threats, "the points"), name)
         array = _array(points)
         object.__setattr__(self, "points", array)
         object.__setattr__(self, "_rows", None)
@@ -178,7 +182,7 @@ class Given(Attack):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what the results depend on."""
-        return {"norm": self.norm, "eps": self.eps, "name": self.name, "points": self._digest}
+        return {**self.declaration(), "points": self._digest}
 
 
 def _digests(images: Tensor) -> Iterator[bytes]:

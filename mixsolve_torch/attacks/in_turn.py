@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.attacks.threats import InBall, united
 from mixsolve_torch.core.losses import LOSSES
 from mixsolve_torch.core.mixture import Mixture
 
@@ -23,7 +24,7 @@ class InTurn(Attack):
     Parameters
     ----------
     attacks : sequence of Attack
-        In their order.
+        In their order; their candidates lie in the union of the sets that they declare.
     spare : bool, default True
         Leave out the images that the clean image or an earlier candidate loses for every
         classifier of positive weight: they get that candidate again.
@@ -33,13 +34,17 @@ class InTurn(Attack):
     spare: bool
 
     def __init__(self, attacks: Sequence[Attack], *, spare: bool = True) -> None:
-        super().__init__(attacks[0].norm, attacks[0].eps, name="in turn")
+        self._declare(united(attack.threat for attack in attacks), "in turn")
         object.__setattr__(self, "attacks", tuple(attacks))
         object.__setattr__(self, "spare", spare)
 
     def bind(self, x: Tensor, first: int = 0) -> InTurn:
         """Return the sequence of attacks that know the images of the data."""
         return InTurn([attack.bind(x, first) for attack in self.attacks], spare=self.spare)
+
+    def _outside(self, points: Tensor, x: Tensor) -> str | None:
+        """Hold points against a ball; in other sets each attack has held its own already."""
+        return self.threat.outside(points, x) if isinstance(self.threat, InBall) else None
 
     def names(self, classifiers: int) -> list[str]:
         """Return the names of all candidates, attack by attack."""

@@ -25,9 +25,11 @@ from mixsolve.base.arguments import as_count
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.files import check_folder, check_output, write_text, written_aside
 from mixsolve.commands.report import save as save_solution
-from mixsolve_torch.attacks.ball import make_ball
+from mixsolve_torch.attacks.ball import BALLS, make_ball
 from mixsolve_torch.attacks.given import SUFFIXES
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
+from mixsolve_torch.attacks.threat_list import read_threats
+from mixsolve_torch.attacks.transforms import KINDS
 from mixsolve_torch.candidates.build import unique_names
 from mixsolve_torch.commands.console import progress_on_stderr, say, show
 from mixsolve_torch.core.mixture import Mixture
@@ -77,8 +79,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--download", action="store_true", help="download a set that is missing")
     parser.add_argument("--split", choices=SPLITS, help="part of the data (test)")
     parser.add_argument("--limit", type=int, metavar="N", help="attack the first N images only")
-    parser.add_argument("--eps", required=True, help="radius of the attacks, e.g. 8/255 or 0.5")
-    parser.add_argument("--norm", default="Linf", help="its norm, Linf, L2 or L1 (Linf)")
+    parser.add_argument("--eps", help="radius of the attacks, e.g. 8/255 or 0.5")
+    parser.add_argument("--norm", help=f"its norm, one of {', '.join(BALLS)} (Linf)")
+    parser.add_argument(
+        "--threat",
+        action="append",
+        metavar="SET",
+        help="instead of --eps, and as often as there are sets: a ball such as Linf:8/255 or "
+        f"L2:0.5, or one of {', '.join(KINDS)} with its size, such as rotations:15; the accuracy "
+        "is under the union of all, and under each",
+    )
     parser.add_argument(
         "--attacks",
         default="standard",
@@ -180,11 +190,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _checked(args: argparse.Namespace) -> dict[str, Any]:
     """Return what `evaluate` takes, all that can be wrong without models and data checked first."""
-    ball = make_ball(args.norm, args.eps, prefix="--")
-    resolve_attacks(args.attacks, ball.norm, ball.eps, steps=args.steps, restarts=args.restarts)
+    sets = _sets(args)
+    resolve_attacks(args.attacks, **sets, steps=args.steps, restarts=args.restarts)
     options = {
-        "norm": ball.norm,
-        "eps": ball.eps,
+        **sets,
         "names": check_names(args.names or short_names(args.models), len(args.models)),
         "rounds": as_count("--rounds", args.rounds),
         "batch_size": as_count("--batch-size", args.batch_size),
@@ -203,6 +212,25 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
         if not path.is_file():
             raise MixsolveError(f"the model {path} does not exist; give a file (see --help)")
     return options
+
+
+def _sets(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the attacker's set: norm and eps, or threats."""
+    if args.threat is not None:
+        for name, value in (("--norm", args.norm), ("--eps", args.eps)):
+            if value is not None:
+                raise MixsolveError(
+                    f"{name} must be left out with --threat, which has its own; got {name} {value}"
+                    f"; write --threat {args.norm or 'Linf'}:{args.eps or '8/255'}"
+                )
+        return {"threats": read_threats(args.threat, name="--threat")}
+    if args.eps is None:
+        raise MixsolveError(
+            "--eps, the radius of the attacks, or --threat must be given; got neither; write e.g. "
+            "--eps 8/255, or --threat Linf:8/255 --threat L2:0.5"
+        )
+    ball = make_ball("Linf" if args.norm is None else args.norm, args.eps, prefix="--")
+    return {"norm": ball.norm, "eps": ball.eps}
 
 
 def _check_page(args: argparse.Namespace, read: Sequence[Path] = ()) -> None:

@@ -1,7 +1,8 @@
 """The players of an evaluation under attack, and the pool of the candidates found for any of them.
 
 On every candidate the 0/1 losses of the L classifiers and of the E ensembles are recorded in one
-pass: values[i, j, :L] are the game's, values[i, j, L:] the ensembles'.
+pass: values[i, j, :L] are the game's, values[i, j, L:] the ensembles'. Of several threats it is
+known of every candidate in which of their sets it lies.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from torch import Tensor
 from mixsolve.base.errors import ConvergenceWarning
 from mixsolve_torch.attacks.aimed import Aimed
 from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.attacks.in_threats import InThreats, grouped
 from mixsolve_torch.attacks.in_turn import InTurn
 from mixsolve_torch.attacks.standard import Standard
+from mixsolve_torch.attacks.threats import Threat
 from mixsolve_torch.candidates.build import CandidateLosses, build_losses, unique_names
 from mixsolve_torch.candidates.recorder import member_losses
 from mixsolve_torch.core.ensemble import Ensemble, WithEnsembles
@@ -42,11 +45,37 @@ _GAME = 9999  # the number of the game's draws, above those of all players
 class Work:
     """How all players of an evaluation are attacked, and where the finished parts go."""
 
-    attack: InTurn
+    suite: Sequence[Attack]
+    threats: Sequence[Threat]
+    spare: bool
     seed: int
     parts: ResumableFolder
     batch_size: int
     progress: bool
+
+    @property
+    def attack(self) -> Attack:
+        """The attack on a player: in turn, each of several threats on its own."""
+        if len(self.threats) == 1:
+            return self.game
+        return InThreats(self.suite, self.threats, spare=self.spare)
+
+    @property
+    def game(self) -> InTurn:
+        """The attack that plays the game: an image that is lost to one threat is lost."""
+        return InTurn(self.suite, spare=self.spare)
+
+    def places(self, classifiers: int) -> list[int | None]:
+        """Return the number of each candidate's threat, None for those of the union alone."""
+        if len(self.threats) == 1:
+            return [0] * len(self.attack.names(classifiers))
+        found = [
+            group.place
+            for group in grouped(self.suite, self.threats)
+            for attack in group.attacks
+            for _ in attack.names(classifiers)
+        ]
+        return [*found, *range(len(self.threats))]
 
     def draws(self, number: int) -> torch.Generator:
         """Return a generator of its own for each player and for the game."""
@@ -87,6 +116,7 @@ class AttackedPlayers:
     ) -> None:
         self.players: list[Player] = []
         self._columns: list[np.ndarray] = []
+        self._within: list[np.ndarray] = []
         self._inputs: list[Tensor] = []
         self._mixture = mixture
         self._everyone = WithEnsembles(mixture.models, ensembles).to(mixture.device)
@@ -110,25 +140,34 @@ class AttackedPlayers:
         """Return the losses (N, m, L + E) on all candidates, the clean image first."""
         return np.concatenate(self._columns, axis=1)
 
+    def within(self) -> np.ndarray:
+        """Return a mask (N, m, T) of the threats whose sets the candidates lie in."""
+        count = len(self._data[1])
+        parts = [np.broadcast_to(part, (count, *part.shape[1:])) for part in self._within]
+        return np.concatenate(parts, axis=1)
+
     def add(self, player: Player) -> Player:
         """Attack a player, keep the losses of all, and return it with its columns."""
         target = self._target(player)
-        places = tuple(groups(self._work.attack.attacks, len(target)).values())
-        width = places[-1].stop
+        work = self._work
+        places = tuple(groups(work.suite, work.threats, len(target)).values())
+        own = work.places(len(target))
         rows = self._resisting(player)
         number = self._next
         self._next += 1
         if len(rows) < len(self._data[1]):
-            known = self.values()
-            worst = player.risks(known).argmax(axis=1)
-            columns = known[np.arange(len(worst)), worst][:, None].repeat(width, axis=1)
+            columns = self._worst_known(player, own)
             if len(rows):
                 columns[rows] = self._attack(player, target, rows, number)[:, 1:]
         else:
             losses = self._attack(player, target, rows, number)
             if not self._columns:
                 self._columns.append(losses[:, :1])
+                self._within.append(np.ones((1, 1, len(work.threats)), dtype=bool))
             columns = losses[:, 1:]
+        self._within.append(
+            np.array([[[place == t for t in range(len(work.threats))] for place in own]])
+        )
         first = self.width
         self._columns.append(columns)
         placed = replace(player, columns=slice(first, self.width), groups=places)
@@ -149,7 +188,7 @@ class AttackedPlayers:
             return solve_game(
                 Mixture(self._mixture.models).to(self._mixture.device),
                 (x, y),
-                self._work.attack,
+                self._work.game,
                 tol=tol,
                 max_rounds=rounds,
                 batch_size=self._work.batch_size,
@@ -171,8 +210,37 @@ class AttackedPlayers:
         """Return these players with their candidates, and more of them, tried on ensembles."""
         wider = AttackedPlayers(self._mixture, self._data, self._work, ensembles, first=self._next)
         wider._columns = [wider._judge(points) for points in (*self._inputs, more)]
+        wider._within = [*self._within, self._sets_of(more)]
         wider.players = list(self.players)
         return wider
+
+    def _sets_of(self, inputs: Tensor) -> np.ndarray:
+        """Return a mask (N, m, T) of the threats whose sets points (N, m, C, H, W) lie in."""
+        threats, size = self._work.threats, self._work.batch_size
+        if len(threats) == 1:
+            return np.ones((1, inputs.shape[1], 1), dtype=bool)
+        found = np.empty((*inputs.shape[:2], len(threats)), dtype=bool)
+        for first in range(0, len(inputs), size):
+            rows = slice(first, first + size)
+            x = self._data[0][rows].to(inputs.device)
+            for j in range(inputs.shape[1]):
+                for t, threat in enumerate(threats):
+                    found[rows, j, t] = threat.contains(inputs[rows, j], x).cpu().numpy()
+        return found
+
+    def _worst_known(self, player: Player, places: Sequence[int | None]) -> np.ndarray:
+        """Return for each new column the losses (N, columns, L + E) of the worst known candidate.
+
+        A column of a threat takes it from the candidates that lie in the threat's set.
+        """
+        known = self.values()
+        risks, every = player.risks(known), np.arange(len(known))
+        columns = np.empty((len(known), len(places), known.shape[2]), known.dtype)
+        for place in set(places):
+            own = risks if place is None else np.where(self.within()[..., place], risks, -1.0)
+            worst = known[every, own.argmax(axis=1)]
+            columns[:, [k for k, each in enumerate(places) if each == place]] = worst[:, None]
+        return columns
 
     def _target(self, player: Player) -> Mixture:
         target = (
@@ -183,11 +251,16 @@ class AttackedPlayers:
         return target.to(self._mixture.device)
 
     def _resisting(self, player: Player) -> np.ndarray:
-        """Return the images to attack: for an ensemble those that no known candidate loses."""
+        """Return the images to attack: for an ensemble those that no known candidate loses.
+
+        Of several threats, those that are not lost to each.
+        """
         count = len(self._data[1])
-        if player.ensemble is None or not self._work.attack.spare:
+        if player.ensemble is None or not self._work.spare:
             return np.arange(count)
-        return np.flatnonzero(player.risks(self.values()).max(axis=1) < 1)
+        risks = player.risks(self.values())[..., None]
+        worst = np.where(self.within(), risks, 0.0).max(axis=1)
+        return np.flatnonzero((worst < 1).any(axis=1))
 
     def _attack(self, player: Player, target: Mixture, rows: np.ndarray, number: int) -> np.ndarray:
         """Return the losses (rows, 1 + candidates, L + E), the clean image first."""
@@ -228,19 +301,37 @@ class AttackedPlayers:
         return losses
 
 
-def groups(suite: Sequence[Attack], classifiers: int) -> dict[str, slice]:
-    """Return the title of each attack, or part of a suite, and its place among the candidates."""
+def groups(
+    suite: Sequence[Attack], threats: Sequence[Threat], classifiers: int
+) -> dict[str, slice]:
+    """Return the title of each attack, or part of a suite, and its place among the candidates.
+
+    Of several threats the title begins with the threat.
+    """
     parts: list[tuple[str, int]] = []
-    for attack in suite:
-        if isinstance(attack, Standard):
-            parts += attack.parts(classifiers).items()
-            continue
-        title = attack.label(getattr(attack, "kind", type(attack).__name__))
-        threat = f" {attack.norm} {attack.eps:g}"
-        parts.append((title.removesuffix(threat), len(attack.names(classifiers))))
+    if len(threats) == 1:
+        for attack in suite:
+            parts += _titles(attack, classifiers)
+    else:
+        for group in grouped(suite, threats):
+            before = "union" if group.place is None else threats[group.place].label
+            parts += [
+                (title if title == before else f"{before}: {title}", count)
+                for attack in group.attacks
+                for title, count in _titles(attack, classifiers)
+            ]
+        parts += [(f"{threat.label}: found elsewhere", 1) for threat in threats]
     titles = unique_names(title for title, _ in parts)
     ends = [0, *itertools.accumulate(count for _, count in parts)]
     return dict(zip(titles, itertools.starmap(slice, itertools.pairwise(ends)), strict=True))
+
+
+def _titles(attack: Attack, classifiers: int) -> list[tuple[str, int]]:
+    """Return the title of an attack, or of each part of a suite, and how many candidates it has."""
+    if isinstance(attack, Standard):
+        return list(attack.parts(classifiers).items())
+    title = attack.label(getattr(attack, "kind", type(attack).__name__))
+    return [(title.removesuffix(f" {attack.threat.title}"), len(attack.names(classifiers)))]
 
 
 @contextmanager

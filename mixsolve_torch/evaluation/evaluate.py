@@ -7,7 +7,9 @@ the pool of all candidates found for any player on image i, the clean image amon
     accuracy of weights lam   =  1 - mean_i max_{j in J_i} sum_k lam_k 1[f_k errs on x_ij],
     accuracy of an ensemble   =  1 - mean_i max_{j in J_i} 1[it errs on x_ij],
 
-the exact expected 0/1 loss. Candidates found for one player count for all of them, which can only
+the exact expected 0/1 loss. The attacker's set may be the union of several; J_i then holds the
+candidates found in all of them, and the accuracy under one set alone takes those that lie in it.
+Candidates found for one player count for all of them, which can only
 lower an accuracy.
 
 The optimal mixture is that of `solve_game`, which begins with the candidates found for the others
@@ -38,9 +40,10 @@ import mixsolve
 from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.base import Attack, check_mixture
-from mixsolve_torch.attacks.in_turn import InTurn
 from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
+from mixsolve_torch.attacks.threat_list import Threats, read_threats
+from mixsolve_torch.attacks.threats import InBall, Threat
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.batching import Data, gather
 from mixsolve_torch.data.datasets import to_unit
@@ -61,6 +64,7 @@ def evaluate(
     *,
     norm: str | None = None,
     eps: float | str | None = None,
+    threats: Threats | None = None,
     steps: int | None = None,
     restarts: int | None = None,
     names: Sequence[str] | None = None,
@@ -90,6 +94,11 @@ def evaluate(
         objects of other libraries. The parts of "standard" are reported one by one.
     norm, eps, steps, restarts
         Of the attacks given by name, see `solve_game`; `norm` and `eps` also of functions.
+    threats : list, optional
+        Sets instead of `norm` and `eps`, e.g. ``[("Linf", "8/255"), ("L2", 0.5), ("rotations",
+        15)]``, see `resolve_attacks`. Risks are those of the union: for each image the worst
+        candidate found in any of the sets. The report shows each alone as well; points count in
+        every set that they lie in. Of a finite set all points are tried.
     names : sequence of str of length L, optional
         How the classifiers are called; "classifier 1" and so on by default.
     held_out : bool, default True
@@ -148,7 +157,7 @@ def evaluate(
     """
     check_mixture(mixture)
     classifiers = check_names(names, len(mixture))
-    chosen = _resolve(attacks, norm, eps, steps, restarts)
+    chosen, sets = _resolve(attacks, norm, eps, threats, steps, restarts)
     check_flags(held_out=held_out, spare=spare, progress=progress)
     batch_size = as_count("batch_size", batch_size)
     rounds, resamples = as_count("rounds", rounds), as_count("resamples", resamples)
@@ -180,7 +189,7 @@ def evaluate(
         },
     )
     with closing(parts), explained(parts.kept):
-        work = Work(InTurn(suite, spare=spare), seed, parts, batch_size, progress)
+        work = Work(suite, sets, spare, seed, parts, batch_size, progress)
         keep = len(mixture) > 1 and not held_out
         chosen_on = AttackedPlayers(
             mixture,
@@ -225,14 +234,17 @@ def evaluate(
         losses,
         seen,
         players=shown.players,
-        attack_names=list(groups(suite, 1)),
+        within=None if len(sets) == 1 else shown.within(),
+        attack_names=list(groups(suite, sets, 1)),
         best=best,
         solution=solution,
         raised=_risk(seen, optimal.weights) - value if optimal else 0.0,
         settled=settled and solution.success,
         settings=Settings(
-            norm=suite[0].norm,
-            eps=suite[0].eps,
+            norm=sets[0].ball.norm if len(sets) == 1 and isinstance(sets[0], InBall) else None,
+            eps=sets[0].ball.eps if len(sets) == 1 and isinstance(sets[0], InBall) else None,
+            threats=tuple(threat.label for threat in sets),
+            exact=tuple(threat.label for threat in sets if threat.exact),
             in_turn=spare,
             tol=tol,
             held_out=held_out,
@@ -275,26 +287,32 @@ def _resolve(
     attacks: Attacks,
     norm: str | None,
     eps: float | str | None,
+    threats: Threats | None,
     steps: int | None,
     restarts: int | None,
-) -> list[Attack]:
-    """Return the attacks, all of one norm and radius."""
+) -> tuple[list[Attack], tuple[Threat, ...]]:
+    """Return the attacks, and the sets that they are for."""
     if isinstance(attacks, Iterable) and not isinstance(attacks, str):
         attacks = list(attacks)
-    suite = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
-    given = {"norm": norm, "eps": eps, "steps": steps, "restarts": restarts}
+    given: dict[str, Any] = {"norm": norm, "eps": eps, "steps": steps, "restarts": restarts}
     surplus = [name for name, value in given.items() if value is not None]
     listed = attacks if isinstance(attacks, list) else [attacks]
+    if threats is not None:
+        sets = read_threats(threats)
+        return resolve_attacks(attacks, threats=sets, **given), sets
+    suite = resolve_attacks(attacks, **given)
     if surplus and all(isinstance(attack, Attack) for attack in listed):
         raise MixsolveError(
             f"{', '.join(surplus)} must be left out where attacks are objects, which have their own"
         )
-    if len({(attack.norm, attack.eps) for attack in suite}) > 1:
-        threats = ", ".join(sorted({f"{attack.norm} {attack.eps:g}" for attack in suite}))
+    sets = tuple(dict.fromkeys(attack.threat for attack in suite))
+    if len(sets) > 1:
+        named = ", ".join(sorted({threat.title for threat in sets}))
         raise MixsolveError(
-            f"attacks must share one norm and radius, which the accuracies are for; got {threats}"
+            "attacks must share one norm and radius, which the accuracies are for, unless threats "
+            f"names several sets; got {named}"
         )
-    return suite
+    return suite, sets
 
 
 def _parts(suite: Sequence[Attack]) -> list[Attack]:

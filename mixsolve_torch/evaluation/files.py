@@ -35,7 +35,9 @@ def csv_text(report: Measured) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     count = len(report.best_single.weights)
-    titles = ["clean", *report.attack_names, "worst", "fitted", "behind"]
+    several = len(report.settings.threats) > 1
+    alone = [f"under {name}" for name in report.settings.threats] if several else []
+    titles = ["clean", *report.attack_names, *alone, "worst", "fitted", "behind"]
     writer.writerow(
         [
             *("name", "kind", "place"),
@@ -47,7 +49,8 @@ def csv_text(report: Measured) -> str:
     for row in report.players:
         rank = places.get(id(row))
         behind = None if rank is None else report.ranking[rank].behind
-        estimates = [row.clean, *row.attacks, row.worst, row.fitted, behind]
+        each = row.threats if several else ()
+        estimates = [row.clean, *row.attacks, *each, row.worst, row.fitted, behind]
         writer.writerow(
             [
                 *(row.name, row.kind, "" if rank is None else rank + 1),
@@ -103,11 +106,13 @@ def _picture(png: bytes, text: str) -> str:
 
 def _table(report: Measured) -> str:
     held_out = report.settings.held_out
-    heads = ["", "kind", "clean", *report.attack_names, *(["when fitted"] if held_out else [])]
+    names, _ = view.columns(report, report.best_single)
+    heads = ["", "kind", *names, *(["when fitted"] if held_out else [])]
     best = report.ranking[0].row
     lines = []
     for row in report.players:
-        cells = [row.name, row.kind, *(_percent(value) for value in (row.clean, *row.attacks))]
+        _, values = view.columns(report, row)
+        cells = [row.name, row.kind, *map(_percent, values)]
         if held_out:
             cells.append("" if row.fitted is None else _percent(row.fitted))
         cells += [row.worst.percent(), _weights(row)]

@@ -8,6 +8,7 @@ interval of these paired differences.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Self
 import numpy as np
 
 from mixsolve.solver.solution import Solution
+from mixsolve_torch.attacks.threats import radius
 from mixsolve_torch.evaluation.bootstrap import Estimate, bootstrap
 from mixsolve_torch.evaluation.players import Player
 
@@ -34,8 +36,11 @@ class PlayerRow:
         Under each attack on this player.
     worst : Estimate
         Against all candidates found for any player.
+    threats : tuple of Estimate
+        Of several threats, against the candidates in each set alone, in the order of
+        ``Settings.threats``; of one threat, `worst` itself.
     fitted : Estimate or None
-        The same on the images that weights were fitted on, if they are others than those reported
+        `worst` on the images that weights were fitted on, if they are others than those reported
         on; None for ensembles, which are not measured there.
     """
 
@@ -46,6 +51,7 @@ class PlayerRow:
     attacks: tuple[Estimate, ...]
     worst: Estimate
     fitted: Estimate | None = None
+    threats: tuple[Estimate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,11 @@ class Settings:
     Attributes
     ----------
     norm, eps
-        The attacker's ball.
+        The attacker's ball; None for a set of another kind, or several.
+    threats : tuple of str
+        The attacker's sets, of whose union the risks are.
+    exact : tuple of str
+        Those that are finite: all their points were tried on each player.
     in_turn : bool
         Whether the accuracy under an attack counts the attacks before it, too.
     tol : float
@@ -83,8 +93,10 @@ class Settings:
         Of the bootstrap; the seed is that of the attacks, too.
     """
 
-    norm: str
-    eps: float
+    norm: str | None
+    eps: float | None
+    threats: tuple[str, ...]
+    exact: tuple[str, ...]
     in_turn: bool
     tol: float
     held_out: bool
@@ -128,12 +140,14 @@ class Measured:
         settled: bool,
         settings: Settings,
         images: np.ndarray,
+        within: np.ndarray | None = None,
         parts: Path | None = None,
     ) -> Self:
         """Measure all players on the losses (N, m, L + E).
 
         The weights, and `best`, the place of the best single classifier, were chosen on the losses
-        `seen` (N', m', L). Ensembles are the last of the players.
+        `seen` (N', m', L). Ensembles are the last of the players. Of several threats, `within`
+        (N, m, T) says which candidate lies in which set.
         """
 
         def estimates(columns: Sequence[np.ndarray]) -> list[Estimate]:
@@ -150,10 +164,18 @@ class Measured:
         columns += worst
         columns.append(worst[optimal] - worst[best])
         columns += [first - worst[i] for i in contenders]
+        count_of_leads = len(contenders)
+        if within is not None:
+            columns += [column for p in players for column in _alone(losses, p, within)]
         found = iter(estimates(columns))
         told = [[next(found) for _ in range(1 + len(attack_names))] for _ in players]
         worst_of = [next(found) for _ in players]
-        gain, leads = next(found), list(found)
+        gain = next(found)
+        leads = list(itertools.islice(found, count_of_leads))
+        alone = [
+            (last,) if within is None else tuple(itertools.islice(found, within.shape[2]))
+            for last in worst_of
+        ]
         fitted: list[Estimate | None] = [None] * len(players)
         if settings.held_out:
             mixed = [player for player in players if player.ensemble is None]
@@ -168,9 +190,10 @@ class Measured:
                 tuple(attacks),
                 last,
                 on_fitted,
+                each,
             )
-            for player, (clean, *attacks), last, on_fitted in zip(
-                players, told, worst_of, fitted, strict=True
+            for player, (clean, *attacks), last, on_fitted, each in zip(
+                players, told, worst_of, fitted, alone, strict=True
             )
         )
         ensembles = [rows[i] for i in contenders if players[i].ensemble is not None]
@@ -205,7 +228,13 @@ class Measured:
     @property
     def threat(self) -> str:
         """A description of the attacker."""
-        return f"{self.settings.norm} attacks of radius {radius(self.settings.eps)}"
+        settings = self.settings
+        if settings.norm is not None and settings.eps is not None:
+            return f"{settings.norm} attacks of radius {radius(settings.eps)}"
+        if len(settings.threats) == 1:
+            return settings.threats[0]
+        *others, last = settings.threats
+        return f"the union of {', '.join(others)} and {last}"
 
 
 def _contenders(players: Sequence[Player], best: int, worst: Sequence[np.ndarray]) -> list[int]:
@@ -222,6 +251,12 @@ def _contenders(players: Sequence[Player], best: int, worst: Sequence[np.ndarray
     return sorted(chosen, key=lambda i: -means[i])
 
 
+def _alone(losses: np.ndarray, player: Player, within: np.ndarray) -> list[np.ndarray]:
+    """Return the accuracies (N,) of a player under each threat alone; risks are at least 0."""
+    risks = player.risks(losses)
+    return [1 - np.where(within[..., t], risks, 0.0).max(axis=1) for t in range(within.shape[2])]
+
+
 def _accuracies(losses: np.ndarray, player: Player, in_turn: bool) -> list[np.ndarray]:
     """Return the accuracies (N,) of a player: clean, and under each attack on it."""
     risks = player.risks(losses)
@@ -231,17 +266,3 @@ def _accuracies(losses: np.ndarray, player: Player, in_turn: bool) -> list[np.nd
         before = found[-1] if in_turn else clean
         found.append(np.maximum(before, own[:, group].max(axis=1)))
     return [1 - risk for risk in found]
-
-
-def radius(eps: float) -> str:
-    """Return a radius in its usual form: a short decimal where that is exact, else in 255ths.
-
-    Examples
-    --------
-    >>> radius(0.5), radius(8 / 255)
-    ('0.5', '8/255')
-    """
-    decimal = f"{eps:g}"
-    steps = round(255 * eps)
-    exact = float(decimal) == eps or not 0 < steps < 255 or steps / 255 != eps
-    return decimal if exact else f"{steps}/255"

@@ -110,6 +110,10 @@ class Evaluation(Measured):
                         name: asdict(value)
                         for name, value in zip(self.attack_names, row.attacks, strict=True)
                     },
+                    "threats": {
+                        name: asdict(value)
+                        for name, value in zip(self.settings.threats, row.threats, strict=True)
+                    },
                     "worst": asdict(row.worst),
                     "fitted": None if row.fitted is None else asdict(row.fitted),
                 }
@@ -155,6 +159,8 @@ class Evaluation(Measured):
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a row a player: name, kind, weights, and each accuracy with its interval.
+
+        Several threats have a column each, as in "under L2 0.5".
 
         Parameters
         ----------

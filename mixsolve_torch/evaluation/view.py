@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from rich import box
 from rich.table import Table
 
 from mixsolve import plots
-from mixsolve_torch.evaluation.measured import Measured
+from mixsolve_torch.evaluation.bootstrap import Estimate
+from mixsolve_torch.evaluation.measured import Measured, PlayerRow
 from mixsolve_torch.evaluation.verdict import what_randomising_buys, who_is_best
 
 _NAME_WIDTH = len("uniform mixture")
@@ -29,11 +31,9 @@ def table(report: Measured) -> Table:
         collapse_padding=True,
     )
     table.add_column("", min_width=_NAME_WIDTH)
-    then = "then " if report.settings.in_turn else ""
-    heads = [
-        "clean",
-        *(f"{then if i else ''}{name}" for i, name in enumerate(report.attack_names)),
-    ]
+    then = "then " if report.settings.in_turn and not _several(report) else ""
+    names, _ = columns(report, report.best_single)
+    heads = [f"{then if i > 1 else ''}{name}" for i, name in enumerate(names)]
     for head in heads:
         table.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
     if report.settings.held_out:
@@ -46,7 +46,7 @@ def table(report: Measured) -> Table:
         fitted = ["" if row.fitted is None else f"{100 * row.fitted.value:.1f}"]
         table.add_row(
             row.name,
-            *(f"{100 * value.value:.1f}" for value in (row.clean, *row.attacks)),
+            *(f"{100 * value.value:.1f}" for value in columns(report, row)[1]),
             *(fitted if report.settings.held_out else []),
             row.worst.percent(),
             "" if row.kind == "single" else " ".join(f"{100 * w:.0f}" for w in row.weights),
@@ -56,12 +56,29 @@ def table(report: Measured) -> Table:
     return table
 
 
+def columns(report: Measured, row: PlayerRow) -> tuple[list[str], list[Estimate]]:
+    """Return names and accuracies of a row: clean, then under each attack, or each of several sets.
+
+    With several sets the attacks, a dozen or more, are left to JSON and CSV.
+    """
+    if _several(report):
+        return ["clean", *report.settings.threats], [row.clean, *row.threats]
+    return ["clean", *report.attack_names], [row.clean, *row.attacks]
+
+
+def _several(report: Measured) -> bool:
+    return len(report.settings.threats) > 1
+
+
 def caption(report: Measured) -> str:
     """Say how the accuracies were measured, in lines for below the table."""
     candidates = report.losses.shape[1]
     share = f"{100 * report.settings.level:g} %"
+    exact = report.settings.exact
     attack = (
-        "Attacks run one after another on each player: the accuracy is that after each."
+        "Each set alone, then the worst of all: the union.\nPoints count in every set they lie in."
+        if _several(report)
+        else "Attacks run one after another on each player: the accuracy is that after each."
         if report.settings.in_turn
         else "Each attack runs alone on each player."
     )
@@ -76,9 +93,14 @@ def caption(report: Measured) -> str:
         if report.best_ensemble is not None and report.settings.in_turn
         else ""
     )
+    tried = (
+        f"\nAll points of {_listed(exact)} were tried on every player: that part is exact."
+        if exact
+        else ""
+    )
     return (
-        f"{attack}{rivals}\nWorst case: the worst of all {candidates} candidates found for any "
-        f"player, with {share}\nbootstrap intervals over images: they do not cover stronger "
+        f"{attack}{tried}{rivals}\nWorst case: the worst of all {candidates} candidates found for "
+        f"any player, with {share}\nbootstrap intervals over images: they do not cover stronger "
         f"attacks.\n{fit}"
     )
 
@@ -128,6 +150,8 @@ def sentences(report: Measured) -> list[str]:
     if max(optimal.weights) > 1 - 1e-9:
         alone = report.players[int(np.argmax(optimal.weights))].name
         sentences.insert(2, f"The optimal mixture is no mixture: it always plays {alone}.")
+    if _several(report):
+        sentences.append(_under_each(report))
     if not report.settled:
         sentences.append(
             "Better weights may exist: the last attacks on the optimal mixture still raised "
@@ -135,6 +159,28 @@ def sentences(report: Measured) -> list[str]:
             "rounds."
         )
     return sentences
+
+
+def _under_each(report: Measured) -> str:
+    """Say what the optimal mixture and the best classifier have against each set alone."""
+    single, optimal = report.best_single, report.optimal
+
+    def told(row: PlayerRow) -> str:
+        return ", ".join(
+            f"{100 * own.value:.2f} % ({name})"
+            for name, own in zip(report.settings.threats, row.threats, strict=True)
+        )
+
+    return (
+        f"Against each set alone the optimal mixture has {told(optimal)}, and {single.name} "
+        f"{told(single)}; against the union they have {100 * optimal.worst.value:.2f} % and "
+        f"{100 * single.worst.value:.2f} %. The weights are those for the union."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def leads(report: Measured) -> Any:
@@ -152,8 +198,8 @@ def leads(report: Measured) -> Any:
 
 def figure(report: Measured) -> Any:
     """Draw worst-case accuracies as bars with intervals, all others as marks on them."""
-    after = "after" if report.settings.in_turn else "under"
-    names = [f"{after} {name}" for name in report.attack_names]
+    after = "after" if report.settings.in_turn and not _several(report) else "under"
+    names = [f"{after} {name}" for name in columns(report, report.best_single)[0][1:]]
     return plots.accuracy_bars(
         [
             plots.AccuracyBar(
@@ -161,7 +207,10 @@ def figure(report: Measured) -> Any:
                 row.worst.value,
                 interval=(row.worst.low, row.worst.high),
                 clean=row.clean.value,
-                attacks={name: value.value for name, value in zip(names, row.attacks, strict=True)},
+                attacks={
+                    name: value.value
+                    for name, value in zip(names, columns(report, row)[1][1:], strict=True)
+                },
                 kind=row.kind,
             )
             for row in report.players

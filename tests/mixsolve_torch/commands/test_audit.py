@@ -377,3 +377,46 @@ def test_models_that_do_not_fit_the_images_are_named(tmp_path, capsys):
     ):
         assert main(command([str(tmp_path / f"{name}.pt")], tmp_path / "out")) == 2
         assert message in capsys.readouterr().err
+
+
+def test_threats_are_audited_together_and_each_alone(models, tmp_path):
+    words = [*models[:1], models[2]]
+    more = ["--attacks", "pgd", "--threat", "Linf:8/255", "--threat", "rotations:15:3"]
+    line = command(words, tmp_path / "out", *more)
+    at = line.index("--eps")
+    assert main(line[:at] + line[at + 2 :]) == 0
+    content = json.loads((tmp_path / "out" / "audit.json").read_text())
+    data = load_data("digits", limit=40)
+    mixture = Mixture([load_model(spec) for spec in words])
+    report = evaluate(
+        mixture,
+        data[:2],
+        "pgd",
+        threats=[("Linf", 8 / 255), ("rotations", 15, 3)],
+        steps=3,
+        names=["script", "weights"],
+    )
+    told = json.loads(report.json)
+    assert {key: content[key] for key in told} == told
+    assert content["threats"] == ["Linf 8/255", "rotations 15"]
+    head = (tmp_path / "out" / "audit.csv").read_text().partition("\n")[0]
+    assert "under Linf 8/255,under Linf 8/255 low" in head
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--threat", "L3:1"], "--threat 'L3:1' is not understood: a set is one of Linf"),
+        (["--threat", "Linf"], "--threat 'Linf' is not understood: a ball takes one radius"),
+        (["--threat", "Linf:8"], "in units of bytes write 8/255"),
+        (["--threat", "rotations:x"], "--threat 'rotations:x' is not understood: degrees"),
+        (["--threat", "L2:1", "--threat", "l2:1"], "got 'L2 1' twice"),
+        (["--threat", "L2:1", "--eps", "1"], "--eps must be left out with --threat"),
+        (["--threat", "L2:1", "--norm", "L2"], "--norm must be left out with --threat"),
+        ([], "--eps, the radius of the attacks, or --threat must be given"),
+    ],
+)
+def test_wrong_threats_are_refused_before_anything_is_read(more, message, capsys):
+    assert main(["audit", "--models", "none.pt", "--data", "digits", *more]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert message in told
