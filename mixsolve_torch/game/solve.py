@@ -35,6 +35,7 @@ from mixsolve.base.errors import ConvergenceWarning, MixsolveTypeError
 from mixsolve.solver.solution import Solution
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
+from mixsolve_torch.attacks.threat_list import Threats
 from mixsolve_torch.candidates.build import CandidateLosses, build_losses, check_device
 from mixsolve_torch.core.losses import LossFunction, get_loss
 from mixsolve_torch.core.mixture import Mixture
@@ -57,6 +58,7 @@ def solve_game(
     *,
     norm: str | None = None,
     eps: float | str | None = None,
+    threats: Threats | None = None,
     steps: int | None = None,
     restarts: int | None = None,
     loss: str | LossFunction = "zero-one",
@@ -102,6 +104,9 @@ def solve_game(
         The norm of the attacker's ball; names, files and functions need it.
     eps : float or str, optional
         Its radius, such as 8 / 255 or "8/255"; they need it as well.
+    threats : list, optional
+        Sets instead of `norm` and `eps`, e.g. ``[("Linf", "8/255"), ("L2", 0.5), ("rotations",
+        15)]``, see `resolve_attacks`: the game is that of their union.
     steps, restarts : int, optional
         Effort of the attacks that are given by name; their own defaults if left out.
     loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
@@ -171,7 +176,7 @@ def solve_game(
             f"callback must be a function of a GameRound; got {type(callback).__name__}"
         )
     generator = default_generator(generator)
-    chosen = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
+    chosen = resolve_attacks(attacks, norm, eps, threats=threats, steps=steps, restarts=restarts)
     home, recorded = check_device(device, mixture), get_loss(loss)
     batch_size = as_count("batch_size", batch_size)
     x, y = gather(data)

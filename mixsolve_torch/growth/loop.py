@@ -33,8 +33,10 @@ from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.external import as_attack
-from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
+from mixsolve_torch.attacks.strongest import WorstOf
+from mixsolve_torch.attacks.threat_list import Threats, read_threats
+from mixsolve_torch.attacks.threats import Union
 from mixsolve_torch.candidates.build import CandidateLosses
 from mixsolve_torch.core.losses import LossFunction, get_loss
 from mixsolve_torch.core.mixture import Mixture
@@ -90,6 +92,7 @@ def grow(
     held_out: Data | float = 0.3,
     norm: str | None = None,
     eps: float | str | None = None,
+    threats: Threats | None = None,
     steps: int | None = None,
     restarts: int | None = None,
     loss: str | LossFunction = "zero-one",
@@ -133,8 +136,8 @@ def grow(
         rounds counted from 1. By default a copy of the classifier of the largest weight.
     held_out : data like the above, or float, default 0.3
         Images that classifiers are added on, or the share of `data` to keep for that.
-    norm, eps, steps, restarts
-        Of the attacks given by name, see `solve_game`.
+    norm, eps, threats, steps, restarts
+        The attacker's set, and the effort of the attacks given by name, see `solve_game`.
     loss : {"zero-one", "cross-entropy", "margin"} or callable, default "zero-one"
         The loss of the games. Classifiers are trained with the cross-entropy whatever it is.
     alpha : float, default 0
@@ -151,6 +154,8 @@ def grow(
         falls to zero along a cosine.
     training_attack : Attack or callable, optional
         The fresh attack of training; by default PGD with 5 steps in the ball of the first attack.
+        With `threats`, that in every ball and all points of finite sets, and of these the strongest
+        for each image (`WorstOf`).
     fresh : float, default 0.5
         Share of each batch that is attacked afresh, on the mixture with the new classifier.
     max_rounds : int, default 30
@@ -209,12 +214,16 @@ def grow(
     alpha = as_real("alpha", alpha, at_least=0)
     max_rounds = as_count("max_rounds", max_rounds)
     get_loss(loss)
-    chosen = resolve_attacks(attacks, norm, eps, steps=steps, restarts=restarts)
+    chosen = resolve_attacks(attacks, norm, eps, threats=threats, steps=steps, restarts=restarts)
+    first = chosen[0].threat
+    own = [*first.threats] if isinstance(first, Union) else [first]
+    sets = own if threats is None else list(read_threats(threats))
     if training_attack is None:
-        training_attack = PGD(chosen[0].norm, chosen[0].eps, steps=_TRAINING_STEPS)
+        fresh_attacks = resolve_attacks("pgd", threats=sets, steps=_TRAINING_STEPS)
+        training_attack = fresh_attacks[0] if len(fresh_attacks) == 1 else WorstOf(fresh_attacks)
     elif not isinstance(training_attack, Attack):
         training_attack = as_attack(
-            training_attack, chosen[0].norm, chosen[0].eps, "training_attack must be an Attack"
+            training_attack, None, None, "training_attack must be an Attack", threats=sets
         )
     if model is not None and not callable(model):
         raise MixsolveTypeError(
