@@ -51,7 +51,8 @@ from mixsolve_torch.core.ensemble import Ensemble
 from mixsolve_torch.core.losses import bounded_margin, cross_entropy, expected_loss, zero_one
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.arrays import Digits, batches, digits
-from mixsolve_torch.data.datasets import LabelledImages, load_data, to_unit
+from mixsolve_torch.data.datasets import load_data
+from mixsolve_torch.data.labelled import LabelledImages, to_unit
 from mixsolve_torch.distributed.solver import DistributedSolution, solve_distributed
 from mixsolve_torch.engine.losses import TorchLosses
 from mixsolve_torch.evaluation.evaluate import evaluate

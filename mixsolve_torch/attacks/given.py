@@ -24,7 +24,7 @@ from mixsolve_torch.attacks.threat_list import Threats, declared
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data import checks
 from mixsolve_torch.data.arrays import digests
-from mixsolve_torch.data.datasets import to_unit
+from mixsolve_torch.data.labelled import to_unit
 from mixsolve_torch.runs.fingerprint import describe
 
 SUFFIXES = (".npy", ".npz")

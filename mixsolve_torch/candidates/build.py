@@ -136,8 +136,9 @@ def build_losses(
     mixture : Mixture
         The classifiers, and the weights that attacks on the mixture ascend. It is attacked and
         evaluated in eval mode; its own mode is restored.
-    data : pair of torch.Tensor, or iterable of pairs
-        Images (N, C, H, W) in [0, 1] and labels (N,), or batches of them such as a DataLoader's.
+    data : pair of torch.Tensor, LabelledImages, Dataset or iterable of batches
+        Images (N, C, H, W) in [0, 1] and labels (N,), what `load_data` returns, a torch `Dataset`
+        of (image, label) pairs, or batches such as a DataLoader's.
     attacks : Attack, callable, or sequence of them
         Where the candidates come from: attacks, functions of images and labels that return images,
         or attack objects of torchattacks, foolbox, ART and AutoAttack, see `External`. The clean

@@ -33,7 +33,8 @@ from mixsolve_torch.attacks.transforms import KINDS
 from mixsolve_torch.candidates.build import unique_names
 from mixsolve_torch.commands.console import progress_on_stderr, say, show
 from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.data.datasets import SPLITS, LabelledImages, load_data, splits, to_unit
+from mixsolve_torch.data.datasets import NAMES, SPLITS, load_data, splits
+from mixsolve_torch.data.labelled import LabelledImages, to_unit
 from mixsolve_torch.evaluation.evaluate import check_names, evaluate
 from mixsolve_torch.evaluation.report import Evaluation
 from mixsolve_torch.models.classifiers import check_repeatable, frozen
@@ -72,13 +73,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="DATA",
-        help="digits, mnist, fashion-mnist, cifar10, cifar100, or a .npz file with images and "
-        "labels, or with test_images and test_labels",
+        help=f"{', '.join(NAMES)}; a .npz file with images and labels, or with test_images and "
+        "test_labels; or a directory of class folders, or with test/ or val/ above them",
     )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="directory of the data set")
     parser.add_argument("--download", action="store_true", help="download a set that is missing")
     parser.add_argument("--split", choices=SPLITS, help="part of the data (test)")
     parser.add_argument("--limit", type=int, metavar="N", help="attack the first N images only")
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="N",
+        help="bring the image files of a directory to N x N pixels: the shorter side is scaled, "
+        "the middle cut out",
+    )
     parser.add_argument("--eps", help="radius of the attacks, e.g. 8/255 or 0.5")
     parser.add_argument("--norm", help=f"its norm, one of {', '.join(BALLS)} (Linf)")
     parser.add_argument(
@@ -201,6 +209,8 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
     }
     if args.limit is not None:
         as_count("--limit", args.limit)
+    if args.size is not None:
+        as_count("--size", args.size)
     points = [name.strip() for name in args.attacks.split(",") if name.strip().endswith(SUFFIXES)]
     read = [*map(_file_of, args.models), Path(args.data), *map(Path, points)]
     check_folder(args.out, FILES, args.overwrite, "--overwrite", read)
@@ -261,6 +271,7 @@ def _load(args: argparse.Namespace, device: torch.device) -> tuple[list[nn.Modul
         download=args.download,
         split=args.split,
         limit=args.limit,
+        size=args.size,
     )
     models = [load_model(spec, device, trust=args.trust) for spec in args.models]
     for name, model in zip(args.models, models, strict=True):
@@ -338,6 +349,7 @@ def _write(
         "torch": torch.__version__,
         "models": models,
         "data": args.data,
+        "size": args.size,
         "split": args.split or ("test" if splits(args.data) else None),
         "attack_names": args.attacks,
         "steps": args.steps,

@@ -45,8 +45,8 @@ from mixsolve_torch.attacks.standard import Standard
 from mixsolve_torch.attacks.threat_list import Threats, read_threats
 from mixsolve_torch.attacks.threats import InBall, Threat
 from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.data.batching import Data, gather
-from mixsolve_torch.data.datasets import to_unit
+from mixsolve_torch.data.batching import Data, gather, is_pair
+from mixsolve_torch.data.labelled import LabelledImages, to_unit
 from mixsolve_torch.evaluation.attacked import AttackedPlayers, Work, as_array, groups
 from mixsolve_torch.evaluation.measured import Settings
 from mixsolve_torch.evaluation.players import Player, given_players, rivals
@@ -87,8 +87,9 @@ def evaluate(
     ----------
     mixture : Mixture
         The classifiers, and weights to measure if they are neither uniform nor of one classifier.
-    data : pair of torch.Tensor, or iterable of pairs
-        Images (N, C, H, W), floating in [0, 1] or uint8, and labels (N,), or batches of them.
+    data : pair of torch.Tensor, LabelledImages, Dataset or iterable of batches
+        Images (N, C, H, W), floating in [0, 1] or uint8, and labels (N,), what `load_data`
+        returns, a torch `Dataset` of (image, label) pairs, or batches. They are read once.
     attacks : str, Attack, callable, or iterable of them, default "standard"
         Names and files as `resolve_attacks` knows them, attacks of one's own, functions, or attack
         objects of other libraries. The parts of "standard" are reported one by one.
@@ -336,9 +337,9 @@ def check_names(names: Sequence[str] | None, count: int) -> list[str]:
 
 def _whole(data: Data) -> tuple[Tensor, Tensor]:
     """Return all images, floating in [0, 1], and all labels."""
-    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor):
+    if is_pair(data):
         return gather((to_unit(data[0]), data[1]))
-    if isinstance(data, Iterable) and not isinstance(data, Tensor):
+    if isinstance(data, Iterable) and not isinstance(data, Tensor | LabelledImages):
         data = (_floating(batch) for batch in data)  # one at a time: a loader may reuse its memory
     return gather(data)
 

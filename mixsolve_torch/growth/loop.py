@@ -124,9 +124,10 @@ def grow(
     ----------
     mixture : Mixture
         The classifiers to begin with. It is left as it is.
-    data : pair of torch.Tensor, or iterable of pairs
-        Images (N, C, H, W) in [0, 1] and labels (N,) to train on, or batches of them. An iterable
-        is read once, and its images stay in memory, with their candidates.
+    data : pair of torch.Tensor, LabelledImages, Dataset or iterable of batches
+        Images (N, C, H, W) in [0, 1] and labels (N,) to train on, what `load_data` returns, a torch
+        `Dataset` of (image, label) pairs, or batches. They are read once, and stay in memory, with
+        their candidates.
     attacks : str, Attack, callable, or iterable of them, default "standard"
         Attacks that play the games, names and files as `resolve_attacks` knows them, functions of
         images and labels, or attack objects of other libraries, see `External`. `Given` points are

@@ -23,15 +23,18 @@ class DataConfig:
     Parameters
     ----------
     name : str
-        "digits", "mnist", "fashion-mnist", "cifar10", "cifar100", or a .npz file:
-        ``train_images``, ``train_labels``, ``test_images``, ``test_labels``, or ``images`` and
-        ``labels`` to train on alone.
+        "digits", "mnist", "fashion-mnist", "svhn", "cifar10", "cifar100"; a .npz file with
+        ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, or with ``images``
+        and ``labels`` to train on alone; or a directory of class folders, with ``train`` and
+        ``test`` (or ``val``) above them, or without to train on alone.
     dir : str, optional
         Where the data sets are, as `load_data` takes it.
     download : bool
         Fetch a data set that is not there.
     limit : int, optional
         Training images to use, from the first on; all of them by default.
+    size : int, optional
+        Bring the image files of a directory to size x size pixels.
     validation : float
         Share of the training images held out to select the best epoch on, in (0, 1).
     crop : int
@@ -40,13 +43,14 @@ class DataConfig:
         Mirror half of the images.
     test : str, optional
         Where the test images are, if not in `name`: a .npz file with ``images`` and ``labels``, or
-        with a test part, or a name as above.
+        with a test part, or a name or directory as above.
     """
 
     name: str = "digits"
     dir: str | None = None
     download: bool = False
     limit: int | None = None
+    size: int | None = None
     validation: float = 0.1
     crop: int = 0
     flip: bool = False
@@ -323,6 +327,7 @@ class TrainConfig:
         as_count("evaluation.final_restarts", self.evaluation.final_restarts)
         for name, limit in (
             ("data.limit", self.data.limit),
+            ("data.size", self.data.size),
             ("evaluation.images", self.evaluation.images),
             ("evaluation.final_images", self.evaluation.final_images),
         ):

@@ -10,12 +10,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.data.arrays import count_shared
-from mixsolve_torch.data.datasets import LabelledImages, load_data, splits, to_unit
+from mixsolve_torch.data.batching import Data, in_memory
+from mixsolve_torch.data.datasets import load_data, splits
+from mixsolve_torch.data.labelled import LabelledImages, to_unit
 from mixsolve_torch.runs.fingerprint import digest
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.images import ImageSet
@@ -26,6 +29,10 @@ _HOW_TO_TEST = (
     "put train_images, train_labels, test_images and test_labels into one .npz file, name another "
     "file of images in data.test, or take evaluation.final = 'none' and evaluation.select = "
     "'validation'"
+)
+_HOW_TO_GIVE = (
+    "give them as test=, name them in data.test, or take evaluation.final = 'none' and "
+    "evaluation.select = 'validation'"
 )
 
 
@@ -54,8 +61,17 @@ class RunData:
     digests: dict[str, str]
 
 
-def load(config: TrainConfig) -> RunData:
+def load(config: TrainConfig, data: Data | None = None, test: Data | None = None) -> RunData:
     """Load the images of a run.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings; ``config.data`` names the images that are not given.
+    data : pair of torch.Tensor, LabelledImages, Dataset or iterable of batches, optional
+        Images to train on.
+    test : as `data`, optional
+        Images of the test.
 
     Raises
     ------
@@ -64,8 +80,13 @@ def load(config: TrainConfig) -> RunData:
     """
     options = config.data
     read = partial(load_data, data_dir=options.dir, download=options.download)
-    parts = splits(options.name)
-    train = read(options.name, split="train" if parts else None, limit=options.limit)
+    if data is None:
+        parts, called = splits(options.name), f"data.name {options.name!r}"
+        split = "train" if parts else None
+        train = read(options.name, split=split, limit=options.limit, size=options.size)
+    else:
+        parts, called = (), "data"
+        train = in_memory(data, options.limit)
     whole = ImageSet(train.images, train.labels)
     draws = torch.Generator().manual_seed(config.run.seed)
     fitted, validation = whole.split(options.validation, draws)
@@ -73,19 +94,23 @@ def load(config: TrainConfig) -> RunData:
     selects = config.evaluation.select == "test"
     if not selects and config.evaluation.final == "none":
         return RunData(fitted, validation, None, train.classes, digests)
-    name = options.name if options.test is None else options.test
-    if options.test is None and "test" not in parts:
+    if test is None and options.test is None and "test" not in parts:
         why = "evaluation.select" if selects else "evaluation.final"
         raise MixsolveError(
             f"{why} = {config.evaluation.select if selects else config.evaluation.final!r} needs "
-            f"images that were not trained on, and data.name {options.name!r} has no test part; "
-            f"{_HOW_TO_TEST}"
+            f"images that were not trained on, and {called} has no test part; "
+            f"{_HOW_TO_TEST if data is None else _HOW_TO_GIVE}"
         )
-    test = read(name, split="test" if splits(name) else None)
-    _check(train, test, name)
+    if test is None:
+        name = options.name if options.test is None else options.test
+        size = options.size if Path(name).is_dir() else None
+        unseen = read(name, split="test" if splits(name) else None, size=size)
+    else:
+        name, unseen = "test", in_memory(test)
+    _check(train, unseen, name)
     if selects:
-        digests["test"] = digest(test.images, test.labels)
-    tested = ImageSet(test.images, test.labels)
+        digests["test"] = digest(unseen.images, unseen.labels)
+    tested = ImageSet(unseen.images, unseen.labels)
     measured = tested if selects else validation
     return RunData(fitted, measured, tested, train.classes, digests)
 

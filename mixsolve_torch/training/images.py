@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mixsolve.base.arguments import as_real
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.data import checks
-from mixsolve_torch.data.datasets import to_unit
+from mixsolve_torch.data.labelled import to_unit
 
 
 class ImageSet:

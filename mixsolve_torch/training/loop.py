@@ -30,6 +30,7 @@ from mixsolve.base.arguments import check_flags
 from mixsolve.base.errors import MixsolveError
 from mixsolve.plots.history import training_history
 from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.data.batching import Data
 from mixsolve_torch.evaluation.evaluate import evaluate
 from mixsolve_torch.evaluation.report import Evaluation
 from mixsolve_torch.models.architectures import build_model
@@ -71,13 +72,26 @@ class Training:
     folder: Path
 
 
-def train(config: TrainConfig, *, resume: bool = False, progress: bool = False) -> Training:
+def train(
+    config: TrainConfig,
+    *,
+    data: Data | None = None,
+    test: Data | None = None,
+    resume: bool = False,
+    progress: bool = False,
+) -> Training:
     """Train a mixture by Algorithm 2.
 
     Parameters
     ----------
     config : TrainConfig
         What to do.
+    data : pair of torch.Tensor, LabelledImages, Dataset or iterable of batches, optional
+        Images to train on instead of those that ``config.data`` names: images (N, C, H, W), uint8
+        or in [0, 1], and labels (N,); what `load_data` returns; a torch `Dataset` of (image, label)
+        pairs; or batches. They are read once, into memory.
+    test : as `data`, optional
+        Images of the final attacks, instead of those that ``config.data`` names.
     resume : bool, default False
         Resume from the last checkpoint in the folder, if there is one. Without it, a folder that
         holds a run is refused.
@@ -103,7 +117,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = False) 
     """
     check_flags(resume=resume, progress=progress)
     with Ranks(config.run.device) as ranks:
-        run = _TrainingRun(config, ranks, progress)
+        run = _TrainingRun(config, ranks, progress, data, test)
         with run.begun(resume):
             return run.finish()
 
@@ -111,19 +125,26 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = False) 
 class _TrainingRun:
     """One process of a run."""
 
-    def __init__(self, config: TrainConfig, ranks: Ranks, progress: bool) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        ranks: Ranks,
+        progress: bool,
+        data: Data | None = None,
+        test: Data | None = None,
+    ) -> None:
         self._config = config
         self._ranks = ranks
         self._folder = RunFolder(config.run.out)
-        data = held_out.load(config)
-        ranks.agree(data.digests, "data.name must give the same images on every rank")
-        self._digests = data.digests
-        self._test = None if data.test is None else data.test.to(ranks.device)
-        self._measured = data.measured.to(ranks.device)
+        images = held_out.load(config, data, test)
+        ranks.agree(images.digests, "data.name must give the same images on every rank")
+        self._digests = images.digests
+        self._test = None if images.test is None else images.test.to(ranks.device)
+        self._measured = images.measured.to(ranks.device)
         models = [
             build_model(
                 config.model.architecture,
-                classes=data.classes,
+                classes=images.classes,
                 seed=config.model.count * config.run.seed + k,
             )
             for k in range(config.model.count)
@@ -131,7 +152,7 @@ class _TrainingRun:
         if config.run.channels_last:
             models = [model.to(memory_format=torch.channels_last) for model in models]
         models = [model.to(ranks.device) for model in models]
-        self._algorithm = Algorithm2(config, models, data.fitted.to(ranks.device), ranks)
+        self._algorithm = Algorithm2(config, models, images.fitted.to(ranks.device), ranks)
         self._records: list[dict[str, Any]] = []
         self._kept: dict[str, Any] | None = None
         self._seconds = 0.0

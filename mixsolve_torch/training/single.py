@@ -29,11 +29,12 @@ from mixsolve_torch.core.descent import descend
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data import checks
 from mixsolve_torch.data.arrays import batches
+from mixsolve_torch.data.batching import Data, gather, is_pair
 
 
 def fit(
     model: nn.Module,
-    data: tuple[Tensor, Tensor],
+    data: Data,
     *,
     epochs: int,
     attack: Attack | Callable[..., Any] | None = None,
@@ -49,8 +50,9 @@ def fit(
     ----------
     model : torch.nn.Module
         Maps images in [0, 1] to logits; it is in train mode afterwards.
-    data : pair of torch.Tensor
-        Images (N, C, H, W) in [0, 1] and labels (N,), on the model's device.
+    data : pair of torch.Tensor, LabelledImages, Dataset or iterable of batches
+        Images (N, C, H, W) in [0, 1] and labels (N,), what `load_data` returns, a torch `Dataset`
+        of (image, label) pairs, or batches; on the model's device.
     epochs : int
         Passes over the data.
     attack : Attack or callable, optional
@@ -82,8 +84,9 @@ def fit(
     epochs = as_count("epochs", epochs)
     learning_rate = as_real("learning_rate", learning_rate, above=0)
     batch_size = as_count("batch_size", batch_size)
-    images = checks.images("data[0]", data[0])
-    labels = checks.labels("data[1]", data[1], len(images))
+    x, y = data if is_pair(data) else gather(data)
+    images = checks.images("data[0]", x)
+    labels = checks.labels("data[1]", y, len(images))
     generator = torch.Generator().manual_seed(as_count("seed", seed, 0))
     if alongside and attack is None:
         raise MixsolveError("alongside needs an attack; got attack=None, which is plain training")

@@ -129,6 +129,19 @@ def test_norms_may_be_spelled_otherwise(models, tmp_path):
     assert (content["norm"], content["eps"]) == ("L2", 0.5)
 
 
+def test_a_directory_of_class_folders(models, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    digits = load_data("digits", limit=40)
+    for k, (x, y) in enumerate(zip(*digits[:2], strict=True)):
+        file = tmp_path / "tree" / "test" / str(int(y)) / f"{k:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image.fromarray((x[0] * 255).byte().repeat_interleave(2, 0).numpy()).save(file)
+    more = ["--attacks", "uniform", "--data", str(tmp_path / "tree"), "--size", "8"]
+    assert main(command(models[:1], tmp_path / "out", *more)) == 0
+    content = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert (content["split"], content["size"], content["images"]) == ("test", 8, 40)
+
+
 def test_adversarial_images_from_a_file(models, tmp_path, capsys):
     images = load_data("digits", limit=40).images
     np.save(tmp_path / "points.npy", (images - 0.1).clamp(min=0).numpy())
@@ -343,7 +356,10 @@ def test_models_of_one_name_are_told_apart():
         (["--eps", "8", "--norm", "inf"], "in units of bytes write 8/255"),
         (["--norm", "L3"], "--norm must be 'Linf', 'L2' or 'L1'; got 'L3'"),
         (["--models", "none.pt"], "the model none.pt does not exist"),
-        (["--data", "mnist"], "data must be 'digits', 'cifar10', 'cifar100' or a .npz file"),
+        (["--data", "imagenet"], "data must be 'digits', 'mnist', 'fashion-mnist', 'svhn', 'cifar"),
+        (["--data", "mnist"], "data_dir (--data-dir) must name the directory that holds mnist"),
+        (["--size", "8"], "size must be left out with digits"),
+        (["--size", "0"], "--size must be an integer >= 1"),
         (["--data", "cifar10"], "data_dir (--data-dir) must name the directory"),
         (["--attacks", "deepfool"], "got 'deepfool'"),
         (["--device", "abacus"], "--device abacus cannot be used"),

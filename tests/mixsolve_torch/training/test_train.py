@@ -327,9 +327,15 @@ def test_every_config_is_what_its_name_says(file):
     config, resume = read(["--config", str(file)])
     data, loss, count = file.stem.split("-")
     assert not resume
-    assert (config.data.name, config.loss.name, f"l{config.model.count}") == (data, loss, count)
+    name = {"fashion": "fashion-mnist"}.get(data, data)
+    assert (config.data.name, config.loss.name, f"l{config.model.count}") == (name, loss, count)
     assert config.run.out == f"runs/{file.stem}"
-    if data != "digits":
+    if data == "fashion":
+        assert config.model.architecture == "mnist-cnn"
+        assert config.data.dir is None
+        assert (config.attack.norm, config.attack.radius) == ("Linf", 0.1)
+        assert config.attack.steps == 10
+    elif data != "digits":
         assert config.optimizer.epochs == 200
         assert config.optimizer.batch_size == 1024
         assert config.attack.radius == pytest.approx(8 / 255)

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve.commands import main as cli
+from mixsolve_torch import LabelledImages
 from mixsolve_torch.runs import checkpoint
 from mixsolve_torch.runs.lock import Lock
 from mixsolve_torch.training import (
@@ -104,6 +106,73 @@ def test_without_a_test_one_set_will_do(tmp_path):
     training = train(tiny(tmp_path / "run", DataConfig(name)))
     assert training.evaluation is None
     assert training.best["split"] == "validation"
+
+
+def given(seed, count=60):
+    images, labels = arrays(seed, count)
+    return LabelledImages(torch.from_numpy(images)[:, None], torch.from_numpy(labels), 10)
+
+
+@pytest.mark.parametrize("form", ["loaded", "dataset", "pair", "batches"])
+def test_images_that_are_given_are_trained_on_as_those_of_a_file(tmp_path, form):
+    data, test = given(0), given(1, 20)
+    known = DataConfig(save(tmp_path / "both.npz", train=arrays(0), test=arrays(1, 20)))
+    expected = train(tiny(tmp_path / "named", known, FINAL))
+    forms = {
+        "loaded": lambda images: images,
+        "dataset": lambda images: TensorDataset(*images[:2]),
+        "pair": lambda images: images[:2],
+        "batches": lambda images: zip(
+            (images.images / 255).split(7), images.labels.split(7), strict=True
+        ),
+    }
+    config = tiny(tmp_path / "run", DataConfig(), FINAL)
+    training = train(config, data=forms[form](data), test=forms[form](test))
+    assert training.evaluation.players[0].clean == expected.evaluation.players[0].clean
+    for one, other in zip(
+        training.mixture.parameters(), expected.mixture.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_what_is_given_to_train_on_alone_needs_a_test(tmp_path):
+    with pytest.raises(MixsolveError, match=r"data has no test part; give them as test=, name th"):
+        train(tiny(tmp_path / "run", evaluation=FINAL), data=given(0))
+    with pytest.raises(MixsolveError, match=r"all 60 test images of 'test' stand among"):
+        train(tiny(tmp_path / "run", evaluation=FINAL), data=given(0), test=given(0))
+    train(tiny(tmp_path / "run", DataConfig(limit=40)), data=given(0))
+    with pytest.raises(MixsolveError, match=r"data \(train images and labels\)"):
+        train(tiny(tmp_path / "run", DataConfig(limit=40)), data=given(1), resume=True)
+
+
+def test_a_run_on_a_tree_of_image_files(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for part, seed in (("train", 0), ("val", 1)):
+        for k, (pixels, label) in enumerate(zip(*arrays(seed), strict=True)):
+            file = tmp_path / "tree" / part / str(label) / f"{k}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            image.fromarray(np.kron(pixels, np.ones((2, 2), np.uint8))).save(file)
+    data = DataConfig(str(tmp_path / "tree"), limit=50, size=8, validation=0.3)
+    training = train(tiny(tmp_path / "run", data, FINAL))
+    assert len(training.evaluation.images) == 8
+
+
+@pytest.mark.parametrize("loss", ["at", "trades"])
+def test_a_config_of_fashion_mnist_runs_on_its_files(tmp_path, loss):
+    draws = np.random.default_rng(0)
+    for stem, count in (("train", 120), ("t10k", 20)):
+        images = draws.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for entries, kind in ((images, "images-idx3"), (labels, "labels-idx1")):
+            header = bytes([0, 0, 8, entries.ndim])
+            lengths = b"".join(length.to_bytes(4, "big") for length in entries.shape)
+            (tmp_path / f"{stem}-{kind}-ubyte").write_bytes(header + lengths + entries.tobytes())
+    file = Path(__file__).parents[3] / "configs" / f"fashion-{loss}-l2.toml"
+    short = "--optimizer.epochs 1 --attack.steps 1 --evaluation.steps 1 --evaluation.final none"
+    where = ["--data.dir", str(tmp_path), "--run.out", str(tmp_path / "run")]
+    assert cli.main(["train", "--config", str(file), *short.split(), *where]) == 0
+    kept = checkpoint.load(tmp_path / "run" / "best.pt")
+    assert [len(model) for model in kept["models"]] == [10, 10]
 
 
 @pytest.mark.parametrize("where", ["a part", "a file", "a part of a file"])
