@@ -6,6 +6,11 @@
 x' in the ball around x, T steps from a uniform start, and the last point is trained on (evaluation
 keeps the best one). The divergence vanishes at x with its gradient, which a start elsewhere avoids.
 
+Against several sets S_1, ..., S_T this is done in every ball, all points of finite sets are tried,
+and each image is trained on the point of the largest objective: the "max" strategy,
+
+    max_t max_{x' in S_t(x)}  sum_k lam_k loss(f_k(x'), y).
+
 Objects that are the same for all batches are made once, and nothing here synchronises with the
 device: `check` raises the errors of the classifiers, once an epoch.
 
@@ -16,6 +21,9 @@ Attacks. ICLR 2018.
 Zhang, Yu, Jiao, Xing, El Ghaoui, Jordan. Theoretically Principled Trade-off between Robustness and
 Accuracy. ICML 2019.
 Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021, section 5.2.
+Tramer, Boneh. Adversarial Training and Robustness for Multiple Perturbations. NeurIPS 2019.
+Maini, Wong, Kolter. Adversarial Robustness Against the Union of Multiple Perturbation Models.
+ICML 2020.
 """
 
 from __future__ import annotations
@@ -28,8 +36,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mixsolve_torch.attacks import PGD
+from mixsolve_torch.attacks.masking import LOGITS
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective
+from mixsolve_torch.attacks.threats import Finite, InBall
 from mixsolve_torch.core.losses import LossFunction
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.models.classifiers import frozen
@@ -73,7 +83,7 @@ class Adversary:
     mixture : Mixture
         The classifiers, which may be trained between calls.
     config : AttackConfig
-        Ball, steps and loss.
+        Ball or threats, steps and loss.
     trades : bool
         Ascend the expected divergence instead of the expected loss.
     largest_label : int
@@ -96,13 +106,20 @@ class Adversary:
     ) -> None:
         self._mixture = mixture
         self._weights = weights
-        self._attack = PGD(
-            config.norm,
-            config.radius,
-            steps=config.steps,
-            step_size=config.step,
-            loss=config.loss,
-        )
+        sets = config.sets
+        self._attacks = [
+            PGD(
+                threat.ball.norm,
+                threat.ball.eps,
+                steps=config.steps,
+                step_size=config.step if config.threats is None else None,
+                loss=config.loss,
+            )
+            for threat in sets
+            if isinstance(threat, InBall)
+        ]
+        self._finite = [threat for threat in sets if isinstance(threat, Finite)]
+        self._ascended = config.loss
         self._batch_statistics = config.batch_norm == "train"
         self._trades = trades
         self._labels = torch.tensor([largest_label], device=mixture.device)
@@ -128,20 +145,48 @@ class Adversary:
         Returns
         -------
         attacked : torch.Tensor of shape (B, C, H, W)
-            The last point.
+            The last point; against several sets, the one of the largest objective.
         errors : torch.Tensor of shape (B,), float64
-            The expected 0/1 loss of the mixture at the point of the last gradient, one step before:
-            that at the last point would need another forward pass.
+            The expected 0/1 loss of the mixture there; against one ball at the point of the last
+            gradient, one step before: that at the last point would need another forward pass.
         """
         with frozen(self._mixture), self._statistics():
             objective = (
                 ExpectedDivergence(self._members, x)
                 if self._trades
-                else Objective(self._members, self._attack.loss)
+                else Objective(self._members, self._ascended)
             )
-            attacked = self._attack.starts(x, generator)
-            for _ in range(self._attack.steps):
-                score, attacked = self._attack.step(objective, attacked, x, y)
+            if len(self._attacks) == 1 and not self._finite:
+                return self._ascend(self._attacks[0], objective, x, y, generator)
+            worst, reached = x, None
+            for point in self._points(objective, x, y, generator):
+                score = objective.score(point, y)
+                if reached is None:
+                    worst, reached = point, score
+                    continue
+                larger = score.value > reached.value
+                worst = torch.where(larger.view(-1, 1, 1, 1), point, worst)
+                reached = score.where(larger, reached)
+            assert reached is not None
+            return worst, reached.errors
+
+    def _points(
+        self, objective: Objective, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """Yield the last point in each ball and all points of finite sets."""
+        for attack in self._attacks:
+            yield self._ascend(attack, objective, x, y, generator)[0]
+        for threat in self._finite:
+            yield from threat.points(x)
+
+    @staticmethod
+    def _ascend(
+        attack: PGD, objective: Objective, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the last point in one ball, and the errors at the one before."""
+        attacked = attack.starts(x, generator)
+        for _ in range(attack.steps):
+            score, attacked = attack.step(objective, attacked, x, y)
         return attacked, score.errors
 
     def check(self) -> None:
@@ -152,7 +197,8 @@ class Adversary:
         MixsolveError
             A classifier diverged.
         """
-        self._members.check("the divergence" if self._trades else self._attack.followed())
+        followed = self._attacks[0].followed() if self._attacks else LOGITS
+        self._members.check("the divergence" if self._trades else followed)
 
     @contextmanager
     def _statistics(self) -> Iterator[None]:

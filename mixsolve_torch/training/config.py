@@ -14,6 +14,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from mixsolve.base.arguments import as_count, as_length, as_norm, as_real
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.ball import make_ball
+from mixsolve_torch.attacks.threat_list import read_threats
+from mixsolve_torch.attacks.threats import InBall, Threat
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,10 @@ class AttackConfig:
         The norm of the ball; other spellings such as "inf" or "l2" will do.
     eps : str or float
         Its radius in the unit of images in [0, 1]; a fraction such as "8/255" will do.
+    threats : list of str, optional
+        Sets instead of one ball, e.g. ``["Linf:8/255", "L2:0.5", "rotations:15"]``, as
+        `read_threats` takes them. Each batch is attacked by PGD in each ball and by all points of
+        each finite set, and each image is trained on where the loss is largest.
     steps : int
         Steps of PGD.
     step_size : str or float, optional
@@ -120,6 +126,7 @@ class AttackConfig:
 
     norm: str = "Linf"
     eps: str | float = "8/255"
+    threats: list[str] | None = None
     steps: int = 10
     step_size: str | float | None = None
     loss: Literal["cross-entropy", "margin"] = "cross-entropy"
@@ -128,6 +135,24 @@ class AttackConfig:
     def __post_init__(self) -> None:
         """Normalise the spelling of the norm."""
         object.__setattr__(self, "norm", as_norm("attack.norm", self.norm))
+        if self.threats is None:
+            return
+        own = {"norm": self.norm, "eps": self.eps, "step_size": self.step_size}
+        plain = {entry.name: entry.default for entry in dataclasses.fields(self)}
+        for name, value in own.items():
+            if value != plain[name]:
+                raise MixsolveError(
+                    f"attack.{name} must be left out with attack.threats, which have their own; "
+                    f"got {value!r}"
+                )
+        read_threats(self.threats, name="attack.threats")
+
+    @property
+    def sets(self) -> tuple[Threat, ...]:
+        """The sets that images are attacked in."""
+        if self.threats is None:
+            return (InBall(make_ball(self.norm, self.eps, prefix="attack.")),)
+        return read_threats(self.threats, name="attack.threats")
 
     @property
     def radius(self) -> float:
@@ -278,7 +303,7 @@ class TrainConfig:
     loss : LossConfig
         What they are trained on.
     attack : AttackConfig
-        The attack during training; its ball is that of all evaluations.
+        The attack during training; its ball, or its threats, are those of all evaluations.
     weights : WeightsConfig
         How the mixture is updated.
     optimizer : OptimizerConfig

@@ -313,8 +313,11 @@ class _TrainingRun:
             mixture,
             (x, y),
             config.final,
-            norm=self._config.attack.norm,
-            eps=self._config.attack.radius,
+            **(
+                {"norm": self._config.attack.norm, "eps": self._config.attack.radius}
+                if self._config.attack.threats is None
+                else {"threats": self._config.attack.threats}
+            ),
             steps=config.final_steps,
             restarts=config.final_restarts,
             seed=self._config.run.seed,

@@ -1,5 +1,7 @@
 """How robust a mixture under training is: its accuracy, and that of each model alone, under PGD.
 
+Against several sets the accuracy is that under PGD in each ball and all points of finite sets.
+
 The mixture and each of its models are attacked on their own; the accuracy of the mixture is the
 exact expectation over its models. The attacks have the same draws every time, so that epochs and
 runs can be compared.
@@ -12,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixsolve_torch.attacks import PGD
+from mixsolve_torch.attacks import PGD, Attack, Exhaustive, WorstOf
+from mixsolve_torch.attacks.threats import Finite, InBall, Threat
 from mixsolve_torch.core.losses import expected_loss
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.models.classifiers import frozen
@@ -36,7 +39,7 @@ def measure_epoch(
     data : ImageSet
         What to measure on, the same on all ranks; each measures its part.
     config : TrainConfig
-        The ball, the attack's steps and the number of images.
+        The sets, the attack's steps and the number of images.
     ranks : Ranks
         This process among those of the run.
 
@@ -51,17 +54,13 @@ def measure_epoch(
     alone = list(torch.eye(len(mixture), dtype=torch.float64))
     players = alone if len(mixture) == 1 else [mixture.weights, *alone]
     player = Mixture(mixture.models)
+    attacks = [_attack(threat, config) for threat in config.attack.sets]
+    attack = attacks[0] if len(attacks) == 1 else WorstOf(attacks)
     errors = torch.zeros(2, len(players), dtype=torch.float64, device=ranks.device)
     for chosen in mine.split(_BATCH):
         x, y = data.batch(chosen)
         for place, weights in enumerate(players):
             player.set_weights(weights)
-            attack = PGD(
-                config.attack.norm,
-                config.attack.radius,
-                steps=config.evaluation.steps,
-                autocast=config.run.autocast,
-            )
             point = attack(player, x, y, generator)[0]
             errors[0, place] += _errors(player, x, y)
             errors[1, place] += _errors(player, point, y)
@@ -71,6 +70,19 @@ def measure_epoch(
         "clean": {"mixture": clean[0], "models": clean[-len(mixture) :]},
         "robust": {"mixture": robust[0], "models": robust[-len(mixture) :]},
     }
+
+
+def _attack(threat: Threat, config: TrainConfig) -> Attack:
+    """Return the attack in one set."""
+    if isinstance(threat, InBall):
+        return PGD(
+            threat.ball.norm,
+            threat.ball.eps,
+            steps=config.evaluation.steps,
+            autocast=config.run.autocast,
+        )
+    assert isinstance(threat, Finite)
+    return Exhaustive(threat)
 
 
 def _errors(mixture: Mixture, x: Tensor, y: Tensor) -> Tensor:
