@@ -142,8 +142,8 @@ def _folder(name: str, data_dir: str | os.PathLike[str] | None, download: bool) 
             return installed
         where = f", and {installed} does not hold it" if installed is not None else ""
         raise MixsolveError(
-            f"data_dir (--data-dir) must name the directory that holds {name}; got none{where}; "
-            f"{_how_to_get(name)}"
+            f"data_dir (--data-dir, data.dir) must name the directory that holds {name}; got "
+            f"none{where}; {_how_to_get(name)}"
         )
     root = Path(data_dir)
     raw = root / NAMES[name] / "raw"  # where torchvision puts them
@@ -181,8 +181,8 @@ def _file(name: str, folder: Path, stem: str) -> Path:
 def _how_to_get(name: str) -> str:
     package = f"{_PACKAGE[name]} or " if name in _PACKAGE else ""
     return (
-        f"get it with {package}download=True (--download) and a data_dir, or give the "
-        "directory that has it"
+        f"get it with {package}download=True (--download, data.download) and a data_dir, or give "
+        "the directory that has it"
     )
 
 

@@ -124,7 +124,7 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
         raise MixsolveError(
             f"{folder} must hold a folder of images for each class; it has no folders; a tree is "
             f"{_TREE}; of IDX files give the name, 'mnist' or 'fashion-mnist', and the directory "
-            "as data_dir (--data-dir)"
+            "as data_dir (--data-dir, data.dir)"
         )
     for name, files in classes.items():
         if not files:

@@ -61,7 +61,7 @@ def read(
         ) from error
     if data_dir is None:
         raise MixsolveError(
-            f"data_dir (--data-dir) must name the directory that holds {name}; got none"
+            f"data_dir (--data-dir, data.dir) must name the directory that holds {name}; got none"
         )
     kind, classes = _SETS[name]
     source = getattr(datasets, kind)
@@ -101,7 +101,10 @@ def _what_is_wrong(name: str, source: Any, root: Path, part: str, error: Excepti
     """Say why torchvision could not load `name`: its own message stands for several causes."""
     from torchvision.datasets.utils import check_integrity
 
-    mend = "download it with download=True (--download), or give the directory that has it"
+    mend = (
+        "download it with download=True (--download, data.download), or give the directory that "
+        "has it"
+    )
     if name == "svhn":
         folder, sums = root, [source.split_list[part][1:]]
         damaged = "the file"
@@ -123,6 +126,6 @@ def _what_is_wrong(name: str, source: Any, root: Path, part: str, error: Excepti
         return (
             f"{name} is corrupt: the checksum of {', '.join(corrupt)} in {folder} is not the "
             f"published one; delete {damaged} and download it again with download=True "
-            "(--download)"
+            "(--download, data.download)"
         )
     return f"{name} in {folder} could not be read: {error}"

@@ -38,7 +38,10 @@ def test_bytes_become_floats_and_floats_stay():
         ({"name_or_path": "imagenet"}, r"must be 'digits', .* got 'imagenet'"),
         ({"name_or_path": "digits", "split": "validation"}, "split must be 'test' or 'train'"),
         ({"name_or_path": "digits", "limit": 0}, "limit must be an integer >= 1"),
-        ({"name_or_path": "cifar10"}, r"data_dir \(--data-dir\) must name the directory"),
+        (
+            {"name_or_path": "cifar10"},
+            r"data_dir \(--data-dir, data\.dir\) must name the directory",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

@@ -77,12 +77,16 @@ def test_the_files_are_those_that_torchvision_reads(tmp_path):
 
 def test_fashion_mnist_is_found_where_debian_installs_it(tmp_path, monkeypatch):
     monkeypatch.setattr(idx_files, "_INSTALLED", {"fashion-mnist": tmp_path / "installed"})
-    with pytest.raises(MixsolveError, match=r"data_dir \(--data-dir\) .*dataset-fashion-mnist"):
+    with pytest.raises(
+        MixsolveError, match=r"data_dir \(--data-dir, data\.dir\) .*dataset-fashion-mnist"
+    ):
         load_data("fashion-mnist")
     write(tmp_path / "installed", packed=True)
     assert load_data("fashion-mnist").labels.tolist() == _LABELS["test"].tolist()
     assert load_data("fashion-mnist", download=True).labels.tolist() == _LABELS["test"].tolist()
-    with pytest.raises(MixsolveError, match=r"data_dir \(--data-dir\) must name .* got none; get"):
+    with pytest.raises(
+        MixsolveError, match=r"data_dir \(--data-dir, data\.dir\) must name .* got none; get"
+    ):
         load_data("mnist")
 
 

@@ -53,7 +53,9 @@ def test_images_are_bytes_nchw_and_the_digit_0_is_class_0(svhn, split):
 
 def test_files_that_are_missing_or_corrupt_are_named(svhn):
     _, root, _ = svhn
-    with pytest.raises(MixsolveError, match=r"data_dir \(--data-dir\) must name .* holds svhn"):
+    with pytest.raises(
+        MixsolveError, match=r"data_dir \(--data-dir, data\.dir\) must name .* holds svhn"
+    ):
         load_data("svhn")
     with pytest.raises(MixsolveError, match=r"elsewhere lacks test_32x32\.mat; download it with"):
         load_data("svhn", data_dir=root / "elsewhere")
