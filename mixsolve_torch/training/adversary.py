@@ -28,17 +28,19 @@ ICML 2020.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mixsolve_torch.attacks import PGD
+from mixsolve_torch.attacks import PGD, Attack, WorstOf
 from mixsolve_torch.attacks.masking import LOGITS
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective
+from mixsolve_torch.attacks.registry import resolve_attacks
 from mixsolve_torch.attacks.threats import Finite, InBall
 from mixsolve_torch.core.losses import LossFunction
 from mixsolve_torch.core.mixture import Mixture
@@ -75,6 +77,12 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(dim=1)
 
 
+def given_attack(attack: Attack | Callable[..., Any], config: AttackConfig) -> Attack:
+    """Return an attack, function or foreign object as an attack in the sets of a configuration."""
+    found = resolve_attacks([attack], **config.declared)
+    return found[0] if len(found) == 1 else WorstOf(found)
+
+
 class Adversary:
     """Attacks one batch after another.
 
@@ -92,6 +100,8 @@ class Adversary:
         Run the classifiers in bfloat16.
     weights : torch.Tensor of shape (L,), optional
         Attack this mixture instead of the one of the mixture's own weights.
+    given : Attack, optional
+        Its first candidate is trained on, in place of the points of PGD and of finite sets.
     """
 
     def __init__(
@@ -103,9 +113,12 @@ class Adversary:
         largest_label: int,
         autocast: bool = False,
         weights: Tensor | None = None,
+        given: Attack | None = None,
     ) -> None:
         self._mixture = mixture
         self._weights = weights
+        self._given = given
+        self._attacked = mixture if weights is None else Mixture(mixture.models, weights)
         sets = config.sets
         self._attacks = [
             PGD(
@@ -156,6 +169,9 @@ class Adversary:
                 if self._trades
                 else Objective(self._members, self._ascended)
             )
+            if self._given is not None:
+                point = self._given(self._attacked, x, y, generator)[0]
+                return point, objective.score(point, y).errors
             if len(self._attacks) == 1 and not self._finite:
                 return self._ascend(self._attacks[0], objective, x, y, generator)
             worst, reached = x, None

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError
+from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.core.losses import LOSSES
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.models.classifiers import frozen
@@ -56,6 +57,8 @@ class Algorithm2:
         The training images, on the device; the same on all ranks.
     ranks : Ranks
         This process among those of the run.
+    given : Attack, optional
+        What batches are trained on, in place of PGD on the mixture.
 
     Attributes
     ----------
@@ -70,9 +73,15 @@ class Algorithm2:
     """
 
     def __init__(
-        self, config: TrainConfig, models: list[nn.Module], data: ImageSet, ranks: Ranks
+        self,
+        config: TrainConfig,
+        models: list[nn.Module],
+        data: ImageSet,
+        ranks: Ranks,
+        given: Attack | None = None,
     ) -> None:
         self._config = config
+        self._given = given
         self._data = data
         self._ranks = ranks
         self.mixture = Mixture(models).to(ranks.device)
@@ -259,6 +268,7 @@ class Algorithm2:
             largest_label=int(self._data.labels.max()),
             autocast=self._config.run.autocast,
             weights=weights,
+            given=self._given,
         )
 
     def _optimizer(self, model: nn.Module) -> torch.optim.SGD:

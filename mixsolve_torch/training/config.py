@@ -148,6 +148,13 @@ class AttackConfig:
         read_threats(self.threats, name="attack.threats")
 
     @property
+    def declared(self) -> dict[str, Any]:
+        """The same as the keywords `norm` and `eps`, or `threats`, of attacks and evaluations."""
+        if self.threats is None:
+            return {"norm": self.norm, "eps": self.radius}
+        return {"threats": self.threats}
+
+    @property
     def sets(self) -> tuple[Threat, ...]:
         """The sets that images are attacked in."""
         if self.threats is None:

@@ -17,7 +17,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +29,18 @@ from mixsolve import plots
 from mixsolve.base.arguments import check_flags
 from mixsolve.base.errors import MixsolveError
 from mixsolve.plots.history import training_history
+from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.attacks.registry import Attacks
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.batching import Data
 from mixsolve_torch.evaluation.evaluate import evaluate
 from mixsolve_torch.evaluation.report import Evaluation
 from mixsolve_torch.models.architectures import build_model
 from mixsolve_torch.runs import checkpoint
+from mixsolve_torch.runs.fingerprint import describe
 from mixsolve_torch.runs.interrupt import Interrupt
 from mixsolve_torch.training import held_out
+from mixsolve_torch.training.adversary import given_attack
 from mixsolve_torch.training.algorithm import Algorithm2
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.journal import Journal
@@ -77,6 +81,8 @@ def train(
     *,
     data: Data | None = None,
     test: Data | None = None,
+    attack: Attack | Callable[..., Any] | None = None,
+    final: Attacks | None = None,
     resume: bool = False,
     progress: bool = False,
 ) -> Training:
@@ -92,6 +98,12 @@ def train(
         pairs; or batches. They are read once, into memory.
     test : as `data`, optional
         Images of the final attacks, instead of those that ``config.data`` names.
+    attack : Attack or callable, optional
+        What batches are trained on, in place of PGD on the mixture: an attack, a function of images
+        and labels, or an attack object of another library (see `External`), in the set that
+        ``config.attack`` declares. Of an attack that yields several candidates the first counts.
+    final : str, Attack, callable, or iterable of them, optional
+        The final attacks, in place of ``config.evaluation.final``; what `evaluate` takes.
     resume : bool, default False
         Resume from the last checkpoint in the folder, if there is one. Without it, a folder that
         holds a run is refused.
@@ -117,7 +129,7 @@ def train(
     """
     check_flags(resume=resume, progress=progress)
     with Ranks(config.run.device) as ranks:
-        run = _TrainingRun(config, ranks, progress, data, test)
+        run = _TrainingRun(config, ranks, progress, data, test, attack, final)
         with run.begun(resume):
             return run.finish()
 
@@ -132,8 +144,13 @@ class _TrainingRun:
         progress: bool,
         data: Data | None = None,
         test: Data | None = None,
+        attack: Attack | Callable[..., Any] | None = None,
+        final: Attacks | None = None,
     ) -> None:
         self._config = config
+        self._final = final
+        given = None if attack is None else given_attack(attack, config.attack)
+        self._fingerprint = None if given is None else describe(given)
         self._ranks = ranks
         self._folder = RunFolder(config.run.out)
         images = held_out.load(config, data, test)
@@ -152,7 +169,7 @@ class _TrainingRun:
         if config.run.channels_last:
             models = [model.to(memory_format=torch.channels_last) for model in models]
         models = [model.to(ranks.device) for model in models]
-        self._algorithm = Algorithm2(config, models, images.fitted.to(ranks.device), ranks)
+        self._algorithm = Algorithm2(config, models, images.fitted.to(ranks.device), ranks, given)
         self._records: list[dict[str, Any]] = []
         self._kept: dict[str, Any] | None = None
         self._seconds = 0.0
@@ -171,7 +188,7 @@ class _TrainingRun:
 
     def _restore(self) -> None:
         """Load the last checkpoint; check that the best one is there."""
-        saved = self._folder.read(self._config, self._digests, self._ranks.size)
+        saved = self._folder.read(self._config, self._digests, self._ranks.size, self._fingerprint)
         own = saved["ranks"][self._ranks.rank]
         try:
             self._algorithm.load_state(saved["algorithm"] | own)
@@ -277,6 +294,7 @@ class _TrainingRun:
                 {
                     "config": self._config.to_dict(),
                     "data": self._digests,
+                    "attack": self._fingerprint,
                     "algorithm": state,
                     "ranks": own,
                     "records": self._records,
@@ -299,7 +317,7 @@ class _TrainingRun:
         evaluation = None
         if self._ranks.first:
             plots.save(training_history(self._records), self._folder.path / "history.png")
-            if self._config.evaluation.final != "none":
+            if self._final is not None or self._config.evaluation.final != "none":
                 evaluation = self._evaluate(mixture)
         return Training(mixture, self._records, kept["record"], evaluation, self._folder.path)
 
@@ -312,12 +330,8 @@ class _TrainingRun:
         evaluation = evaluate(
             mixture,
             (x, y),
-            config.final,
-            **(
-                {"norm": self._config.attack.norm, "eps": self._config.attack.radius}
-                if self._config.attack.threats is None
-                else {"threats": self._config.attack.threats}
-            ),
+            config.final if self._final is None else self._final,
+            **self._config.attack.declared,
             steps=config.final_steps,
             restarts=config.final_restarts,
             seed=self._config.run.seed,

@@ -77,7 +77,13 @@ class RunFolder:
         if self._locked is not None:
             self._locked.close()
 
-    def read(self, config: TrainConfig, digests: dict[str, str], ranks: int) -> dict[str, Any]:
+    def read(
+        self,
+        config: TrainConfig,
+        digests: dict[str, str],
+        ranks: int,
+        attack: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Return the last checkpoint, of a run of the same settings, data and processes.
 
         Raises
@@ -100,8 +106,8 @@ class RunFolder:
             known = digests
         check_settings(
             self._name,
-            _settings(saved["config"], known, len(saved["ranks"])),
-            _settings(config.to_dict(), digests, ranks),
+            _settings(saved["config"], known, len(saved["ranks"]), saved.get("attack")),
+            _settings(config.to_dict(), digests, ranks, attack),
             "use the same ones to resume it, or another folder",
         )
         return saved
@@ -160,12 +166,17 @@ class RunFolder:
         return True
 
 
-def _settings(config: dict[str, Any], digests: dict[str, str], processes: int) -> dict[str, Any]:
+def _settings(
+    config: dict[str, Any],
+    digests: dict[str, str],
+    processes: int,
+    attack: dict[str, Any] | None,
+) -> dict[str, Any]:
     """Return what a resumed run must not change, by the names of the configuration file.
 
     A setting that an earlier version did not know has its default.
     """
-    settings: dict[str, Any] = {"number of processes": processes}
+    settings: dict[str, Any] = {"number of processes": processes, "attack": attack}
     settings |= {f"data ({part} images and labels)": value for part, value in digests.items()}
     for section in dataclasses.fields(TrainConfig):
         values = dataclasses.asdict(section.default_factory()) | config.get(section.name, {})  # type: ignore[operator]

@@ -341,3 +341,46 @@ def test_every_config_is_what_its_name_says(file):
         assert config.attack.radius == pytest.approx(8 / 255)
         assert (config.attack.steps, config.evaluation.steps) == (10, 20)
         assert (config.evaluation.final_steps, config.evaluation.final_restarts) == (100, 5)
+
+
+# Attacks of one's own.
+
+
+def darker(images, labels):
+    return (images - 0.1).clamp(min=0)
+
+
+def test_batches_are_trained_on_the_attack_given(tmp_path):
+    seen = []
+
+    def watched(images, labels):
+        seen.append(len(images))
+        return darker(images, labels)
+
+    training = train(tiny(tmp_path / "a"), attack=watched)
+    assert len(seen) > 4
+    assert set(seen) == {32}
+    again = train(tiny(tmp_path / "b"), attack=darker)
+    for one, other in zip(training.mixture.parameters(), again.mixture.parameters(), strict=True):
+        assert torch.equal(one, other)
+    plain = train(tiny(tmp_path / "c"))
+    pairs = zip(training.mixture.parameters(), plain.mixture.parameters(), strict=True)
+    assert not all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_an_attack_given_is_held_against_the_configured_ball(tmp_path):
+    with pytest.raises(MixsolveError, match="Linf"):
+        train(tiny(tmp_path), attack=lambda images, labels: (images - 0.2).clamp(min=0))
+
+
+def test_a_run_is_resumed_with_the_attack_that_it_was_begun_with(tmp_path):
+    train(tiny(tmp_path), attack=darker)
+    with pytest.raises(MixsolveError, match="attack"):
+        train(tiny(tmp_path), resume=True)
+    train(tiny(tmp_path), attack=darker, resume=True)
+
+
+def test_the_final_attacks_may_be_of_ones_own(tmp_path):
+    config = tiny(tmp_path, evaluation=EvaluationConfig(steps=2, images=20, final_images=16))
+    training = train(config, final=["pgd", darker])
+    assert training.evaluation.attack_names == ("PGD", "darker")
