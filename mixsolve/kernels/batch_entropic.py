@@ -34,7 +34,7 @@ from mixsolve.kernels.constants import (
     SECANT_MOST,
     TINY,
 )
-from mixsolve.kernels.linear_algebra import OPTIONS
+from mixsolve.kernels.linear_algebra import OPTIONS, copy_into
 from mixsolve.kernels.simplex_qp import minimize_quadratic
 
 _SHORTEST = 1e-10  # share of a step
@@ -74,7 +74,7 @@ def solve_entropic(
     trial = run.vector(size)
     target = run.vector(size)
     point = run.vector(size)
-    point[:] = weights
+    copy_into(point, weights)
     nit = 0
     calls = 0
     value = np.inf
@@ -108,9 +108,10 @@ def solve_entropic(
                 # The slope's zero by the secant of its two values, kept away from both ends.
                 length *= min(max(slope / (slope - ahead), SECANT_LEAST), SECANT_MOST)
                 continue
-        point[:] = trial
-        gradient[:] = ahead_gradient
-        hessian[:, :] = ahead_hessian
+        copy_into(point, trial)
+        copy_into(gradient, ahead_gradient)
+        for k in range(size):
+            copy_into(hessian[k], ahead_hessian[k])
         now = there
         cuts += length < CUT_BACK
         slope = 0.0
@@ -119,10 +120,10 @@ def solve_entropic(
         below = now - slope + gradient.min()
         if now < value:
             value = now
-            weights[:] = point
+            copy_into(weights, point)
         if below > bound:
             bound = below
-            proof[:] = point
+            copy_into(proof, point)
         gap = value - bound
         since += 1
         if gap < NARROWER * narrowest:
@@ -136,7 +137,7 @@ def solve_entropic(
         for k in range(size):
             largest = max(largest, hessian[k, k])
         ridge = max(DAMPING * (now - below), LEAST_DAMPING * largest, TINY)
-        target[:] = minimize_quadratic(gradient, hessian, point, ridge)
+        copy_into(target, minimize_quadratic(gradient, hessian, point, ridge))
         slope = 0.0
         for k in range(size):
             slope += gradient[k] * (target[k] - point[k])

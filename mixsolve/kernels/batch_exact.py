@@ -30,7 +30,7 @@ from mixsolve.kernels.constants import (
     LEAST_MARGIN,
     MOST_MARGIN,
 )
-from mixsolve.kernels.linear_algebra import OPTIONS
+from mixsolve.kernels.linear_algebra import OPTIONS, copy_into
 
 _LOOSE_GAP = 3e-3  # of the first round, whose rows are a guess
 _RADIUS = 0.05  # about the first round's weights, within which winners are looked for, times L^-1/2
@@ -51,7 +51,7 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
     height = run.vector(n_samples)
     d_height = run.vector(n_samples)
     point = run.vector(size)
-    point[:] = weights
+    copy_into(point, weights)
     duals = run.vector(n_rows)
     d_dual = run.vector(n_rows)
     slack = run.vector(n_rows)
@@ -119,8 +119,8 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
         if gap < best:
             best = gap
             since = 0
-            weights[:] = point
-            dual[:] = duals
+            copy_into(weights, point)
+            copy_into(dual, duals)
         if best <= stop or since > INTERIOR_PATIENCE or nit >= max_iter or not gap < np.inf:
             return best, nit
         schur_system.predictor(
@@ -192,7 +192,7 @@ def solve_exact(rows, offsets, weight, spread, tolerance, max_iter, weights, dua
     point[:] = 1.0 / size
 
     # Uniform weights and best responses solve a constant game, or one of a single classifier.
-    weights[:] = point
+    copy_into(weights, point)
     value = passes.best_response(rows, offsets, all_allowed, weight, point, best, gradient)
     bound = gradient.min()
     dual[:] = 0.0
@@ -246,7 +246,7 @@ def solve_exact(rows, offsets, weight, spread, tolerance, max_iter, weights, dua
         if above - below < value - bound:
             value = above
             bound = below
-            weights[:] = point
+            copy_into(weights, point)
             dual[:] = 0.0
             for s in range(used):
                 dual[place[s]] = small_dual[s]

@@ -14,6 +14,16 @@ OPTIONS = {
 }
 
 
+@kernel()
+def copy_into(target, source):
+    """``target[:] = source`` for vectors of one length.
+
+    With the assignment Numba compiles the words of its error too, which takes seconds.
+    """
+    for k in range(source.size):
+        target[k] = source[k]
+
+
 @kernel(**OPTIONS)
 def add_outer(block, filled, matrix):
     """Add the first `filled` columns' outer products, ``block @ block.T``, to the upper triangle.

@@ -22,7 +22,7 @@ Reference: Nocedal and Wright, Numerical Optimization, 2006, sections 14.2 and 1
 import numpy as np
 
 from mixsolve.base.compilation import kernel
-from mixsolve.kernels.linear_algebra import factorise, solve
+from mixsolve.kernels.linear_algebra import copy_into, factorise, solve
 
 _ROUNDING = 1e-15  # complementarity in units of the problem below which nothing is gained
 _MAX_ITER = 80
@@ -88,11 +88,12 @@ def minimize_quadratic(gradient, hessian, centre, upper, equal, start):
         matrix = hessian.copy()
         binding = y > _BINDING * u
         rows = np.empty((n_equal + np.count_nonzero(binding), size))
-        rows[:n_equal] = equal
+        for e in range(n_equal):
+            copy_into(rows[e], equal[e])
         n_rows = n_equal
         for r in range(n_upper):
             if binding[r]:
-                rows[n_rows] = -upper[r]
+                copy_into(rows[n_rows], -upper[r])
                 n_rows += 1
                 continue
             ratio = y[r] / u[r]
@@ -106,9 +107,11 @@ def minimize_quadratic(gradient, hessian, centre, upper, equal, start):
         for e in range(n_rows):
             solve(matrix, columns[e])
         gram = rows @ columns.T
-        wanted = np.empty(n_rows)
-        wanted[:n_equal] = missing
-        gram.reshape(-1)[n_equal * (n_rows + 1) :: n_rows + 1] += (u / y)[binding]
+        place = n_equal
+        for r in range(n_upper):
+            if binding[r]:
+                gram[place, place] += u[r] / y[r]
+                place += 1
         factorise(gram)
         mu = gap / (size + n_upper)
         along_x, along_u = np.zeros(size), np.zeros(n_upper)
@@ -116,18 +119,29 @@ def minimize_quadratic(gradient, hessian, centre, upper, equal, start):
         for stage in range(2):
             pull_x = (sigma * mu - along_x) / x - z
             pull_u = (sigma * mu - along_u) / u - y
-            eliminated = np.where(binding, 0.0, pull_u - y / u * primal_residual)
+            eliminated = pull_u - y / u * primal_residual
+            eliminated[binding] = 0.0
             dx = pull_x - dual_residual - upper.T @ eliminated
             solve(matrix, dx)
-            wanted[n_equal:] = (u / y * pull_u - primal_residual)[binding]
-            move = wanted - rows @ dx
+            move = -(rows @ dx)
+            for e in range(n_equal):
+                move[e] += missing[e]
+            place = n_equal
+            for r in range(n_upper):
+                if binding[r]:
+                    move[place] += u[r] / y[r] * pull_u[r] - primal_residual[r]
+                    place += 1
             solve(gram, move)
             dx += columns.T @ move
             dw = move[:n_equal]
             du = primal_residual - upper @ dx
             dz = pull_x - z / x * dx
             dy = pull_u - y / u * du
-            dy[binding] = move[n_equal:]
+            place = n_equal
+            for r in range(n_upper):
+                if binding[r]:
+                    dy[r] = move[place]
+                    place += 1
             primal, dual = 1.0, 1.0
             for k in range(size):
                 if dx[k] < 0.0:
