@@ -7,14 +7,14 @@ import traceback
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import forking
 
 _SECONDS = 100  # all ranks together; one that takes longer hangs
 
 
 def run_ranks(size, program, folder, timeout=None):
     """Run ``program(rank)`` on each rank of a gloo group; what each returned, None if it died."""
-    context = mp.get_context("spawn")
+    context = forking("mixsolve.kernels.passes", "mixsolve_torch", "torch.distributed")
     processes = [
         context.Process(target=_rank, args=(rank, size, program, str(folder), timeout))
         for rank in range(size)

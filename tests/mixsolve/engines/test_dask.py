@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
+from forked import forking
 from reference import check_certificate
 
 import mixsolve
@@ -20,6 +21,7 @@ from mixsolve.base.tuning import tuning
 from mixsolve.engines import MemoryLosses, open_losses
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.engines.shard_tasks import PartialResult
+from mixsolve.methods import working_set
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
@@ -51,6 +53,7 @@ LOCAL = {
     "processes": {"scheduler": "processes"},
     "processes, blocks read again": {"scheduler": "processes", **AGAIN},
 }
+IMPORTED = ["distributed", "dask.array", "mixsolve.engines.dask", "mixsolve.kernels.passes"]
 PLACES = [*LOCAL, "cluster"]
 A_FEW = ["threads", "processes, blocks read again", "cluster"]
 
@@ -65,16 +68,21 @@ def small_shards(monkeypatch):
 def processes():
     from concurrent.futures import ProcessPoolExecutor
 
-    from dask.multiprocessing import get_context, initialize_worker_process
+    from dask.multiprocessing import initialize_worker_process
 
-    with ProcessPoolExecutor(2, get_context(), initialize_worker_process) as pool:
+    with ProcessPoolExecutor(2, forking(*IMPORTED), initialize_worker_process) as pool:
         yield pool
 
 
 @pytest.fixture(scope="module")
 def cluster():
+    config = {
+        "distributed.admin.log-format": "%(message)s",
+        "distributed.worker.profile.enabled": False,
+        "distributed.worker.multiprocessing-method": forking(*IMPORTED).get_start_method(),
+    }
     with (
-        dask.config.set({"distributed.admin.log-format": "%(message)s"}),
+        dask.config.set(config),
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
@@ -188,8 +196,9 @@ def test_a_large_gibbs_strategy_is_computed_when_it_is_looked_at(place, rng, mon
 @pytest.mark.parametrize("alpha", [0.0, 0.02])
 def test_a_subsample_stays_where_its_samples_are(place, alpha, monkeypatch):
     monkeypatch.setattr(tuning, "subsample_bytes", 0)
-    losses = games.gamma_game(8_200, 3, 3, seed=3).losses
-    agrees(da.from_array(losses, chunks=(3_000, 3, 3)), losses, alpha)
+    monkeypatch.setattr(working_set, "_FIRST_SUBSAMPLE", 100)
+    losses = games.gamma_game(820, 3, 3, seed=3).losses
+    agrees(da.from_array(losses, chunks=(300, 3, 3)), losses, alpha)
 
 
 @pytest.mark.parametrize("place", A_FEW, indirect=True)
@@ -671,6 +680,6 @@ class TestCompilationElsewhere:
         told = []
         monkeypatch.setattr(preparing, "add_elsewhere", told.append)
         losses = da.from_array(rng.random((40, 6, 4)), chunks=(20, -1, -1))
-        with dask.config.set(scheduler="processes", **AGAIN):
+        with dask.config.set(scheduler="processes", num_workers=1, **AGAIN):
             assert mixsolve.solve(DaskLosses(losses)).success
         assert max(told) > 0.0
