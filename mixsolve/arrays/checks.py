@@ -13,10 +13,6 @@ def numbers(values: Any, name: str, *, booleans: bool = True) -> np.ndarray:
 
     Parameters
     ----------
-    values : array_like
-        What the caller gave.
-    name : str
-        The argument's name, for the message.
     booleans : bool
         Whether booleans count as 0 and 1: they do where they select, as weights of samples do, and
         are a mistake where a quantity is expected.

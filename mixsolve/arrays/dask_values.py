@@ -56,15 +56,7 @@ def refuse(error: Exception, samples: tuple[int, int] | None = None) -> NoReturn
 
 
 def compute_all(collections: list[Any], **options: Any) -> tuple[Any, ...]:
-    """Call ``dask.compute``, which also works while the interpreter shuts down.
-
-    Parameters
-    ----------
-    collections : list
-        Dask collections.
-    **options
-        For ``dask.compute``.
-    """
+    """Call ``dask.compute``, which also works while the interpreter shuts down."""
     try:
         return dask.compute(*collections, **options)
     except RuntimeError:

@@ -49,24 +49,12 @@ _BROKEN = (
 
 
 def load_array(path: str | os.PathLike[str], name: str) -> Any:
-    """Read one array from a file that has one array or one of this name.
-
-    Parameters
-    ----------
-    path : str or path
-        The file.
-    name : str
-        The array's name, to choose between several and for errors.
-
-    Returns
-    -------
-    ndarray, zarr.Array or h5py.Dataset
-        See `load_arrays`.
+    """Read one array from a file that has one array or one of this name, also used in errors.
 
     Raises
     ------
     MixsolveError
-        If the file is missing, broken, or has no such array.
+        If the file is missing, broken, or has no such array; see `load_arrays`.
     """
     return choose(load_arrays(path, name), path, name)
 

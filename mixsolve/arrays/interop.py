@@ -151,12 +151,6 @@ def array_source(array: Any, name: str = "losses") -> ArraySource:
     array : array_like
         NumPy, PyTorch, JAX, CuPy, Dask or Zarr array, HDF5 dataset of h5py, anything with DLPack or
         ``__array__``, or nested sequences of numbers.
-    name : str
-        The argument's name, for error messages.
-
-    Returns
-    -------
-    ArraySource
 
     Raises
     ------
@@ -244,24 +238,12 @@ def _restore_like(array: Any) -> Callable[[np.ndarray], Any]:
 
 
 def to_numpy(array: Any, name: str) -> np.ndarray:
-    """Read a small array (weights, masks, priors) into NumPy.
-
-    Parameters
-    ----------
-    array : array_like
-        Any kind `array_source` reads.
-    name : str
-        The argument's name, for error messages.
-
-    Returns
-    -------
-    ndarray
-        Numeric or boolean.
+    """Read a small array (weights, masks, priors), of any kind `array_source` reads, into NumPy.
 
     Raises
     ------
     MixsolveTypeError
-        If it does not hold real numbers.
+        If it does not hold real numbers or booleans.
     """
     source = array_source(array, name)
     values = source.to_numpy(source.data)
@@ -270,14 +252,7 @@ def to_numpy(array: Any, name: str) -> np.ndarray:
 
 
 def check_dtype(dtype: Any, name: str) -> None:
-    """Refuse anything but real numbers and booleans.
-
-    Parameters
-    ----------
-    dtype : dtype
-        Of NumPy or of another framework.
-    name : str
-        The argument's name, for error messages.
+    """Refuse a dtype, of NumPy or of another framework, but those of real numbers and booleans.
 
     Raises
     ------

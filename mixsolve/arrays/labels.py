@@ -111,17 +111,7 @@ class GameLabels:
         return GameLabels(self.names | named)
 
     def aligned(self, array: Any, axes: Sequence[str], name: str) -> Any:
-        """An argument without names, its entries in the order of the losses.
-
-        Parameters
-        ----------
-        array : array_like, list of array_like, or None
-            The argument.
-        axes : sequence of str
-            Its axes.
-        name : str
-            The argument's.
-        """
+        """An argument of these axes, without names, its entries in the order of the losses."""
         if isinstance(array, (list, tuple)) and nested(array):
             check_masks(array, name)
             if len(axes) < 2:
@@ -192,8 +182,6 @@ def read_losses(
         Of the axes given; in a list, which stands for the first of them, each of the others.
     axes : sequence of str
         "samples", "candidates", "classifiers", and possibly "games" before.
-    name : str
-        The argument's.
 
     Raises
     ------
@@ -271,14 +259,9 @@ def _taken(values: Any, order: np.ndarray, axis: int) -> Any:
 
 
 def matched(first: Any, second: Any, name: str, other: str) -> Any:
-    """An array with its rows in the order of another one's, without names.
+    """An array, without names, with its rows in the order of another one's.
 
-    Parameters
-    ----------
-    first, second : array_like
-        Rows of the second are brought into the order of the first.
-    name, other : str
-        The arguments' names.
+    `name` and `other` are what messages call the first and the second.
     """
     found, known = labelled(second, other), labelled(first, name)
     if found is None or known is None or not found.entries or not known.entries:

@@ -13,11 +13,6 @@ from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 def as_loss_tensor(losses: Any) -> tuple[LossTensor, ArraySource]:
     """Read the `losses` argument of `mixsolve.solve`.
 
-    Parameters
-    ----------
-    losses : array_like of shape (samples, candidates, classifiers), or list of (m_i, L) arrays
-        See `mixsolve.solve`.
-
     Returns
     -------
     LossTensor
@@ -42,18 +37,7 @@ def as_loss_tensor(losses: Any) -> tuple[LossTensor, ArraySource]:
 
 
 def check_axes(source: ArraySource) -> None:
-    """Refuse an array that does not hold real numbers along three axes.
-
-    Parameters
-    ----------
-    source : ArraySource
-        Of the `losses` argument.
-
-    Raises
-    ------
-    MixsolveError, MixsolveTypeError
-        What is wrong, and the mend.
-    """
+    """Refuse a `losses` argument that does not hold real numbers along three axes."""
     shape = tuple(source.data.shape)
     check_dtype(source.data.dtype, "losses")
     if len(shape) != 3:

@@ -55,8 +55,6 @@ class Labelled:
         ----------
         wanted : sequence of str
             Of "games", "samples", "candidates", "classifiers".
-        name : str
-            The argument's, for messages.
         """
         if self.axes is None or len(self.axes) != len(wanted):
             return self
@@ -123,13 +121,6 @@ def _transposed(values: Any, order: tuple[int, ...]) -> Any:
 
 def labelled(array: Any, name: str = "losses") -> Labelled | None:
     """Separate an array from its names; None for one that has none.
-
-    Parameters
-    ----------
-    array : object
-        Anything.
-    name : str
-        The argument's, for messages.
 
     Raises
     ------
@@ -237,13 +228,7 @@ def check_masks(items: Sequence[Any], name: str) -> None:
 
 
 def refuse_mask(array: Any, name: str) -> None:
-    """Refuse a masked array.
-
-    Raises
-    ------
-    MixsolveTypeError
-        It is one.
-    """
+    """Refuse a masked array."""
     of_torch = getattr(sys.modules.get("torch.masked"), "MaskedTensor", np.ma.MaskedArray)
     if isinstance(array, (np.ma.MaskedArray, of_torch)):
         mend = (

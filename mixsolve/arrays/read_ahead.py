@@ -34,15 +34,8 @@ def read_ahead(
 ) -> Generator[Block, None, None]:
     """``map(read, wanted)``, where each block is read while the one before it is used.
 
-    What `read` raises is raised where its block is due. When the iterator is closed or fails, its
-    thread has ended.
-
-    Parameters
-    ----------
-    wanted : iterable
-        What to read, in order.
-    read : callable
-        Called in another thread, one call at a time.
+    `read` is called in another thread, one call at a time. What it raises is raised where its block
+    is due. When the iterator is closed or fails, its thread has ended.
     """
     reader = ThreadPoolExecutor(1, thread_name_prefix="mixsolve-read")
     due: Future[Block] | None = None
@@ -68,15 +61,7 @@ def read_ahead(
 
 
 class MappedFile:
-    """The file that an array is mapped from.
-
-    Parameters
-    ----------
-    pages : mmap
-        The map.
-    offset : int
-        Where it begins in the file.
-    """
+    """The file that an array is mapped from: its pages, and where the array begins in it."""
 
     def __init__(self, pages: mmap.mmap, offset: int) -> None:
         self._pages = pages
@@ -98,12 +83,9 @@ class MappedFile:
         return None if owner is None else cls(owner, offset)
 
     def expect(self, block: np.ndarray) -> None:
-        """Have a block read in the background, where the system supports it.
+        """Have a block, a view of the map, read in the background, where the system supports it.
 
-        Parameters
-        ----------
-        block : ndarray
-            A view of the map; nothing is done for one that is not in C order.
+        Nothing is done for one that is not in C order.
         """
         if _WILL_NEED is None or not block.flags.c_contiguous or self._in_memory():
             return

@@ -34,13 +34,7 @@ def is_zarr(path: Path) -> bool:
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file begins like HDF5, or is named like it.
-
-    Raises
-    ------
-    OSError
-        It is missing, or cannot be read.
-    """
+    """Whether a file begins like HDF5, or is named like it; OSError if it cannot be read."""
     with path.open("rb") as file:
         return path.suffix in _HDF5_ENDINGS or file.read(8) == _HDF5_SIGNATURE
 

@@ -1,4 +1,7 @@
-"""Checks of scalar arguments: an error names the argument, what was expected and what came."""
+"""Checks of arguments: an error names the argument, what was expected and what came.
+
+`name` is the argument's name, for the message; `value` is what the caller gave.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,8 @@ def as_count(name: str, value: object, minimum: int = 1) -> int:
 
     Parameters
     ----------
-    name : str
-        The argument's name, for the message.
-    value : object
-        What the caller gave: any integral number.
     minimum : int, default 1
         Smallest value allowed.
-
-    Returns
-    -------
-    int
 
     Raises
     ------
@@ -48,15 +43,10 @@ def as_count(name: str, value: object, minimum: int = 1) -> int:
 def check_flags(**given: object) -> None:
     """Refuse flags that are not True or False (of Python or NumPy): "no" is true in Python.
 
-    Parameters
-    ----------
-    **given
-        What the caller gave, by the argument's name.
-
     Raises
     ------
     MixsolveTypeError
-        If a value is neither.
+        If a value, given by the argument's name, is neither.
     """
     for name, value in given.items():
         if not isinstance(value, bool | np.bool_):
@@ -70,14 +60,8 @@ def as_array(name: str, given: Any, axes: str, ndim: int) -> np.ndarray:
 
     Parameters
     ----------
-    name : str
-        The argument's name, for the message.
-    given : array_like
-        What the caller gave.
     axes : str
         The axes, for the message: "(n_candidates, n_classifiers)".
-    ndim : int
-        Number of axes.
 
     Raises
     ------
@@ -118,18 +102,10 @@ def as_real(
 
     Parameters
     ----------
-    name : str
-        The argument's name, for the message.
-    value : object
-        What the caller gave: any real number.
     above, below : float, optional
         Strict limits.
     at_least, at_most : float, optional
         Limits that may be reached.
-
-    Returns
-    -------
-    float
 
     Raises
     ------
@@ -159,19 +135,7 @@ def as_real(
 
 
 def as_length(name: str, value: object) -> float:
-    """Return a length written as a number or as text, a fraction such as "8/255" included.
-
-    Parameters
-    ----------
-    name : str
-        The argument's name, for the message.
-    value : object
-        What the caller gave.
-
-    Returns
-    -------
-    float
-        At least 0.
+    """Return a length >= 0, written as a number or as text, a fraction such as "8/255" included.
 
     Raises
     ------
@@ -202,15 +166,9 @@ def as_norm(name: str, value: object) -> str:
 
     Parameters
     ----------
-    name : str
-        The argument's name, for the message.
     value : object
         "Linf", "L_inf", "l-infinity", "inf" or infinity itself; "L2", "l_2", "2" or 2; "L1", "l_1",
         "1" or 1.
-
-    Returns
-    -------
-    {"Linf", "L2", "L1"}
 
     Raises
     ------

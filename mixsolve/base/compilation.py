@@ -89,12 +89,7 @@ def load(name: str) -> ModuleType:
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator that compiles a function when it is called: ``numba.njit`` without the GIL.
 
-    What was compiled is kept on disk (`mixsolve.base.kernel_cache`).
-
-    Parameters
-    ----------
-    **options
-        For ``numba.njit``.
+    What was compiled is kept on disk (`mixsolve.base.kernel_cache`). Options are those of numba.
     """
     numba = load("numba")
     _hold_during_forks(load("numba.core.compiler_lock").global_compiler_lock)

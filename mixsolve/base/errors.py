@@ -78,16 +78,7 @@ def shortened(text: str, most: int = 400) -> str:
 
 
 def named(names: Iterable[object], count: int, most: int = 8) -> str:
-    """Return the first of many names, and how many there are besides.
-
-    Parameters
-    ----------
-    names : iterable
-        What to name, in order.
-    count : int
-        How many they are.
-    most : int, default 8
-        How many to name.
+    """Return the first of `count` names in words, `most` at most, and how many there are besides.
 
     Examples
     --------

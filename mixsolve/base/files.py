@@ -51,14 +51,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def check_unpacked(path: Path, n_bytes: int) -> None:
-    """Refuse an archive that would unpack to far more than its own size.
-
-    Parameters
-    ----------
-    path : path
-        The archive.
-    n_bytes : int
-        Unpacked size.
+    """Refuse an archive that would unpack, to `n_bytes`, to far more than its own size.
 
     Raises
     ------
@@ -91,14 +84,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_regular(path: Path, called: str) -> None:
-    """Refuse to write where a device, a pipe, a socket or a directory is.
-
-    Parameters
-    ----------
-    path : path
-        Where to write.
-    called : str
-        The user's name for it, for the message.
+    """Refuse to write where a device, a pipe, a socket or a directory is, `called` so by the user.
 
     Raises
     ------
@@ -125,8 +111,6 @@ def check_output(
 
     Parameters
     ----------
-    path : path
-        Where to write.
     called : str
         The user's name for it: "--out solution.npz", say.
     replace : bool
@@ -175,12 +159,10 @@ def check_folder(
         The directory; it may be missing.
     files : sequence of str
         Their names.
-    replace : bool
-        Whether files there may be overwritten.
+    replace, inputs
+        As in `check_output`.
     option : str
-        The option that allows that, for the message.
-    inputs : iterable of path or None
-        Files that the work reads.
+        The option that allows to replace, for the message.
 
     Raises
     ------

@@ -35,11 +35,6 @@ _UNREADABLE = "damaged files of compiled kernels are removed, the kernels compil
 class KernelCache:
     """The cache of one kernel, with the interface that Numba's dispatchers expect.
 
-    Parameters
-    ----------
-    function : callable
-        The kernel before it is compiled.
-
     Attributes
     ----------
     n_missed : int

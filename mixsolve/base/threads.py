@@ -58,16 +58,7 @@ def can_be_started() -> bool:
 def chunk_bounds(n_samples: int, n_entries: int) -> np.ndarray:
     """Bounds of equal chunks of samples, at least about 65,000 tensor entries in each.
 
-    Parameters
-    ----------
-    n_samples : int
-        Number of samples to divide.
-    n_entries : int
-        Entries of the tensor over all samples; decides how many chunks pay.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_chunks + 1,)
+    `n_entries`, those of all samples, decide how many chunks pay; int64 of shape (n_chunks + 1,).
     """
     n_chunks = max(1, min(tuning.max_chunks, n_entries // tuning.chunk_entries, n_samples))
     return np.linspace(0, n_samples, n_chunks + 1).astype(np.int64)
@@ -76,12 +67,7 @@ def chunk_bounds(n_samples: int, n_entries: int) -> np.ndarray:
 def run_chunks(function: Callable[[int], object], n_chunks: int) -> None:
     """Call ``function(c)`` for every c in ``range(n_chunks)``, on all cores; raise what it raises.
 
-    Parameters
-    ----------
-    function : callable
-        Must release the GIL for the threads to help, and write only what belongs to chunk c.
-    n_chunks : int
-        Number of calls.
+    It must release the GIL for the threads to help, and write only what belongs to chunk c.
     """
     if n_chunks == 1:  # frequent in small games, so without overhead
         function(0)
@@ -130,8 +116,6 @@ def run_shares(function: Callable[[range, Event], object], n_chunks: int) -> Non
     function : callable
         Goes through its chunks, and should return soon after the event `halted` is set, which is
         when a share has raised or the user has interrupted the process.
-    n_chunks : int
-        Number of chunks.
 
     Raises
     ------

@@ -108,22 +108,7 @@ def _cvxpy(solver: str) -> Callable[[np.ndarray, float, float, float], Answer]:
 
 
 def entropic_risk(losses: np.ndarray, alpha: float, lam: np.ndarray) -> tuple[float, np.ndarray]:
-    """Eq. (7) with uniform weights and measure, and its gradient, in NumPy.
-
-    Parameters
-    ----------
-    losses : ndarray, shape (N, m, L)
-        The game.
-    alpha : float
-        Positive.
-    lam : ndarray, shape (L,)
-        Where.
-
-    Returns
-    -------
-    value : float
-    gradient : ndarray, shape (L,)
-    """
+    """Eq. (7) with uniform weights and measure at weights (L,), and its gradient (L,), in NumPy."""
     scores = losses @ lam
     top = scores.max(axis=1, keepdims=True)
     mass = np.exp((scores - top) / alpha)

@@ -13,15 +13,7 @@ _FLOOR = 1e-17  # where a gap of exactly 0 is drawn
 
 
 def cells(row: SolverRow, spread: float) -> tuple[str, ...]:
-    """One line of the table, as text.
-
-    Parameters
-    ----------
-    row : SolverRow
-        The measurements.
-    spread : float
-        M, the unit of the gap.
-    """
+    """One line of the table, as text; `spread` is M, the unit of the gap."""
     in_passes = ""
     if row.seconds is not None and row.pass_seconds:
         in_passes = f"{row.seconds / row.pass_seconds:.1f}"
@@ -37,17 +29,7 @@ def cells(row: SolverRow, spread: float) -> tuple[str, ...]:
 
 
 def table(rows: Sequence[SolverRow], spread: float, title: str) -> Table:
-    """The benchmark as a rich table, the fastest first.
-
-    Parameters
-    ----------
-    rows : sequence of SolverRow
-        One per solver.
-    spread : float
-        M.
-    title : str
-        Title, with the game.
-    """
+    """The benchmark as a rich table, the fastest first; `spread` is M."""
     made = Table(title=title)
     for name in _COLUMNS:
         made.add_column(name, justify="left" if name in ("solver", "note") else "right")
@@ -71,12 +53,7 @@ def ranked(rows: Sequence[SolverRow]) -> list[SolverRow]:
 def plot(panels: dict[str, tuple[Sequence[SolverRow], float]], path: Path) -> None:
     """Draw certified gap against time, log-log, a panel for each game; saved as `path`.
 
-    Parameters
-    ----------
-    panels : dict of str to (rows, spread)
-        By title.
-    path : Path
-        A .png or .svg file; written aside and renamed.
+    `panels` has the rows and M by title; the .png or .svg file is written aside and renamed.
     """
     require_matplotlib()
     from matplotlib.figure import Figure

@@ -157,18 +157,7 @@ def _engine(losses: np.ndarray) -> MemoryEngine:
 
 
 def spread(losses: np.ndarray) -> float:
-    """M, the largest of the losses less the smallest.
-
-    Parameters
-    ----------
-    losses : ndarray, shape (N, m, L)
-        The game.
-
-    Raises
-    ------
-    MixsolveError
-        A loss is NaN or infinite, or M overflows.
-    """
+    """M, the largest of the losses (N, m, L) less the smallest; refuse one that is not finite."""
     engine = _engine(losses)
     return finite_spread(engine.lowest, engine.highest)
 

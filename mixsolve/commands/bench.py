@@ -24,13 +24,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `mixsolve bench`.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the subcommand.
-    """
+    """Declare the arguments of `mixsolve bench`."""
     parser.epilog = "Every solver runs in a process of its own, one after the other."
     parser.add_argument("losses", type=Path, help="a .npy or .npz file, as for `mixsolve solve`")
     parser.add_argument(
@@ -53,23 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the benchmark and print the table.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Parsed arguments of `add_arguments`.
-
-    Returns
-    -------
-    int
-        0 if some solver certified the tolerance, 1 if none did.
-
-    Raises
-    ------
-    MixsolveError
-        For wrong input.
-    """
+    """Run the benchmark and print the table; 1 if no solver certified the tolerance."""
     alpha = as_real("--alpha", args.alpha, at_least=0.0)
     tol = as_real("--tol", args.tol, above=0.0)
     time_limit = as_real("--time-limit", args.time_limit, above=0.0)

@@ -23,21 +23,7 @@ _WEIGHTS_SHOWN = 12
 
 
 def table(solution: Solution, shape: tuple[int, ...], seconds: float) -> Table:
-    """Return the solution as a table.
-
-    Parameters
-    ----------
-    solution : Solution
-        The solution.
-    shape : tuple of int
-        Shape (samples, candidates, classifiers) of the losses.
-    seconds : float
-        Time of the solve.
-
-    Returns
-    -------
-    rich.table.Table
-    """
+    """Return the solution of losses of this shape, found in so many seconds, as a table."""
     weights = np.asarray(solution.weights)
     alpha = np.asarray(solution.alpha)
     entropic = bool(alpha.any())
@@ -75,21 +61,9 @@ def table(solution: Solution, shape: tuple[int, ...], seconds: float) -> Table:
 
 
 def as_json(solution: Solution, shape: tuple[int, ...], seconds: float) -> str:
-    """Write the solution as one JSON object, without the attack and the history.
+    """Write the solution as one line of JSON, without the attack and the history.
 
-    Parameters
-    ----------
-    solution : Solution
-        The solution.
-    shape : tuple of int
-        Shape (samples, candidates, classifiers) of the losses.
-    seconds : float
-        Time of the solve.
-
-    Returns
-    -------
-    str
-        One line; a number that is not finite is null.
+    A number that is not finite is null.
     """
     fields = _as_dict(solution) | {"shape": shape, "seconds": seconds}
     return json.dumps(_plain(fields), allow_nan=False)
@@ -163,23 +137,9 @@ def _plain(value: object) -> object:
 def check_target(
     path: Path, replace: bool, option: str = "--out", inputs: Iterable[Path | None] = ()
 ) -> None:
-    """Refuse, before the solve, a target that could not be written.
+    """Refuse, before the solve, a target that could not be written, or that is one of the inputs.
 
-    Parameters
-    ----------
-    path : path
-        The file of the solution.
-    replace : bool
-        Whether a file there may be overwritten.
-    option : str
-        The option that names it, for messages.
-    inputs : iterable of path or None
-        Files that are read, which it must not be.
-
-    Raises
-    ------
-    MixsolveError
-        See `mixsolve.base.files.check_output`.
+    `option` names it in messages.
     """
     mend = "give --replace to overwrite it"
     check_output(path, f"{option} {path}", replace=replace, mend=mend, inputs=inputs)

@@ -28,13 +28,7 @@ _CONSTRAINTS = ("A_ub", "b_ub", "A_eq", "b_eq")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `mixsolve solve`.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the subcommand.
-    """
+    """Declare the arguments of `mixsolve solve`."""
     parser.epilog = (
         "Exit code: 0 when the certified gap is within the tolerance, 1 when it is not, "
         "2 for wrong input."
@@ -99,23 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Solve, report, save.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Parsed arguments of `add_arguments`.
-
-    Returns
-    -------
-    int
-        0 when the solution is certified, 1 when it is not.
-
-    Raises
-    ------
-    MixsolveError
-        For wrong input.
-    """
+    """Solve, report, save; 1 if the solution is not certified."""
     if args.out is not None:
         read = [args.losses, args.constraints, *(getattr(args, name) for name in ARRAY_OPTIONS)]
         report.check_target(args.out, args.replace, inputs=[*read, Path(args.alpha)])

@@ -24,12 +24,7 @@ __all__ = ["Engine", "Losses", "MemoryLosses", "open_losses"]
 class MemoryLosses(Losses):
     """Losses that this process reads, in place or block by block.
 
-    Parameters
-    ----------
-    tensor : LossTensor
-        Of the losses.
-    source : ArraySource
-        Restores weights as the caller's kind of array.
+    `source` restores weights as the caller's kind of array.
     """
 
     def __init__(self, tensor: LossTensor, source: ArraySource) -> None:
@@ -52,15 +47,6 @@ def open_losses(losses: Any) -> Losses:
     A tensor on a device is solved there, unless it is so small (16 MB in a type the kernels read)
     that the memory engine keeps a copy: that copy takes a few milliseconds, about as long as two
     passes of a dozen kernel launches on the device.
-
-    Parameters
-    ----------
-    losses : Losses, array_like of shape (N, m, L), or list of N arrays of shape (m_i, L)
-        See `mixsolve.solve`.
-
-    Returns
-    -------
-    Losses
 
     Raises
     ------

@@ -83,12 +83,7 @@ class Bookkeeping:
     def as_shard(self, sample_weight: np.ndarray, lowest: float, highest: float) -> Self:
         """The same engine as a shard of a larger game: its weights there, and the game's extremes.
 
-        Parameters
-        ----------
-        sample_weight : ndarray of float64, shape (N,)
-            Non-negative; those of all shards sum to 1.
-        lowest, highest : float
-            Over all shards.
+        The weights (N,) of all shards sum to 1.
         """
         part = copy(self)
         part.sample_weight = sample_weight
@@ -97,13 +92,7 @@ class Bookkeeping:
         return part
 
     def scan(self) -> tuple[float, float]:
-        """Extremes of the losses that count, in a pass.
-
-        Raises
-        ------
-        MixsolveError
-            If a candidate that may be played has a NaN or infinite loss.
-        """
+        """Extremes of the losses that count, in a pass; refuse one that is NaN or infinite."""
         raise NotImplementedError
 
     def confined(self, classifiers: np.ndarray) -> Self:

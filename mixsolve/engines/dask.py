@@ -88,17 +88,9 @@ def open_source(source: ArraySource) -> DaskLosses:
 
 
 def whole_samples(array: Any) -> Any:
-    """The same array in chunks of whole samples, neither tiny nor huge.
+    """The same array (N, m, L) in chunks of whole samples, neither tiny nor huge.
 
-    Parameters
-    ----------
-    array : dask.array.Array of shape (N, m, L)
-        In chunks of any known sizes.
-
-    Returns
-    -------
-    dask.array.Array
-        With one chunk along the candidates and the classifiers, and no chunk without samples.
+    It has one chunk along the candidates and the classifiers, and no chunk without samples.
     """
     _, n_candidates, n_classifiers = array.shape
     per_sample = n_candidates * n_classifiers * array.dtype.itemsize

@@ -27,15 +27,7 @@ from mixsolve.engines.shards import Handle, Reduced, Shards, count_bytes
 
 
 class ClusterShards(Shards):
-    """Shards of an array that a cluster's workers compute and keep.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        Of the cluster.
-    array : dask.array.Array
-        In chunks of whole samples.
-    """
+    """Shards, chunks of whole samples of an array, that a cluster's workers compute and keep."""
 
     def __init__(self, client: Any, array: Any) -> None:
         self._client = client

@@ -42,15 +42,7 @@ _ENGINE_TO_ENGINE = (shard_tasks.as_shard, shard_tasks.in_unit)
 
 
 class LocalShards(Shards):
-    """Shards of an array that a scheduler of this machine computes.
-
-    Parameters
-    ----------
-    get : callable
-        The scheduler.
-    array : dask.array.Array
-        In chunks of whole samples.
-    """
+    """Shards, chunks of whole samples of an array, that a scheduler of this machine computes."""
 
     def __init__(self, get: Callable[..., Any], array: Any) -> None:
         lengths = array.chunks[0]

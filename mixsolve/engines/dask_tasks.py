@@ -28,8 +28,6 @@ class Block:
 
     Parameters
     ----------
-    first : int
-        First sample.
     shape : tuple of int
         The shape according to the array.
     stays : bool

@@ -28,19 +28,8 @@ class MemoryEngine(Bookkeeping):
     ----------
     tensor : LossTensor
         N samples of L losses a candidate.
-    sample_weight : ndarray of float64, shape (N,)
-        Non-negative, sum 1.
-    allowed : ndarray of uint8, shape (n_rows,) or (0,)
-        Candidates that may be played; empty for all.
-    prior : ndarray of float64, shape (n_rows,) or (0,)
-        Base measure up to a factor for each sample; empty for uniform.
-    classifiers : ndarray of int64, shape (s,), optional
-        Those that may have a weight, ascending; all by default.
-
-    Attributes
-    ----------
-    lowest, highest : float
-        Over the candidates and classifiers that may be played, of samples of positive weight.
+    sample_weight, allowed, prior, classifiers
+        See `Bookkeeping`.
 
     Raises
     ------

@@ -65,13 +65,7 @@ def open_shard(
     allowed: np.ndarray,
     prior: np.ndarray,
 ) -> PartialResult:
-    """Make an engine of a shard's losses; send their extremes and size.
-
-    Raises
-    ------
-    MixsolveError
-        If a candidate that may be played has a NaN or infinite loss.
-    """
+    """Make an engine of a shard's losses, which are finite; send their extremes and size."""
     from mixsolve.engines import Losses, open_losses
 
     if not isinstance(losses, Losses) and losses.shape[0] == 0:

@@ -91,13 +91,7 @@ class ShardedEngine(Bookkeeping):
         prior: np.ndarray,
         defer_gibbs: DeferGibbs | None = None,
     ) -> "ShardedEngine":
-        """Make an engine of every shard, then give each the extremes of all.
-
-        Raises
-        ------
-        MixsolveError
-            If a candidate that may be played has a NaN or infinite loss.
-        """
+        """Make an engine of every shard, then give each the extremes of all."""
         bounds = shards.bounds
         rows = shape.offsets[bounds]
         own = [

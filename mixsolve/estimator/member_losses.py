@@ -45,18 +45,12 @@ def build_member_losses(
         L fitted classifiers.
     classes : ndarray of shape (classes,)
         All labels that a member may predict, sorted.
-    X : ndarray of shape (N, features)
-        The samples.
-    y : ndarray of shape (N,)
-        Their labels.
-    perturb : callable or None
-        The attack (`mixsolve.estimator.perturbations`); None for the samples alone.
-    loss : {"zero-one", "cross-entropy", "margin"}
-        Which loss.
+    X, y : ndarray of shape (N, features), (N,)
+        The samples and their labels.
+    perturb, loss, batch_size
+        As in `MixtureClassifier`.
     rng : numpy.random.Generator
         Source of the draws of `perturb`.
-    batch_size : int
-        Samples a block.
 
     Returns
     -------

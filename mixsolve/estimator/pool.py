@@ -75,18 +75,7 @@ def _is_dropped(member: Any) -> bool:
 
 
 def fit_member(name: str, member: Any, X: Any, y: NDArray[Any], weight: NDArray[Any] | None) -> Any:
-    """Return a fitted clone of a member.
-
-    Parameters
-    ----------
-    name : str
-        Its name, for the message.
-    member : estimator
-        The member.
-    X, y : array or table, and array
-        Training samples and labels.
-    weight : ndarray or None
-        Weights of the samples.
+    """Return a fitted clone of a member, `name` in messages.
 
     Raises
     ------

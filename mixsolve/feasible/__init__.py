@@ -77,21 +77,9 @@ def feasible_set(
     n_classifiers: int,
     modelled: bool,
 ) -> FeasibleSet:
-    """The weights that meet checked constraints.
+    """The weights that meet `limits`, constraints that `check_constraints` returned.
 
-    Parameters
-    ----------
-    limits : sequence of LinearConstraints, callable or None
-        As `check_constraints` returns them.
-    n_classifiers : int
-        L.
-    modelled : bool
-        Whether linear constraints are modelled in cvxpy too.
-
-    Raises
-    ------
-    MixsolveError
-        If constraints are not convex.
+    Linear ones are `modelled` in cvxpy too if that is set. Refuses constraints that are not convex.
     """
     if limits is None:
         return Simplex()

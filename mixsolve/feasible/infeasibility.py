@@ -18,12 +18,9 @@ FEASIBLE = 1e-9  # violation, in units of a row, that counts as none
 
 
 def least_violation(upper: np.ndarray, equal: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights that violate the constraints least, and by how much.
+    """Weights that violate the constraints C (p, L) and F (q, L) least, and by how much.
 
-    Parameters
-    ----------
-    upper, equal : ndarray of float64, shape (p, L), (q, L)
-        C and F, of entries of at most 1.
+    Their entries are at most 1.
     """
     size = upper.shape[1]
     rows = np.vstack([upper, equal, -equal])

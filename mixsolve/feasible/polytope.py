@@ -33,13 +33,7 @@ _RANK = 1e-11  # singular values below this share of the largest count as zero
 
 
 class Polytope(FeasibleSet):
-    """Weights on the simplex that meet linear constraints.
-
-    Parameters
-    ----------
-    constraints : LinearConstraints
-        Of L weights.
-    """
+    """Weights on the simplex that meet linear constraints."""
 
     linear: LinearConstraints
 

@@ -74,10 +74,7 @@ class Face:
 def find_face(upper: np.ndarray, equal: np.ndarray) -> Face | None:
     """The face of ``upper @ lam <= 0``, ``equal @ lam = 0`` on the simplex; None if that is empty.
 
-    Parameters
-    ----------
-    upper, equal : ndarray of float64, shape (p, L), (q, L)
-        Rows with entries of at most 1, none of them zero.
+    The rows (p, L) and (q, L) have entries of at most 1, none of them is zero.
     """
     size = upper.shape[1]
     inside = np.full(size, 1.0 / size)

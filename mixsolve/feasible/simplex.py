@@ -27,17 +27,7 @@ class Simplex(FeasibleSet):
 
 
 def project(point: np.ndarray) -> np.ndarray:
-    """Euclidean projection onto the simplex.
-
-    Parameters
-    ----------
-    point : ndarray, shape (L,)
-        Any finite vector.
-
-    Returns
-    -------
-    ndarray of float64, shape (L,)
-        The nearest point with non-negative entries that sum to 1.
+    """Euclidean projection of a finite vector (L,) onto the simplex: >= 0, of sum 1.
 
     Examples
     --------
@@ -53,17 +43,7 @@ def project(point: np.ndarray) -> np.ndarray:
 
 
 def normalize(weights: np.ndarray) -> np.ndarray:
-    """Clip rounding noise below zero and divide by the sum.
-
-    Parameters
-    ----------
-    weights : ndarray, shape (L,)
-        Nearly on the simplex.
-
-    Returns
-    -------
-    ndarray of float64, shape (L,)
-    """
+    """Clip rounding noise of nearly feasible weights (L,) below zero and divide by the sum."""
     clipped = np.maximum(weights, 0.0)
     return clipped / clipped.sum()
 

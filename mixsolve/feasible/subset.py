@@ -20,13 +20,6 @@ class Restricted(FeasibleSet):
         What is left of the feasible set, in the weights of these classifiers alone.
     classifiers : ndarray of int64, shape (s,)
         Ascending.
-    n_classifiers : int
-        L.
-
-    Attributes
-    ----------
-    inner, classifiers
-        As given.
     """
 
     def __init__(self, inner: FeasibleSet, classifiers: np.ndarray, n_classifiers: int) -> None:

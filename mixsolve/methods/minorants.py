@@ -28,13 +28,7 @@ _MAX_ITER = 50
 
 
 class Minorants:
-    """Rows r (L,) with ``F(lam) >= <r, lam>`` on the simplex.
-
-    Parameters
-    ----------
-    problem : Problem
-        Whose objective F is.
-    """
+    """Rows r (L,) with ``F(lam) >= <r, lam>`` on the simplex, F the objective of the problem."""
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
@@ -70,30 +64,12 @@ class Minorants:
         self._count += 1
 
     def single(self, fixed: np.ndarray, one_of: np.ndarray) -> np.ndarray:
-        """Bounds on mixtures of the fixed classifiers with each of some others, by single rows.
-
-        Parameters
-        ----------
-        fixed, one_of : ndarray of int64, shape (f,), (n,)
-            Classifiers.
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-        """
+        """Bounds (n,) on mixtures of fixed classifiers with each of n others, by single rows."""
         base = self.rows[:, fixed].min(axis=1, initial=np.inf)[:, None]
         return np.minimum(base, self.rows[:, one_of]).max(axis=0, initial=-np.inf)
 
     def lowest(self, classifiers: np.ndarray, feasible: FeasibleSet) -> tuple[float, np.ndarray]:
-        """A lower bound on F over the mixtures of some classifiers, and the rows' minimiser.
-
-        Parameters
-        ----------
-        classifiers : ndarray of int64, shape (s,)
-            The classifiers.
-        feasible : FeasibleSet
-            Their mixtures.
-        """
+        """A lower bound on F over the mixtures of some classifiers, and the rows' minimiser."""
         columns = self.rows[:, classifiers]
         highest = np.argsort(columns.sum(axis=1))[-_NEAREST:]
         chosen = np.union1d(columns.argmax(axis=0), highest)

@@ -179,20 +179,9 @@ class _EntropicRounds:
 def descend(
     engine: Engine, alpha: np.ndarray, feasible: FeasibleSet, weights: np.ndarray, stop: Stop
 ) -> np.ndarray:
-    """Newton on all rows of an engine; the best weights.
+    """Newton on all rows of an engine, alpha (N,) > 0, from some weights (L,); the best weights.
 
-    Parameters
-    ----------
-    engine : Engine
-        The game.
-    alpha : ndarray of float64, shape (N,)
-        Positive.
-    feasible : FeasibleSet
-        Weights that the mixture may have.
-    weights : ndarray of float64, shape (L,)
-        Where to start.
-    stop : Stop
-        Records every point.
+    `stop` records every point.
     """
     soft = engine.soft_response(weights, alpha)
     narrowest, since, cuts = np.inf, 0, 0

@@ -142,19 +142,8 @@ def reduce(
 ) -> Reduction | None:
     """Shrink the game of an engine, if a trial on a few of its samples shows that this pays.
 
-    Parameters
-    ----------
-    engine : Engine
-        The game: in memory, or where it can be condensed.
-    alpha : ndarray of float64, shape (N,), or None
-        Regularisation of each sample; None for the exact problem.
-    halted : callable, optional
-        See `PresolvedGame`.
-
-    Returns
-    -------
-    Reduction or None
-        None where it would not pay.
+    The engine is in memory, or where it can be condensed. `alpha` (N,) is None for the exact
+    problem; `halted` is that of `PresolvedGame`. None where it would not pay.
     """
     if not isinstance(engine, MemoryEngine | Condensing) or not _pays(engine, alpha):
         return None

@@ -18,19 +18,9 @@ from mixsolve.kernels.constants import EPSILON, LEAST_ALPHA, MOST_ALPHA, PLAIN_E
 
 
 def finite_spread(lowest: float, highest: float, losses: str = "losses") -> float:
-    """M, the largest of the losses less the smallest, where float64 can represent it.
+    """M, the largest of the losses less the smallest; refuse one that float64 cannot represent.
 
-    Parameters
-    ----------
-    lowest, highest : float
-        Their extremes.
-    losses : str
-        Their name in the message.
-
-    Raises
-    ------
-    MixsolveError
-        If it overflows.
+    `losses` is their name in the message.
     """
     with np.errstate(over="ignore"):
         spread = float(np.float64(highest) - np.float64(lowest))

@@ -146,12 +146,7 @@ class Stop:
     def part(self, tolerance: float, enough: Callable[[State], object] | None = None) -> "Stop":
         """One for a step of the same solve, without callback or log: same clock, own tolerance.
 
-        Parameters
-        ----------
-        tolerance : float
-            Absolute gap.
-        enough : callable, optional
-            A callback that ends the step by returning True.
+        `enough` is a callback that ends the step by returning True.
         """
         return Stop(tolerance, None, self.time_limit, enough, began=self._began)
 
@@ -187,10 +182,7 @@ class Stop:
     def iterations(self, default_max_iter: int) -> Iterator[int]:
         """Count iterations from 1 until the gap, a limit or the callback ends the solve.
 
-        Parameters
-        ----------
-        default_max_iter : int
-            Used where the caller gave no ``max_iter``.
+        The default is used where the caller gave no ``max_iter``.
         """
         limit = default_max_iter if self.max_iter is None else self.max_iter
         while self.status is None:
@@ -221,11 +213,6 @@ class Stop:
             A lower bound on the optimal objective; ``-inf`` where none is known.
         proof : ndarray, shape (L,), optional
             The point that gave the bound, if it was another one than `weights`.
-
-        Returns
-        -------
-        bool
-            True when the gap is within the tolerance or the callback returned True.
 
         A value or bound that is not finite is ignored.
         """

@@ -61,11 +61,6 @@ def row_limit(engine: Engine) -> int:
 class WorkingSet:
     """Rows that may win, gathered from one pass to the next.
 
-    Parameters
-    ----------
-    engine : Engine
-        The large game.
-
     Attributes
     ----------
     keys : ndarray of int64, shape (r,)
@@ -107,13 +102,7 @@ class WorkingSet:
         self.keys = self.keys[needed]
 
     def subproblem(self, response: BestResponse) -> Subproblem:
-        """Gather the working rows, and sum up the samples without any.
-
-        Parameters
-        ----------
-        response : BestResponse
-            The one added last.
-        """
+        """Gather the working rows, and sum up samples without any; `response` was added last."""
         engine = self._engine
         samples, candidates = np.divmod(self.keys, engine.n_rows)
         rows = self._gather(samples, candidates)

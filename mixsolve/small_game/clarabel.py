@@ -44,18 +44,8 @@ def solve_rows(
 ) -> SmallSolution | None:
     """Solve the exact game on rows in memory; None where Clarabel finds no solution.
 
-    Parameters
-    ----------
-    rows : ndarray of float64, shape (R, L)
-        Losses; columns of classifiers that may have no weight are 0.
-    offsets : ndarray of int64, shape (n + 1,)
-        First row of each sample.
-    weight : ndarray of float64, shape (n,)
-        Positive, with sum 1.
-    cuts : ConvexCuts
-        Constraints of the weights.
-    time_limit : float, optional
-        Seconds.
+    Rows, offsets and weight are those of `normalise`; columns of classifiers that may have no
+    weight are 0. The time limit is in seconds.
     """
     cp = load("cvxpy")
     game = normalise(rows, offsets, weight)

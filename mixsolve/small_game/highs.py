@@ -69,22 +69,12 @@ def solve_rows(
 
     Parameters
     ----------
-    rows : ndarray of float64, shape (R, L)
-        Losses of the L classifiers on each candidate, sample after sample.
-    offsets : ndarray of int64, shape (n + 1,)
-        First row of each sample.
-    sample_weight : ndarray of float64, shape (n,)
-        Non-negative.
-    cuts : Cuts, optional
-        Constraints of the weights.
+    rows, offsets, sample_weight, cuts
+        As in `mixsolve.small_game.game.normalise`; a weight may be 0.
     solver : {"highs", "highs-ds", "highs-ipm"}
         HiGHS' choice, its dual simplex, or its interior point with crossover.
     time_limit : float or None
         Seconds.
-
-    Returns
-    -------
-    LinearProgramResult
     """
     sparse = load("scipy.sparse")
     csr_array, hstack = sparse.csr_array, sparse.hstack

@@ -65,14 +65,8 @@ def solve_interior_point(
 
     Parameters
     ----------
-    rows : ndarray of float64, shape (R, L), C-contiguous
-        The losses; sample i owns ``rows[offsets[i]:offsets[i + 1]]``, at least one row.
-    offsets : ndarray of int64, shape (n + 1,)
-        Where the rows of each sample begin.
-    weight : ndarray of float64, shape (n,)
-        Weights of the samples, positive, with sum 1.
-    cuts : Cuts, optional
-        Constraints of the weights.
+    rows, offsets, weight, cuts
+        As in `normalise`.
     tol : float
         Stop when the certified gap is at most ``tol * spread``, with
         ``spread = sum_i w_i (max - min of the rows of sample i)``. About 1e-14 can be reached.

@@ -23,21 +23,7 @@ _NOTICED = 0.05  # seconds
 def finish(
     checked: Request, outcome: Outcome, stop: Stop, clock: Clock, stacklevel: int
 ) -> Solution:
-    """Certify a method's outcome, and warn where the gap is above the tolerance.
-
-    Parameters
-    ----------
-    checked : Request
-        The problem.
-    outcome : Outcome
-        The method's result.
-    stop : Stop
-        How it ended.
-    clock : Clock
-        The ends of its phases.
-    stacklevel : int
-        Of the warning.
-    """
+    """Certify a method's outcome, and warn where the gap is above the tolerance."""
     certifying = time.perf_counter()
     solution = _certify(checked, outcome, stop)
     solution.timings.update(clock.timings(certifying, time.perf_counter()))

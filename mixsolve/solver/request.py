@@ -164,22 +164,7 @@ class Request:
 
 
 def check(game: OpenGame, alpha: Any, method: str, warm_start: Any, options: Options) -> Request:
-    """Check the arguments of a solve besides the losses.
-
-    Parameters
-    ----------
-    game : OpenGame
-        Its losses and constraints.
-    alpha, method, warm_start
-        See `mixsolve.solve`.
-    options : Options
-        The rest.
-
-    Raises
-    ------
-    MixsolveError, MixsolveTypeError
-        What is wrong, and the mend.
-    """
+    """Check the arguments of `mixsolve.solve` besides the losses and the constraints."""
     began = time.perf_counter() if game.began is None else game.began
     game.began = None  # a later solve of the same game has its own clock
     alpha = game.labels.aligned(alpha, ("samples",), "alpha")

@@ -18,13 +18,8 @@ from mixsolve_torch.core.mixture import Mixture
 class Aimed(Attack):
     """An attack on a mixture of its own, whatever mixture it is called on.
 
-    Parameters
-    ----------
-    attack : Attack
-        What attacks.
-    target : Mixture
-        What is attacked, on the device of the mixture that it is called on. Its classifiers are
-        parts of that mixture, which is frozen for the time of the attack.
+    The classifiers of the target are parts of that mixture, which is frozen for the time of the
+    attack, and on its device.
     """
 
     attack: Attack

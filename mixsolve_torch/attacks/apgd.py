@@ -50,8 +50,6 @@ class APGD(SearchAttack):
 
     Parameters
     ----------
-    norm, eps, name
-        The options of `Attack`.
     loss : str or callable, default "cross-entropy"
         What is ascended, as for `PGD`. "dlr" needs at least 3 classes, and its gradient vanishes
         where the true class ranks third: never rely on it alone. "hinge" leaves out of the gradient
@@ -61,23 +59,14 @@ class APGD(SearchAttack):
         expected logit at the image itself, the true one apart, 2 for the next, and so on.
     steps : int, default 100
         Steps of each restart.
-    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile
-        The options of `SearchAttack`.
+    **options
+        Those of `SearchAttack`, norm, eps and name included.
 
     Raises
     ------
     MixsolveError
         A parameter that is out of its range; a rival with another loss than "hinge", or beyond the
         number of classes; "dlr" on classifiers of two classes.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from mixsolve_torch import Mixture
-    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
-    >>> x, y = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
-    >>> APGD("L2", 0.1, loss="dlr", steps=10)(Mixture([model]), x, y).shape
-    torch.Size([1, 5, 1, 2, 2])
     """
 
     _: KW_ONLY

@@ -49,30 +49,14 @@ class ARC(SearchAttack):
 
     Parameters
     ----------
-    norm, eps, name
-        The options of `Attack`.
     steps : int, default 20
         Steps of each restart; each step processes all classifiers in turn.
     step_size : float, optional
         Length eta of a step in `norm`; `eps` by default.
     rivals : int, default 3
         Classes other than the true one whose boundaries are tried, those of the largest logits.
-    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile
-        The options of `SearchAttack`.
-
-    Raises
-    ------
-    MixsolveError
-        A parameter that is out of its range.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from mixsolve_torch import Mixture
-    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
-    >>> x, y = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
-    >>> ARC("L2", 0.1, steps=5)(Mixture([model]), x, y).shape
-    torch.Size([1, 5, 1, 2, 2])
+    **options
+        Those of `SearchAttack`, norm, eps and name included.
     """
 
     _: KW_ONLY

@@ -55,26 +55,10 @@ class Boundary(NamedTuple):
 def nearest_boundary(
     members: Members, i: int, x: Tensor, y: Tensor, ball: Ball, rivals: int
 ) -> Boundary:
-    """Return the boundary of member i that is nearest to each image.
+    """Return the boundary of member i that is nearest to each image, in the norm of the ball.
 
-    Parameters
-    ----------
-    members : Members
-        The classifiers.
-    i : int
-        Which of them; it is run once, with one backward pass for each rival.
-    x : torch.Tensor of shape (B, C, H, W)
-        Images.
-    y : torch.Tensor of shape (B,), int64
-        True classes.
-    ball : Ball
-        In whose norm distances are taken.
-    rivals : int
-        How many of the other classes are tried, those of the largest logits.
-
-    Returns
-    -------
-    Boundary
+    The member is run once, with one backward pass for each of the `rivals`: so many classes other
+    than the true one are tried, those of the largest logits.
     """
     slope = members.gradient(i, _gaps(rivals), x, y)
     gaps = slope.values.to(x.dtype)

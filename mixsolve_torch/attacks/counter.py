@@ -35,15 +35,7 @@ def seeds_of(values: Tensor) -> Tensor:
 
 
 class Draws:
-    """The draws of one step for seeds (B,).
-
-    Parameters
-    ----------
-    seeds : torch.Tensor of shape (B,), int64
-        One for each row.
-    step : int
-        Which of the steps; each has draws of its own.
-    """
+    """The draws of one step for int64 seeds (B,), one for each row; each step has its own."""
 
     def __init__(self, seeds: Tensor, step: int) -> None:
         self._seeds = seeds[:, None]

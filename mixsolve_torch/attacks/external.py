@@ -157,8 +157,6 @@ def as_attack(
 
     Parameters
     ----------
-    attack : object
-        The function, or the attack object.
     norm, eps : optional
         The declared set; where it is left out, what the attack object itself declares.
     expected : str

@@ -26,19 +26,7 @@ SLACK = 0.02  # as a share of the spread of the logits
 
 
 def hinge(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the hinge, negative where the classifier is right.
-
-    Parameters
-    ----------
-    logits : torch.Tensor of shape (B, classes)
-        Finite scores.
-    labels : torch.Tensor of shape (B,), int64
-        True classes.
-
-    Returns
-    -------
-    torch.Tensor of shape (B,)
-        The loss, in the dtype of `logits`.
+    """Return the hinge (B,) of finite logits (B, classes), negative where the classifier is right.
 
     Examples
     --------

@@ -96,11 +96,6 @@ def as_function(attack: object, network: nn.Module, eps: float) -> Function:
         What an attack without a model of its own is to attack.
     eps : float
         The radius for an attack that is told it when it is called.
-
-    Raises
-    ------
-    MixsolveTypeError
-        A class instead of an object, or anything else that cannot be called.
     """
     library = library_of(attack)
     if library is not None and not isinstance(attack, type):

@@ -71,12 +71,7 @@ class GradientSigns:
 def sentences(signs: Mapping[int, GradientSigns], followed: str) -> list[str]:
     """Return what is to be said of the classifiers, by their numbers in the mixture.
 
-    Parameters
-    ----------
-    signs : mapping of int to GradientSigns
-        What was seen of each classifier.
-    followed : str
-        The name of the loss that was differentiated.
+    `followed` is the name of the loss that was differentiated.
     """
     said = []
     for k, own in signs.items():

@@ -149,16 +149,13 @@ class Members:
         function : callable
             ``function(logits, y)`` returns one value an image, (B,), or Q of them, (Q, B); the
             forward pass is then shared by Q backward passes.
-        x : torch.Tensor of shape (B, C, H, W)
-            Images.
-        y : torch.Tensor of shape (B,), int64
-            True classes.
+        x, y : torch.Tensor of shape (B, C, H, W), (B,)
+            Images and labels.
 
         Returns
         -------
         Slope
-            Logits, where they err, values, and the gradient with respect to the images alone: zero
-            where the member has none.
+            With respect to the images alone: zero where the member has no gradient.
 
         Raises
         ------
@@ -211,12 +208,7 @@ class Members:
     def signs(self) -> dict[int, GradientSigns]:
         """Return what was seen of the members' gradients so far, by their numbers in the mixture.
 
-        It waits for the device.
-
-        Raises
-        ------
-        MixsolveError
-            Logits of a member that were not finite.
+        It waits for the device, and refuses logits that were not finite.
         """
         self._count()
         signs: dict[int, GradientSigns] = {}

@@ -80,24 +80,9 @@ def keep_better(
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the difference of logits ratio, at most 1 and positive where the classifier errs.
+    """Return the difference of logits ratio (B,), at most 1 and positive where the classifier errs.
 
-    Parameters
-    ----------
-    logits : torch.Tensor of shape (B, classes)
-        Finite scores of at least 3 classes.
-    labels : torch.Tensor of shape (B,), int64
-        True classes.
-
-    Returns
-    -------
-    torch.Tensor of shape (B,)
-        The loss, in the dtype of `logits`.
-
-    Raises
-    ------
-    MixsolveError
-        Fewer than 3 classes.
+    Refuses logits (B, classes) of fewer than 3 classes.
     """
     classes = logits.shape[-1]
     if classes < 3:
@@ -119,10 +104,7 @@ HINGE = Loss("hinge", hinge)
 def ascended_loss(loss: str | LossFunction) -> Loss:
     """Return the loss of one classifier that an attack by this name or function ascends.
 
-    Raises
-    ------
-    MixsolveError
-        A name that is not known, or a loss without a gradient.
+    Refuses a name that is not known, or a loss without a gradient.
     """
     if loss in ("dlr", dlr):
         return DLR
@@ -155,11 +137,6 @@ class Objective:
     loss : str or callable, default "cross-entropy"
         "cross-entropy", "margin", "hinge", "dlr" or a function: the expectation of that loss;
         "mean-probability": the cross-entropy of the mean probability.
-
-    Raises
-    ------
-    MixsolveError
-        A loss that is not known or has no gradient.
     """
 
     def __init__(self, members: Members, loss: str | LossFunction = "cross-entropy") -> None:

@@ -35,8 +35,6 @@ class PGD(SearchAttack):
 
     Parameters
     ----------
-    norm, eps, name
-        The options of `Attack`.
     loss : str or callable, default "cross-entropy"
         What is ascended: the expectation of "cross-entropy", "margin", "dlr" or of a function of
         logits (B, classes) and labels (B,) that returns losses (B,); or "mean-probability", the
@@ -46,13 +44,8 @@ class PGD(SearchAttack):
         Steps of each restart.
     step_size : float, optional
         Length of a step in `norm`; ``2.5 eps / steps`` by default.
-    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile
-        The options of `SearchAttack`.
-
-    Raises
-    ------
-    MixsolveError
-        A parameter that is out of its range.
+    **options
+        Those of `SearchAttack`, norm, eps and name included.
 
     Examples
     --------
@@ -100,17 +93,7 @@ class PGD(SearchAttack):
     def step(
         self, objective: Objective, point: Tensor, center: Tensor, y: Tensor
     ) -> tuple[Score, Tensor]:
-        """Return the score of a point and the next point, both of one pass of the classifiers.
-
-        Parameters
-        ----------
-        objective : Objective
-            What is ascended.
-        point, center : torch.Tensor of shape (B, C, H, W)
-            Points of the ball, and the images at its center.
-        y : torch.Tensor of shape (B,), int64
-            True classes.
-        """
+        """Return the score of a point and the next point, both of one pass of the classifiers."""
         ball = self.ball
         length = 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
         score, gradient = objective.score_and_gradient(point, y)

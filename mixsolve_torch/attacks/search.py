@@ -59,11 +59,6 @@ class GradientAttack(Attack):
         judgement is returned.
     compile : bool, default False
         Run the classifiers through `torch.compile`.
-
-    Raises
-    ------
-    MixsolveError
-        A parameter that is out of its range.
     """
 
     _: KW_ONLY
@@ -102,10 +97,10 @@ class SearchAttack(GradientAttack):
 
     Parameters
     ----------
-    norm, eps, steps, restarts, random_start, weights, images_per_pass, autocast, compile, name
-        The options of `GradientAttack`.
     keep_restarts : bool, default False
         Return the best point of every restart as a candidate of its own, not only the best of all.
+    **options
+        Those of `GradientAttack`, norm, eps and name included.
     """
 
     _: KW_ONLY
@@ -205,14 +200,8 @@ class SearchAttack(GradientAttack):
 
         Parameters
         ----------
-        mixture : Mixture
-            Frozen.
         start : torch.Tensor of shape (R B, C, H, W)
             The starts of R searches for each image, in the order of `starts`.
-        x : torch.Tensor of shape (B, C, H, W)
-            The images at the centers of the balls.
-        y : torch.Tensor of shape (B,), int64
-            True classes.
         signs : dict of int to GradientSigns, optional
             Where signs of gradient masking are counted, by the classifiers' numbers, instead of
             being warned of.

@@ -46,20 +46,10 @@ def sparse_visits(steps: int) -> int:
 def sparse_ascent(
     objective: Objective, start: Tensor, center: Tensor, y: Tensor, ball: Ball, steps: int
 ) -> Iterator[tuple[Tensor, Score]]:
-    """Yield the start, and the points of the ascent in the ball, with their scores.
+    """Yield the start, and the points of the ascent in the L1 ball, with their scores.
 
-    Parameters
-    ----------
-    objective : Objective
-        What is ascended.
-    start, center : torch.Tensor of shape (B, C, H, W)
-        Points of the ball, and the images at its center.
-    y : torch.Tensor of shape (B,), int64
-        True classes.
-    ball : Ball
-        The L1 ball.
-    steps : int
-        Steps in all three balls together.
+    `start` and `center` (B, C, H, W) are points of the ball and the images at its center; `steps`
+    counts those in all three balls together.
     """
     yield start, objective.score(start, y)
     point, first = start, True

@@ -32,29 +32,13 @@ class TargetedAPGD(GradientAttack):
 
     Parameters
     ----------
-    norm, eps, name
-        The options of `Attack`.
     targets : int, default 9
         Classes that are aimed at, those of the largest expected logits at the image; all others
         where there are no more.
     steps : int, default 100
         Steps for each target and restart.
-    restarts, random_start, weights, images_per_pass, autocast, compile
-        The options of `GradientAttack`.
-
-    Raises
-    ------
-    MixsolveError
-        A parameter that is out of its range.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from mixsolve_torch import Mixture
-    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
-    >>> x, y = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
-    >>> TargetedAPGD("Linf", 0.1, steps=5)(Mixture([model]), x, y).shape
-    torch.Size([1, 5, 1, 2, 2])
+    **options
+        Those of `GradientAttack`, norm, eps and name included.
     """
 
     _: KW_ONLY

@@ -65,10 +65,7 @@ def declared(
 ) -> Threat:
     """Return the set that norm and radius, or a list of threats, declare for some points.
 
-    Raises
-    ------
-    MixsolveError
-        Both or neither of them, or what is not understood.
+    Refuses both or neither of them, and what is not understood.
     """
     if threats is not None:
         if norm is not None or eps is not None:

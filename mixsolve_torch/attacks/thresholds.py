@@ -27,17 +27,8 @@ from torch import Tensor
 def shrink(sizes: Tensor, rooms: Tensor, total: float) -> Tensor:
     """Return the nearest moves (B, D) to `sizes` in the rooms, with a sum of at most `total`.
 
-    Parameters
-    ----------
-    sizes, rooms : torch.Tensor of shape (B, D)
-        Wanted moves and the largest ones, at least 0.
-    total : float
-        The largest sum of a row.
-
-    Returns
-    -------
-    torch.Tensor of shape (B, D), float64
-        The moves; their sums exceed `total` by no more than rounding.
+    `sizes` and `rooms` (B, D) are the wanted moves and the largest ones, at least 0. The sums of
+    the moves, in float64, exceed `total` by no more than rounding.
     """
     sizes, rooms = sizes.double(), rooms.double()
     entries = sizes.shape[1]

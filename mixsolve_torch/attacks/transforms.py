@@ -42,10 +42,6 @@ def rotations(degrees: float, count: int = 11) -> Finite:
         The largest angle either way, above 0 and at most 180.
     count : int, default 11
         Angles, evenly spaced; an odd number has the image itself among them.
-
-    Returns
-    -------
-    Finite
     """
     degrees = as_real("degrees", degrees, above=0, at_most=180)
     angles = _even(-degrees, degrees, as_count("count", count))
@@ -59,10 +55,6 @@ def shifts(pixels: int) -> Finite:
     ----------
     pixels : int
         The largest shift p in each direction: ``(2 p + 1)^2`` points.
-
-    Returns
-    -------
-    Finite
     """
     pixels = as_count("pixels", pixels)
     return Finite(_Shifted(pixels), name=f"shifts {pixels}")
@@ -77,10 +69,6 @@ def brightness(change: float, count: int = 11) -> Finite:
         The factors are from ``1 - change`` to ``1 + change``; above 0 and at most 1.
     count : int, default 11
         Factors, evenly spaced.
-
-    Returns
-    -------
-    Finite
     """
     change = as_real("change", change, above=0, at_most=1)
     factors = _even(1 - change, 1 + change, as_count("count", count))
@@ -96,10 +84,6 @@ def contrast(change: float, count: int = 11) -> Finite:
         The factors are from ``1 - change`` to ``1 + change``; above 0 and at most 1.
     count : int, default 11
         Factors, evenly spaced.
-
-    Returns
-    -------
-    Finite
     """
     change = as_real("change", change, above=0, at_most=1)
     factors = _even(1 - change, 1 + change, as_count("count", count))
@@ -115,10 +99,6 @@ def noise(deviation: float, count: int = 10) -> Finite:
         Standard deviation of an entry, above 0.
     count : int, default 10
         Draws.
-
-    Returns
-    -------
-    Finite
     """
     deviation = as_real("deviation", deviation, above=0)
     return Finite(_Noisy(deviation, as_count("count", count)), name=f"noise {deviation:g}")
@@ -133,10 +113,6 @@ def blur(deviation: float, count: int = 5) -> Finite:
         The largest standard deviation of the kernel in pixels, above 0.
     count : int, default 5
         Kernels, of evenly spaced deviations above 0.
-
-    Returns
-    -------
-    Finite
     """
     deviation, count = as_real("deviation", deviation, above=0), as_count("count", count)
     widths = tuple(deviation * (k + 1) / count for k in range(count))
@@ -150,10 +126,6 @@ def corruptions(severity: int = 5) -> Finite:
     ----------
     severity : int, default 5
         From 1 to 5; the set has each corruption at every level of CIFAR-10-C up to this one.
-
-    Returns
-    -------
-    Finite
     """
     severity = as_count("severity", severity)
     as_real("severity", severity, at_most=5)

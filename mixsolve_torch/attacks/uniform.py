@@ -31,11 +31,6 @@ class UniformSampling(Attack):
         The options of `Attack`.
     draws : int, default 10
         Candidates for each image.
-
-    Raises
-    ------
-    MixsolveError
-        A parameter that is out of its range.
     """
 
     _: KW_ONLY

@@ -178,13 +178,7 @@ class DiskStore(Resumable):
         return self._known.together
 
     def passes_over(self, x: Tensor, y: Tensor) -> bool:
-        """Return whether the rows of the next batch are in the file already.
-
-        Raises
-        ------
-        MixsolveError
-            Data that are not those of the rows.
-        """
+        """Return whether the rows of the next batch are in the file already; refuse other data."""
         seen = self._seen
         seen.data = digest(seen.data, x, y)
         seen.batches += 1

@@ -25,17 +25,7 @@ from mixsolve_torch.runs import durable
 
 
 class RowFile:
-    """Rows of one tensor in a file.
-
-    Parameters
-    ----------
-    path : path
-        What the file is to be called.
-    dtype : str
-        Of the entries, as a .npy file names it.
-    row_shape : tuple of int
-        Of a row.
-    """
+    """Rows of one tensor in a file; `dtype` is named as a .npy file does."""
 
     def __init__(self, path: Path, dtype: str, row_shape: tuple[int, ...]) -> None:
         self.path = path

@@ -45,13 +45,7 @@ FILES = ("audit.json", "audit.csv", "audit.png", "solution.npz")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `mixsolve audit`.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the subcommand.
-    """
+    """Declare the arguments of `mixsolve audit`."""
     parser.epilog = (
         "A MODEL is a TorchScript archive (torch.jit.save), a program (torch.export.save), an ONNX "
         "file, timm:NAME=FILE, or module:function=FILE: function() builds the network, FILE holds "
@@ -139,23 +133,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the audit, print the outcome, write the files.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Parsed arguments of `add_arguments`.
-
-    Returns
-    -------
-    int
-        0 if the optimal mixture holds against the last attacks on it, 1 if more rounds are needed.
-
-    Raises
-    ------
-    MixsolveError
-        Wrong arguments, models or data that cannot be used, or files in the way.
-    """
+    """Run the audit, print the outcome, write the files; 1 if more rounds are needed."""
     started = time.perf_counter()
     options = _checked(args)
     device = _device(args.device)

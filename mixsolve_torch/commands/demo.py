@@ -36,13 +36,7 @@ FILES = ("accuracy.png", "mixture.png", "evaluation.json", "losses.npy", "soluti
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `mixsolve demo`.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the subcommand.
-    """
+    """Declare the arguments of `mixsolve demo`."""
     parser.epilog = (
         "Exit code: 0 when the optimal mixture holds against the last attacks on it, 1 when it "
         "does not, 2 for wrong input."
@@ -61,23 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo and print the outcome.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Parsed arguments of `add_arguments`.
-
-    Returns
-    -------
-    int
-        0 if the optimal mixture holds against the last attacks on it, 1 if it does not.
-
-    Raises
-    ------
-    MixsolveError
-        Wrong arguments, or files in the way.
-    """
+    """Run the demo and print the outcome; 1 if the optimal mixture does not hold."""
     started = time.perf_counter()
     report = demo(DemoSettings(), args.out, seed=args.seed, replace=args.replace, progress=True)
     show(report, args.out, FILES, time.perf_counter() - started)

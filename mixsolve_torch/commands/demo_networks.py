@@ -105,17 +105,7 @@ def train(data: Split, settings: DemoSettings, seed: int, log: Console) -> list[
 
 
 def attacks(settings: DemoSettings) -> list[Attack]:
-    """Return the attacks on each network and mixture, which `evaluate` runs one after another.
-
-    Parameters
-    ----------
-    settings : DemoSettings
-        Norm, radius and effort.
-
-    Returns
-    -------
-    list of Attack
-    """
+    """Return the attacks on each network and mixture, which `evaluate` runs one after another."""
     norm, eps = settings.norm, settings.eps
     steps, restarts = settings.steps, settings.restarts
     return [

@@ -30,13 +30,7 @@ _SECTIONS = tuple(field.name for field in fields(TrainConfig))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train, print the outcome, and return the exit code.
-
-    Parameters
-    ----------
-    argv : sequence of str
-        Arguments after ``mixsolve train``.
-    """
+    """Train as the arguments after ``mixsolve train`` say, print the outcome; the exit code."""
     config, resume = read(argv)
     console = Console()
     handler = RichHandler(console=Console(stderr=True), show_path=False)

@@ -66,47 +66,17 @@ def zero_one(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return ``-log softmax(logits)`` at the label.
+    """Return ``-log softmax(logits)`` at the label, in nats: at least 0 and unbounded.
 
-    Parameters
-    ----------
-    logits : torch.Tensor of shape (..., B, classes)
-        Finite scores.
-    labels : torch.Tensor of shape (B,), integer
-        True classes.
-
-    Returns
-    -------
-    torch.Tensor of shape (..., B)
-        The loss in nats, at least 0 and unbounded, in the dtype of `logits`.
-
-    Raises
-    ------
-    MixsolveError
-        Shapes that do not belong together, a label without a logit, or a logit that is not finite.
+    Arguments, shapes and errors are those of `zero_one`.
     """
     return _cross_entropy(*_check(logits, labels))
 
 
 def bounded_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return ``(1 - (p_y - max_{c != y} p_c)) / 2`` with ``p = softmax(logits)``.
+    """Return ``(1 - (p_y - max_{c != y} p_c)) / 2`` with ``p = softmax(logits)``, in [0, 1].
 
-    Parameters
-    ----------
-    logits : torch.Tensor of shape (..., B, classes)
-        Finite scores.
-    labels : torch.Tensor of shape (B,), integer
-        True classes.
-
-    Returns
-    -------
-    torch.Tensor of shape (..., B)
-        The loss in [0, 1], in the dtype of `logits`.
-
-    Raises
-    ------
-    MixsolveError
-        Shapes that do not belong together, a label without a logit, or a logit that is not finite.
+    Arguments, shapes and errors are those of `zero_one`.
     """
     return _bounded_margin(*_check(logits, labels))
 
@@ -163,18 +133,10 @@ PUBLIC: dict[LossFunction, str] = {
 
 
 def get_loss(loss: str | LossFunction) -> Loss:
-    """Return the loss of this name, or wrap a function of the user's own.
+    """Return the loss of this name, or wrap a function of the user's own (see `expected_loss`).
 
-    Parameters
-    ----------
-    loss : str or callable
-        "zero-one", "cross-entropy", "margin", or a function of logits (B, classes) and labels (B,)
-        that returns losses (B,). The functions of this module stand for their names.
-
-    Returns
-    -------
-    Loss
-        A user's function comes back with a check of the shape that it returns.
+    The public functions of this module stand for their names. A user's function comes back with a
+    check of the shape that it returns.
 
     Raises
     ------

@@ -30,19 +30,7 @@ def _product(a: int, b: int) -> tuple[int, int]:
 
 
 def philox(key: tuple[int, int], counter: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """Return the four 32-bit words of Philox4x32-10 at a counter.
-
-    Parameters
-    ----------
-    key : tuple of 2 int
-        32-bit words.
-    counter : tuple of 4 int
-        32-bit words.
-
-    Returns
-    -------
-    tuple of 4 int
-    """
+    """Return the four 32-bit words of Philox4x32-10 for a key and a counter of 32-bit words."""
     k0, k1 = key
     c0, c1, c2, c3 = counter
     for _ in range(10):

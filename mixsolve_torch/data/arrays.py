@@ -106,12 +106,9 @@ def digits(*, seed: int = 0, validation: float = 0.15, test: float = 0.3) -> Dig
 
 
 def count_shared(images: Tensor, others: Tensor) -> int:
-    """Return how many of `others` stand among `images`, bit by bit.
+    """Return how many of `others` (M, C, H, W) stand among `images` (N, C, H, W), bit by bit.
 
-    Parameters
-    ----------
-    images, others : torch.Tensor of shape (N, C, H, W), (M, C, H, W)
-        Images; those of the second set are converted to the dtype of the first.
+    `others` are converted to the dtype of the images.
 
     Examples
     --------
@@ -124,12 +121,9 @@ def count_shared(images: Tensor, others: Tensor) -> int:
 
 
 def digests(images: Tensor) -> Iterator[bytes]:
-    """Yield a digest of the entries of each image, of 16 bytes.
+    """Yield a digest of the entries of each image (N, C, H, W), of 16 bytes.
 
-    Parameters
-    ----------
-    images : torch.Tensor of shape (N, C, H, W)
-        Images; equal ones of one dtype have equal digests.
+    Equal images of one dtype have equal digests.
     """
     for entry in images.detach().cpu().contiguous().numpy():
         yield hashlib.blake2b(entry.data, digest_size=16).digest()

@@ -121,18 +121,7 @@ def load_data(
 
 
 def splits(name_or_path: str | os.PathLike[str] | Dataset[Any]) -> tuple[str, ...]:
-    """Return the parts that a data set has, "train" and "test"; none of one that is one set.
-
-    Parameters
-    ----------
-    name_or_path : str, path or torch.utils.data.Dataset
-        As `load_data` takes it.
-
-    Raises
-    ------
-    MixsolveError
-        An unknown name, or a file that is missing or broken.
-    """
+    """Return the parts that a data set has, "train" and "test"; none of one that is one set."""
     if pairs.is_dataset(name_or_path):
         return ()
     path = _path(name_or_path)

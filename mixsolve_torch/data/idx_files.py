@@ -48,10 +48,8 @@ def read(
         Which set.
     data_dir : str or path or None
         The folder with the files, or the one in which torchvision keeps them.
-    download : bool
-        Let torchvision download a set that is not there.
-    split : {"train", "test"} or None
-        Which part; None for the test part.
+    download, split
+        See `mixsolve_torch.load_data`.
 
     Returns
     -------
@@ -86,18 +84,7 @@ def read(
 
 
 def read_idx(path: Path, *, axes: int) -> np.ndarray:
-    """Read an IDX file of bytes, packed with gzip or not.
-
-    Parameters
-    ----------
-    path : path
-        The file; what it is packed with is told from its first bytes.
-    axes : int
-        Number of axes that it must have.
-
-    Returns
-    -------
-    numpy.ndarray of uint8
+    """Read an IDX file of bytes with so many axes, packed with gzip or not, whatever its name.
 
     Raises
     ------

@@ -30,13 +30,6 @@ def splits(path: Path) -> tuple[str, ...]:
 def read(path: Path, split: str | None) -> tuple[Tensor, Tensor, int]:
     """Read a file.
 
-    Parameters
-    ----------
-    path : path
-        See `mixsolve_torch.load_data`.
-    split : {"train", "test"} or None
-        Which part; None for the test part, or the one set.
-
     Returns
     -------
     images : torch.Tensor of shape (N, C, H, W)

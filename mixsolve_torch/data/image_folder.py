@@ -29,19 +29,7 @@ def splits(root: Path) -> tuple[str, ...]:
 
 
 def read(root: Path, split: str | None, *, size: int | None, limit: int | None) -> LabelledImages:
-    """Read one part of a tree.
-
-    Parameters
-    ----------
-    root : path
-        The directory.
-    split : {"train", "test"} or None
-        Which part; None for the test part, or the one set.
-    size : int or None
-        Bring every image to ``size`` x ``size`` pixels: the shorter side is scaled, the middle cut
-        out.
-    limit : int or None
-        Read so many images, one of each class in turn.
+    """Read one part of a tree; `split`, `size` and `limit` are those of `mixsolve_torch.load_data`.
 
     Returns
     -------

@@ -56,16 +56,6 @@ def linear_images(game: Game, eps: float | str) -> LinearImages:
     eps : float
         The radius of the ball in the unit of the points, >= 0.
 
-    Returns
-    -------
-    LinearImages
-        The networks, the images, their classes and the radius that `eps` becomes.
-
-    Raises
-    ------
-    MixsolveError
-        A negative radius.
-
     Examples
     --------
     >>> from mixsolve.games.linear_game import paper2d_exact

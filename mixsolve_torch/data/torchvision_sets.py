@@ -27,23 +27,9 @@ NAMES = tuple(_SETS)
 def read(
     name: str, data_dir: str | os.PathLike[str] | None, download: bool, split: str | None
 ) -> LabelledImages:
-    """Read one part of a set.
+    """Read one part of "cifar10", "cifar100" or "svhn"; see `mixsolve_torch.load_data`.
 
-    Parameters
-    ----------
-    name : {"cifar10", "cifar100", "svhn"}
-        Which set.
-    data_dir : str or path or None
-        The directory in which torchvision keeps it.
-    download : bool
-        Let torchvision download a set that is not there.
-    split : {"train", "test"} or None
-        Which part; None for the test part.
-
-    Returns
-    -------
-    LabelledImages
-        Images of uint8.
+    `data_dir` is the directory in which torchvision keeps the set.
 
     Raises
     ------

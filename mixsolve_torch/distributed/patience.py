@@ -18,13 +18,7 @@ _PARTED = re.compile(r"\bgloo\b|NCCL|by peer|Broken pipe", re.IGNORECASE)
 
 
 def group_timeout(group: Any = None) -> timedelta:
-    """Return the timeout of a process group, the longest one where it has several backends.
-
-    Parameters
-    ----------
-    group : torch.distributed.ProcessGroup or None
-        None for all ranks.
-    """
+    """Return the timeout of a process group, the longest one where it has several backends."""
     whole: Any = dist.group.WORLD if group is None else group
     found = []
     for device in getattr(whole, "_device_types", ()):

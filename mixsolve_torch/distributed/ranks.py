@@ -82,13 +82,7 @@ class Rank:
         return self._states[name]
 
     def serve(self, interrupt: Interrupt) -> Any:
-        """Run the first rank's tasks until it has a solution; return that.
-
-        Raises
-        ------
-        MixsolveError
-            A rank failed, or cannot be reached.
-        """
+        """Run the first rank's tasks until it has a solution; return that."""
         wire = self.wire
         while True:
             message = wire.broadcast()
@@ -174,15 +168,7 @@ class Rank:
 
 
 class RankShards(Shards):
-    """Each rank's samples, as the first rank has access to them.
-
-    Parameters
-    ----------
-    rank : Rank
-        The first one.
-    bounds : ndarray of int64, shape (n_ranks + 1,)
-        First sample of each rank.
-    """
+    """Each rank's samples, as `rank`, the first one, has access to them."""
 
     def __init__(self, rank: Rank, bounds: np.ndarray) -> None:
         super().__init__(_Named(LOSSES), bounds)

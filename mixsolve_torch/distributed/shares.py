@@ -61,17 +61,8 @@ def read_share(
 
     Parameters
     ----------
-    losses, alpha
-        See `mixsolve_torch.solve_distributed`.
     one_a_sample : mapping of str to object
         "sample_weight", "candidate_mask", "candidate_prior", None where not given.
-    options : mapping of str to object
-        Keyword arguments for `mixsolve.solve`.
-
-    Raises
-    ------
-    MixsolveError, MixsolveTypeError
-        What is wrong, and the mend.
     """
     unknown = sorted(options.keys() - _OPTIONS.keys())
     if unknown:
@@ -155,15 +146,8 @@ def _plain(name: str, value: Any, n_classifiers: int) -> str:
 def agree(summaries: Sequence[dict[str, Any] | MixsolveError]) -> np.ndarray:
     """Check all ranks' summaries against each other; every rank reaches the same result.
 
-    Parameters
-    ----------
-    summaries : sequence of dict, or of MixsolveError where a rank's share is wrong
-        Rank by rank.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_ranks + 1,)
-        First sample of each rank.
+    Where a rank's share is wrong the summary is its error. Returns the first sample of each rank,
+    int64 of shape (n_ranks + 1,).
 
     Raises
     ------

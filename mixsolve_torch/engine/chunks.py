@@ -34,12 +34,8 @@ class TorchEngine(Bookkeeping):
     ----------
     tensor : torch.Tensor of shape (N, m, L)
         Without a gradient.
-    sample_weight, allowed, prior : ndarray
-        See `mixsolve.engines.Losses.engine`.
     chunk : int
         Losses read at once, in whole samples.
-    classifiers : ndarray of int64, shape (s,), optional
-        Those that may have a weight, ascending; all by default.
 
     Raises
     ------
