@@ -120,11 +120,9 @@ def game_weights(
 
     Parameters
     ----------
-    losses : jax.Array of shape (N, m, L), floating
-        See `game_value`.
     alpha : float or array_like of shape (N,)
         Positive. Weights of the exact game jump.
-    sample_weight, candidate_mask, candidate_prior, tol
+    losses, sample_weight, candidate_mask, candidate_prior, tol
         See `game_value`.
 
     Returns

@@ -134,19 +134,15 @@ def solve_cardinality_path(
     ----------
     losses : array_like of shape (N, m, L), or list of N arrays of shape (m_i, L)
         See `solve`.
-    alpha : float or array_like of shape (N,), default 0
-        See `solve`.
     max_models : int, optional
         The largest number of classifiers; all of them by default.
-    method, sample_weight, candidate_mask, candidate_prior, constraints, tol
+    alpha, method, sample_weight, candidate_mask, candidate_prior, constraints
         See `solve`; constraints must be linear.
-    A_ub, b_ub, A_eq, b_eq
-        See `solve`.
     max_iter : int, optional
         Nodes of each of the searches.
     time_limit : float, optional
         Seconds for each of the searches.
-    warm_start, verbose, presolve
+    A_ub, b_ub, A_eq, b_eq, tol, warm_start, verbose, presolve
         See `solve`.
 
     Returns

@@ -295,12 +295,8 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
 
         Parameters
         ----------
-        X : array-like of shape (n, features)
-            Samples, not attacked.
-        y : array-like of shape (n,)
-            Labels.
-        sample_weight : array-like of shape (n,), optional
-            Weights of the samples.
+        X, y, sample_weight
+            As in `fit`; the samples are not attacked.
 
         Returns
         -------
@@ -318,10 +314,8 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
 
         Parameters
         ----------
-        X : array-like of shape (n, features)
-            Samples.
-        y : array-like of shape (n,)
-            Labels.
+        X, y
+            As in `fit`.
         random_state : int, RandomState, Generator or None, default 0
             Source of the attack's draws; equal calls have equal results by default.
 
@@ -347,14 +341,8 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
 
         Parameters
         ----------
-        X : array-like of shape (n, features)
-            Samples.
-        y : array-like of shape (n,)
-            Labels.
-        sample_weight : array-like of shape (n,), optional
-            Weights of the samples.
-        random_state : int, RandomState, Generator or None, default 0
-            Source of the attack's draws; equal calls have equal results by default.
+        X, y, sample_weight, random_state
+            As in `fit` and `candidate_losses`.
 
         Returns
         -------
@@ -367,32 +355,11 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         return float(np.average(worst, weights=weights))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters and, with `deep`, the named members and their parameters.
-
-        Parameters
-        ----------
-        deep : bool, default True
-            Whether to include the members' parameters.
-
-        Returns
-        -------
-        dict
-        """
+        """Return the parameters and, with `deep`, the named members and their parameters."""
         return self._get_params("estimators", deep=deep)
 
     def set_params(self, **params: Any) -> MixtureClassifier:
-        """Set parameters, members by their name, and members' parameters.
-
-        Parameters
-        ----------
-        **params
-            As `get_params` names them.
-
-        Returns
-        -------
-        MixtureClassifier
-            Itself.
-        """
+        """Set parameters, members by name, and members' parameters, as `get_params` names them."""
         self._set_params("estimators", **params)
         return self
 

@@ -61,10 +61,6 @@ def rademacher_bound(spread: float, n_candidates: int, n_classifiers: int) -> fl
     n_classifiers : int
         L.
 
-    Returns
-    -------
-    float
-
     Raises
     ------
     MixsolveError
@@ -161,10 +157,6 @@ def regularization_bound(alpha: float, mass: float, beta: float = 0.0) -> float:
     beta : float, default 0.0
         How far below the best an attack may be and still be counted; >= 0.
 
-    Returns
-    -------
-    float
-
     Raises
     ------
     MixsolveError
@@ -203,10 +195,6 @@ def subgradient_bound(
     oracle_error : float, default 0.0
         delta: error on each classifier's risk under the oracle's attack; >= 0. An exact best
         response has 0.
-
-    Returns
-    -------
-    float
 
     Raises
     ------
@@ -312,10 +300,6 @@ def smoothing_bound(
     sample_weight : array_like of shape (n_samples,), optional
         Weights of the samples, normalised to sum 1; uniform by default. Not needed where `alpha`
         and `mass` are numbers.
-
-    Returns
-    -------
-    float
 
     Raises
     ------

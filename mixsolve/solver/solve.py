@@ -178,13 +178,11 @@ def solve_path(
         See `solve`.
     alphas : array_like of shape (n,)
         Regularisations, one number for all samples each, in any order; 0 for the exact problem.
-    method, sample_weight, candidate_mask, candidate_prior, constraints, tol, max_iter
-        See `solve`.
-    A_ub, b_ub, A_eq, b_eq
+    method, sample_weight, candidate_mask, candidate_prior, constraints
         See `solve`.
     time_limit : float, optional
         Seconds for each of the solves.
-    verbose, presolve
+    A_ub, b_ub, A_eq, b_eq, tol, max_iter, verbose, presolve
         See `solve`.
 
     Returns

@@ -111,12 +111,16 @@ class Ball(abc.ABC):
                 f"entries of an image, here {entries}; got {self.eps:g}; divide bytes by 255"
             )
 
-    def outside(self, points: Tensor, center: Tensor) -> str | None:
-        """Return which image left the ball or the box by more than rounding, and how; or None.
+    def contains(self, points: Tensor, center: Tensor) -> Tensor:
+        """Return a mask (B,) of the points in the ball and in the box, up to rounding.
 
         Rounding is that of the coarser dtype of the two, in every entry of an image: the sum of an
         original and a perturbation within the ball may be so far outside.
         """
+        return self._held(points, center)[0]
+
+    def _held(self, points: Tensor, center: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+        """Return the mask, lengths, lowest and highest entries (B,), and the unit of rounding."""
         unit = max(
             torch.finfo(part.dtype).eps for part in (points, center) if part.is_floating_point()
         )
@@ -125,8 +129,13 @@ class Ball(abc.ABC):
         lengths, roundings = self._measured(points - center)
         lowest, highest = points.flatten(1).aminmax(dim=1)
         inside = lengths <= self.eps + unit * roundings
-        inside &= (lowest >= -unit) & (highest <= 1 + unit)
-        if inside.all():  # NaN is not inside
+        inside &= (lowest >= -unit) & (highest <= 1 + unit)  # NaN is not inside
+        return inside, lengths, lowest, highest, unit
+
+    def outside(self, points: Tensor, center: Tensor) -> str | None:
+        """Return which image left the ball or the box by more than rounding, and how; or None."""
+        inside, lengths, lowest, highest, unit = self._held(points, center)
+        if inside.all():
             return None
         i = int((~inside).nonzero()[0])
         length, low, high = float(lengths[i]), float(lowest[i]), float(highest[i])

@@ -112,14 +112,7 @@ class InBall(Threat):
 
     def contains(self, points: Tensor, center: Tensor) -> Tensor:
         """Return which points lie in the ball and in the box, up to the rounding of `outside`."""
-        rounding = max(
-            torch.finfo(part.dtype).eps for part in (points, center) if part.is_floating_point()
-        )
-        points = points.to(center.device)
-        lengths, roundings = self.ball._measured(points - center)
-        lowest, highest = points.flatten(1).aminmax(dim=1)
-        inside = lengths <= self.ball.eps + rounding * roundings
-        return inside & (lowest >= -rounding) & (highest <= 1 + rounding)
+        return self.ball.contains(points, center)
 
     def check_entries(self, entries: int) -> None:
         """Refuse a radius that is beyond the whole box of images of so many entries."""

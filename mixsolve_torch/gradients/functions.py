@@ -123,11 +123,9 @@ def game_weights(
 
     Parameters
     ----------
-    losses : torch.Tensor of shape (N, m, L), float32 or float64
-        ``losses[i, j, k]`` is the loss of classifier k on candidate j of sample i.
     alpha : float or array-like of shape (N,)
         Entropic regularisation, positive. Weights of the exact game jump.
-    sample_weight, candidate_mask, candidate_prior, tol, max_iter, warm_start
+    losses, sample_weight, candidate_mask, candidate_prior, tol, max_iter, warm_start
         See `game_value`.
 
     Returns

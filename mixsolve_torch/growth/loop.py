@@ -125,13 +125,10 @@ def grow(
     mixture : Mixture
         The classifiers to begin with. It is left as it is.
     data : pair of torch.Tensor, LabelledImages, Dataset or iterable of batches
-        Images (N, C, H, W) in [0, 1] and labels (N,) to train on, what `load_data` returns, a torch
-        `Dataset` of (image, label) pairs, or batches. They are read once, and stay in memory, with
-        their candidates.
+        Images and labels to train on, as `solve_game` takes them; their candidates stay in memory.
     attacks : str, Attack, callable, or iterable of them, default "standard"
-        Attacks that play the games, names and files as `resolve_attacks` knows them, functions of
-        images and labels, or attack objects of other libraries, see `External`. `Given` points are
-        for the images of `data`; where `held_out` holds others, give both as its `images`.
+        Attacks that play the games, see `solve_game`. `Given` points are for the images of `data`;
+        where `held_out` holds others, give both as its `images`.
     model : torch.nn.Module or callable, optional
         What a new classifier starts as: a copy of this one, or what ``model(round)`` returns, with
         rounds counted from 1. By default a copy of the classifier of the largest weight.

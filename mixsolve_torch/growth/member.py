@@ -79,16 +79,12 @@ def train_against(
         The new classifier.
     pool : Mixture
         Those there are, with their optimal weights.
-    inputs : torch.Tensor of shape (N, m, C, H, W)
-        Candidates, the clean image first.
-    labels : torch.Tensor of shape (N,), int64
-        True classes.
+    inputs, labels : torch.Tensor of shape (N, m, C, H, W), (N,)
+        Candidates, the clean image first, and true classes.
     strategy : torch.Tensor of shape (N, m)
         Probabilities of the candidates.
-    options : MemberTraining
-        How long, and with what.
-    generator : torch.Generator
-        Source of all draws.
+    options, generator
+        How long, and with what; source of all draws.
 
     Returns
     -------

@@ -114,24 +114,16 @@ def mnist_cnn(*, seed: int = 0, width: int = 16, classes: int = 10) -> nn.Sequen
 
     Parameters
     ----------
-    seed : int, default 0
-        Seed of the initial weights. PyTorch's global generator is left as it was.
     width : int, default 16
         Channels of the first convolution; the second has twice as many.
-    classes : int, default 10
-        Number of logits.
+    seed, classes
+        As in `digits_cnn`.
 
     Returns
     -------
     torch.nn.Sequential
         Maps images (B, 1, 28, 28) in [0, 1] to logits (B, classes). They are normalised by the
         statistics of Fashion-MNIST.
-
-    Examples
-    --------
-    >>> import torch
-    >>> mnist_cnn(seed=1)(torch.rand(3, 1, 28, 28)).shape
-    torch.Size([3, 10])
     """
     width, classes = as_count("width", width), as_count("classes", classes, 2)
     with _drawn_from(seed):
@@ -160,7 +152,7 @@ def resnet18(*, classes: int = 10, seed: int = 0) -> nn.Sequential:
         Number of logits. Images are normalised by the statistics of CIFAR-100 where it is 100, and
         by those of CIFAR-10 else.
     seed : int, default 0
-        Seed of the initial weights. PyTorch's global generator is left as it was.
+        As in `digits_cnn`.
 
     Returns
     -------
@@ -198,11 +190,8 @@ def wide_resnet28_10(
 
     Parameters
     ----------
-    classes : int, default 10
-        Number of logits. Images are normalised by the statistics of CIFAR-100 where it is 100, and
-        by those of CIFAR-10 else.
-    seed : int, default 0
-        Seed of the initial weights. PyTorch's global generator is left as it was.
+    classes, seed
+        As in `resnet18`, with the same normalisation of images.
     depth : int, default 28
         Number of convolutions on the longest way, 6 n + 4.
     width : int, default 10

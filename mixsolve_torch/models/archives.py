@@ -27,7 +27,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import torch
@@ -92,12 +91,7 @@ class Archive:
     def __enter__(self) -> Archive:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._zip.close()
 
     def __iter__(self) -> Iterator[str]:
@@ -132,10 +126,6 @@ class Archive:
             Its parts, in order. None copies the part as it is.
         suffix : str
             Ending of its name.
-
-        Yields
-        ------
-        path
         """
         folder = "model/" if self.in_folder else ""
         with tempfile.TemporaryDirectory(prefix="mixsolve-") as place:
@@ -170,15 +160,7 @@ class Archive:
 def load_tensors(source: Path | bytes) -> Any:
     """Read what `torch.save` wrote, if tensors and plain containers are all there is in it.
 
-    Parameters
-    ----------
-    source : path or bytes
-        The file, or what it holds.
-
-    Returns
-    -------
-    object
-        On the CPU.
+    `source` is the file, or what it holds; the tensors are on the CPU.
 
     Raises
     ------

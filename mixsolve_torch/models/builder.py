@@ -35,10 +35,6 @@ def call_builder(
     arguments : mapping, optional
         Keyword arguments; those that the function does not name are kept from it.
 
-    Returns
-    -------
-    torch.nn.Module
-
     Raises
     ------
     MixsolveError

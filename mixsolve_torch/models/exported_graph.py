@@ -69,15 +69,7 @@ _CONTAINERS = ("builtins.tuple", "builtins.list", "builtins.dict")
 def checked_graph(text: bytes) -> bytes:
     """Return a program's JSON, without what is not needed, if it says nothing but what it may.
 
-    Parameters
-    ----------
-    text : bytes
-        ``models/model.json`` of an archive.
-
-    Returns
-    -------
-    bytes
-        JSON again, written from what was read.
+    `text` is ``models/model.json`` of an archive; the result is written from what was read.
 
     Raises
     ------

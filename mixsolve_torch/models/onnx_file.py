@@ -20,10 +20,7 @@ from mixsolve_torch.models.black_box import BlackBox
 def load_onnx(path: Path) -> BlackBox:
     """Return a black box of the network in an ONNX file, on the CPU.
 
-    Parameters
-    ----------
-    path : Path
-        The file; its network has one input, the images, and returns logits first.
+    Its network has one input, the images, and returns logits first.
 
     Raises
     ------

@@ -65,20 +65,7 @@ def is_searched(part: str) -> bool:
 
 
 def search(part: str, content: bytes) -> None:
-    """Refuse code or a pickle that names what could reach files.
-
-    Parameters
-    ----------
-    part : str
-        Its path in the archive.
-    content : bytes
-        What it holds.
-
-    Raises
-    ------
-    MixsolveError
-        It does; the message says where.
-    """
+    """Refuse code or a pickle, a part of an archive, that names what could reach files."""
     if part.endswith(".pkl"):
         # A pickle names a class in two lines.
         texts, rules = [content.replace(b"\n", b".")], [*_OF_TYPES]

@@ -71,16 +71,7 @@ def save(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint, its tensors on the CPU.
-
-    Parameters
-    ----------
-    path : str or path
-        What `save` wrote.
-
-    Returns
-    -------
-    dict
+    """Read a checkpoint that `save` wrote, its tensors on the CPU.
 
     Raises
     ------
@@ -113,15 +104,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
 def recover(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Read a checkpoint; one that is missing or damaged is replaced by the one before it.
 
-    Parameters
-    ----------
-    path : str or path
-        Where it is. The log says if the one before takes its place.
-
-    Returns
-    -------
-    dict or None
-        None if there never was one.
+    The log says so. None if there never was one.
 
     Raises
     ------

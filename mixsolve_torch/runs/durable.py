@@ -44,10 +44,6 @@ def replaced(
         writes over.
     before : callable, optional
         Called when the new file is on the disk and the old one is still in its place.
-
-    Yields
-    ------
-    binary file
     """
     aside = path.with_name(path.name + ending)
     try:

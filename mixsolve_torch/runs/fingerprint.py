@@ -29,13 +29,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def digest(*parts: Tensor | str) -> str:
-    """Return a digest, 32 hexadecimal digits, of tensors (type, shape and entries) and texts.
-
-    Parameters
-    ----------
-    *parts : torch.Tensor or str
-        What to compare, in this order.
-    """
+    """Return a digest, 32 hexadecimal digits, of tensors (type, shape, entries) and texts."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, str):
@@ -55,14 +49,7 @@ def short_digest(description: Any) -> str:
 def describe(value: Any) -> Any:
     """Return a description of settings that JSON can hold, the same in every process.
 
-    Parameters
-    ----------
-    value : object
-        A number, text, tensor, array, function, network, attack, or a container of them.
-
-    Returns
-    -------
-    None, bool, int, float, str, list or dict
+    They are numbers, texts, tensors, arrays, functions, networks, attacks, or containers of them.
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -94,13 +81,6 @@ def outline(value: Any, depth: int = 2) -> Any:
     Of a function it holds the code, the defaults and what its closure holds; of an object its class
     and its attributes. Foreign objects may lead anywhere, loggers and files among them: beyond that
     depth only plain values, arrays and networks count, and of all others the class.
-
-    Parameters
-    ----------
-    value : object
-        Anything.
-    depth : int, default 2
-        How many objects are looked into on the way from `value`.
     """
     if isinstance(value, bytes):
         return f"bytes {hashlib.blake2b(value, digest_size=16).hexdigest()}"

@@ -148,10 +148,8 @@ class Adversary:
 
         Parameters
         ----------
-        x : torch.Tensor of shape (B, C, H, W)
-            Images in [0, 1], on the mixture's device.
-        y : torch.Tensor of shape (B,), int64
-            True classes.
+        x, y : torch.Tensor of shape (B, C, H, W), (B,)
+            Images in [0, 1] and labels, on the mixture's device.
         generator : torch.Generator
             Source of the start.
 
@@ -206,13 +204,7 @@ class Adversary:
         return attacked, score.errors
 
     def check(self) -> None:
-        """Refuse logits that were not finite, and warn of gradients that vanished.
-
-        Raises
-        ------
-        MixsolveError
-            A classifier diverged.
-        """
+        """Refuse logits of a classifier that diverged, and warn of gradients that vanished."""
         followed = self._attacks[0].followed() if self._attacks else LOGITS
         self._members.check("the divergence" if self._trades else followed)
 

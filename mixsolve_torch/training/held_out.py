@@ -68,10 +68,8 @@ def load(config: TrainConfig, data: Data | None = None, test: Data | None = None
     ----------
     config : TrainConfig
         The settings; ``config.data`` names the images that are not given.
-    data : pair of torch.Tensor, LabelledImages, Dataset or iterable of batches, optional
-        Images to train on.
-    test : as `data`, optional
-        Images of the test.
+    data, test : pair of torch.Tensor, LabelledImages, Dataset or iterable of batches, optional
+        Images to train on, and of the test.
 
     Raises
     ------

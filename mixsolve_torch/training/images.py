@@ -106,7 +106,7 @@ class ImageSet:
         return to_unit(x.contiguous(memory_format=layout)), y
 
     def split(self, share: float, generator: torch.Generator) -> tuple[ImageSet, ImageSet]:
-        """Divide the set at random, each class by itself.
+        """Divide the set at random, each class by itself; both parts keep its order.
 
         Parameters
         ----------
@@ -114,11 +114,6 @@ class ImageSet:
             Share of each class that the second part gets, in [0, 1); rounded to whole images.
         generator : torch.Generator
             Source of the draws; on the CPU.
-
-        Returns
-        -------
-        tuple of ImageSet
-            Both in the order of the whole set.
 
         Raises
         ------

@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mixsolve.base.files import written_aside
@@ -89,11 +88,6 @@ class Journal:
         record : dict
             "epoch", counted from 1, and numbers by name; "weights" of the classifiers; "clean" and
             "robust", each with the accuracy of the "mixture" and those of the "models".
-
-        Raises
-        ------
-        MixsolveError
-            A file that cannot be written.
         """
         if not self._write:
             return
@@ -113,14 +107,9 @@ class Journal:
         self._bar.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         """Remove the bar and close the files."""
-        self._bar.__exit__(kind, error, trace)
+        self._bar.__exit__(*raised)
         if self._events is not None:
             with self._writing():
                 self._events.close()
@@ -133,16 +122,7 @@ class Journal:
 
 
 def summary(record: dict[str, Any]) -> str:
-    """Return a record in a line.
-
-    Parameters
-    ----------
-    record : dict
-        As `Journal.log` takes it; what is missing is left out.
-
-    Returns
-    -------
-    str
+    """Return a record, as `Journal.log` takes it, in a line; what is missing is left out.
 
     Examples
     --------

@@ -32,16 +32,7 @@ def measure_epoch(
 ) -> dict[str, dict[str, Any]]:
     """Return clean and robust accuracy of a mixture and of each of its models.
 
-    Parameters
-    ----------
-    mixture : Mixture
-        The classifiers; their modes are restored.
-    data : ImageSet
-        What to measure on, the same on all ranks; each measures its part.
-    config : TrainConfig
-        The sets, the attack's steps and the number of images.
-    ranks : Ranks
-        This process among those of the run.
+    The data are the same on all ranks; each measures its part. The models' modes are restored.
 
     Returns
     -------

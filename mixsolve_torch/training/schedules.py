@@ -32,11 +32,6 @@ def learning_rate_factor(schedule: str, progress: float) -> float:
     progress : float
         Share of all steps that are done, at least 0; beyond 1 as at 1.
 
-    Returns
-    -------
-    float
-        From 0 to 1.
-
     Raises
     ------
     MixsolveError
