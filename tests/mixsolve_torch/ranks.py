@@ -7,16 +7,19 @@ import traceback
 
 import torch
 import torch.distributed as dist
-from forked import forking
+from forked import PLUGIN, forking
 
 _SECONDS = 100  # all ranks together; one that takes longer hangs
 
 
-def run_ranks(size, program, folder, timeout=None):
-    """Run ``program(rank)`` on each rank of a gloo group; what each returned, None if it died."""
-    context = forking("mixsolve.kernels.passes", "mixsolve_torch", "torch.distributed")
+def run_ranks(size, program, folder, timeout=None, group=True):
+    """Run ``program(rank)`` on each rank of a gloo group; what each returned, None if it died.
+
+    Without `group` the program makes the group itself.
+    """
+    context = forking(*PLUGIN)
     processes = [
-        context.Process(target=_rank, args=(rank, size, program, str(folder), timeout))
+        context.Process(target=_rank, args=(rank, size, program, str(folder), timeout, group))
         for rank in range(size)
     ]
     for process in processes:
@@ -39,12 +42,13 @@ def run_ranks(size, program, folder, timeout=None):
     return answers
 
 
-def _rank(rank, size, program, folder, timeout):
+def _rank(rank, size, program, folder, timeout, group):
     os.environ["MIXSOLVE_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", f"file://{folder}/meet", rank=rank, world_size=size, timeout=timeout
-    )
+    if group:
+        dist.init_process_group(
+            "gloo", f"file://{folder}/meet", rank=rank, world_size=size, timeout=timeout
+        )
     try:
         answer = program(rank)
     except BaseException:

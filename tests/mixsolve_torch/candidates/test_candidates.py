@@ -1,12 +1,12 @@
 """The loss tensor: its values by an explicit loop, its names and dtype, and the game it makes."""
 
 import math
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from forked import run_script
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import mixsolve
@@ -199,13 +199,8 @@ print((kilobytes("VmHWM") - before) * 1024 / values.numel())
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("samples", [None, 400_000])
-def test_memory_holds_the_tensor_once(samples):
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK.format(samples=samples)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def test_memory_holds_the_tensor_once(samples, tmp_path):
+    done = run_script(PEAK.format(samples=samples), folder=tmp_path)
     assert 0.9 < float(done.stdout) < 1.25
 
 

@@ -4,12 +4,13 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import torch
+from forked import PLUGIN, forking, lock_holder, run_script
 
 import mixsolve
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
@@ -207,7 +208,7 @@ build_losses(mixture, stream(), attacks, out=out)
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system kills otherwise")
 def test_a_killed_process_is_resumed(mixture, data, out, whole, attacked, tmp_path):
     torch.save((mixture, data, str(out)), tmp_path / "call.pt")
-    ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "call.pt"], check=False)
+    ended = run_script(KILLED, tmp_path / "call.pt", folder=tmp_path)
     assert ended.returncode == -signal.SIGKILL
     assert attacked == []
     build_losses(mixture, stream(data, 3), ATTACKS, out=out)
@@ -221,20 +222,12 @@ def test_two_processes_do_not_write_one_file(mixture, data, out, whole):
     with pytest.raises(Crash):
         build_losses(mixture, stream(data, 3, 2), ATTACKS, out=out)
     begun = files(out.parent)
-    holder = (
-        "import sys; from mixsolve_torch.runs.lock import Lock; "
-        "Lock(sys.argv[1], 'out').acquire(); "
-        "print(flush=True); sys.stdin.read()"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", holder, f"{out}.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with other:
-        other.stdout.readline()
+    with lock_holder(f"{out}.lock", "out") as other:
         for overwrite in (False, True):
             with pytest.raises(MixsolveError, match=r"losses\.npy is in use by process .* wait"):
                 build_losses(mixture, stream(data, 3), ATTACKS, out=out, overwrite=overwrite)
         other.kill()  # its lock goes with it
+        other.join()
     (out.parent / "losses.npy.lock").unlink()
     assert files(out.parent) == begun
     build_losses(mixture, stream(data, 3), ATTACKS, out=out)
@@ -258,47 +251,34 @@ def test_a_run_that_looks_while_another_one_writes_is_refused(crash_at, mixture,
     assert files(out.parent) == whole
 
 
-RACE = """
-import sys, time, torch
-from mixsolve.base.errors import MixsolveError
-from mixsolve_torch import PGD, Mixture, UniformSampling, build_losses
-
-mixture, data, out = torch.load(sys.argv[1], weights_only=False)
-attacks = [PGD("Linf", 0.2, steps=2), UniformSampling("L2", 0.4, draws=2)]
-batches = [(data[0][part], data[1][part]) for part in torch.arange(10).split(3)]
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(2000):
-    try:
-        build_losses(mixture, batches, attacks, out=out)
-        break
-    except MixsolveError as error:
-        assert "is in use by" in str(error), error
-        time.sleep(0.01)
-else:
-    sys.exit("never had its turn")
-"""
+def race(together, call):
+    """Build the file as soon as the other process is ready to, when the lock is free."""
+    mixture, data, out = torch.load(call, weights_only=False)
+    batches = [(data[0][part], data[1][part]) for part in torch.arange(10).split(3)]
+    together.wait(60)
+    for _ in range(2000):
+        try:
+            build_losses(mixture, batches, ATTACKS, out=out)
+            break
+        except MixsolveError as error:
+            if "is in use by" not in str(error):
+                raise
+            time.sleep(0.01)
+    else:
+        sys.exit("never had its turn")
 
 
 def test_processes_that_start_together_end_with_one_file(mixture, data, out, whole, tmp_path):
     pytest.importorskip("fcntl")
     torch.save((mixture, data, str(out)), tmp_path / "call.pt")
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACE, tmp_path / "call.pt"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
+    context = forking(*PLUGIN)
+    call = context.Barrier(2), tmp_path / "call.pt"
+    runs = [context.Process(target=race, args=call) for _ in range(2)]
     for run in runs:
-        run.stdout.readline()
+        run.start()
     for run in runs:
-        run.stdin.write(b"go\n")
-        run.stdin.close()
-    assert [run.wait() for run in runs] == [0, 0]
-    for run in runs:
-        run.stdout.close()
+        run.join(300)
+    assert [run.exitcode for run in runs] == [0, 0]
     (tmp_path / "call.pt").unlink()
     assert files(out.parent) == whole
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from forked import run_script
 from scipy.stats import chisquare
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
@@ -218,8 +219,7 @@ def test_without_a_seed_draws_come_from_nothing_that_can_be_seeded(mixture, imag
         "print(json.dumps(draws + [served.uniform() for _ in range(50)]))"
     )
     runs = [
-        json.loads(subprocess.check_output([sys.executable, "-c", script, tmp_path / "a.pt"]))
-        for _ in range(2)
+        json.loads(run_script(script, tmp_path / "a.pt", folder=tmp_path).stdout) for _ in range(2)
     ]
     assert len({u for run in runs for u in run}) == 200
     assert all(0 <= u < 1 for run in runs for u in run)

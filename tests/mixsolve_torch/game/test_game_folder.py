@@ -1,12 +1,12 @@
 """Games in folders: however they are interrupted, they end as they would have."""
 
 import errno
-import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from forked import run_script
 
 import mixsolve
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
@@ -175,13 +175,7 @@ def test_kills_at_random_points_change_nothing(mixture, data, out, whole, attack
     expected, _ = whole
     out.parent.mkdir(exist_ok=True)
     torch.save((mixture, data, str(out), 11), tmp_path / "call.pt")
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED, tmp_path / "call.pt"],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    ended = run_script(KILLED, tmp_path / "call.pt", folder=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) >= 3
     assert told(solve_game(mixture, data, ATTACKS, out=out, **OPTIONS)) == expected

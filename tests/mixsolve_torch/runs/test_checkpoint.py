@@ -3,14 +3,13 @@
 import errno
 import os
 import pickle
-import subprocess
-import sys
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import run_script
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch import digits_cnn
@@ -118,7 +117,8 @@ for moment in ("writing", "linked", "renaming"):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and kill -9")
 def test_a_killed_process_leaves_the_old_file(tmp_path):
-    subprocess.run([sys.executable, "-c", KILLED], check=True, cwd=tmp_path)
+    done = run_script(KILLED, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
     for moment, litter in (("writing", 1), ("linked", 2), ("renaming", 1)):
         path = tmp_path / moment / "last.pt"
         assert step_in(path) == 2

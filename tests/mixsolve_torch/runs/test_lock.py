@@ -3,23 +3,15 @@
 import errno
 import os
 import signal
-import subprocess
 import sys
 
 import pytest
+from forked import lock_holder
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.runs.lock import Lock
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="forks and signals")
-
-HOLDER = """
-import sys, time
-from mixsolve_torch.runs.lock import Lock
-with Lock(sys.argv[1], "the folder"):
-    print("held", flush=True)
-    time.sleep(300)
-"""
 
 
 @pytest.fixture
@@ -30,14 +22,8 @@ def path(tmp_path):
 @pytest.fixture
 def holder(path):
     """A process that holds the lock."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    with lock_holder(path, "the folder") as process:
+        yield process
 
 
 def test_a_lock_that_is_let_go_of_leaves_nothing(path):
@@ -66,8 +52,8 @@ def test_the_holder_is_named_and_what_to_do(path, holder):
 
 @posix
 def test_a_killed_holder_holds_nothing(path, holder):
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
     assert path.exists()
     with Lock(path, "the folder"):
         assert path.read_text().startswith(f"process {os.getpid()} on")

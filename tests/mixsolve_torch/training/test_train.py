@@ -4,8 +4,7 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
+import socket
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import run_script
 from ranks import run_ranks
 
 from mixsolve.base.errors import MixsolveError
@@ -90,14 +90,7 @@ def signalled(config, folder, step, number):
     """Run the command line in a process that sends itself a signal in the middle of a step."""
     file = folder / "run.toml"
     file.write_text(toml(config))
-    return subprocess.run(
-        [sys.executable, "-c", SIGNALLED, str(step), str(int(number)), str(file)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return run_script(SIGNALLED, step, int(number), file, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -234,44 +227,34 @@ def test_wrong_settings_are_named(tmp_path, capsys, text, words):
     assert not (tmp_path / "run").exists()
 
 
+def states_after(config, port, rank):
+    """Train as a rank that torchrun has started; the weights and the states of the networks."""
+    from mixsolve_torch.training import algorithm, loop
+
+    class Kept(algorithm.Algorithm2):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            Kept.last = self
+
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+    }
+    loop.Algorithm2 = Kept
+    train(config)
+    mixture = Kept.last.mixture
+    return [mixture.weights, *(p for m in mixture.models for p in m.state_dict().values())]
+
+
 def test_two_ranks_make_the_same_steps_and_end_with_the_same_weights(tmp_path):
     folder = tmp_path / "run"
     config = tiny(folder, optimizer=OptimizerConfig(epochs=1, batch_size=32, learning_rate=0.05))
-    file = tmp_path / "run.toml"
-    file.write_text(toml(config))
-    script = tmp_path / "ranks.py"
-    script.write_text(
-        "import os, sys, torch\n"
-        "from mixsolve_torch.training import loop, algorithm, train\n"
-        "from mixsolve_torch.commands.train import read\n"
-        "class Kept(algorithm.Algorithm2):\n"
-        "    def __init__(self, *a):\n"
-        "        super().__init__(*a)\n"
-        "        Kept.last = self\n"
-        "loop.Algorithm2 = Kept\n"
-        "train(read(['--config', sys.argv[1]])[0])\n"
-        "state = [p for m in Kept.last.mixture.models for p in m.state_dict().values()]\n"
-        "torch.save([Kept.last.mixture.weights, *state], sys.argv[2] + os.environ['RANK'])\n"
-    )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node=2",
-            str(script),
-            str(file),
-            str(tmp_path / "rank"),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    states = [torch.load(tmp_path / f"rank{rank}") for rank in (0, 1)]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    states = run_ranks(2, partial(states_after, config, port), tmp_path, group=False)
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
     weights = states[0][0].tolist()
     assert weights != [0.5, 0.5]
