@@ -26,12 +26,7 @@ def computed(array: Any) -> Any:
 def refuse(error: Exception, samples: tuple[int, int] | None = None) -> NoReturn:
     """Raise a task's error: those of this package unchanged, others as the cause of one.
 
-    Parameters
-    ----------
-    error : Exception
-        As a scheduler raises it.
-    samples : tuple of int, optional
-        First and last sample of the block that failed.
+    `samples` are the first and the last one of the block that failed.
     """
     original = getattr(error, "exception", None)  # of another process, in dask.multiprocessing
     if isinstance(original, Exception):

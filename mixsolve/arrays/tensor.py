@@ -89,10 +89,8 @@ class LossTensor(Shape):
 
     Parameters
     ----------
-    offsets : ndarray of int64, shape (N + 1,)
-        First row of each sample.
-    n_classifiers : int
-        L.
+    offsets, n_classifiers
+        As in `Shape`.
     dtype : dtype
         Of the losses as they are stored.
     read : callable
@@ -289,13 +287,7 @@ class LossTensor(Shape):
                 yield start, stop, rows
 
     def share_read(self, samples: np.ndarray) -> float:
-        """The share of the tensor that is read for rows of some samples.
-
-        Parameters
-        ----------
-        samples : ndarray of int64, shape (n,)
-            Ascending: the sample of each row.
-        """
+        """The share of the tensor that is read for rows, of ascending samples (n,)."""
         if not self.elsewhere or self._rows is not None:
             return samples.size / self.n_rows
         starts = np.unique(samples // self._step) * self._step
@@ -339,19 +331,7 @@ class LossTensor(Shape):
         return LossTensor.from_rows(np.concatenate(parts), offsets)
 
     def take(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Chosen rows.
-
-        Parameters
-        ----------
-        samples : ndarray of int64, shape (n,)
-            In ascending order.
-        candidates : ndarray of int64, shape (n,)
-            Candidate of each of them.
-
-        Returns
-        -------
-        ndarray of float64, shape (n, L)
-        """
+        """Chosen rows, float64 (n, L): of samples (n,), ascending, the candidates (n,)."""
         if self._rows is not None:
             return _gathered(self._rows, self.offsets[samples] + candidates, np.float64)
         chosen = np.empty((samples.size, self.n_classifiers))

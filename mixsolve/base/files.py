@@ -24,15 +24,7 @@ UNPACKED_RATIO = 20
 def written_aside(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; it is renamed to `path` if nothing went wrong.
 
-    Parameters
-    ----------
-    path : path
-        The file; one that exists is replaced.
-
-    Yields
-    ------
-    path
-        In the same directory, with the same ending.
+    It has the same ending. A file that exists is replaced.
 
     Raises
     ------

@@ -173,22 +173,9 @@ def pass_seconds(losses: np.ndarray) -> float:
 def certificate_of(
     losses: np.ndarray, alpha: float, weights: np.ndarray, mass: np.ndarray | None
 ) -> tuple[float, float]:
-    """Value and certified gap of a peer's answer, from the raw tensor.
+    """Value and certified gap, from the raw tensor, of a peer's weights (L,) and attacker's masses.
 
-    Parameters
-    ----------
-    losses : ndarray of float64, shape (N, m, L)
-        The game.
-    alpha : float
-        Regularisation.
-    weights : ndarray of float64, shape (L,)
-        On the simplex.
-    mass : ndarray of float64, shape (N, m), or None
-        The attacker's masses; the best response's where None.
-
-    Returns
-    -------
-    value, gap : float
+    The masses (N, m) are those of the best response where None.
     """
     engine = _engine(losses)
     if alpha > 0:

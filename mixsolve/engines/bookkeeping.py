@@ -20,12 +20,8 @@ class Bookkeeping:
     ----------
     shape : Shape
         Of the losses.
-    sample_weight : ndarray of float64, shape (N,)
-        Non-negative, sum 1.
-    allowed : ndarray of uint8, shape (n_rows,) or (0,)
-        Candidates that may be played; empty for all.
-    prior : ndarray of float64, shape (n_rows,) or (0,)
-        Base measure up to a factor for each sample; empty for uniform.
+    sample_weight, allowed, prior : ndarray
+        See `mixsolve.engines.Losses.engine`.
     classifiers : ndarray of int64, shape (s,), optional
         Those that may have a weight, ascending; all by default.
     """

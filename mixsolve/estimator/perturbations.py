@@ -90,24 +90,7 @@ class UniformBall:
         y: NDArray[Any],
         rng: np.random.Generator,
     ) -> Iterator[NDArray[np.float64]]:
-        """Yield the draws.
-
-        Parameters
-        ----------
-        estimators : sequence
-            The members; not used.
-        X : ndarray of shape (n, features)
-            The samples.
-        y : ndarray of shape (n,)
-            Their classes; not used.
-        rng : numpy.random.Generator
-            Source of the draws.
-
-        Yields
-        ------
-        ndarray of shape (n, features)
-            One draw for each sample.
-        """
+        """Yield the draws (n, features) around the samples; members and classes are not used."""
         for _ in range(self.draws):
             points = X + self.eps * self._unit(X.shape, rng)
             if self.low is not None or self.high is not None:

@@ -61,14 +61,9 @@ class ExactRounds:
         self._most_rows = 0
 
     def run(self, weights: np.ndarray, radius: float) -> np.ndarray:
-        """Rounds from `weights` until `stop` is satisfied; the best weights met.
+        """Rounds from `weights` (L,) until `stop` is satisfied; the best weights met.
 
-        Parameters
-        ----------
-        weights : ndarray of float64, shape (L,)
-            On the simplex.
-        radius : float
-            About how far the optimal weights are, a coordinate.
+        `radius` is about how far the optimal weights are, a coordinate.
         """
         stop, working = self._stop, self._working
         lower_bound = -np.inf

@@ -24,14 +24,8 @@ def find_few(
 ) -> tuple[int, ...] | Infeasibility:
     """Classifiers, few enough, with a mixture that meets the constraints; or why there are none.
 
-    Parameters
-    ----------
-    linear : LinearConstraints
-        That some mixture of all classifiers meets.
-    max_models : int
-        How many classifiers at most.
-    stop : Stop, optional
-        Of the search that follows; has the time limit.
+    Some mixture of all classifiers meets them. `stop`, of the search that follows, has the limit
+    of time.
 
     Raises
     ------

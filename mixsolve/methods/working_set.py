@@ -172,12 +172,9 @@ def _distinct(ascending: np.ndarray) -> np.ndarray:
 
 
 def subsamples(engine: Engine) -> Iterator[np.ndarray]:
-    """Random sets of samples, each larger than the last, to solve before the whole game.
+    """Random sets of samples, ascending, each larger than the last, to solve before the whole game.
 
-    Yields
-    ------
-    ndarray of int64
-        Ascending; none where the game is too small for this to pay.
+    There are none where the game is too small for this to pay.
     """
     rng = np.random.default_rng(0)
     size = _FIRST_SUBSAMPLE

@@ -1,4 +1,8 @@
-"""Every picture, in one style; matplotlib is imported when a figure is made."""
+"""Every picture, in one style; matplotlib is imported when a figure is made.
+
+Functions that draw return a `matplotlib.figure.Figure`, for `save`. They and `save` raise
+`MissingDependencyError` where matplotlib is not installed.
+"""
 
 from mixsolve.plots.bars import AccuracyBar, accuracy_bars
 from mixsolve.plots.leads import Lead, lead_bars

@@ -75,14 +75,8 @@ def accuracy_bars(
     title : str, default "Accuracy under attack"
         Title.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
-    MissingDependencyError
-        matplotlib is not installed.
     MixsolveError
         No bar, or a bar of an unknown kind.
     """

@@ -35,14 +35,8 @@ def training_history(records: Sequence[Mapping[str, Any]]) -> Figure:
         "mixture" and those of the "models" (L,), from 0 to 1; optionally "split", the images they
         were measured on, for the title.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
-    MissingDependencyError
-        matplotlib is not installed.
     MixsolveError
         No records.
     """

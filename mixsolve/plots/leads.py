@@ -46,14 +46,8 @@ def lead_bars(leads: Sequence[Lead], *, best: str, level: float = 0.95) -> Figur
     level : float, default 0.95
         Coverage of the intervals.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
-    MissingDependencyError
-        matplotlib is not installed.
     MixsolveError
         No lead.
     """

@@ -62,14 +62,8 @@ def mixture_picture(
     cmap : str, default "gray"
         matplotlib's colour map for images (H, W); "gray_r" for ink on paper.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
-    MissingDependencyError
-        matplotlib is not installed.
     MixsolveError
         The number of names and of weights differ.
     """

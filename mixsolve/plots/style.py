@@ -29,25 +29,14 @@ _DPI = 150
 
 
 def require_matplotlib() -> None:
-    """Raise an error if matplotlib is missing; called before long work.
-
-    Raises
-    ------
-    MissingDependencyError
-        matplotlib is not installed.
-    """
+    """Raise `MissingDependencyError` if matplotlib is missing; called before long work."""
     new_figure(1.0, 1.0)
 
 
 def check_ending(path: Path, called: str) -> None:
-    """Refuse a file name whose ending is not a picture format; called before long work.
+    """Refuse a file, `called` so by the user, whose ending is no format of matplotlib's.
 
-    Parameters
-    ----------
-    path : path
-        The picture's file.
-    called : str
-        The user's name for it, for the message.
+    It is called before long work.
 
     Raises
     ------

@@ -79,7 +79,7 @@ class DiskStore(Resumable):
     out : path
         The file.
     settings : dict
-        Everything that the rows depend on but the data, in values that JSON can hold.
+        See `LossesManifest`.
     row_shape : tuple of int
         Shape (m, L) of a row.
     overwrite : bool

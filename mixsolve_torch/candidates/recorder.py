@@ -109,7 +109,7 @@ class Recorder:
     def record(
         self, number: int, x: Tensor, y: Tensor, *, keep_inputs: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the losses of one batch.
+        """Return the losses (B, m, L) of one batch and its attacked images (B, m, C, H, W) or None.
 
         Parameters
         ----------
@@ -119,11 +119,6 @@ class Recorder:
             A checked batch on the mixture's device.
         keep_inputs : bool, default False
             Return the attacked images as well.
-
-        Returns
-        -------
-        losses : torch.Tensor of shape (B, m, L)
-        inputs : torch.Tensor of shape (B, m, C, H, W), or None
         """
         batch = _Batch(x, self._columns, keep_inputs)
         first = 0

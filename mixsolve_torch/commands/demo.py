@@ -89,11 +89,6 @@ def demo(
     progress : bool, default False
         Print progress to stderr.
 
-    Returns
-    -------
-    Evaluation
-        The accuracies of the networks and of their mixtures, and the game.
-
     Raises
     ------
     MissingDependencyError

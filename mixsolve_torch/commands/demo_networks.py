@@ -63,21 +63,8 @@ class DemoSettings:
 def train(data: Split, settings: DemoSettings, seed: int, log: Console) -> list[nn.Module]:
     """Train the networks, the adversarial ones each in a mixture with those before it.
 
-    Parameters
-    ----------
-    data : Split
-        The training images and labels.
-    settings : DemoSettings
-        Radii, norm and epochs.
-    seed : int
-        Each network has a seed of its own derived from it.
-    log : rich.console.Console
-        Where each trained network is reported.
-
-    Returns
-    -------
-    list of torch.nn.Module
-        The networks, in eval mode.
+    Each has a seed of its own, derived from `seed`, and is reported to `log`. They are in eval mode
+    afterwards.
     """
     networks: list[nn.Module] = []
     robust: list[nn.Module] = []

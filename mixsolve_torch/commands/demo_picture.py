@@ -40,24 +40,9 @@ def mixture_picture(
     settings: DemoSettings,
     seed: int,
 ) -> Figure:
-    """Draw the weights of the mixture, and examples of attacks on it.
+    """Draw the weights of the mixture, and examples of attacks on it, chosen from `data`.
 
-    Parameters
-    ----------
-    networks : sequence of torch.nn.Module of length L
-        The networks.
-    weights : sequence of float of length L
-        Their probabilities.
-    data : Split
-        Images to choose the examples from.
-    settings : DemoSettings
-        Names, norm, radius and steps.
-    seed : int
-        Of the attacks.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    `seed` is that of the attacks.
     """
     found = examples(networks, weights, data, settings, seed)
     return plots.mixture_picture(settings.names, weights, found, cmap="gray_r")

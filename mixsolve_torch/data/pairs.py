@@ -26,16 +26,9 @@ def is_dataset(data: Any) -> TypeGuard[Dataset[Any]]:
 
 
 def read(dataset: Dataset[Any], limit: int | None = None) -> LabelledImages:
-    """Read a `Dataset` into memory.
+    """Read a `Dataset`, or its first items up to a limit, into memory.
 
-    Parameters
-    ----------
-    dataset : torch.utils.data.Dataset
-        Its items are pairs of an image, a tensor (C, H, W) or (H, W), uint8 or floating in [0, 1],
-        or a picture of Pillow, and of a label, an integer counted from 0. All images have one
-        shape.
-    limit : int, optional
-        Read the first so many items.
+    Its items are as `mixsolve_torch.load_data` says, all images of one shape; (H, W) is taken, too.
 
     Returns
     -------

@@ -23,27 +23,18 @@ def is_picture(value: Any) -> bool:
 def pixels(
     picture: Any, called: str, *, size: int | None = None, colour: bool = False
 ) -> np.ndarray:
-    """Return the pixels of a picture.
+    """Return the pixels of a picture, uint8 (C, H, W), or refuse more than 8 bits a channel.
+
+    Transparency is dropped, colours become RGB.
 
     Parameters
     ----------
     picture : PIL.Image.Image
-        Transparency is dropped, colours become RGB.
-    called : str
-        What it is called in an error.
+        The picture, `called` so in an error.
     size : int, optional
         Scale the shorter side to so many pixels, bilinearly, and cut out the square in the middle.
     colour : bool, default False
         Give a grey picture three equal channels.
-
-    Returns
-    -------
-    numpy.ndarray of shape (C, H, W), uint8
-
-    Raises
-    ------
-    MixsolveError
-        More than 8 bits a channel.
     """
     if picture.mode.startswith(_DEEP):
         raise MixsolveError(

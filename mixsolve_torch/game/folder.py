@@ -74,10 +74,8 @@ class GameFolder(ResumableFolder):
     ----------
     out : path or None
         The folder; made if it is missing. None for memory.
-    settings : dict
-        Everything that the candidates depend on but the data, in values that JSON can hold.
-    data : str
-        Digest of the data.
+    settings, data
+        See `GameManifest`.
 
     Raises
     ------

@@ -96,16 +96,7 @@ class ExportedClassifier(nn.Module):
 def load_exported(
     path: Path, device: torch.device | str = "cpu", *, trust: bool = False
 ) -> nn.Module:
-    """Load a program saved by `torch.export.save` as a classifier.
-
-    Parameters
-    ----------
-    path : path
-        The archive.
-    device : torch.device or str, default "cpu"
-        Where it is to run.
-    trust : bool, default False
-        Let PyTorch load the file itself, with the objects and the code that it may hold.
+    """Load a program saved by `torch.export.save` as a classifier; see `mixsolve_torch.load_model`.
 
     Returns
     -------

@@ -94,19 +94,8 @@ def checked_graph(text: bytes) -> bytes:
 def checked_payload(text: bytes, prefix: str) -> tuple[bytes, dict[str, bool]]:
     """Return the JSON that says which tensors a program has, and the parts that hold them.
 
-    Parameters
-    ----------
-    text : bytes
-        A ``..._config.json`` of an archive.
-    prefix : str
-        What the names of these parts begin with.
-
-    Returns
-    -------
-    text : bytes
-        JSON again.
-    parts : dict of str to bool
-        Names of parts, and whether PyTorch unpickles them.
+    `text` is a ``..._config.json`` of an archive; names of its parts begin with `prefix`. The JSON
+    is written again; of each part the result says whether PyTorch unpickles it.
 
     Raises
     ------

@@ -73,11 +73,6 @@ class ResumableFolder(Resumable):
     name : str, optional
         What messages call it; by default the argument and the path.
 
-    Attributes
-    ----------
-    path : path or None
-        As given.
-
     Raises
     ------
     MixsolveError

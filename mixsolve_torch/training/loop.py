@@ -93,9 +93,8 @@ def train(
     config : TrainConfig
         What to do.
     data : pair of torch.Tensor, LabelledImages, Dataset or iterable of batches, optional
-        Images to train on instead of those that ``config.data`` names: images (N, C, H, W), uint8
-        or in [0, 1], and labels (N,); what `load_data` returns; a torch `Dataset` of (image, label)
-        pairs; or batches. They are read once, into memory.
+        Images, uint8 or in [0, 1], and labels as `build_losses` takes them, instead of those that
+        ``config.data`` names. They are read once, into memory.
     test : as `data`, optional
         Images of the final attacks, instead of those that ``config.data`` names.
     attack : Attack or callable, optional

@@ -51,8 +51,7 @@ def fit(
     model : torch.nn.Module
         Maps images in [0, 1] to logits; it is in train mode afterwards.
     data : pair of torch.Tensor, LabelledImages, Dataset or iterable of batches
-        Images (N, C, H, W) in [0, 1] and labels (N,), what `load_data` returns, a torch `Dataset`
-        of (image, label) pairs, or batches; on the model's device.
+        Images and labels as `build_losses` takes them, on the model's device.
     epochs : int
         Passes over the data.
     attack : Attack or callable, optional
