@@ -26,8 +26,6 @@ from mixsolve.arrays import stores
 from mixsolve.base.errors import MixsolveError, named, shortened
 from mixsolve.base.files import check_unpacked
 
-__all__ = ["ARRAY_OPTIONS", "choose", "load_array", "load_arrays"]
-
 # Options of `mixsolve.solve` that a file can hold, as arrays of a .npz or in files of their own.
 ARRAY_OPTIONS = ("sample_weight", "candidate_mask", "candidate_prior")
 

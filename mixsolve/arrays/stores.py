@@ -18,8 +18,6 @@ from typing import Any
 
 from mixsolve.base.errors import MissingDependencyError, MixsolveError, shortened
 
-__all__ = ["is_hdf5", "is_zarr", "load_hdf5", "load_zarr"]
-
 _ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup")  # of version 3, and of version 2
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HDF5_ENDINGS = (".h5", ".hdf5")

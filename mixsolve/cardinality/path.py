@@ -20,8 +20,6 @@ from mixsolve.solver.solution import Solution
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CardinalityPath", "solve_cardinality_path"]
-
 
 @dataclass(frozen=True)
 class CardinalityPath(Sequence[Solution]):

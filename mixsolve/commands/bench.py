@@ -20,8 +20,6 @@ from mixsolve.base.errors import MixsolveError
 from mixsolve.bench import report, runner
 from mixsolve.commands.report import check_target
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `mixsolve bench`."""

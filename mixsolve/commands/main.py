@@ -17,8 +17,6 @@ from types import ModuleType
 from mixsolve import __version__
 from mixsolve.base.errors import MissingDependencyError, MixsolveError
 
-__all__ = ["main"]
-
 _USAGE_ERROR = 2
 _INTERRUPTED = 130
 

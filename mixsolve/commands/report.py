@@ -17,8 +17,6 @@ from mixsolve.base.files import check_output, written_aside
 from mixsolve.solver.sensitivity import clean_prices
 from mixsolve.solver.solution import Solution
 
-__all__ = ["as_json", "check_target", "save", "table"]
-
 _WEIGHTS_SHOWN = 12
 
 

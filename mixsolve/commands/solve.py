@@ -22,8 +22,6 @@ from mixsolve.base.errors import ConvergenceWarning, MixsolveError, named
 from mixsolve.commands import report
 from mixsolve.methods.stopping import State
 
-__all__ = ["add_arguments", "run"]
-
 _CONSTRAINTS = ("A_ub", "b_ub", "A_eq", "b_eq")
 
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from mixsolve.base.arguments import as_count
 
-__all__ = ["Game"]
-
 Seed = int | np.random.Generator
 
 

@@ -17,14 +17,6 @@ from mixsolve.base.errors import MixsolveTypeError
 from mixsolve.base.tuning import tuning
 from mixsolve.games.game import Game, Seed, generator
 
-__all__ = [
-    "gamma_game",
-    "integer_game",
-    "matrix_game",
-    "random_matrix_game",
-    "rock_paper_scissors",
-]
-
 
 def gamma_game(
     n_samples: int,

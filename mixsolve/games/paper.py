@@ -19,8 +19,6 @@ from mixsolve.base.errors import MixsolveError
 from mixsolve.base.tuning import tuning
 from mixsolve.games.game import Game, Seed, generator
 
-__all__ = ["line_game", "paper2d"]
-
 # The paper keeps the linear classifiers whose standard risk is below this.
 _MAX_STANDARD_RISK = 0.4
 

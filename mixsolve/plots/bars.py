@@ -14,8 +14,6 @@ from mixsolve.plots.style import BLUE, GREEN, INK, ORANGE, new_figure, plain
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["AccuracyBar", "accuracy_bars"]
-
 _COLOURS = {
     "single": BLUE,
     "uniform": ORANGE,

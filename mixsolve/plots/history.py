@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["training_history"]
-
 # Okabe and Ito's colours that stand out on white; marks distinguish lines of one colour.
 _MODELS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _MARKS = "sD^vP*X"

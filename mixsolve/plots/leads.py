@@ -12,8 +12,6 @@ from mixsolve.plots.style import INK, ORANGE, new_figure, plain
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Lead", "lead_bars"]
-
 
 @dataclass(frozen=True)
 class Lead:

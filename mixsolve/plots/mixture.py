@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Example", "Variant", "mixture_picture"]
-
 
 @dataclass(frozen=True)
 class Variant:

@@ -41,8 +41,6 @@ from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.methods.stopping import ROUNDING, Status
 from mixsolve.solver import validation
 
-__all__ = ["Sensitivity"]
-
 # `solution` is everywhere a `mixsolve.Solution`, whose module imports this one.
 
 _SHOWN = 5  # lines of each kind in a table

@@ -141,14 +141,10 @@ class WithEnsembles(Mixture):
         L classifiers.
     ensembles : sequence of Ensemble
         E ensembles of these very classifiers, in their order.
-    weights : array-like of shape (L + E,), optional
-        As for `Mixture`.
     """
 
-    def __init__(
-        self, models: Iterable[nn.Module], ensembles: Sequence[Ensemble], weights: Any = None
-    ) -> None:
-        super().__init__([*models, *ensembles], weights)
+    def __init__(self, models: Iterable[nn.Module], ensembles: Sequence[Ensemble]) -> None:
+        super().__init__([*models, *ensembles])
         self._alone = len(self) - len(ensembles)
         self._ensembles = tuple(ensembles)  # they are among `models`, too
 
