@@ -30,11 +30,6 @@ class MemoryEngine(Bookkeeping):
         N samples of L losses a candidate.
     sample_weight, allowed, prior, classifiers
         See `Bookkeeping`.
-
-    Raises
-    ------
-    MixsolveError
-        If a candidate that may be played has a NaN or infinite loss.
     """
 
     def __init__(

@@ -61,28 +61,13 @@ class Square(SearchAttack):
 
     Parameters
     ----------
-    norm, eps, name
-        The options of `Attack`.
     steps : int, default 5000
         Queries of each restart after its start: runs of every classifier of positive weight.
     share : float, default 0.8
         The share p of the image that the first squares cover, in (0, 1].
-    restarts, random_start, weights, keep_restarts, images_per_pass, autocast, compile
-        The options of `SearchAttack`. Without a random start the search begins at the image.
-
-    Raises
-    ------
-    MixsolveError
-        A parameter that is out of its range.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from mixsolve_torch import Mixture
-    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
-    >>> x, y = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
-    >>> Square("Linf", 0.1, steps=20)(Mixture([model]), x, y).shape
-    torch.Size([1, 5, 1, 2, 2])
+    **options
+        Those of `SearchAttack`, norm, eps and name included. Without a random start the search
+        begins at the image.
     """
 
     _: KW_ONLY

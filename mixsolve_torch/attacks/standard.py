@@ -54,21 +54,14 @@ class Standard(GradientAttack):
 
     Parameters
     ----------
-    norm, eps, name
-        The options of `Attack`.
     steps : int, default 100
         Steps of each restart of APGD, from which the effort of the other parts follows: an image
         that resists to the end costs about 19 forward or backward passes a step and restart of
         each classifier, and about 44 where a classifier's gradient vanishes.
     keep_parts : bool, default False
         Return the best point of every part as a candidate of its own, not only the best of all.
-    restarts, random_start, weights, images_per_pass, autocast, compile
-        The options of `GradientAttack`.
-
-    Raises
-    ------
-    MixsolveError
-        A parameter that is out of its range.
+    **options
+        Those of `GradientAttack`, norm, eps and name included.
 
     Warns
     -----

@@ -36,11 +36,6 @@ class TorchEngine(Bookkeeping):
         Without a gradient.
     chunk : int
         Losses read at once, in whole samples.
-
-    Raises
-    ------
-    MixsolveError
-        If a candidate that may be played has a NaN or infinite loss.
     """
 
     def __init__(

@@ -76,12 +76,6 @@ class GameFolder(ResumableFolder):
         The folder; made if it is missing. None for memory.
     settings, data
         See `GameManifest`.
-
-    Raises
-    ------
-    MixsolveError
-        A folder of something else, one that another run is writing to, or one that cannot be
-        written to.
     """
 
     def __init__(

@@ -125,11 +125,6 @@ class GrowthFolder(ResumableFolder):
     ----------
     games : path or None
         A folder for the games of the round under way.
-
-    Raises
-    ------
-    MixsolveError
-        A folder that cannot be used, or that another process is growing in.
     """
 
     def __init__(self, path: Path | None, settings: Any) -> None:

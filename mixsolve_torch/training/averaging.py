@@ -42,11 +42,6 @@ class MovingAverage:
         The averaged network, in eval mode and without gradients.
     updates : int
         Updates made.
-
-    Raises
-    ------
-    MixsolveError
-        A decay outside [0, 1).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Journal:
-    """Writes the records of a run to files, the log and the progress bar.
+    """Writes the records of a run to files, the log and the progress bar, or says why it cannot.
 
     Parameters
     ----------
@@ -42,11 +42,6 @@ class Journal:
         Steps of the whole run, for the bar.
     write : bool, default True
         False makes a journal that writes and shows nothing: only one process of a run writes.
-
-    Raises
-    ------
-    MixsolveError
-        A file that cannot be written.
     """
 
     def __init__(
