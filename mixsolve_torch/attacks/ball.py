@@ -22,14 +22,41 @@ from __future__ import annotations
 import abc
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mixsolve.base.arguments import as_length, as_norm
 from mixsolve.base.errors import MixsolveError
-from mixsolve_torch.attacks.thresholds import fill, fill_to, level, shrink
+from mixsolve_torch.attacks.thresholds import fill, fill_to, level, scale, shrink
+
+# A move that is shorter than its room by less than this share ends at the wall, but for rounding.
+_AT_WALL = 1e-12
+
+
+class Nearest(NamedTuple):
+    """The Euclidean projection on the ball and the box, and its derivative.
+
+    The derivative is rate (diag(free) - u u^T), u the tangent: entries at a bound stay, and where
+    the ball is reached, the others move along its surface.
+
+    Attributes
+    ----------
+    point : torch.Tensor of shape (B, C, H, W)
+        The projections.
+    free : torch.Tensor of shape (B, D), bool
+        Entries that are at no bound of their own.
+    tangent : torch.Tensor of shape (B, D)
+        A unit vector in the free entries; zero where the ball is not reached.
+    rate : torch.Tensor of shape (B,)
+        The factor.
+    """
+
+    point: Tensor
+    free: Tensor
+    tangent: Tensor
+    rate: Tensor
 
 
 @dataclass(frozen=True)
@@ -55,6 +82,10 @@ class Ball(abc.ABC):
         """
 
     @abc.abstractmethod
+    def nearest(self, point: Tensor, center: Tensor) -> Nearest:
+        """Return the image in the ball and the box that is nearest in the Euclidean norm."""
+
+    @abc.abstractmethod
     def steepest(self, gradient: Tensor) -> Tensor:
         """Return the direction of unit norm along which a linear function grows fastest.
 
@@ -76,6 +107,10 @@ class Ball(abc.ABC):
         Where the box does not allow as much, the moves grow by all that it allows. No move is
         needed for a gain below 0.
         """
+
+    def euclidean_radius(self, entries: int) -> float:
+        """Return the largest Euclidean length of a move in the ball, of so many entries."""
+        return self.eps
 
     def distance(self, gap: Tensor, gradient: Tensor, point: Tensor) -> Tensor:
         """Return how far (B,) each point is from where a linear gap (B,) becomes 0.
@@ -167,6 +202,11 @@ class _LinfBall(Ball):
         lowest, highest = (center - self.eps).clamp(min=0), (center + self.eps).clamp(max=1)
         return torch.minimum(torch.maximum(point, lowest), highest)
 
+    def nearest(self, point: Tensor, center: Tensor) -> Nearest:
+        found = self.project(point, center)
+        free = (found == point).flatten(1)
+        return Nearest(found, free, torch.zeros_like(point.flatten(1)), point.new_ones(len(point)))
+
     def steepest(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
 
@@ -175,6 +215,9 @@ class _LinfBall(Ball):
 
     def dual_lengths(self, gradient: Tensor) -> Tensor:
         return gradient.flatten(1).abs().sum(dim=1)
+
+    def euclidean_radius(self, entries: int) -> float:
+        return self.eps * math.sqrt(entries)
 
     def shortest(self, gain: Tensor, gradient: Tensor, point: Tensor) -> Tensor:
         sizes, rooms = _sizes_and_rooms(gradient, point)
@@ -206,6 +249,15 @@ class _L2Ball(Ball):
         length = self.lengths(shift).clamp(min=torch.finfo(shift.dtype).tiny)
         shrink = (self.eps / length).clamp(max=1)
         return (center + shift * shrink[:, None, None, None]).clamp(0, 1)
+
+    def nearest(self, point: Tensor, center: Tensor) -> Nearest:
+        shift = point - center
+        sizes, rooms = _sizes_and_rooms(shift, center)
+        rate = scale(sizes, rooms, self.eps).to(sizes.dtype)
+        moves = torch.minimum(rate[:, None] * sizes, rooms)
+        free = (moves < rooms) | (sizes == 0)
+        around = torch.where(free & (rate < 1)[:, None], shift.flatten(1), 0)
+        return Nearest(_moved(center, moves, shift), free, _unit(around), rate)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         tiny = torch.finfo(gradient.dtype).tiny
@@ -256,7 +308,19 @@ class _L1Ball(Ball):
         shift = point - center
         sizes, rooms = _sizes_and_rooms(shift, center)
         moves = shrink(sizes, rooms, self.eps).to(center.dtype)
-        return (center + _signed(moves, shift)).clamp(0, 1)
+        return _moved(center, moves, shift)
+
+    def nearest(self, point: Tensor, center: Tensor) -> Nearest:
+        shift = point - center
+        sizes, rooms = _sizes_and_rooms(shift, center)
+        moves = shrink(sizes, rooms, self.eps).to(center.dtype)
+        # Within the ball only the box cuts an entry, and one that does not move is free.
+        cut = torch.minimum(sizes, rooms).sum(dim=1, keepdim=True) > self.eps
+        below = moves < rooms * (1 - _AT_WALL)
+        free = torch.where(cut, (moves > 0) & below, below | (sizes == 0))
+        around = torch.where(free & cut, shift.flatten(1).sign(), 0)
+        found = _moved(center, moves, shift)
+        return Nearest(found, free, _unit(around), moves.new_ones(len(moves)))
 
     def steepest(self, gradient: Tensor) -> Tensor:
         sizes = gradient.flatten(1).abs()
@@ -353,3 +417,14 @@ def _sizes_and_rooms(slope: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
 def _signed(moves: Tensor, slope: Tensor) -> Tensor:
     """Return moves (B, D) with the signs and the shape of `slope`."""
     return moves.view(slope.shape) * slope.sign()
+
+
+def _moved(center: Tensor, moves: Tensor, slope: Tensor) -> Tensor:
+    """Return images moved from the center by `moves` (B, D) with the signs of `slope`."""
+    return (center + _signed(moves, slope)).clamp(0, 1)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Return rows (B, D) of Euclidean length 1, or 0."""
+    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / lengths.clamp(min=torch.finfo(rows.dtype).tiny)

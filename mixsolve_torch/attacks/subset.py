@@ -20,8 +20,8 @@ classifier.
 
 The climb starts from the best point of ARC from the same start, and the best point of both is
 kept: it is never worse than ARC. A step of n classifiers costs n forward and n `rivals` backward
-passes, and in the model ``(n + 4) orders`` searches for a point of a set, of 20 products with n
-normals each.
+passes, and in the model ``(n + 4) orders`` searches for a point of a set, most of which need a few
+products with n normals each.
 
 References
 ----------
@@ -51,8 +51,11 @@ from mixsolve_torch.attacks.search import SearchAttack
 # every set, the others are tried for the set that was found.
 _DEPTHS = (1e-3, 0.01, 0.03, 0.1, 0.3)
 
-# Iterations in the dual for each attempt to join; they warm-start from the set before.
-_ITERATIONS = 20
+# The share of the aim that may be lacking of a set that counts as fooled.
+_SHORT = 0.9
+
+# Newton steps in the dual for each attempt to join, at most; they start from the set before.
+_ITERATIONS = 30
 
 # Steps without gain after which the climb returns to the best point, and the factor that shortens
 # each of these steps.
@@ -181,7 +184,7 @@ class Subset(SearchAttack):
         # is the most room.
         origins = torch.cat([here[:1], center.expand_as(here[1:])])
         points, aim = here, _DEPTHS[0] * model.reach.expand(shape)
-        dual = torch.zeros(shape, dtype=here.dtype, device=here.device)
+        dual = torch.zeros(shape, dtype=torch.float64, device=here.device)
         sets = torch.zeros(shape, dtype=torch.bool, device=here.device)
         sets[0] = state.wrong
         promise = depth = torch.zeros(shape[::2], dtype=torch.float64, device=here.device)
@@ -193,7 +196,7 @@ class Subset(SearchAttack):
             for q, i in enumerate(join):
                 trial[q, i] = True
             ahead, raised, short = self._meet(model, trial, aim, dual, origins, center)
-            fits = short <= 0.5
+            fits = short <= _SHORT
             promising = ~fits & (members.expected(trial.transpose(0, 1)) > state.errors)
             sets = torch.where(fits[:, None], trial, sets)
             dual = torch.where(fits[:, None], raised, dual)
@@ -206,11 +209,11 @@ class Subset(SearchAttack):
         for share in _DEPTHS[1:]:
             aim = share * model.reach.expand(shape)
             ahead, raised, short = self._meet(model, sets, aim, dual, origins, center)
-            fits = short <= 0.5
+            fits = short <= _SHORT
             dual = torch.where(fits[:, None], raised, dual)
             points = torch.where(_images(fits), ahead, points)
             depth = depth + fits
-        hit = model.slack(points) >= 0.5 * _DEPTHS[0] * model.reach
+        hit = model.slack(points) >= (1 - _SHORT) * _DEPTHS[0] * model.reach
         promise = members.expected(hit.transpose(0, 1))
         chosen = (promise + 1e-9 * depth).argmax(dim=0)
         found = points[chosen, torch.arange(len(center), device=center.device)]

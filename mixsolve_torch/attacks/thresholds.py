@@ -1,10 +1,11 @@
 """Moves in a box that one number determines: where the threshold lies, by sorting.
 
-An entry p of an image may move by at most its room b_p >= 0 in the direction at hand. Three
+An entry p of an image may move by at most its room b_p >= 0 in the direction at hand. Four
 problems over the moves 0 <= d_p <= b_p have answers that depend on one threshold, found exactly
 among the sorted places where some entry reaches a bound:
 
     shrink:   min ||d - s||_2^2  s.t.  sum_p d_p <= r         d_p = min(max(s_p - mu, 0), b_p)
+    scale:    min ||d - s||_2^2  s.t.  ||d||_2 <= r           d_p = min(c s_p, b_p),  c <= 1
     fill:     max sum_p g_p d_p  s.t.  sum_p d_p <= r         the largest g_p first, each to b_p
     level:    the least c with  sum_p h_p min(c, b_p) >= a    a sum that is concave in c
 
@@ -44,6 +45,31 @@ def shrink(sizes: Tensor, rooms: Tensor, total: float) -> Tensor:
     # Sizes may be so large that their differences are lost to rounding.
     tiny = torch.finfo(moves.dtype).tiny
     return moves * (total / moves.sum(dim=1, keepdim=True).clamp(min=tiny)).clamp(max=1)
+
+
+def scale(sizes: Tensor, rooms: Tensor, radius: float) -> Tensor:
+    """Return the largest c (B,) in [0, 1] with ``||min(c sizes, rooms)||_2 <= radius``, float64.
+
+    Parameters
+    ----------
+    sizes, rooms : torch.Tensor of shape (B, D)
+        Wanted moves and the largest ones, at least 0.
+    radius : float
+        The largest Euclidean length of a row.
+    """
+    sizes, rooms = sizes.double(), rooms.double()
+    tiny = torch.finfo(sizes.dtype).tiny
+    # An entry meets its room at this c; those that never do before c = 1 are last.
+    marks, order = torch.where(sizes > rooms, rooms / sizes.clamp(min=tiny), 1).sort(dim=1)
+    squares = sizes.square().gather(1, order)
+    growing = squares.flip(1).cumsum(dim=1).flip(1)
+    stopped = torch.nn.functional.pad((marks.square() * squares).cumsum(dim=1), (1, 0))[:, :-1]
+    # At each mark: those before it have stopped, the others have grown up to it.
+    within = stopped + marks.square() * growing <= radius**2
+    at = within.sum(dim=1, keepdim=True).clamp(max=marks.shape[1] - 1)
+    left = (radius**2 - stopped.gather(1, at)).clamp(min=0)
+    reached = (left / growing.gather(1, at).clamp(min=tiny)).sqrt()
+    return torch.where(within.all(dim=1), 1, reached[:, 0].clamp(max=1))
 
 
 def fill(gains: Tensor, rooms: Tensor, total: float | Tensor) -> Tensor:

@@ -1,14 +1,10 @@
-import numpy as np
 import pytest
 import torch
-from attack_cases import NORMS, assert_inside, curved, two_class
-from scipy.optimize import linprog, minimize
+from attack_cases import NORMS, curved, two_class
 
 from mixsolve.base.errors import GradientWarning, MixsolveError
 from mixsolve_torch import Mixture, expected_loss
 from mixsolve_torch.attacks.arc import ARC
-from mixsolve_torch.attacks.ball import make_ball
-from mixsolve_torch.attacks.halfspaces import half_spaces
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective
 from mixsolve_torch.attacks.subset import Subset
@@ -68,72 +64,6 @@ def test_what_the_model_calls_out_of_reach_is_gone_for_all_the_same(norm):
     attack = Subset(norm, 0.18, steps=2, arc_steps=0, random_start=False)
     attacked = attack(Mixture([Bent()]), x, y)[0]
     assert expected_loss(Mixture([Bent()]), attacked, y).item() == 1
-
-
-def deepest_in_l1(center, normals, distances, eps):
-    """How deep one point of the L1 ball and the box lies in all half-spaces: a linear program."""
-    n, d = normals.shape
-    # Moves up, moves down, depth.
-    rows = np.hstack([-normals, normals, np.ones((n, 1))])
-    found = linprog(
-        np.append(np.zeros(2 * d), -1),
-        A_ub=np.vstack([rows, np.append(np.ones(2 * d), 0)]),
-        b_ub=np.append(-distances, eps),
-        bounds=[*((0, 1 - own) for own in center), *((0, own) for own in center), (None, None)],
-    )
-    return -found.fun
-
-
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("walls", [False, True])
-def test_half_spaces_meet_the_ball_where_a_solver_says_so(norm, walls):
-    rng = np.random.default_rng(2)
-    d, n, images = 5, 3, 40
-    eps = {"Linf": 0.15, "L2": 0.3, "L1": 0.5}[norm]
-    center = rng.random((images, d)) if walls else 0.4 + 0.2 * rng.random((images, d))
-    normals = rng.standard_normal((n, images, d))
-    normals /= np.linalg.norm(normals, axis=2, keepdims=True)
-    distances = rng.uniform(-0.05, 0.25, (n, images))
-
-    deepest = np.empty(images)
-    for i in range(images):
-        box = np.clip(center[i] - eps, 0, 1), np.clip(center[i] + eps, 0, 1)
-        bounds = [(0, 1)] * d if norm == "L2" else list(zip(*box, strict=True))
-        if norm == "L1":
-            deepest[i] = deepest_in_l1(center[i], normals[:, i], distances[:, i], eps)
-            continue
-        limits = [
-            {"type": "ineq", "fun": lambda v, i=i: normals[:, i] @ (v[:d] - center[i])
-             - distances[:, i] - v[d]}
-        ]  # fmt: skip
-        if norm == "L2":
-            limits.append(
-                {"type": "ineq", "fun": lambda v, i=i: eps**2 - ((v[:d] - center[i]) ** 2).sum()}
-            )
-        solved = minimize(
-            lambda v: -v[d], np.append(center[i], -0.5), bounds=[*bounds, (None, None)],
-            constraints=limits, options={"ftol": 1e-12, "maxiter": 300},
-        )  # fmt: skip
-        deepest[i] = -solved.fun
-    x = torch.as_tensor(center)[:, None, None, :]
-    model = half_spaces(
-        x,
-        torch.as_tensor(-distances),
-        torch.as_tensor(normals)[:, :, None, None, :],
-        torch.ones(n, images).double(),
-    )
-    sets = torch.ones(1, n, images, dtype=torch.bool)
-    zeros = torch.zeros(1, n, images, dtype=torch.float64)
-    points, _ = model.meet(sets, zeros, zeros, x[None], x, make_ball(norm, eps), 200)
-    assert_inside(points[0].float(), x.float(), norm, eps)
-    slack = model.slack(points)[0].amin(dim=0).numpy()
-    assert (slack <= deepest + 1e-6).all()
-    clear = np.abs(deepest) > 0.01
-    found, there = (slack > -1e-4)[clear], (deepest > 0)[clear]
-    # Next to a wall the return to an L2 ball is not the exact projection.
-    assert (there & ~found).sum() <= (1 if walls and norm == "L2" else 0)
-    assert not (found & ~there).any()
-    assert 5 < (deepest[clear] > 0).sum() < clear.sum() - 5
 
 
 def test_arc_takes_as_many_steps_as_the_climb_by_default():

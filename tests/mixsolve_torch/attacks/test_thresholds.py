@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, linprog, minimize
 
 from mixsolve_torch.attacks.ball import make_ball
-from mixsolve_torch.attacks.thresholds import fill, level, shrink
+from mixsolve_torch.attacks.thresholds import fill, level, scale, shrink
 
 
 @st.composite
@@ -153,3 +153,43 @@ def test_moves_beyond_the_box_take_all_that_it_has(norm, generator):
     still = make_ball(norm, 0.5).shortest(torch.tensor([-1.0, 0.0, 1.0]), 0 * gradient, point)
     assert not still.any()
     assert not make_ball(norm, 0.5).shortest(torch.tensor([-1.0] * 3), gradient, point).any()
+
+
+@given(rows())
+def test_the_scale_reaches_the_radius_or_keeps_all(case):
+    sizes, rooms, radius = case
+    rate = scale(sizes, rooms, radius)
+    moves = torch.minimum(rate[:, None] * sizes, rooms)
+    lengths = torch.linalg.vector_norm(moves, dim=1)
+    assert ((rate >= 0) & (rate <= 1)).all()
+    assert (lengths <= radius * (1 + 1e-12)).all()
+    # A larger scale, if it moves anything, leaves the ball.
+    more = torch.minimum((rate * (1 + 1e-6) + 1e-9)[:, None] * sizes, rooms)
+    stuck = (more == moves).all(dim=1)
+    beyond = torch.linalg.vector_norm(more, dim=1) > radius * (1 - 1e-12)
+    assert (stuck | beyond | (rate == 1)).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("eps", [0.1, 0.6, 5.0])
+def test_the_nearest_point_is_no_further_than_any_other_and_has_the_derivative_told(norm, eps):
+    draws = torch.Generator().manual_seed(0)
+    center = torch.rand(40, 1, 2, 4, generator=draws, dtype=torch.float64)
+    center[:10] = center[:10].round()
+    point = center + torch.randn(center.shape, generator=draws, dtype=torch.float64)
+    ball = make_ball(norm, min(eps, 1.0) if norm == "Linf" else eps)
+    found = ball.nearest(point, center)
+    assert ball.outside(found.point, center) is None
+    # The angle with every other point of the set is obtuse.
+    for _ in range(50):
+        other = ball.random_start(center, draws)
+        angle = ((point - found.point) * (other - found.point)).flatten(1).sum(dim=1)
+        assert (angle <= 1e-10).all()
+    # The formula of the derivative against differences, along random directions.
+    way = torch.randn(center.shape, generator=draws, dtype=torch.float64)
+    step = 1e-7
+    moved = (ball.nearest(point + step * way, center).point - found.point).flatten(1) / step
+    along = found.free * way.flatten(1)
+    along = along - found.tangent * (found.tangent * along).sum(dim=1, keepdim=True)
+    told = found.rate[:, None] * along
+    assert torch.isclose(moved, told, atol=1e-5).all(dim=1).float().mean() > 0.95
