@@ -108,10 +108,6 @@ class Ball(abc.ABC):
         needed for a gain below 0.
         """
 
-    def euclidean_radius(self, entries: int) -> float:
-        """Return the largest Euclidean length of a move in the ball, of so many entries."""
-        return self.eps
-
     def distance(self, gap: Tensor, gradient: Tensor, point: Tensor) -> Tensor:
         """Return how far (B,) each point is from where a linear gap (B,) becomes 0.
 
@@ -215,9 +211,6 @@ class _LinfBall(Ball):
 
     def dual_lengths(self, gradient: Tensor) -> Tensor:
         return gradient.flatten(1).abs().sum(dim=1)
-
-    def euclidean_radius(self, entries: int) -> float:
-        return self.eps * math.sqrt(entries)
 
     def shortest(self, gain: Tensor, gradient: Tensor, point: Tensor) -> Tensor:
         sizes, rooms = _sizes_and_rooms(gradient, point)

@@ -49,12 +49,6 @@ _DAMPING = 1e-3
 _FALLS, _RISES = 0.1, 10.0
 _GAINED, _WELL = 1e-3, 0.5
 
-# What may be lacking of the aim, as a share of it.
-_CLOSE = 0.1
-
-# Steps between two looks at which images are left.
-_TOGETHER = 4
-
 
 @dataclass(frozen=True)
 class HalfSpaces:
@@ -131,19 +125,12 @@ class HalfSpaces:
         moved = self.normals.any(dim=2)
         active = (sets & moved).permute(2, 0, 1)
         dual = _Dual.of(self, aim, origins, center, ball)
-        found = dual.at(multipliers.double().permute(2, 0, 1) * active)
-        damping = torch.full_like(found.value, _DAMPING)
-        rows, at = torch.arange(len(center), device=center.device), found
-        for done in range(0, iterations, _TOGETHER):
-            # Most sets are settled soon, and waiting for the device now and then is cheaper.
-            left = (~dual.settled(at, active)).any(dim=1).nonzero().flatten()
-            dual, active, damping = dual.images(left), active[left], damping[left]
-            rows, at = rows[left], at.images(left)
-            for _ in range(min(_TOGETHER, iterations - done)):
-                at, damping = _ascended(dual, at, active, damping)
-            found = found.put(rows, at)
-        points = found.points.transpose(0, 1).view(origins.shape).to(origins.dtype)
-        return points, found.multipliers.permute(1, 2, 0)
+        at = dual.at(multipliers.double().permute(2, 0, 1) * active)
+        damping = torch.full_like(at.value, _DAMPING)
+        for _ in range(iterations):
+            at, damping = _ascended(dual, at, active, damping)
+        points = at.points.transpose(0, 1).view(origins.shape).to(origins.dtype)
+        return points, at.multipliers.permute(1, 2, 0)
 
 
 class _At(NamedTuple):
@@ -164,14 +151,6 @@ class _At(NamedTuple):
             )
         )
 
-    def images(self, rows: Tensor) -> _At:
-        """Return the problems of some images."""
-        return _At(*(own[rows] for own in self))
-
-    def put(self, rows: Tensor, new: _At) -> _At:
-        """Return all problems, with new ones for some images."""
-        return _At(*(own.index_copy(0, rows, at) for own, at in zip(self, new, strict=True)))
-
 
 @dataclass(frozen=True)
 class _Dual:
@@ -182,7 +161,6 @@ class _Dual:
     origins: Tensor  # (B, Q, D)
     centers: Tensor  # (B, Q, C, H, W)
     thresholds: Tensor  # (B, Q, n), of the moves from the origins
-    aim: Tensor  # (B, Q, n)
 
     @classmethod
     def of(
@@ -193,24 +171,8 @@ class _Dual:
         start = origins.double().transpose(0, 1)
         flat = start.flatten(2).contiguous()
         moved = (flat - model.origin.double().flatten(1)[:, None]) @ normals.transpose(1, 2)
-        depth = aim.double().permute(2, 0, 1)
-        thresholds = model.distances.double().T[:, None] + depth - moved
-        return cls(
-            ball, normals, flat, center.double()[:, None].expand_as(start), thresholds, depth
-        )
-
-    def images(self, rows: Tensor) -> _Dual:
-        """Return the dual of some images."""
-        own = (self.normals, self.origins, self.centers, self.thresholds, self.aim)
-        return _Dual(self.ball, *(part[rows] for part in own))
-
-    def settled(self, at: _At, active: Tensor) -> Tensor:
-        """Return a mask (B, Q) of the sets that are met, or that are proven not to meet."""
-        lacking = at.gradient + _SOFT * at.multipliers
-        met = (lacking <= _CLOSE * self.aim) | ~active
-        # g is at most half the square of the distance to a point that lies in all half-spaces.
-        farthest = 2 * self.ball.euclidean_radius(self.origins.shape[2])
-        return met.all(dim=2) | (at.value > 0.5 * farthest**2)
+        thresholds = (model.distances + aim).double().permute(2, 0, 1) - moved
+        return cls(ball, normals, flat, center.double()[:, None].expand_as(start), thresholds)
 
     def at(self, multipliers: Tensor) -> _At:
         """Return value, gradient and curvature of the dual at multipliers (B, Q, n)."""
