@@ -10,6 +10,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
+CORE = ("distributed", "dask.array", "mixsolve.engines.dask", "mixsolve.kernels.passes")
 PLUGIN = ("mixsolve.kernels.passes", "mixsolve_torch.training", "torch.distributed")
 _SECONDS = 300  # one that takes longer hangs
 

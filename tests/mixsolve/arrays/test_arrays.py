@@ -313,11 +313,11 @@ def test_array_subclasses_come_back_as_plain_arrays():
     assert type(found.weights) is np.ndarray
 
 
-LARGE_BYTES = 48_000_000
+LARGE_BYTES = 24_000_000
 
 
 def large_game(kind):
-    """A game of 48 MB, too large for a copy to go unseen, in one of the kinds below."""
+    """A game of 24 MB, too large for a copy to go unseen, in one of the kinds below."""
     make, itemsize = LARGE_KINDS[kind]
     rng = np.random.default_rng(0)
     shape = (LARGE_BYTES // (itemsize * 50 * 20), 50, 20)
@@ -367,10 +367,10 @@ def test_a_large_tensor_is_never_copied_whole(kind, alpha, method):
 def test_the_exact_default_keeps_little_of_a_large_tensor(kind):
     """On games of both kinds the package is made for: classifiers in the plane, and real losses."""
     if kind in ("uint8", "bool", "torch uint8"):
-        losses = games.paper2d(24_000, 200, 10, seed=0).losses
+        losses = games.paper2d(12_000, 200, 10, seed=0).losses
         array = losses.view(bool) if kind == "bool" else losses
     else:
-        array = games.gamma_game(12_000, 100, 10, seed=0, dtype=np.float32).losses
+        array = games.gamma_game(6_000, 100, 10, seed=0, dtype=np.float32).losses
     array = torch.from_numpy(array) if kind.startswith("torch") else array
     mixsolve.solve(array[:50])
     tracemalloc.start()

@@ -1,6 +1,5 @@
 """Kernels on disk, whatever becomes of the files; seconds of preparation; signals meanwhile."""
 
-import ast
 import itertools
 import json
 import os
@@ -12,10 +11,12 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from corpus import seeds
+from forked import CORE, forking
 
 import mixsolve
 from mixsolve.base import compilation, kernel_cache
@@ -222,8 +223,7 @@ class TestCache:
 
     def test_several_processes_at_once(self, folder):
         """Each leaves a whole file, and reads the whole file of another."""
-        context = load("multiprocessing").get_context("spawn")
-        with context.Pool(3) as pool:
+        with forking(*CORE).Pool(3) as pool:
             assert pool.map(compile_there, [str(folder)] * 3) == [10, 10, 10]
         assert len(files(folder)) == 1
         assert not check_quietly()
@@ -407,7 +407,10 @@ impossible = mixsolve.solve(losses, method="cvxpy", time_limit=1e-9)
 tell(impossible, 0.0)
 print(json.dumps(told))
 """
-LIMIT = 5.0  # seconds: compiling takes longer, the work far less
+LIMIT = 2.0  # seconds: compiling takes longer, the work far less
+# What is compiled of a linear program, of the search under constraints, and of "apg".
+NEW = {"near_response", "best_response", "factor", "predictor", "corrector"}
+NEW |= {"minimize_quadratic", "soft_response"}
 
 
 def run_python(script, cache, **environment):
@@ -423,10 +426,25 @@ def run_python(script, cache, **environment):
     return done.stdout, done.stderr
 
 
+def known_here(folder):
+    """Copy what this session has compiled to where a process given `folder` looks for it."""
+    losses = np.random.default_rng(0).random((50, 5, 4))
+    mixsolve.solve(losses)
+    mixsolve.solve(losses, A_ub=[[1.0, 0.0, 0.0, 0.0]], b_ub=[0.2])
+    passes = load("mixsolve.kernels.passes")
+    where = load("numba.core.caching").UserProvidedCacheLocator
+    there = folder / where.get_suitable_cache_subpath(passes.__file__)
+    there.mkdir()
+    for path in Path(passes.best_response._cache.cache_path).glob("mixsolve.*.kernel"):
+        if not NEW & set(path.name.split(".")):
+            shutil.copy(path, there)
+
+
 @pytest.fixture(scope="module")
 def cold(tmp_path_factory):
-    """A first process on a new machine: the folder it left, and what it told of each solve."""
+    """A process to which kernels are new: the folder it left, and what it told of each solve."""
     folder = tmp_path_factory.mktemp("kernels")
+    known_here(folder)
     out, _ = run_python(COLD.replace("LIMIT", str(LIMIT)), folder)
     return folder, json.loads(out)
 
@@ -467,48 +485,53 @@ import numpy as np
 import mixsolve
 
 class Interrupt:
-    seen = 0
+    module = seen = None
     def find_spec(self, name, path=None, target=None):
-        if name == MODULE and not Interrupt.seen:
-            Interrupt.seen += 1
+        if name == Interrupt.module and not Interrupt.seen:
+            Interrupt.seen = True
             os.kill(os.getpid(), signal.SIGINT)
 
 losses = np.random.default_rng(0).random((50, 5, 4))
-
-def solve():
-    return mixsolve.solve(losses, **OPTIONS).value
-
 sys.meta_path.insert(0, Interrupt())
-try:
-    solve()
-except KeyboardInterrupt:
-    print("interrupted")
-assert Interrupt.seen == 1
-print(round(solve(), 4))
+for Interrupt.module, options in STEPS:
+    Interrupt.seen = False
+    try:
+        mixsolve.solve(losses, **options)
+    except KeyboardInterrupt:
+        print("interrupted")
+    assert Interrupt.seen
+    print(round(mixsolve.solve(losses, **options).value, 4))
 """
+CAPPED = {"A_ub": [[1.0, 0, 0, 0]], "b_ub": [0.1]}
 
 
 class TestInterrupt:
     """Ctrl-C while a package is half imported, at its beginning, in its depth, near its end."""
 
     @pytest.mark.parametrize(
-        ("module", "options"),
-        [
-            ("numba.core", "{}"),
-            ("numba.core.config", "{}"),
-            ("numba.core.typing.templates", "{}"),
-            ("numba.np.ufunc", "{}"),
-            ("llvmlite.binding", "{}"),
-            ("scipy.optimize._linprog_highs", "{'A_ub': [[1.0, 0, 0, 0]], 'b_ub': [0.1]}"),
-            ("cvxpy.reductions", "{'method': 'cvxpy'}"),
-        ],
+        "steps",
+        seeds(
+            [
+                [
+                    ("numba.core", {}),
+                    ("scipy.optimize._linprog_highs", CAPPED),
+                    ("cvxpy.reductions", {"method": "cvxpy"}),
+                ],
+                [("numba.core.typing.templates", {})],
+                [("numba.np.ufunc", {})],
+                [("numba.core.config", {})],
+                [("llvmlite.binding", {})],
+            ],
+            quick=3,
+        ),
     )
-    def test_the_next_solve_works(self, cold, module, options):
-        script = INTERRUPTED.replace("MODULE", repr(module)).replace("OPTIONS", options)
+    def test_the_next_solve_works(self, cold, steps):
         losses = np.random.default_rng(0).random((50, 5, 4))
-        value = mixsolve.solve(losses, **ast.literal_eval(options)).value
-        out, err = run_python(script, cold[0])
-        assert out.split() == ["interrupted", str(round(value, 4))], err
+        out, err = run_python(INTERRUPTED.replace("STEPS", repr(steps)), cold[0])
+        expected = []
+        for _, options in steps:
+            expected += ["interrupted", str(round(mixsolve.solve(losses, **options).value, 4))]
+        assert out.split() == expected, err
 
     @pytest.mark.parametrize("seconds", seeds([0.3, 1.0, 0.05, 2.0], quick=2))
     def test_at_any_moment_from_outside(self, cold, seconds):

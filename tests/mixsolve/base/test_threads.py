@@ -268,8 +268,24 @@ def run_late(script):
 
 
 class TestEndOfTheInterpreter:
-    def test_in_a_hook(self):
-        assert run_late("atexit.register(late, 'hook')") == ["hook"]
+    def test_in_a_hook_in_a_destructor_and_from_a_file_that_is_read_ahead(self, tmp_path):
+        np.save(tmp_path / "losses.npy", np.random.default_rng(0).random((5, 3000, 20)).T)
+        script = (
+            f"stored = np.load({str(tmp_path / 'losses.npy')!r}, mmap_mode='r')\n"
+            "stored = stored.transpose(1, 0, 2)\n"
+            "expected = mixsolve.solve(stored).value\n"
+            "def stored_late():\n"
+            "    assert mixsolve.solve(stored).value == expected\n"
+            "    print('file')\n"
+            "class Last:\n"
+            "    def __del__(self):\n"
+            "        late('destructor')\n"
+            "last = Last()\n"
+            "atexit.register(lambda: globals().pop('last'))\n"
+            "atexit.register(stored_late)\n"
+            "atexit.register(late, 'hook')"
+        )
+        assert run_late(script) == ["hook", "file", "destructor"]
 
     def test_in_a_thread_that_outlives_the_main_one(self):
         script = (
@@ -280,29 +296,6 @@ class TestEndOfTheInterpreter:
             "threading.Thread(target=outlive).start()"
         )
         assert run_late(script) == ["thread"]
-
-    def test_in_a_destructor(self):
-        script = (
-            "class Last:\n"
-            "    def __del__(self):\n"
-            "        late('destructor')\n"
-            "last = Last()\n"
-            "atexit.register(lambda: globals().pop('last'))"
-        )
-        assert run_late(script) == ["destructor"]
-
-    def test_from_a_file_that_is_read_ahead(self, tmp_path):
-        np.save(tmp_path / "losses.npy", np.random.default_rng(0).random((5, 3000, 20)).T)
-        script = (
-            f"stored = np.load({str(tmp_path / 'losses.npy')!r}, mmap_mode='r')\n"
-            "stored = stored.transpose(1, 0, 2)\n"
-            "expected = mixsolve.solve(stored).value\n"
-            "def stored_late():\n"
-            "    assert mixsolve.solve(stored).value == expected\n"
-            "    print('file')\n"
-            "atexit.register(stored_late)"
-        )
-        assert run_late(script) == ["file"]
 
     @pytest.mark.parametrize("scheduler", seeds(["threads", "sync", "processes"], quick=1))
     def test_through_dask(self, scheduler):

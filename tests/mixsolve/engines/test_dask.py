@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
-from forked import forking
+from forked import CORE, forking
 from reference import check_certificate
 
 import mixsolve
@@ -53,7 +53,6 @@ LOCAL = {
     "processes": {"scheduler": "processes"},
     "processes, blocks read again": {"scheduler": "processes", **AGAIN},
 }
-IMPORTED = ["distributed", "dask.array", "mixsolve.engines.dask", "mixsolve.kernels.passes"]
 PLACES = [*LOCAL, "cluster"]
 A_FEW = ["threads", "processes, blocks read again", "cluster"]
 
@@ -70,7 +69,7 @@ def processes():
 
     from dask.multiprocessing import initialize_worker_process
 
-    with ProcessPoolExecutor(2, forking(*IMPORTED), initialize_worker_process) as pool:
+    with ProcessPoolExecutor(2, forking(*CORE), initialize_worker_process) as pool:
         yield pool
 
 
@@ -79,7 +78,7 @@ def cluster():
     config = {
         "distributed.admin.log-format": "%(message)s",
         "distributed.worker.profile.enabled": False,
-        "distributed.worker.multiprocessing-method": forking(*IMPORTED).get_start_method(),
+        "distributed.worker.multiprocessing-method": forking(*CORE).get_start_method(),
     }
     with (
         dask.config.set(config),
