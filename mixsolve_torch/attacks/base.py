@@ -62,7 +62,8 @@ def prepare(mixture: Mixture, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x.to(mixture.device), y.to(mixture.device)
 
 
-@dataclass(frozen=True)
+# Equal by value only where a subclass is a dataclass: functions and tensors have no such equality.
+@dataclass(frozen=True, eq=False)
 class Attack(abc.ABC):
     """Base class: an attack within a ball of radius `eps`, cut by the box [0, 1].
 

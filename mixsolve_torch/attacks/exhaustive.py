@@ -57,10 +57,6 @@ class Exhaustive(Attack):
         self._declare(threat, name)
         object.__setattr__(self, "finite", threat)
 
-    # Sets are compared by what they are: two functions that do the same cannot be told.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
     def label(self, kind: str) -> str:
         """Return the attack's name, or that of the set."""
         return self.finite.label if self.name is None else self.name

@@ -105,10 +105,6 @@ class External(Attack):
         kind = kind_of(make.attack) if isinstance(make, _Ready) else "external"
         object.__setattr__(self, "kind", kind)
 
-    # Two functions that do the same cannot be told from two that do not.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
     def names(self, classifiers: int) -> list[str]:
         """Return the name of the only candidate."""
         return [self.label(self.kind)]

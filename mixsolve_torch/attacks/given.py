@@ -100,10 +100,6 @@ class Given(Attack):
                 )
             object.__setattr__(self, "_rows", self._known(images, 0))
 
-    # Points are compared by what they are, not entry by entry.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
     def names(self, classifiers: int) -> list[str]:
         """Return one name for each of the K points of an image."""
         title, count = self.label(self.kind), len(self.points)

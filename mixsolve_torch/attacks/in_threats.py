@@ -71,10 +71,6 @@ class InThreats(Attack):
         object.__setattr__(self, "threats", tuple(threats))
         object.__setattr__(self, "spare", spare)
 
-    # Threats may be functions, which are compared by what they are.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
     def bind(self, x: Tensor, first: int = 0) -> InThreats:
         """Return the attacks that know the images of the data."""
         attacks = [attack.bind(x, first) for attack in self.attacks]

@@ -250,3 +250,12 @@ def test_points_are_held_against_the_union(mixture, images):
         mt.build_losses(mixture, (images, y), mt.Given(1 - points, threats=threats))
     with pytest.raises(MixsolveError, match="must stay in one of the sets"):
         mt.External(lambda _: lambda x, y: 1 - x, threats=threats)(mixture, images, y)
+
+
+def test_attacks_are_equal_by_value_only_where_their_options_say_all():
+    weak, strong = mt.PGD("Linf", 0.1, steps=1), mt.PGD("Linf", 0.1, steps=9)
+    assert weak == mt.PGD("Linf", 0.1, steps=1) != strong
+    assert hash(weak) == hash(mt.PGD("Linf", 0.1, steps=1))
+    assert len({mt.WorstOf([weak]), mt.WorstOf([strong])}) == 2
+    set_of_one = mt.Finite(flipped)
+    assert mt.Exhaustive(set_of_one) != mt.Exhaustive(set_of_one)
