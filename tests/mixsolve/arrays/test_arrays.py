@@ -313,11 +313,11 @@ def test_array_subclasses_come_back_as_plain_arrays():
     assert type(found.weights) is np.ndarray
 
 
-LARGE_BYTES = 24_000_000
+LARGE_BYTES = 48_000_000
 
 
 def large_game(kind):
-    """A game of 24 MB, too large for a copy to go unseen, in one of the kinds below."""
+    """A game of 48 MB, too large for a copy to go unseen, in one of the kinds below."""
     make, itemsize = LARGE_KINDS[kind]
     rng = np.random.default_rng(0)
     shape = (LARGE_BYTES // (itemsize * 50 * 20), 50, 20)
