@@ -78,7 +78,7 @@ def shortened(text: str, most: int = 400) -> str:
 
 
 def named(names: Iterable[object], count: int, most: int = 8) -> str:
-    """Return the first of `count` names in words, `most` at most, and how many there are besides.
+    """Return the first `most` of `count` names, and how many there are besides.
 
     Examples
     --------

@@ -76,7 +76,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_regular(path: Path, called: str) -> None:
-    """Refuse to write where a device, a pipe, a socket or a directory is, `called` so by the user.
+    """Refuse to write where a device, a pipe, a socket or a directory is.
+
+    `called` is the user's name for it, for the message.
 
     Raises
     ------

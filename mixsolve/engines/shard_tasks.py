@@ -65,7 +65,10 @@ def open_shard(
     allowed: np.ndarray,
     prior: np.ndarray,
 ) -> PartialResult:
-    """Make an engine of a shard's losses, which are finite; send their extremes and size."""
+    """Make an engine of a shard's losses; send their extremes and size.
+
+    Refuses a NaN or infinite loss of a candidate that may be played.
+    """
     from mixsolve.engines import Losses, open_losses
 
     if not isinstance(losses, Losses) and losses.shape[0] == 0:

@@ -32,9 +32,9 @@ def require_matplotlib() -> None:
 
 
 def check_ending(path: Path, called: str) -> None:
-    """Refuse a file, `called` so by the user, whose ending is no format of matplotlib's.
+    """Refuse, before long work, a picture's file whose ending is not a format.
 
-    It is called before long work.
+    `called` is the user's name for it, for the message.
 
     Raises
     ------

@@ -66,17 +66,33 @@ def zero_one(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return ``-log softmax(logits)`` at the label, in nats: at least 0 and unbounded.
+    """Return ``-log softmax(logits)`` at the label.
 
-    Arguments, shapes and errors are those of `zero_one`.
+    Parameters
+    ----------
+    logits, labels : torch.Tensor of shape (..., B, classes), (B,)
+        As in `zero_one`, with the same errors.
+
+    Returns
+    -------
+    torch.Tensor of shape (..., B)
+        The loss in nats, at least 0 and unbounded, in the dtype of `logits`.
     """
     return _cross_entropy(*_check(logits, labels))
 
 
 def bounded_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return ``(1 - (p_y - max_{c != y} p_c)) / 2`` with ``p = softmax(logits)``, in [0, 1].
+    """Return ``(1 - (p_y - max_{c != y} p_c)) / 2`` with ``p = softmax(logits)``.
 
-    Arguments, shapes and errors are those of `zero_one`.
+    Parameters
+    ----------
+    logits, labels : torch.Tensor of shape (..., B, classes), (B,)
+        As in `zero_one`, with the same errors.
+
+    Returns
+    -------
+    torch.Tensor of shape (..., B)
+        The loss in [0, 1], in the dtype of `logits`.
     """
     return _bounded_margin(*_check(logits, labels))
 

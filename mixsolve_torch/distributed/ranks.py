@@ -82,7 +82,10 @@ class Rank:
         return self._states[name]
 
     def serve(self, interrupt: Interrupt) -> Any:
-        """Run the first rank's tasks until it has a solution; return that."""
+        """Run the first rank's tasks until it has a solution; return that.
+
+        A `MixsolveError` says which rank failed, or cannot be reached.
+        """
         wire = self.wire
         while True:
             message = wire.broadcast()
