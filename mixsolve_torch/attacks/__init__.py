@@ -5,6 +5,7 @@ from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.exhaustive import Exhaustive
 from mixsolve_torch.attacks.external import External
+from mixsolve_torch.attacks.fab import FAB, Distances
 from mixsolve_torch.attacks.given import Given
 from mixsolve_torch.attacks.pgd import PGD
 from mixsolve_torch.attacks.registry import ATTACKS, resolve_attacks
@@ -22,8 +23,10 @@ __all__ = [
     "APGD",
     "ARC",
     "ATTACKS",
+    "FAB",
     "PGD",
     "Attack",
+    "Distances",
     "Exhaustive",
     "External",
     "Finite",

@@ -12,6 +12,7 @@ from mixsolve_torch.attacks.arc import ARC
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.exhaustive import Exhaustive
 from mixsolve_torch.attacks.external import as_attack
+from mixsolve_torch.attacks.fab import FAB
 from mixsolve_torch.attacks.given import SUFFIXES, Given
 from mixsolve_torch.attacks.libraries import declared_threat, is_external, kind_of
 from mixsolve_torch.attacks.pgd import PGD
@@ -42,6 +43,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "apgd-t": TargetedAPGD,
     "arc": ARC,
     "subset": Subset,
+    "fab": FAB,
     "square": Square,
     "transfer": TransferPGD,
     "uniform": _uniform,
@@ -68,10 +70,10 @@ def resolve_attacks(
     ----------
     attacks : str, Attack, callable, or iterable of them
         Names of `ATTACKS`: "standard", "pgd", "apgd-ce", "apgd-dlr", "apgd-hinge", "apgd-t",
-        "arc", "subset", "square", "transfer", "uniform", or .npy and .npz files for `Given`; one
-        string may hold several, separated by commas. Attacks themselves. Functions of images and
-        labels that return images, and attack objects of torchattacks, foolbox, ART and AutoAttack,
-        see `External`.
+        "arc", "subset", "fab", "square", "transfer", "uniform", or .npy and .npz files for
+        `Given`; one string may hold several, separated by commas. Attacks themselves. Functions of
+        images and labels that return images, and attack objects of torchattacks, foolbox, ART and
+        AutoAttack, see `External`.
     norm : {"Linf", "L2", "L1"}, optional
         The norm of the ball; needed by names, files, functions, and objects that declare none.
     eps : float or str, optional

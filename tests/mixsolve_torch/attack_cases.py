@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from mixsolve_torch import (
     APGD,
     ARC,
+    FAB,
     PGD,
     Square,
     Standard,
@@ -104,6 +105,7 @@ def attacks(norm="Linf", eps=0.1, steps=3):
         "apgd bfloat16": APGD(norm, eps, steps=steps, autocast=True),
         "arc": ARC(norm, eps, steps=steps, restarts=2),
         "subset": Subset(norm, eps, steps=steps),
+        "fab": FAB(norm, eps, steps=steps, restarts=2),
         "square": Square(norm, eps, steps=10 * steps, restarts=2),
         "transfer": TransferPGD(norm, eps, steps=steps),
         "uniform": UniformSampling(norm, eps, draws=4),
