@@ -25,6 +25,7 @@ from mixsolve_torch.training.config import (
     OptimizerConfig,
     RunConfig,
     TrainConfig,
+    WeightsConfig,
 )
 from mixsolve_torch.training.loop import train
 
@@ -136,7 +137,9 @@ def _algorithm2(norm: str, eps: float, seed: int) -> Mixture:
     """Train two networks and their weights by Algorithm 2 of the paper."""
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(
+            method="algorithm2",
             model=ModelConfig(count=2),
+            weights=WeightsConfig("oracle", floor=0.0),
             attack=AttackConfig(norm=norm, eps=eps, steps=5),
             optimizer=OptimizerConfig(epochs=10),
             evaluation=EvaluationConfig(every=5, final_steps=5, final_restarts=1, final_images=16),

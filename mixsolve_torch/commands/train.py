@@ -1,11 +1,10 @@
-"""`mixsolve train`: Algorithm 2 from a TOML file, with any setting changed on the command line."""
+"""`mixsolve train`: a run from a TOML file, with any setting changed on the command line."""
 
 from __future__ import annotations
 
 import argparse
 import tomllib
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.logging import RichHandler
 
 from mixsolve.base.errors import MissingDependencyError, MixsolveError, shortened
 from mixsolve_torch.commands.console import logged
-from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.config import SECTIONS, TrainConfig
 from mixsolve_torch.training.loop import Training, train
 
 try:
@@ -26,7 +25,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 _SUCCESS, _INTERRUPTED = 0, 130
-_SECTIONS = tuple(field.name for field in fields(TrainConfig))
+_ENTRIES = (*SECTIONS, "method")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,7 +62,7 @@ def read(argv: Sequence[str]) -> tuple[TrainConfig, bool]:
         raise MixsolveError(
             f"{error}; settings are named section.name, as `mixsolve train --help` lists them"
         ) from error
-    return TrainConfig(**{name: values[name] for name in _SECTIONS}), args.resume
+    return TrainConfig(**{name: values[name] for name in _ENTRIES}), args.resume
 
 
 def _check_files(argv: Sequence[str]) -> None:
@@ -83,7 +82,7 @@ def _check_files(argv: Sequence[str]) -> None:
             ) from error
         except ValueError as error:  # of UTF-8 and of TOML
             raise MixsolveError(f"--config {name} is not a TOML file: {error}") from error
-        for section in set(_SECTIONS) & set(settings):
+        for section in set(SECTIONS) & set(settings):
             # The parser would import what these name, to see whether it is a section.
             given = settings[section]
             if not isinstance(given, dict) or "class_path" in given:
@@ -118,8 +117,8 @@ def _parser() -> jsonargparse.ArgumentParser:
         prog="mixsolve train",
         parser_mode="toml",
         exit_on_error=False,
-        description="Train a mixture of classifiers by Algorithm 2: adversarial training against "
-        "the whole mixture, whose weights are the solution of the game on a batch.",
+        description="Train a mixture of classifiers by adversarial training against the whole "
+        "mixture: all networks together, or one at a time by Algorithm 2.",
     )
     parser.add_argument("--config", action="config", help="a TOML file of settings")
     parser.add_argument(

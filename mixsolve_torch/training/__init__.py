@@ -1,4 +1,4 @@
-"""Training of classifiers: one network at a time, and mixtures of them by Algorithm 2."""
+"""Training of classifiers: one network alone, and mixtures of them."""
 
 from mixsolve_torch.training.config import (
     AttackConfig,

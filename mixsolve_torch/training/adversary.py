@@ -99,7 +99,7 @@ class Adversary:
     autocast : bool
         Run the classifiers in bfloat16.
     weights : torch.Tensor of shape (L,), optional
-        Attack this mixture instead of the one of the mixture's own weights.
+        Attack the mixture of these weights instead of the mixture's own.
     given : Attack, optional
         Its first candidate is trained on, in place of the points of PGD and of finite sets.
     """
@@ -116,9 +116,8 @@ class Adversary:
         given: Attack | None = None,
     ) -> None:
         self._mixture = mixture
-        self._weights = weights
         self._given = given
-        self._attacked = mixture if weights is None else Mixture(mixture.models, weights)
+        self._attacked = Mixture(mixture.models, mixture.weights if weights is None else weights)
         sets = config.sets
         self._attacks = [
             PGD(
@@ -137,11 +136,12 @@ class Adversary:
         self._trades = trades
         self._labels = torch.tensor([largest_label], device=mixture.device)
         self._autocast = autocast
-        self.refresh()
+        self.refresh(self._attacked.weights)
 
-    def refresh(self) -> None:
-        """Read the mixture's weights again; to be called when they have changed."""
-        self._members = Members(self._mixture, self._labels, self._weights, autocast=self._autocast)
+    def refresh(self, weights: Tensor) -> None:
+        """Attack the mixture of these weights (L,) from now on."""
+        self._attacked.set_weights(weights)
+        self._members = Members(self._attacked, self._labels, autocast=self._autocast)
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Attack a batch, which is not checked.

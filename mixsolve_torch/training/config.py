@@ -176,14 +176,14 @@ class AttackConfig:
 
 @dataclass(frozen=True)
 class WeightsConfig:
-    """How the weights of the mixture are updated.
+    """How the weights of the mixture are updated during training.
 
     Parameters
     ----------
-    update : {"oracle", "entropic", "lp", "none"}
+    update : {"none", "oracle", "entropic", "lp"}
         The solver of the game on a batch; "none" keeps the weights uniform.
     t_theta : int
-        T_theta: one step in T_theta L + 1 updates the weights.
+        T_theta: each network makes about so many steps between two updates of the weights.
     t_lambda : int
         T_lambda: iterations of the oracle method; the others solve the game of the batch.
     loss : {"zero-one", "cross-entropy"}
@@ -192,14 +192,19 @@ class WeightsConfig:
         Regularisation of "entropic", in the unit of the loss.
     momentum : float
         Weight of the old weights in an update, in [0, 1): a single batch is noisy.
+    floor : float
+        The smallest weight of a network in the mixture that is attacked in training, in units of
+        1 / L: the attack sees (1 - floor) weights + floor / L. With 0, a network of small weight is
+        not attacked, loses its robustness, and the game takes its weight away for good.
     """
 
-    update: Literal["oracle", "entropic", "lp", "none"] = "oracle"
+    update: Literal["none", "oracle", "entropic", "lp"] = "none"
     t_theta: int = 10
     t_lambda: int = 50
     loss: Literal["zero-one", "cross-entropy"] = "zero-one"
     alpha: float = 0.01
     momentum: float = 0.9
+    floor: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -209,7 +214,7 @@ class OptimizerConfig:
     Parameters
     ----------
     epochs : int
-        Passes over the data per model: there are L times as many.
+        Passes over the data per model; "algorithm2" makes L times as many, as a step trains one.
     batch_size : int
         Images of a step, over all devices together.
     learning_rate : float
@@ -299,7 +304,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run of Algorithm 2.
+    """A training run.
 
     Parameters
     ----------
@@ -319,6 +324,9 @@ class TrainConfig:
         What is measured.
     run : RunConfig
         Where and how it runs.
+    method : {"together", "algorithm2"}
+        "together": every step trains all networks on one attack on the mixture. "algorithm2": every
+        step trains one network, drawn at random, as in the article.
 
     Raises
     ------
@@ -334,6 +342,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    method: Literal["together", "algorithm2"] = "together"
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -344,6 +353,7 @@ class TrainConfig:
         as_real("loss.beta", self.loss.beta, at_least=0)
         as_count("attack.steps", self.attack.steps)
         _ = self.attack.step  # reads the radius too, or says what is wrong with it
+        as_real("weights.floor", self.weights.floor, at_least=0, at_most=1)
         as_count("weights.t_theta", self.weights.t_theta)
         as_count("weights.t_lambda", self.weights.t_lambda)
         as_real("weights.alpha", self.weights.alpha, above=0)
@@ -367,17 +377,25 @@ class TrainConfig:
                 as_count(name, limit)
         as_count("run.seed", self.run.seed, 0)
         as_count("run.save_every", self.run.save_every, 0)
-        for section in dataclasses.fields(self):
-            _check_choices(section.name, getattr(self, section.name))
+        _check_choices("", self)
+        for section in SECTIONS:
+            _check_choices(f"{section}.", getattr(self, section))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sections as plain dictionaries."""
         return dataclasses.asdict(self)
 
 
-def _check_choices(section: str, values: Any) -> None:
+SECTIONS = tuple(
+    entry.name
+    for entry in dataclasses.fields(TrainConfig)
+    if entry.default_factory is not dataclasses.MISSING
+)
+
+
+def _check_choices(prefix: str, values: Any) -> None:
     for name, hint in get_type_hints(type(values)).items():
         value = getattr(values, name)
         if get_origin(hint) is Literal and value not in get_args(hint):
             words = ", ".join(repr(word) for word in get_args(hint))
-            raise MixsolveError(f"{section}.{name} must be one of {words}; got {value!r}")
+            raise MixsolveError(f"{prefix}{name} must be one of {words}; got {value!r}")

@@ -1,4 +1,4 @@
-"""A whole training run: the steps of Algorithm 2, measurements, checkpoints and the evaluation.
+"""A whole training run: the steps of a method, measurements, checkpoints and the evaluation.
 
 After every epoch (a pass over the data for each model) the mixture and each of its models are
 measured under PGD, and everything is written to `last.pt`; the most robust epoch is in `best.pt`.
@@ -41,12 +41,12 @@ from mixsolve_torch.runs.fingerprint import describe
 from mixsolve_torch.runs.interrupt import Interrupt
 from mixsolve_torch.training import held_out
 from mixsolve_torch.training.adversary import given_attack
-from mixsolve_torch.training.algorithm import Algorithm2
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.journal import Journal
 from mixsolve_torch.training.measure import measure_epoch
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.run_folder import RunFolder
+from mixsolve_torch.training.steps import Steps
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def train(
     resume: bool = False,
     progress: bool = False,
 ) -> Training:
-    """Train a mixture by Algorithm 2.
+    """Train a mixture, all networks together or by Algorithm 2.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ class _TrainingRun:
         if config.run.channels_last:
             models = [model.to(memory_format=torch.channels_last) for model in models]
         models = [model.to(ranks.device) for model in models]
-        self._algorithm = Algorithm2(config, models, images.fitted.to(ranks.device), ranks, given)
+        self._algorithm = Steps(config, models, images.fitted.to(ranks.device), ranks, given)
         self._records: list[dict[str, Any]] = []
         self._kept: dict[str, Any] | None = None
         self._seconds = 0.0
@@ -217,7 +217,7 @@ class _TrainingRun:
     def finish(self) -> Training:
         """Make the remaining steps, and the final evaluation."""
         algorithm, config = self._algorithm, self._config
-        epoch = len(algorithm.mixture) * algorithm.steps_per_pass * config.evaluation.every
+        epoch = algorithm.steps_per_epoch * config.evaluation.every
         with (
             Interrupt(self._ranks.size == 1, signal.SIGTERM) as interrupt,
             Journal(

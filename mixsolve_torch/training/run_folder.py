@@ -20,11 +20,11 @@ from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.runs import checkpoint
 from mixsolve_torch.runs.manifest import check_settings
 from mixsolve_torch.runs.resumable import ResumableFolder
-from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.config import SECTIONS, TrainConfig
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 2  # of last.pt: what it holds, and what that means
+_FORMAT = 3  # of last.pt: what it holds, and what that means
 _LITTER = ("*.pt.part", "*.pt.link", ".*.part.*")
 _ENTRIES = ("config", "algorithm", "ranks", "records", "seconds")
 # What a resumed run may change: where it runs and how it ends. Of the data, what they are counts.
@@ -94,7 +94,7 @@ class RunFolder:
         """
         saved = checkpoint.load(self.last)
         version = saved.get("format", 1)
-        fault = "" if version in (1, _FORMAT) else f"its format is {version!r}"
+        fault = "" if version in (1, 2, _FORMAT) else f"its format is {version!r}"
         checkpoint.check_complete(saved, self.last, _ENTRIES, "mixsolve train", fault)
         known = saved.get("data")
         if known is None:
@@ -178,11 +178,21 @@ def _settings(
     """
     settings: dict[str, Any] = {"number of processes": processes, "attack": attack}
     settings |= {f"data ({part} images and labels)": value for part, value in digests.items()}
-    for section in dataclasses.fields(TrainConfig):
-        values = dataclasses.asdict(section.default_factory()) | config.get(section.name, {})  # type: ignore[operator]
-        settings |= {f"{section.name}.{name}": value for name, value in values.items()}
+    config = config if "method" in config else _before_methods(config)
+    for entry in dataclasses.fields(TrainConfig):
+        if entry.name not in SECTIONS:
+            settings[entry.name] = config.get(entry.name, entry.default)
+            continue
+        values = dataclasses.asdict(entry.default_factory()) | config.get(entry.name, {})  # type: ignore[operator]
+        settings |= {f"{entry.name}.{name}": value for name, value in values.items()}
     return {
         name: value
         for name, value in settings.items()
         if name not in _FREE and not name.startswith("evaluation.final")
     }
+
+
+def _before_methods(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run begun when Algorithm 2 was all there was, on lam itself."""
+    weights = {"floor": 0.0, "update": "oracle", **config.get("weights", {})}
+    return {**config, "method": "algorithm2", "weights": weights}

@@ -31,6 +31,7 @@ from mixsolve_torch.training import (
     WeightsConfig,
     train,
 )
+from mixsolve_torch.training.methods import METHODS
 
 
 def tiny(folder, **sections):
@@ -38,7 +39,8 @@ def tiny(folder, **sections):
         "data": DataConfig(limit=120),
         "model": ModelConfig(architecture="digits-cnn", count=2),
         "attack": AttackConfig(eps=0.1, steps=2),
-        "weights": WeightsConfig(t_theta=1, t_lambda=5),
+        "weights": WeightsConfig("oracle", t_theta=1, t_lambda=5),
+        "method": "algorithm2",
         "optimizer": OptimizerConfig(epochs=2, batch_size=32, learning_rate=0.05),
         "evaluation": EvaluationConfig(steps=2, images=20, final="none"),
         "run": RunConfig(out=str(folder), tensorboard=False),
@@ -47,8 +49,9 @@ def tiny(folder, **sections):
 
 
 def toml(config):
-    lines = []
-    for section, values in config.to_dict().items():
+    sections = config.to_dict()
+    lines = [f"method = {json.dumps(sections.pop('method'))}"]
+    for section, values in sections.items():
         lines.append(f"[{section}]")
         lines += [f"{name} = {json.dumps(v)}" for name, v in values.items() if v is not None]
     return "\n".join(lines)
@@ -75,13 +78,15 @@ def assert_same_run(one, other):
 SIGNALLED = """
 import os, signal, sys
 from mixsolve.commands import main as cli
-from mixsolve_torch.training.algorithm import Algorithm2
-step = Algorithm2._train
-def signalled(self, *arguments):
-    if self.t == int(sys.argv[1]):
-        os.kill(os.getpid(), int(sys.argv[2]))
-    step(self, *arguments)
-Algorithm2._train = signalled
+from mixsolve_torch.training.methods import METHODS
+def signalling(step):
+    def signalled(self, batch):
+        if batch.t == int(sys.argv[1]):
+            os.kill(os.getpid(), int(sys.argv[2]))
+        step(self, batch)
+    return signalled
+for method in METHODS.values():
+    method.step = signalling(method.step)
 sys.exit(cli.main(["train", "--config", sys.argv[3]]))
 """
 
@@ -126,6 +131,19 @@ def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path):
     assert checkpoint.load(folder / "last.pt")["algorithm"]["t"] == 4
     train(config, resume=True)
     assert_same_run(folder, whole[1])
+
+
+def test_a_killed_run_of_all_networks_together_goes_on_to_the_same_bits(tmp_path):
+    def config(name):
+        run = RunConfig(out=str(tmp_path / name), tensorboard=False, save_every=2)
+        return tiny(tmp_path, run=run, method="together")
+
+    done = signalled(config("run"), tmp_path, 5, signal.SIGKILL)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["algorithm"]["t"] == 4
+    train(config("run"), resume=True)
+    train(config("whole"))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -214,6 +232,8 @@ def test_the_command_line_changes_settings_and_reports(tmp_path, capsys, loss):
         ("[optimizer]\nepoch = 3\n", "epoch"),
         ("[optimizer]\nepochs = 'many'\n", "epochs"),
         ("[loss]\nname = 'mse'\n", "loss.name"),
+        ("method = 'alone'\n", "method"),
+        ("[weights]\nfloor = 1.5\n", "weights.floor"),
         ("[attack]\neps = '8/x'\n", "attack.eps"),
         ("[data]\nname = 'nothing.npz'\n", "nothing.npz"),
         ("[model]\narchitecture = 'resnet7'\n", "resnet7"),
@@ -229,9 +249,9 @@ def test_wrong_settings_are_named(tmp_path, capsys, text, words):
 
 def states_after(config, port, rank):
     """Train as a rank that torchrun has started; the weights and the states of the networks."""
-    from mixsolve_torch.training import algorithm, loop
+    from mixsolve_torch.training import loop, steps
 
-    class Kept(algorithm.Algorithm2):
+    class Kept(steps.Steps):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             Kept.last = self
@@ -243,15 +263,18 @@ def states_after(config, port, rank):
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
     }
-    loop.Algorithm2 = Kept
+    loop.Steps = Kept
     train(config)
     mixture = Kept.last.mixture
     return [mixture.weights, *(p for m in mixture.models for p in m.state_dict().values())]
 
 
-def test_two_ranks_make_the_same_steps_and_end_with_the_same_weights(tmp_path):
+@pytest.mark.parametrize("method", METHODS)
+def test_two_ranks_make_the_same_steps_and_end_with_the_same_weights(tmp_path, method):
     folder = tmp_path / "run"
-    config = tiny(folder, optimizer=OptimizerConfig(epochs=1, batch_size=32, learning_rate=0.05))
+    epochs = {"algorithm2": 1, "together": 4}[method]
+    optimizer = OptimizerConfig(epochs=epochs, batch_size=32, learning_rate=0.05)
+    config = tiny(folder, optimizer=optimizer, method=method)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     states = run_ranks(2, partial(states_after, config, port), tmp_path, group=False)
@@ -263,18 +286,18 @@ def test_two_ranks_make_the_same_steps_and_end_with_the_same_weights(tmp_path):
 
 def stop_in_a_step(folder, number, rank):
     """Train on two ranks, of which the second sends itself a signal; the first ends it."""
-    from mixsolve_torch.training.algorithm import Algorithm2
+    from mixsolve_torch.training.methods import Algorithm2
 
     os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank)}
     (folder / f"pid{rank}").write_text(str(os.getpid()))
-    step = Algorithm2._train
+    step = Algorithm2.step
 
-    def stopped(self, *arguments):
-        if rank and self.t == 3:
+    def stopped(self, batch):
+        if rank and batch.t == 3:
             os.kill(os.getpid(), number)
-        step(self, *arguments)
+        step(self, batch)
 
-    Algorithm2._train = stopped
+    Algorithm2.step = stopped
     config = tiny(folder / "run", weights=WeightsConfig(update="none"))
     try:
         train(replace(config, run=replace(config.run, save_every=2)))
@@ -313,6 +336,11 @@ def test_every_config_is_what_its_name_says(file):
     name = {"fashion": "fashion-mnist"}.get(data, data)
     assert (config.data.name, config.loss.name, f"l{config.model.count}") == (name, loss, count)
     assert config.run.out == f"runs/{file.stem}"
+    if data.startswith("cifar"):  # as the article
+        assert config.method == "algorithm2"
+        assert (config.weights.update, config.weights.floor) == ("oracle", 0.0)
+    else:
+        assert (config.method, config.weights) == ("together", WeightsConfig())
     if data == "fashion":
         assert config.model.architecture == "mnist-cnn"
         assert config.data.dir is None

@@ -55,7 +55,8 @@ def tiny(folder, data=None, evaluation=NONE, epochs=1, **sections):
         data=data or DataConfig(limit=60),
         model=ModelConfig(architecture="digits-cnn", count=2),
         attack=AttackConfig(eps=0.1, steps=1),
-        weights=WeightsConfig(t_theta=1, t_lambda=5),
+        weights=WeightsConfig("oracle", t_theta=1, t_lambda=5),
+        method="algorithm2",
         optimizer=OptimizerConfig(epochs=epochs, batch_size=32, learning_rate=0.05),
         evaluation=evaluation,
         run=RunConfig(out=str(folder), tensorboard=False),
@@ -414,7 +415,7 @@ def change(folder, **entries):
     [
         ({"ranks": None}, r"it lacks ranks; resume with the version that began it"),
         ({"config": None, "records": None}, "it lacks config, records"),
-        ({"format": 3, "mixsolve": "9.1"}, r"another version of mixsolve \(9\.1\).*format is 3"),
+        ({"format": 4, "mixsolve": "9.1"}, r"another version of mixsolve \(9\.1\).*format is 4"),
     ],
 )
 def test_a_checkpoint_of_another_version_says_so(run, entries, words):
@@ -428,6 +429,7 @@ def test_a_checkpoint_of_another_version_says_so(run, entries, words):
 def test_a_checkpoint_from_before_there_were_digests_is_resumed(run, caplog):
     config = checkpoint.load(run / "last.pt")["config"]
     del config["data"]["test"]
+    assert config["method"] == "algorithm2"
     change(run, format=None, mixsolve=None, data=None, config=config)
     train(tiny(run, epochs=2), resume=True)
     assert "did not record its images" in caplog.text
@@ -435,6 +437,19 @@ def test_a_checkpoint_from_before_there_were_digests_is_resumed(run, caplog):
     change(run, config=config)
     with pytest.raises(MixsolveError, match=r"model\.depth was 3 and is not set"):
         train(tiny(run, epochs=2), resume=True)
+
+
+def test_a_run_from_before_there_were_methods_was_one_of_algorithm_2(run):
+    config = checkpoint.load(run / "last.pt")["config"]
+    del config["method"], config["weights"]["floor"]
+    change(run, format=2, config=config)
+    plain = tiny(run, epochs=2)
+    with pytest.raises(MixsolveError, match=r"weights\.floor was 0\.0 and is 0\.5"):
+        train(plain, resume=True)
+    same = replace(plain, weights=replace(plain.weights, floor=0.0))
+    with pytest.raises(MixsolveError, match=r"method was 'algorithm2' and is 'together'"):
+        train(replace(same, method="together"), resume=True)
+    assert [record["epoch"] for record in train(same, resume=True).records] == [1, 2]
 
 
 def test_networks_that_have_changed_since_are_named(run):

@@ -1,4 +1,4 @@
-"""Algorithm 2: its steps against plain readings of the article and of adversarial training."""
+"""Methods: their steps against plain readings of the article and of adversarial training."""
 
 import copy
 import warnings
@@ -12,7 +12,6 @@ import mixsolve
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.training.adversary import Adversary, ExpectedDivergence, divergence
-from mixsolve_torch.training.algorithm import Algorithm2
 from mixsolve_torch.training.config import (
     AttackConfig,
     LossConfig,
@@ -23,7 +22,9 @@ from mixsolve_torch.training.config import (
     WeightsConfig,
 )
 from mixsolve_torch.training.images import ImageSet
+from mixsolve_torch.training.methods import METHODS
 from mixsolve_torch.training.ranks import Ranks
+from mixsolve_torch.training.steps import Steps
 
 EPS = 0.1
 
@@ -49,14 +50,15 @@ def settings(count=1, loss="at", epochs=2, **sections):
         "loss": LossConfig(name=loss, beta=2.0),
         "attack": AttackConfig(eps=EPS, steps=3),
         "optimizer": OptimizerConfig(epochs=epochs, batch_size=10, weight_decay=1e-3),
-        "weights": WeightsConfig(t_theta=2, t_lambda=20, momentum=0.75),
+        "weights": WeightsConfig("oracle", t_theta=2, t_lambda=20, momentum=0.75),
+        "method": "algorithm2",
     }
     return TrainConfig(**(options | sections))
 
 
 def algorithm(config, models=None):
     models = models or [network(seed) for seed in range(config.model.count)]
-    return Algorithm2(config, models, images(), Ranks("cpu"))
+    return Steps(config, models, images(), Ranks("cpu"))
 
 
 def parameters(module):
@@ -74,7 +76,8 @@ def madry(config, model, data, steps, trades):
         if t % per_pass == 0:
             order = torch.randperm(len(data), generator=shared)
         chosen = order[10 * (t % per_pass) : 10 * (t % per_pass) + 10]
-        torch.randint(1, (), generator=shared)
+        if config.method == "algorithm2":
+            torch.randint(1, (), generator=shared)
         x, y = x_all[chosen], y_all[chosen]
         noise = EPS * (2 * torch.rand(x.shape, generator=own) - 1)
         moved = (x + noise).clamp(0, 1)
@@ -105,9 +108,10 @@ def madry(config, model, data, steps, trades):
                 parameter.sub_(rate * speed)
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("loss", ["at", "trades"])
-def test_one_model_is_adversarial_training(loss):
-    config = settings(loss=loss)
+def test_one_model_is_adversarial_training(loss, method):
+    config = settings(loss=loss, method=method)
     trained = network(0)
     run = algorithm(config, [trained])
     plain = copy.deepcopy(network(0))
@@ -145,7 +149,7 @@ def test_one_step_in_so_many_updates_the_weights_and_the_others_one_model():
 @pytest.mark.parametrize("update", ["oracle", "entropic", "lp"])
 @pytest.mark.parametrize("loss", ["zero-one", "cross-entropy"])
 def test_weights_move_towards_the_solution_of_the_batch(update, loss, monkeypatch):
-    weights = WeightsConfig(update=update, t_theta=1, t_lambda=20, loss=loss, momentum=0.75)
+    weights = WeightsConfig(update, t_theta=1, t_lambda=20, loss=loss, momentum=0.75)
     run = algorithm(settings(count=2, weights=weights))
     run.mixture.set_weights([0.3, 0.7])
     games = []
@@ -165,6 +169,94 @@ def test_weights_move_towards_the_solution_of_the_batch(update, loss, monkeypatc
         found = solve(losses, alpha, **options).weights
     expected = 0.75 * np.array([0.3, 0.7]) + 0.25 * found
     np.testing.assert_allclose(run.mixture.weights.numpy(), expected, atol=1e-9)
+
+
+class Counted(torch.nn.Module):
+    """Counts its forward passes, and those of them that a gradient of its parameters came from."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.body = network(seed)
+        self.forwards = self.descents = 0
+        self.body[1].weight.register_hook(self._descended)
+
+    def _descended(self, gradient):
+        self.descents += 1
+
+    def forward(self, x):
+        self.forwards += 1
+        return self.body(x)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_passes_of_a_step_of_every_network(method):
+    """L (S + 1) passes together, and L (L S + 1) for L steps of Algorithm 2."""
+    count, attack_steps = 3, 3
+    models = [Counted(seed) for seed in range(count)]
+    weights = WeightsConfig(update="none")
+    run = algorithm(settings(count, weights=weights, method=method), models)
+    made = 1 if method == "together" else count
+    assert run.steps_per_epoch == made * run.steps_per_pass
+    assert run.steps == 2 * run.steps_per_epoch
+    for _ in range(made):
+        run.step()
+    assert sum(model.forwards for model in models) == count * (made * attack_steps + 1)
+    assert sum(model.descents for model in models) == count
+    if method == "together":
+        assert {model.descents for model in models} == {1}
+
+
+def test_together_all_networks_learn_from_one_attack_on_the_uniform_mixture():
+    config = settings(2, weights=WeightsConfig(update="none"), method="together", epochs=1)
+    run = algorithm(config)
+    plain = [network(0), network(1)]
+    shared = torch.Generator().manual_seed(0)
+    x, y = images().batch(torch.randperm(40, generator=shared)[:10])
+    adversary = Adversary(Mixture(plain), config.attack, trades=False, largest_label=2)
+    attacked, _ = adversary(x, y, torch.Generator().manual_seed(1))
+    for model in plain:
+        loss = functional.cross_entropy(model(attacked), y)
+        slopes = torch.autograd.grad(loss, list(model.parameters()))
+        with torch.no_grad():
+            for parameter, slope in zip(model.parameters(), slopes, strict=True):
+                parameter.sub_(0.1 * (slope + 1e-3 * parameter))
+    run.step()
+    for one, other in zip(run.mixture.models, plain, strict=True):
+        torch.testing.assert_close(parameters(one), parameters(other), rtol=1e-4, atol=1e-6)
+    assert run.mixture.weights.tolist() == [0.5, 0.5]
+
+
+def test_together_one_step_in_so_many_updates_the_weights():
+    weights = WeightsConfig("lp", t_theta=2, momentum=0.5)
+    run = algorithm(settings(2, weights=weights, method="together"))
+    before = [parameters(m) for m in run.mixture.models], run.mixture.weights.clone()
+    for t in range(1, run.steps + 1):
+        run.step()
+        after = [parameters(m) for m in run.mixture.models], run.mixture.weights.clone()
+        moved = {not torch.equal(a, b) for a, b in zip(before[0], after[0], strict=True)}
+        assert moved == {t % 3 != 0}
+        assert torch.equal(before[1], after[1]) == (t % 3 != 0)
+        before = after
+
+
+@pytest.mark.parametrize(("floor", "attacked"), [(0.0, [0.9, 0.1]), (0.4, [0.74, 0.26])])
+def test_the_attack_sees_weights_with_a_floor(floor, attacked, monkeypatch):
+    seen = []
+    begin = Members.__init__
+
+    def watched(self, mixture, *arguments, **options):
+        seen.append(mixture.weights.tolist())
+        begin(self, mixture, *arguments, **options)
+
+    run = algorithm(settings(2, weights=WeightsConfig("lp", floor=floor), method="together"))
+    run.mixture.set_weights([0.9, 0.1])
+    state = copy.deepcopy(run.state())
+    monkeypatch.setattr(Members, "__init__", watched)
+    run.load_state(state)
+    run.step()
+    assert seen
+    assert all(weights == pytest.approx(attacked) for weights in seen)
+    assert run.mixture.weights.tolist() == pytest.approx([0.9, 0.1])
 
 
 def test_weights_stay_uniform_where_they_are_not_to_be_updated():
@@ -241,8 +333,14 @@ def test_a_moving_average_is_what_is_evaluated():
     assert not torch.equal(average, own)
 
 
-def test_going_on_from_a_state_repeats_every_bit():
-    config = settings(count=2, run=RunConfig(seed=3), model=ModelConfig("none:none", 2, ema=0.9))
+@pytest.mark.parametrize("method", METHODS)
+def test_going_on_from_a_state_repeats_every_bit(method):
+    config = settings(
+        epochs=4 if method == "together" else 2,
+        run=RunConfig(seed=3),
+        model=ModelConfig("none:none", 2, ema=0.9),
+        method=method,
+    )
     whole = algorithm(config)
     for _ in range(7):
         whole.step()

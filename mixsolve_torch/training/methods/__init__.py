@@ -1,0 +1,7 @@
+"""Ways to train, one file each: what a step does with a batch. `METHODS` finds them by name."""
+
+from mixsolve_torch.training.methods.algorithm2 import Algorithm2
+from mixsolve_torch.training.methods.base import Method
+from mixsolve_torch.training.methods.together import Together
+
+METHODS: dict[str, type[Method]] = {"together": Together, "algorithm2": Algorithm2}

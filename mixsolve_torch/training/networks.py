@@ -1,0 +1,164 @@
+"""The networks under training, and a step of gradient descent of one of them on attacked images.
+
+    AT:      theta_k  <-  SGD on   loss(f_k(x'), y)
+    TRADES:  theta_k  <-  SGD on   loss(f_k(x), y) + beta KL( p_k(x) || p_k(x') )
+
+Each network has an optimiser of its own and, if configured, a moving average. What runs a network
+(compiled, or the module itself) is shared by training and attacks.
+
+References
+----------
+Madry, Makelov, Schmidt, Tsipras, Vladu. Towards Deep Learning Models Resistant to Adversarial
+Attacks. ICLR 2018.
+Zhang, Yu, Jiao, Xing, El Ghaoui, Jordan. Theoretically Principled Trade-off between Robustness and
+Accuracy. ICML 2019.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.training.adversary import divergence
+from mixsolve_torch.training.averaging import MovingAverage
+from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.ranks import Ranks
+
+
+class Networks:
+    """The networks of a run, their weights, optimisers and averages.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        What to do.
+    models : list of torch.nn.Module
+        The L classifiers, on the device.
+    ranks : Ranks
+        This process among those of the run.
+
+    Attributes
+    ----------
+    mixture : Mixture
+        The classifiers and their weights.
+    runs : list of callable
+        What runs each network: the module, or its compiled form.
+    """
+
+    def __init__(self, config: TrainConfig, models: list[nn.Module], ranks: Ranks) -> None:
+        self._config = config
+        self.mixture = Mixture(models).to(ranks.device)
+        self._optimizers = [self._optimizer(model, ranks) for model in models]
+        self._averages = [
+            MovingAverage(model, config.model.ema) for model in (models if config.model.ema else [])
+        ]
+        self.runs: list[Any] = (
+            [torch.compile(model) for model in models] if config.run.compile else list(models)
+        )
+        self._forwards = [self._in_step(run, ranks) for run in self.runs]
+        zero = torch.zeros((), dtype=torch.float64, device=ranks.device)
+        self._totals = {"loss": zero, "errors": zero.clone(), "steps": zero.clone()}
+
+    def __len__(self) -> int:
+        """Return L, the number of networks."""
+        return len(self.mixture)
+
+    @property
+    def evaluated(self) -> Mixture:
+        """The mixture to measure and keep: of the averaged parameters, where there are averages."""
+        if not self._averages:
+            return self.mixture
+        return Mixture([average.module for average in self._averages], self.mixture.weights)
+
+    def descend(
+        self, k: int, x: Tensor, attacked: Tensor, y: Tensor, learning_rate: float
+    ) -> Tensor:
+        """Make a step of SGD of network k, and return its loss before it.
+
+        Parameters
+        ----------
+        k : int
+            The network.
+        x, attacked, y : torch.Tensor of shape (B, C, H, W), (B, C, H, W), (B,)
+            Images, what an attack made of them, and labels.
+        learning_rate : float
+            Of this step.
+        """
+        optimizer = self._optimizers[k]
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.mixture.models[k].train()
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._config.run.autocast):
+            loss = self._loss(k, x, attacked, y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if self._averages:
+            self._averages[k].update(self.mixture.models[k])
+        return loss.detach()
+
+    def note(self, loss: Tensor, errors: Tensor) -> None:
+        """Count a step's mean loss and the mixture's errors (B,) on its attacked images."""
+        self._totals["loss"] += loss
+        self._totals["errors"] += errors.mean()
+        self._totals["steps"] += 1
+
+    def noted(self, ranks: Ranks) -> tuple[float, float] | None:
+        """Return mean loss and error since the last call, over all ranks; None without a step."""
+        totals = ranks.mean(torch.stack(list(self._totals.values()))).tolist()
+        for total in self._totals.values():
+            total.zero_()
+        loss, errors, steps = totals
+        return (loss / steps, errors / steps) if steps else None
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next step depends on, as tensors and plain values."""
+        return {
+            "weights": self.mixture.weights,
+            "models": [model.state_dict() for model in self.mixture.models],
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "averages": [average.state_dict() for average in self._averages],
+            "totals": dict(self._totals),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Load what `state` returned."""
+        self.mixture.set_weights(state["weights"])
+        for part, saved in zip(self.mixture.models, state["models"], strict=True):
+            part.load_state_dict(saved)
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for average, saved in zip(self._averages, state["averages"], strict=True):
+            average.load_state_dict(saved)
+        for name, total in self._totals.items():
+            total.copy_(state["totals"][name])
+
+    def _loss(self, k: int, x: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
+        forward = self._forwards[k]
+        if self._config.loss.name == "at":
+            return nn.functional.cross_entropy(forward(attacked), y)
+        clean, moved = forward(torch.cat([x, attacked])).chunk(2)
+        apart = divergence(clean.log_softmax(dim=1), moved.log_softmax(dim=1)).mean()
+        return nn.functional.cross_entropy(clean, y) + self._config.loss.beta * apart
+
+    def _optimizer(self, model: nn.Module, ranks: Ranks) -> torch.optim.SGD:
+        options = self._config.optimizer
+        return torch.optim.SGD(
+            model.parameters(),
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+            fused=ranks.device.type == "cuda",
+        )
+
+    @staticmethod
+    def _in_step(run: Any, ranks: Ranks) -> Any:
+        """Return what training goes through: a network in step with those of other ranks."""
+        if ranks.size == 1:
+            return run
+        devices = [ranks.device] if ranks.device.type == "cuda" else None
+        return DistributedDataParallel(run, device_ids=devices)

@@ -1,0 +1,159 @@
+"""The steps of a training run, whatever the method: batches, draws, learning rate, state.
+
+    for t = 1, ..., T:   B_t the next batch of a random order of the images
+        the method's step on B_t, with the learning rate of t / T
+
+An epoch is a pass over the data for each network: one pass where a step trains all networks, L
+where it trains one. An incomplete batch is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.training.attackers import Attackers
+from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.images import ImageSet
+from mixsolve_torch.training.methods import METHODS
+from mixsolve_torch.training.methods.base import Batch, Parts
+from mixsolve_torch.training.methods.batch_game import BatchGame
+from mixsolve_torch.training.networks import Networks
+from mixsolve_torch.training.ranks import Ranks
+from mixsolve_torch.training.schedules import learning_rate_factor
+
+
+class Steps:
+    """The state of a training run, and its steps.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        What to do.
+    models : list of torch.nn.Module
+        The L classifiers, on the device.
+    data : ImageSet
+        The training images, on the device; the same on all ranks.
+    ranks : Ranks
+        This process among those of the run.
+    given : Attack, optional
+        What batches are trained on, in place of PGD on the mixture.
+
+    Attributes
+    ----------
+    t : int
+        Steps made.
+    steps : int
+        T, the steps to make.
+    steps_per_pass, steps_per_epoch : int
+        Steps of one pass over the data, and of an epoch of each network.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        models: list[nn.Module],
+        data: ImageSet,
+        ranks: Ranks,
+        given: Attack | None = None,
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._ranks = ranks
+        self.t = 0
+        batch = min(config.optimizer.batch_size, len(data))
+        if batch < ranks.size:
+            raise MixsolveError(
+                f"optimizer.batch_size must be at least the number of processes; got {batch} for "
+                f"{ranks.size}"
+            )
+        method = METHODS[config.method]
+        self.steps_per_pass = len(data) // batch
+        self.steps_per_epoch = method.passes(len(models)) * self.steps_per_pass
+        self.steps = config.optimizer.epochs * self.steps_per_epoch
+        self._batch = batch
+        self._order = torch.empty(0, dtype=torch.int64)
+        # The draws that all ranks share, and those of each rank for its own images.
+        self._shared = torch.Generator().manual_seed(config.run.seed)
+        self._own = torch.Generator(ranks.device)
+        self._own.manual_seed((config.run.seed << 16) + ranks.rank + 1)
+        self._networks = Networks(config, models, ranks)
+        self._attackers = Attackers(config, self._networks, int(data.labels.max()), given)
+        game = BatchGame(config.weights, self.mixture, self._attackers, ranks, self._own)
+        self._method = method(
+            Parts(config, self._networks, self._attackers, game, self._shared, self._own)
+        )
+
+    @property
+    def mixture(self) -> Mixture:
+        """The classifiers under training and their weights."""
+        return self._networks.mixture
+
+    @property
+    def evaluated(self) -> Mixture:
+        """The mixture to measure and keep: of the averaged parameters, where there are averages."""
+        return self._networks.evaluated
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are made."""
+        return self.t >= self.steps
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        factor = learning_rate_factor(self._config.optimizer.schedule, self.t / self.steps)
+        return self._config.optimizer.learning_rate * factor
+
+    def step(self) -> None:
+        """Make one step of the method."""
+        place = self.t % self.steps_per_pass
+        if place == 0:
+            self._order = torch.randperm(len(self._data), generator=self._shared)
+        learning_rate = self.learning_rate
+        self.t += 1
+        chosen = self._ranks.part(self._order[place * self._batch : (place + 1) * self._batch])
+        options = self._config.data
+        x, y = self._data.batch(
+            chosen,
+            generator=self._own,
+            crop=options.crop,
+            flip=options.flip,
+            channels_last=self._config.run.channels_last,
+        )
+        self._method.step(Batch(self.t, x, y, learning_rate))
+
+    def summary(self) -> dict[str, float]:
+        """Return the mean training loss and robust accuracy since the last call, over all ranks.
+
+        The accuracy is that of the attacked mixture on the attacked training images.
+        """
+        noted = self._networks.noted(self._ranks)
+        self._attackers.mixture.check()
+        return {} if noted is None else {"train_loss": noted[0], "train_robust": 1.0 - noted[1]}
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next step depends on, as tensors and plain values."""
+        return {
+            "t": self.t,
+            "order": self._order,
+            **self._networks.state(),
+            "method": self._method.state(),
+            "shared": self._shared.get_state(),
+            "own": self._own.get_state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Load what `state` returned, or what versions before there were methods did."""
+        self.t = state["t"]
+        self._order = state["order"]
+        self._networks.load_state(state)
+        self._method.load_state(state.get("method", {}))
+        self._shared.set_state(state["shared"].cpu())
+        self._own.set_state(state["own"].cpu())
+        self._attackers.refresh()
