@@ -265,9 +265,9 @@ def _write(rows: list[dict[str, Any]], apart: list[str], out: Path) -> None:
         f"{origin('training', f'PyTorch {torch.__version__}')}; {rows[-1]['device']}. `over least "
         "work` is the time of a step of `together` over that of 10 L bare forward passes with "
         "input gradients and L training passes: the median of ratios measured in turns, and the "
-        "ratio of the fastest of each. `run over L = 1` is what a run with L networks takes at equal epochs "
-        "per network; with `algorithm2` it is the next column (the article reports 4, 8 and 12 for "
-        "2, 3 and 4).",
+        "ratio of the fastest of each. `run over L = 1` is what a run with L networks takes at "
+        "equal epochs per network; with `algorithm2` it is the next column (the article reports 4, "
+        "8 and 12 for 2, 3 and 4).",
         "",
         *markdown_table(_HEADS, [_cells(row) for row in rows]),
         "",

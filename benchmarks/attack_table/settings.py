@@ -139,7 +139,7 @@ def _algorithm2(norm: str, eps: float, seed: int) -> Mixture:
         config = TrainConfig(
             method="algorithm2",
             model=ModelConfig(count=2),
-            weights=WeightsConfig("oracle", floor=0.0),
+            weights=WeightsConfig("oracle", floor=0.0, final="last"),
             attack=AttackConfig(norm=norm, eps=eps, steps=5),
             optimizer=OptimizerConfig(epochs=10),
             evaluation=EvaluationConfig(every=5, final_steps=5, final_restarts=1, final_images=16),

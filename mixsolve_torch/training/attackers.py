@@ -7,9 +7,15 @@ The attacked mixture has the weights
 so that a network of small lam_k goes on learning from attacks on itself: one that is not attacked
 loses its robustness, and the game then takes its weight away for good. With floor = 0 it is the
 mixture of lam itself, with floor = 1 the uniform one.
+
+Of each batch, the share `attack.own_share` is attacked for the networks alone, each with points of
+its own, and the rest for the mixture: with S steps that takes L S passes in all for L networks,
+whatever the share.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -64,9 +70,42 @@ class Attackers:
             self._alone[k] = self._adversary(torch.eye(len(self._networks)).double()[k])
         return self._alone[k]
 
-    def attacked(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the images (B, C, H, W) that an attack on the mixture finds, and errors (B,)."""
-        return self.mixture(x, y, generator)
+    def attacked(
+        self, trained: Sequence[int], x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> tuple[list[Tensor], Tensor]:
+        """Attack a batch for the networks that are to be trained on it.
+
+        Parameters
+        ----------
+        trained : sequence of int
+            The networks.
+        x, y : torch.Tensor of shape (B, C, H, W), (B,)
+            Images and labels.
+        generator : torch.Generator
+            Source of the starts.
+
+        Returns
+        -------
+        attacked : list of torch.Tensor of shape (B, C, H, W)
+            For each of these networks the images to train it on.
+        errors : torch.Tensor of shape (B',)
+            Expected 0/1 losses of the mixture on the images attacked for it; where there are none,
+            of the networks on their own.
+        """
+        first = len(x) - round(self._config.attack.own_share * len(x))
+        if first == len(x):
+            points, errors = self.mixture(x, y, generator)
+            return [points] * len(trained), errors
+        own = [self.alone(k)(x[first:], y[first:], generator) for k in trained]
+        if not first:
+            return [points for points, _ in own], torch.cat([errors for _, errors in own])
+        shared, errors = self.mixture(x[:first], y[:first], generator)
+        return [torch.cat([shared, points]) for points, _ in own], errors
+
+    def check(self) -> None:
+        """Refuse logits of a classifier that diverged, and warn of gradients that vanished."""
+        for adversary in (self.mixture, *self._alone.values()):
+            adversary.check()
 
     def _floored(self) -> Tensor:
         floor, weights = self._config.weights.floor, self._networks.mixture.weights

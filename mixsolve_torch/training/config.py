@@ -122,6 +122,9 @@ class AttackConfig:
     batch_norm : {"eval", "train"}
         Statistics that batch norms use during the attack: their running ones, or those of the
         attacked batch. The running ones are not touched by attacks either way.
+    own_share : float
+        Part of each batch, in [0, 1], that is attacked for a network alone: each network trains on
+        points of its own there, and on those of the mixture elsewhere.
     """
 
     norm: str = "Linf"
@@ -131,6 +134,7 @@ class AttackConfig:
     step_size: str | float | None = None
     loss: Literal["cross-entropy", "margin"] = "cross-entropy"
     batch_norm: Literal["eval", "train"] = "eval"
+    own_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Normalise the spelling of the norm."""
@@ -196,6 +200,9 @@ class WeightsConfig:
         The smallest weight of a network in the mixture that is attacked in training, in units of
         1 / L: the attack sees (1 - floor) weights + floor / L. With 0, a network of small weight is
         not attacked, loses its robustness, and the game takes its weight away for good.
+    final : {"game", "last"}
+        The weights of the mixture that is evaluated and deployed: the solution of the game on
+        held-out images with fresh attacks, or those that it had in the epoch kept.
     """
 
     update: Literal["none", "oracle", "entropic", "lp"] = "none"
@@ -205,6 +212,7 @@ class WeightsConfig:
     alpha: float = 0.01
     momentum: float = 0.9
     floor: float = 0.5
+    final: Literal["game", "last"] = "game"
 
 
 @dataclass(frozen=True)
@@ -352,6 +360,7 @@ class TrainConfig:
         as_real("model.ema", self.model.ema, at_least=0, below=1)
         as_real("loss.beta", self.loss.beta, at_least=0)
         as_count("attack.steps", self.attack.steps)
+        as_real("attack.own_share", self.attack.own_share, at_least=0, at_most=1)
         _ = self.attack.step  # reads the radius too, or says what is wrong with it
         as_real("weights.floor", self.weights.floor, at_least=0, at_most=1)
         as_count("weights.t_theta", self.weights.t_theta)

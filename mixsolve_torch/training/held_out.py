@@ -44,6 +44,8 @@ class RunData:
     ----------
     fitted : ImageSet
         Those trained on.
+    validation : ImageSet
+        Those of the training images that are held out.
     measured : ImageSet
         Those that the most robust epoch is selected on.
     test : ImageSet or None
@@ -55,6 +57,7 @@ class RunData:
     """
 
     fitted: ImageSet
+    validation: ImageSet
     measured: ImageSet
     test: ImageSet | None
     classes: int
@@ -91,7 +94,7 @@ def load(config: TrainConfig, data: Data | None = None, test: Data | None = None
     digests = {"train": digest(train.images, train.labels, str(train.classes))}
     selects = config.evaluation.select == "test"
     if not selects and config.evaluation.final == "none":
-        return RunData(fitted, validation, None, train.classes, digests)
+        return RunData(fitted, validation, validation, None, train.classes, digests)
     if test is None and options.test is None and "test" not in parts:
         why = "evaluation.select" if selects else "evaluation.final"
         raise MixsolveError(
@@ -110,7 +113,7 @@ def load(config: TrainConfig, data: Data | None = None, test: Data | None = None
         digests["test"] = digest(unseen.images, unseen.labels)
     tested = ImageSet(unseen.images, unseen.labels)
     measured = tested if selects else validation
-    return RunData(fitted, measured, tested, train.classes, digests)
+    return RunData(fitted, validation, measured, tested, train.classes, digests)
 
 
 def _check(train: LabelledImages, test: LabelledImages, name: str) -> None:

@@ -42,8 +42,9 @@ from mixsolve_torch.runs.interrupt import Interrupt
 from mixsolve_torch.training import held_out
 from mixsolve_torch.training.adversary import given_attack
 from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.final_weights import solve_weights
 from mixsolve_torch.training.journal import Journal
-from mixsolve_torch.training.measure import measure_epoch
+from mixsolve_torch.training.measure import forgotten, measure_epoch
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.run_folder import RunFolder
 from mixsolve_torch.training.steps import Steps
@@ -58,7 +59,7 @@ class Training:
     Attributes
     ----------
     mixture : Mixture
-        That of the most robust epoch, in eval mode.
+        That of the most robust epoch, with its final weights, in eval mode.
     records : list of dict
         Metrics, one record an epoch; what `metrics.jsonl` holds.
     best : dict
@@ -157,6 +158,8 @@ class _TrainingRun:
         self._digests = images.digests
         self._test = None if images.test is None else images.test.to(ranks.device)
         self._measured = images.measured.to(ranks.device)
+        self._validation = images.validation.to(ranks.device)
+        self._warned: set[int] = set()
         models = [
             build_model(
                 config.model.architecture,
@@ -266,9 +269,24 @@ class _TrainingRun:
         }
         self._records.append(record)
         journal.log(record)
+        self._warn_of_forgotten(record)
         if self._kept is None or _robust(record) > _robust(self._kept):
             self._keep(record)
         self._save()
+
+    def _warn_of_forgotten(self, record: dict[str, Any]) -> None:
+        """Warn once of each network that lost its robustness."""
+        count = min(self._config.evaluation.images or len(self._measured), len(self._measured))
+        for k in set(forgotten(record, count)) - self._warned:
+            self._warned.add(k)
+            models = record["robust"]["models"]
+            logger.warning(
+                "network %d, of weight %.2f, has %.1f %% robust accuracy, less than half of the "
+                "best one's %.1f %%: the mixture is hardly more than the others; take "
+                "weights.update = 'none' or a larger weights.floor or attack.own_share, or train "
+                "it longer",
+                *(k + 1, record["weights"][k], 100 * models[k], 100 * max(models)),
+            )
 
     def _keep(self, record: dict[str, Any]) -> None:
         """Write the best checkpoint."""
@@ -312,13 +330,23 @@ class _TrainingRun:
         models = list(self._algorithm.evaluated.models)
         for model, saved in zip(models, kept["models"], strict=True):
             model.load_state_dict(saved)
-        mixture = Mixture(models, kept["weights"]).eval()
+        weights = kept["weights"]
+        mixture = Mixture(models, weights).eval()
+        if len(models) > 1 and self._config.weights.final == "game":
+            weights = self._ranks.lead(lambda: self._solve_weights(mixture))
+            mixture.set_weights(weights)
         evaluation = None
         if self._ranks.first:
             plots.save(training_history(self._records), self._folder.path / "history.png")
             if self._final is not None or self._config.evaluation.final != "none":
                 evaluation = self._evaluate(mixture)
         return Training(mixture, self._records, kept["record"], evaluation, self._folder.path)
+
+    def _solve_weights(self, mixture: Mixture) -> list[float]:
+        folder = self._folder.path / "attacks" / "weights"
+        return solve_weights(
+            mixture, self._validation, self._config, folder, progress=self._progress
+        ).tolist()
 
     def _evaluate(self, mixture: Mixture) -> Evaluation:
         """Attack a mixture strongly; the attacks of an interrupted call are not repeated."""

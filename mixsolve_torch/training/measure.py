@@ -2,13 +2,18 @@
 
 Against several sets the accuracy is that under PGD in each ball and all points of finite sets.
 
-The mixture and each of its models are attacked on their own; the accuracy of the mixture is the
-exact expectation over its models. The attacks have the same draws every time, so that epochs and
-runs can be compared.
+The mixture and each of its models are attacked on their own, and all are measured on all points
+that were found: with e_ijk the error of model k on point j of image i, the accuracy is
+
+    1 - mean_i max_j sum_k lam_k e_ijk,
+
+with lam_k = 1 for a model alone. An attack on the expected loss alone flatters mixtures. The
+attacks have the same draws every time, so that epochs and runs can be compared.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,8 +21,9 @@ from torch import Tensor
 
 from mixsolve_torch.attacks import PGD, Attack, Exhaustive, WorstOf
 from mixsolve_torch.attacks.threats import Finite, InBall, Threat
-from mixsolve_torch.core.losses import expected_loss
+from mixsolve_torch.core.losses import errs
 from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.images import ImageSet
@@ -25,6 +31,8 @@ from mixsolve_torch.training.ranks import Ranks
 
 _SEED = 0x5EED
 _BATCH = 512  # images at a time
+_FORGOTTEN = 0.5  # of the best network's accuracy
+_ERRORS = 2  # standard errors by which an accuracy must be lower to be told
 
 
 def measure_epoch(
@@ -32,7 +40,8 @@ def measure_epoch(
 ) -> dict[str, dict[str, Any]]:
     """Return clean and robust accuracy of a mixture and of each of its models.
 
-    The data are the same on all ranks; each measures its part. The models' modes are restored.
+    Robust is against the worst point found for any of them, or the image itself. The data are the
+    same on all ranks; each measures its part. The models' modes are restored.
 
     Returns
     -------
@@ -44,23 +53,31 @@ def measure_epoch(
     generator = torch.Generator(ranks.device).manual_seed(_SEED)
     alone = list(torch.eye(len(mixture), dtype=torch.float64))
     players = alone if len(mixture) == 1 else [mixture.weights, *alone]
+    everyone = torch.stack([weights.to(ranks.device) for weights in players])
     player = Mixture(mixture.models)
-    attacks = [_attack(threat, config) for threat in config.attack.sets]
-    attack = attacks[0] if len(attacks) == 1 else WorstOf(attacks)
+    attack = measuring_attack(config)
     errors = torch.zeros(2, len(players), dtype=torch.float64, device=ranks.device)
     for chosen in mine.split(_BATCH):
         x, y = data.batch(chosen)
-        for place, weights in enumerate(players):
+        clean = _errors(player, x, y)
+        found = [clean]
+        for weights in players:
             player.set_weights(weights)
-            point = attack(player, x, y, generator)[0]
-            errors[0, place] += _errors(player, x, y)
-            errors[1, place] += _errors(player, point, y)
+            found.append(_errors(player, attack(player, x, y, generator)[0], y))
+        errors[0] += (everyone @ clean).sum(dim=1)
+        errors[1] += (everyone @ torch.stack(found)).amax(dim=0).sum(dim=1)
     measured = torch.tensor(float(len(mine)), dtype=torch.float64, device=ranks.device)
     clean, robust = (1 - ranks.mean(errors) / ranks.mean(measured)).tolist()
     return {
         "clean": {"mixture": clean[0], "models": clean[-len(mixture) :]},
         "robust": {"mixture": robust[0], "models": robust[-len(mixture) :]},
     }
+
+
+def measuring_attack(config: TrainConfig) -> Attack:
+    """Return the attack of measurements: PGD in each ball, and all points of finite sets."""
+    attacks = [_attack(threat, config) for threat in config.attack.sets]
+    return attacks[0] if len(attacks) == 1 else WorstOf(attacks)
 
 
 def _attack(threat: Threat, config: TrainConfig) -> Attack:
@@ -77,6 +94,27 @@ def _attack(threat: Threat, config: TrainConfig) -> Attack:
 
 
 def _errors(mixture: Mixture, x: Tensor, y: Tensor) -> Tensor:
-    """Return the expected number of errors."""
+    """Return the errors (L, B) of all models, in float64."""
     with frozen(mixture), torch.no_grad():
-        return expected_loss(mixture, x, y).sum()
+        logits = mixture.member_logits(x)
+        checks.finite_logits(logits, range(len(mixture)))
+        return errs(logits, y).double()
+
+
+def forgotten(record: dict[str, Any], images: int) -> list[int]:
+    """Return the networks whose robust accuracy is below half of the best one's.
+
+    Parameters
+    ----------
+    record : dict
+        Of an epoch, with the accuracies of `measure_epoch`.
+    images : int
+        How many these are means over; what is within their errors is not told.
+    """
+    models = record["robust"]["models"]
+    half = _FORGOTTEN * max(models)
+    return [
+        k
+        for k, value in enumerate(models)
+        if value + _ERRORS * math.sqrt(max(half * (1 - half), 0.0) / images) < half
+    ]

@@ -28,7 +28,11 @@ _FORMAT = 3  # of last.pt: what it holds, and what that means
 _LITTER = ("*.pt.part", "*.pt.link", ".*.part.*")
 _ENTRIES = ("config", "algorithm", "ranks", "records", "seconds")
 # What a resumed run may change: where it runs and how it ends. Of the data, what they are counts.
-_FREE = ("run.out", "run.tensorboard", "run.save_every", "data.dir", "data.download", "data.test")
+_FREE = (
+    *("run.out", "run.tensorboard", "run.save_every"),
+    *("data.dir", "data.download", "data.test"),
+    *("weights.final", "evaluation.compare"),
+)
 
 
 class RunFolder:
@@ -96,6 +100,12 @@ class RunFolder:
         version = saved.get("format", 1)
         fault = "" if version in (1, 2, _FORMAT) else f"its format is {version!r}"
         checkpoint.check_complete(saved, self.last, _ENTRIES, "mixsolve train", fault)
+        if version != _FORMAT and saved["records"]:
+            logger.warning(
+                "%s was written by an earlier version, which measured epochs under attacks on the "
+                "mixture alone: their accuracies are higher than those of the epochs to come",
+                self.last,
+            )
         known = saved.get("data")
         if known is None:
             logger.warning(

@@ -134,7 +134,7 @@ class Steps:
         The accuracy is that of the attacked mixture on the attacked training images.
         """
         noted = self._networks.noted(self._ranks)
-        self._attackers.mixture.check()
+        self._attackers.check()
         return {} if noted is None else {"train_loss": noted[0], "train_robust": 1.0 - noted[1]}
 
     def state(self) -> dict[str, Any]:

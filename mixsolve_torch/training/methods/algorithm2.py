@@ -40,6 +40,6 @@ class Algorithm2(Method):
             parts.game.update(batch.x, batch.y)
             return
         k = int(torch.randint(count, (), generator=parts.shared))
-        attacked, errors = parts.attackers.attacked(batch.x, batch.y, parts.own)
+        (attacked,), errors = parts.attackers.attacked([k], batch.x, batch.y, parts.own)
         loss = parts.networks.descend(k, batch.x, attacked, batch.y, batch.learning_rate)
         parts.networks.note(loss, errors)

@@ -38,9 +38,10 @@ class Together(Method):
         if parts.updates(batch.t, parts.config.weights.t_theta):
             parts.game.update(batch.x, batch.y)
             return
-        attacked, errors = parts.attackers.attacked(batch.x, batch.y, parts.own)
+        trained = range(len(parts.networks))
+        attacked, errors = parts.attackers.attacked(trained, batch.x, batch.y, parts.own)
         losses = [
-            parts.networks.descend(k, batch.x, attacked, batch.y, batch.learning_rate)
-            for k in range(len(parts.networks))
+            parts.networks.descend(k, batch.x, points, batch.y, batch.learning_rate)
+            for k, points in zip(trained, attacked, strict=True)
         ]
         parts.networks.note(torch.stack(losses).mean(), errors)

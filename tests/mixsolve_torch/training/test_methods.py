@@ -177,7 +177,7 @@ class Counted(torch.nn.Module):
     def __init__(self, seed):
         super().__init__()
         self.body = network(seed)
-        self.forwards = self.descents = 0
+        self.forwards = self.descents = self.images = 0
         self.body[1].weight.register_hook(self._descended)
 
     def _descended(self, gradient):
@@ -185,6 +185,7 @@ class Counted(torch.nn.Module):
 
     def forward(self, x):
         self.forwards += 1
+        self.images += len(x)
         return self.body(x)
 
 
@@ -257,6 +258,34 @@ def test_the_attack_sees_weights_with_a_floor(floor, attacked, monkeypatch):
     assert seen
     assert all(weights == pytest.approx(attacked) for weights in seen)
     assert run.mixture.weights.tolist() == pytest.approx([0.9, 0.1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_each_batch_is_attacked_for_each_network_alone(share, method):
+    models = [Counted(seed) for seed in range(2)]
+    attack = AttackConfig(eps=EPS, steps=3, own_share=share)
+    run = algorithm(settings(2, attack=attack, method=method), models)
+    x, y = images().batch(torch.arange(10))
+    trained = [0, 1] if method == "together" else [1]
+    found, errors = run._attackers.attacked(trained, x, y, torch.Generator().manual_seed(5))
+    passed = sum(model.images for model in models)
+    draws, first = torch.Generator().manual_seed(5), 10 - round(10 * share)
+    expected = []
+    for k in trained if share else []:
+        alone = Adversary(Mixture([models[k]]), attack, trades=False, largest_label=2)
+        expected.append(alone(x[first:], y[first:], draws)[0])
+    if share < 1:
+        adversary = Adversary(Mixture(models), attack, trades=False, largest_label=2)
+        both, told = adversary(x[:first], y[:first], draws)
+        expected = [torch.cat([both, own]) for own in expected] if share else [both] * len(trained)
+        assert torch.equal(errors, told)
+    assert len(found) == len(trained)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    if share and len(trained) == 2:
+        assert not torch.equal(found[0], found[1])
+    assert passed == 3 * (2 * first + len(trained) * (10 - first))
+    run.step()
 
 
 def test_weights_stay_uniform_where_they_are_not_to_be_updated():

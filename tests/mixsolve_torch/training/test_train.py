@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -39,7 +40,7 @@ def tiny(folder, **sections):
         "data": DataConfig(limit=120),
         "model": ModelConfig(architecture="digits-cnn", count=2),
         "attack": AttackConfig(eps=0.1, steps=2),
-        "weights": WeightsConfig("oracle", t_theta=1, t_lambda=5),
+        "weights": WeightsConfig("oracle", t_theta=1, t_lambda=5, final="last"),
         "method": "algorithm2",
         "optimizer": OptimizerConfig(epochs=2, batch_size=32, learning_rate=0.05),
         "evaluation": EvaluationConfig(steps=2, images=20, final="none"),
@@ -303,7 +304,8 @@ def stop_in_a_step(folder, number, rank):
         train(replace(config, run=replace(config.run, save_every=2)))
     except MixsolveError as error:
         words = str(error)
-    os.kill(int((folder / "pid1").read_text()), signal.SIGKILL)
+    with suppress(ProcessLookupError):  # killed before, and collected by its parent
+        os.kill(int((folder / "pid1").read_text()), signal.SIGKILL)
     return words, checkpoint.load(folder / "run" / "last.pt")["algorithm"]["t"]
 
 

@@ -55,7 +55,7 @@ def tiny(folder, data=None, evaluation=NONE, epochs=1, **sections):
         data=data or DataConfig(limit=60),
         model=ModelConfig(architecture="digits-cnn", count=2),
         attack=AttackConfig(eps=0.1, steps=1),
-        weights=WeightsConfig("oracle", t_theta=1, t_lambda=5),
+        weights=WeightsConfig("oracle", t_theta=1, t_lambda=5, final="last"),
         method="algorithm2",
         optimizer=OptimizerConfig(epochs=epochs, batch_size=32, learning_rate=0.05),
         evaluation=evaluation,
@@ -439,7 +439,7 @@ def test_a_checkpoint_from_before_there_were_digests_is_resumed(run, caplog):
         train(tiny(run, epochs=2), resume=True)
 
 
-def test_a_run_from_before_there_were_methods_was_one_of_algorithm_2(run):
+def test_a_run_from_before_there_were_methods_was_one_of_algorithm_2(run, caplog):
     config = checkpoint.load(run / "last.pt")["config"]
     del config["method"], config["weights"]["floor"]
     change(run, format=2, config=config)
@@ -447,9 +447,10 @@ def test_a_run_from_before_there_were_methods_was_one_of_algorithm_2(run):
     with pytest.raises(MixsolveError, match=r"weights\.floor was 0\.0 and is 0\.5"):
         train(plain, resume=True)
     same = replace(plain, weights=replace(plain.weights, floor=0.0))
-    with pytest.raises(MixsolveError, match=r"method was 'algorithm2' and is 'together'"):
+    with pytest.raises(MixsolveError, match='method was "algorithm2" and is "together"'):
         train(replace(same, method="together"), resume=True)
     assert [record["epoch"] for record in train(same, resume=True).records] == [1, 2]
+    assert "measured epochs under attacks on the mixture alone" in caplog.text
 
 
 def test_networks_that_have_changed_since_are_named(run):

@@ -81,7 +81,7 @@ def tiny(folder, threats=SETS, final="pgd"):
         data=DataConfig(limit=100),
         model=ModelConfig(count=2),
         attack=AttackConfig(threats=threats, steps=1),
-        weights=WeightsConfig("oracle", t_theta=1, t_lambda=5),
+        weights=WeightsConfig("oracle", t_theta=1, t_lambda=5, final="last"),
         method="algorithm2",
         optimizer=OptimizerConfig(epochs=1, batch_size=32, learning_rate=0.05),
         evaluation=EvaluationConfig(
