@@ -139,4 +139,9 @@ def _report(console: Console, training: Training) -> None:
         console.print(training.evaluation.table())
         for sentence in training.evaluation.sentences():
             console.print(sentence)
+    if training.verdict is not None:
+        console.print("Verdict:")
+        for sentence in training.verdict.sentences():
+            console.print(sentence)
+        console.print(f"What to deploy is in {training.deploy}.")
     console.print(f"Checkpoints, metrics and pictures are in {training.folder}.")

@@ -11,8 +11,10 @@ from mixsolve_torch.training.config import (
     TrainConfig,
     WeightsConfig,
 )
+from mixsolve_torch.training.kept import load_trained
 from mixsolve_torch.training.loop import Training, train
 from mixsolve_torch.training.single import fit
+from mixsolve_torch.training.verdict import Verdict
 
 __all__ = [
     "AttackConfig",
@@ -24,7 +26,9 @@ __all__ = [
     "RunConfig",
     "TrainConfig",
     "Training",
+    "Verdict",
     "WeightsConfig",
     "fit",
+    "load_trained",
     "train",
 ]

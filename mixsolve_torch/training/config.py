@@ -264,6 +264,10 @@ class EvaluationConfig:
         Their effort.
     final_images : int, optional
         Test images attacked at the end; all by default.
+    compare : str, optional
+        A network to compare the mixture with in the end, one trained at equal cost: `best.pt` of a
+        run with ``model.count = 1``, or the run's folder. The best network of the mixture is
+        compared in any case.
     """
 
     select: Literal["validation", "test"] = "validation"
@@ -274,6 +278,7 @@ class EvaluationConfig:
     final_steps: int = 100
     final_restarts: int = 5
     final_images: int | None = None
+    compare: str | None = None
 
 
 @dataclass(frozen=True)

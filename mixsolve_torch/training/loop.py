@@ -3,7 +3,8 @@
 After every epoch (a pass over the data for each model) the mixture and each of its models are
 measured under PGD, and everything is written to `last.pt`; the most robust epoch is in `best.pt`.
 A run that was interrupted at any moment resumes from `last.pt` and ends with the same result. At
-the end the best mixture is evaluated under strong attacks, on the test set.
+the end the best mixture gets its final weights, is evaluated under strong attacks on the test set,
+and is compared with the best single network: the one that wins is in `deploy.pt`.
 
 References
 ----------
@@ -42,12 +43,15 @@ from mixsolve_torch.runs.interrupt import Interrupt
 from mixsolve_torch.training import held_out
 from mixsolve_torch.training.adversary import given_attack
 from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.deployment import decide, read_rival
 from mixsolve_torch.training.final_weights import solve_weights
 from mixsolve_torch.training.journal import Journal
+from mixsolve_torch.training.kept import kept_state
 from mixsolve_torch.training.measure import forgotten, measure_epoch
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.run_folder import RunFolder
 from mixsolve_torch.training.steps import Steps
+from mixsolve_torch.training.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +72,10 @@ class Training:
         Under the final attacks; None if there were none, or on a rank that does not write.
     folder : Path
         Of checkpoints, metrics and pictures.
+    verdict : Verdict or None
+        Whether the mixture or a single network is to be deployed; None without evaluation.
+    deploy : Path or None
+        The file of the one to deploy, for `load_trained`; None without evaluation.
     """
 
     mixture: Mixture
@@ -75,6 +83,8 @@ class Training:
     best: dict[str, Any]
     evaluation: Evaluation | None
     folder: Path
+    verdict: Verdict | None = None
+    deploy: Path | None = None
 
 
 def train(
@@ -160,6 +170,8 @@ class _TrainingRun:
         self._measured = images.measured.to(ranks.device)
         self._validation = images.validation.to(ranks.device)
         self._warned: set[int] = set()
+        self._classes = images.classes
+        self._rival = read_rival(config.evaluation.compare, images.classes, ranks.device)
         models = [
             build_model(
                 config.model.architecture,
@@ -294,12 +306,7 @@ class _TrainingRun:
         if self._ranks.first:
             mixture = self._algorithm.evaluated
             checkpoint.save(
-                {
-                    "config": self._config.to_dict(),
-                    "record": record,
-                    "weights": mixture.weights,
-                    "models": [model.state_dict() for model in mixture.models],
-                },
+                kept_state(self._config.to_dict(), record, mixture, self._classes),
                 self._folder.best,
             )
 
@@ -335,12 +342,30 @@ class _TrainingRun:
         if len(models) > 1 and self._config.weights.final == "game":
             weights = self._ranks.lead(lambda: self._solve_weights(mixture))
             mixture.set_weights(weights)
-        evaluation = None
+        evaluation = verdict = deploy = None
         if self._ranks.first:
             plots.save(training_history(self._records), self._folder.path / "history.png")
             if self._final is not None or self._config.evaluation.final != "none":
                 evaluation = self._evaluate(mixture)
-        return Training(mixture, self._records, kept["record"], evaluation, self._folder.path)
+                evaluation.to_json(self._folder.path / "evaluation.json")
+                evaluation.plot(self._folder.path / "evaluation.png")
+                verdict, deploy = self._decide(mixture, evaluation, kept["record"])
+        return Training(
+            mixture, self._records, kept["record"], evaluation, self._folder.path, verdict, deploy
+        )
+
+    def _decide(
+        self, mixture: Mixture, evaluation: Evaluation, record: dict[str, Any]
+    ) -> tuple[Verdict, Path]:
+        """Compare the mixture with single networks, and write down the one that wins."""
+        rival = self._rival
+        alone = None if rival is None else (rival, self._evaluate(rival.mixture).losses)
+        verdict, winner = decide(
+            mixture, evaluation.losses, alone, record, self._config, self._classes
+        )
+        verdict.to_json(self._folder.path / "verdict.json")
+        checkpoint.save(winner, self._folder.path / "deploy.pt")
+        return verdict, self._folder.path / "deploy.pt"
 
     def _solve_weights(self, mixture: Mixture) -> list[float]:
         folder = self._folder.path / "attacks" / "weights"
@@ -354,7 +379,7 @@ class _TrainingRun:
         assert self._test is not None
         count = min(config.final_images or len(self._test), len(self._test))
         x, y = self._test.batch(torch.arange(count))
-        evaluation = evaluate(
+        return evaluate(
             mixture,
             (x, y),
             config.final if self._final is None else self._final,
@@ -366,9 +391,6 @@ class _TrainingRun:
             out=folder / "attacks",
             progress=self._progress,
         )
-        evaluation.to_json(folder / "evaluation.json")
-        evaluation.plot(folder / "evaluation.png")
-        return evaluation
 
 
 def _robust(record: dict[str, Any]) -> float:

@@ -222,8 +222,11 @@ def test_the_command_line_changes_settings_and_reports(tmp_path, capsys, loss):
     assert code == 0
     assert "held-out images" in printed
     assert "optimal mixture" in printed
+    assert "Gain of the mixture: " in printed
+    assert "What to deploy is in " in printed
     assert checkpoint.load(tmp_path / "run" / "last.pt")["config"]["optimizer"]["epochs"] == 1
-    assert {"evaluation.json", "evaluation.png"} <= set(os.listdir(tmp_path / "run"))
+    written = {"evaluation.json", "evaluation.png", "verdict.json", "deploy.pt"}
+    assert written <= set(os.listdir(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,147 @@
+"""Whether the mixture or one network is to be deployed, from accuracies on the same test images.
+
+With l_ijk the 0/1 loss of network k on candidate j of image i, the worst of everything found,
+
+    a(lam) = mean_i ( 1 - max_j sum_k lam_k l_ijk )        the mixture of weights lam
+    a_k    = mean_i ( 1 - max_j l_ijk )                    network k alone
+    a(lam) = sum_k lam_k a_k + margin,                     margin >= 0.
+
+The margin counts images on which the networks can be fooled, but not at one point. A mixture pays
+where it is larger than what the networks lose to the best single one. The gain over that one is a
+mean of paired differences, and the single network is recommended unless their interval is above 0:
+it is simpler to deploy, and what is not told apart is not worth a mixture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixsolve.base.files import write_text
+from mixsolve_torch.evaluation.bootstrap import Estimate, bootstrap
+
+_RESAMPLES = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Accuracies from 0 to 1 under the final attacks, and the recommendation.
+
+    Attributes
+    ----------
+    members : tuple of float
+        Accuracy of each network of the mixture alone.
+    weights : tuple of float
+        Of the mixture.
+    weighted_mean, margin, mixture : float
+        Mean of `members` by `weights`; what the mixture has above it; their sum.
+    single : str
+        The network that the mixture is compared with, the best of those that `judge` is given.
+    single_accuracy : float
+        Its accuracy.
+    gain : Estimate
+        The mixture's accuracy less that of the single network, with the interval of the paired
+        difference.
+    error : float
+        The standard error of `gain`.
+    images : int
+        How many it was measured on.
+    """
+
+    members: tuple[float, ...]
+    weights: tuple[float, ...]
+    weighted_mean: float
+    margin: float
+    mixture: float
+    single: str
+    single_accuracy: float
+    gain: Estimate
+    error: float
+    images: int
+
+    @property
+    def recommended(self) -> str:
+        """What to deploy: "mixture" if its gain exceeds its error, else "single"."""
+        return "mixture" if self.gain.low > 0 else "single"
+
+    def sentences(self) -> list[str]:
+        """Return the accuracies, the gain and the recommendation in words."""
+        single = f"{self.single} alone: {_percent(self.single_accuracy)}"
+        if len(self.members) == 1 and self.gain.value == 0:
+            return [f"{single} on {self.images} images."]
+        members = ", ".join(map(_percent, self.members))
+        interval = (
+            f"{100 * self.gain.value:+.2f} points, paired {100 * LEVEL:g} % interval "
+            f"{100 * self.gain.low:+.2f} to {100 * self.gain.high:+.2f}, standard error "
+            f"{100 * self.error:.2f}"
+        )
+        said = [
+            f"Networks {members}; weighted mean {_percent(self.weighted_mean)}, margin "
+            f"{100 * self.margin:.2f} points: the mixture has {_percent(self.mixture)} on "
+            f"{self.images} images.",
+            f"{single}. Gain of the mixture: {interval}.",
+        ]
+        if self.recommended == "mixture":
+            return [*said, "Deploy the mixture: its gain exceeds its error."]
+        return [*said, f"Deploy {self.single} alone: the gain of the mixture is within its error."]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything in the types of JSON."""
+        return {
+            **asdict(self),
+            "level": LEVEL,
+            "recommended": self.recommended,
+            "sentences": self.sentences(),
+        }
+
+    def to_json(self, path: Path) -> None:
+        """Write `as_dict` to a file, aside and renamed."""
+        write_text(path, json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
+
+
+def judge(
+    losses: np.ndarray, weights: np.ndarray, singles: Mapping[str, np.ndarray], *, seed: int = 0
+) -> Verdict:
+    """Compare a mixture with the best of some single networks on the same images.
+
+    Parameters
+    ----------
+    losses : ndarray of shape (N, m, L)
+        0/1 losses of the networks on all candidates found.
+    weights : ndarray of shape (L,)
+        Of the mixture.
+    singles : mapping of str to ndarray of shape (N,)
+        Single networks: 1 where all candidates found leave the network right, else 0. Of several
+        the one of the highest accuracy on these images is compared with, in its favour.
+    seed : int, default 0
+        Of the bootstrap.
+    """
+    own = 1 - losses.max(axis=1).mean(axis=0, dtype=np.float64)
+    mixed = 1 - (losses @ weights).max(axis=1)
+    name = max(singles, key=lambda each: singles[each].mean())
+    difference = mixed - singles[name]
+    (gain,) = bootstrap(difference[:, None], resamples=_RESAMPLES, level=LEVEL, seed=seed)
+    mean, accuracy = float(own @ weights), float(mixed.mean())
+    count = len(losses)
+    return Verdict(
+        members=tuple(own.tolist()),
+        weights=tuple(weights.tolist()),
+        weighted_mean=mean,
+        margin=accuracy - mean,
+        mixture=accuracy,
+        single=name,
+        single_accuracy=float(singles[name].mean()),
+        gain=gain,
+        error=float(difference.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0,
+        images=count,
+    )
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
