@@ -18,7 +18,7 @@ import abc
 import math
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -87,6 +87,10 @@ class Attack(abc.ABC):
     eps: float
     _: KW_ONLY
     name: str | None = None
+
+    # Whether a classifier that is right at all points that the attack on it alone found counts as
+    # one that cannot be fooled: attacks on mixtures then spend nothing on it.
+    thorough: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the parameters."""

@@ -7,6 +7,7 @@ attack. No other attack in the set can find more.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ class Exhaustive(Attack):
     """
 
     kind = "all points"
+    thorough: ClassVar[bool] = True
 
     finite: Finite
 

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -81,6 +82,8 @@ class Standard(GradientAttack):
     _: KW_ONLY
     steps: int = 100
     keep_parts: bool = False
+
+    thorough: ClassVar[bool] = True
 
     def names(self, classifiers: int) -> list[str]:
         """Return the one name, or one for each part that is kept."""

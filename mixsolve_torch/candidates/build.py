@@ -35,6 +35,7 @@ from mixsolve_torch.core.losses import LossFunction, get_loss
 from mixsolve_torch.core.mixture import Mixture, check_weights
 from mixsolve_torch.data.batching import Data, in_batches, pair
 from mixsolve_torch.models.classifiers import frozen
+from mixsolve_torch.models.passes import counted
 from mixsolve_torch.runs.fingerprint import describe
 from mixsolve_torch.runs.interrupt import explained
 from mixsolve_torch.runs.progress import ProgressBar
@@ -60,6 +61,9 @@ class CandidateLosses:
         The name of the loss.
     inputs : torch.Tensor of shape (N, m, C, H, W), or None
         The candidates themselves, where they were kept.
+    passes : int
+        Forward and backward runs of one classifier on one image that it took to find and to record
+        them.
     """
 
     values: Tensor
@@ -67,6 +71,7 @@ class CandidateLosses:
     candidate_names: tuple[str, ...]
     loss: str
     inputs: Tensor | None = None
+    passes: int = 0
 
     @property
     def __mixsolve_losses__(self) -> Tensor:
@@ -251,8 +256,9 @@ def build_losses(
                 bar.advance(len(names))
                 continue
             recorder.sources = _sources(bound, len(mixture), keep)
-            rows, points = recorder.record(number, x, y, keep_inputs=keep_inputs)
-            store.append(rows, recorder.together, points)
+            with counted() as passes:
+                rows, points = recorder.record(number, x, y, keep_inputs=keep_inputs)
+            store.append(rows, recorder.together, points, passes.total)
         if not labels:
             raise MixsolveError("data must hold at least one batch; got none")
         values = store.finish()
@@ -263,6 +269,7 @@ def build_losses(
         candidate_names=names,
         loss=recorded.name,
         inputs=inputs,
+        passes=store.passes,
     )
     logger.info("built %s losses of shape %s", losses.loss, tuple(losses.values.shape))
     return losses

@@ -54,6 +54,8 @@ class LossesManifest:
         Images that were attacked together at the end, if not all of a batch.
     finished : bool
         Whether these are all.
+    passes : int
+        Runs of a network on an image, forward and backward, that the rows took.
     inputs_dtype, inputs_shape
         Of the images in the file beside it, and of a row of them, where they are kept.
     """
@@ -67,6 +69,7 @@ class LossesManifest:
     data: str = ""
     together: int | None = None
     finished: bool = False
+    passes: int = 0
     inputs_dtype: str = ""
     inputs_shape: list[int] = field(default_factory=list)
 
@@ -196,7 +199,14 @@ class DiskStore(Resumable):
             "another name"
         )
 
-    def append(self, rows: Tensor, together: int | None, points: Tensor | None = None) -> None:
+    @property
+    def passes(self) -> int:
+        """Runs of a network on an image that the rows took, also in calls that were interrupted."""
+        return self._known.passes
+
+    def append(
+        self, rows: Tensor, together: int | None, points: Tensor | None = None, passes: int = 0
+    ) -> None:
         """Add the rows of one batch, and its images if they are kept; they survive any crash."""
         batch = [each.cpu().numpy() for each in (rows, points) if each is not None]
         with self.writing():
@@ -215,6 +225,7 @@ class DiskStore(Resumable):
                 samples=self._seen.samples,
                 data=self._seen.data,
                 together=together,
+                passes=self._known.passes + passes,
             )
             manifest.write(known, _manifest_of(self._part))
             self._known = known

@@ -42,15 +42,21 @@ class MemoryStore:
         self._filled = 0  # rows of the last block
         self._like: Tensor | None = None
         self._done = 0
+        self.passes = 0  # runs of a network on an image that the rows took
 
     def passes_over(self, x: Tensor, y: Tensor) -> bool:
         """Return False: no batch has been done before."""
         return False
 
     def append(
-        self, rows: Tensor, together: int | None = None, points: Tensor | None = None
+        self,
+        rows: Tensor,
+        together: int | None = None,
+        points: Tensor | None = None,
+        passes: int = 0,
     ) -> None:
         """Add the rows of one batch, of the shape and dtype of all others, and its images."""
+        self.passes += passes
         if self._inputs is not None and points is not None:
             self._inputs.append(points)
         end = self._done + len(rows)

@@ -3,6 +3,16 @@
 On every candidate the 0/1 losses of the L classifiers and of the E ensembles are recorded in one
 pass: values[i, j, :L] are the game's, values[i, j, L:] the ensembles'. Of several threats it is
 known of every candidate in which of their sets it lies.
+
+Passes are spent where a risk can still rise. A player is attacked on the images that no candidate
+found before brings to the largest risk it can have there. That is 1 for a classifier alone. Where
+the attacks are thorough (`Attack.thorough`) and all classifiers were attacked alone, a mixture can
+have at most
+
+    sum_k lam_k r_ik,    r_ik = 1 if any candidate on image i fools classifier k, else 0,
+
+since a classifier that no attack on it fooled counts as one that cannot be fooled; an ensemble has
+the bound of `Player.most`.
 """
 
 from __future__ import annotations
@@ -10,9 +20,10 @@ from __future__ import annotations
 import itertools
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +42,10 @@ from mixsolve_torch.candidates.recorder import member_losses
 from mixsolve_torch.core.ensemble import Ensemble, WithEnsembles
 from mixsolve_torch.core.losses import LOSSES
 from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.evaluation.players import Player
+from mixsolve_torch.evaluation.players import ROUNDING, Player
 from mixsolve_torch.game.solve import GameSolution, solve_game
 from mixsolve_torch.models.classifiers import frozen
+from mixsolve_torch.models.passes import counted
 from mixsolve_torch.runs.resumable import ResumableFolder, part_or_anew
 
 logger = logging.getLogger("mixsolve_torch.evaluation.evaluate")
@@ -43,7 +55,11 @@ _GAME = 9999  # the number of the game's draws, above those of all players
 
 @dataclass(frozen=True)
 class Work:
-    """How all players of an evaluation are attacked, and where the finished parts go."""
+    """How all players of an evaluation are attacked, and where the finished parts go.
+
+    `passes` holds the runs of a network on an image so far, by the player's place in the report;
+    place -1 is for candidates that are tried on all ensembles at once.
+    """
 
     suite: Sequence[Attack]
     threats: Sequence[Threat]
@@ -52,6 +68,13 @@ class Work:
     parts: ResumableFolder
     batch_size: int
     progress: bool
+    passes: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def thorough(self) -> bool:
+        """Whether classifiers that resist the attacks on them alone count as not to be fooled."""
+        found = {attack.threat for attack in self.suite if attack.thorough}
+        return self.spare and all(threat in found for threat in self.threats)
 
     @property
     def attack(self) -> Attack:
@@ -155,16 +178,25 @@ class AttackedPlayers:
         rows = self._resisting(player)
         number = self._next
         self._next += 1
-        if len(rows) < len(self._data[1]):
-            columns = self._worst_known(player, own)
-            if len(rows):
-                columns[rows] = self._attack(player, target, rows, number)[:, 1:]
-        else:
-            losses = self._attack(player, target, rows, number)
+        found = self._attack(player, target, rows, number) if len(rows) else None
+        if found is not None:
+            work.passes[len(self.players)] += found.passes
+        if found is not None and len(rows) == len(self._data[1]):
+            losses, inputs = as_array(found.values), found.inputs
             if not self._columns:
                 self._columns.append(losses[:, :1])
                 self._within.append(np.ones((1, 1, len(work.threats)), dtype=bool))
-            columns = losses[:, 1:]
+                if inputs is not None:
+                    self._inputs.append(inputs[:, :1])
+            columns, points = losses[:, 1:], None if inputs is None else inputs[:, 1:]
+        else:
+            columns, points = self._worst_known(player, own)
+            if found is not None:
+                columns[rows] = as_array(found.values)[:, 1:]
+                if points is not None and found.inputs is not None:
+                    points[torch.from_numpy(rows).to(points.device)] = found.inputs[:, 1:]
+        if points is not None:
+            self._inputs.append(points)
         self._within.append(
             np.array([[[place == t for t in range(len(work.threats))] for place in own]])
         )
@@ -194,6 +226,7 @@ class AttackedPlayers:
                 batch_size=self._work.batch_size,
                 generator=draws,
                 start=CandidateLosses(known, y, names, "zero-one", inputs),
+                ceiling=known.amax(dim=1) if self._work.thorough else None,
                 out=folder,
                 keep_inputs=self._keep_inputs,
                 progress=self._work.progress,
@@ -203,6 +236,7 @@ class AttackedPlayers:
             # The report says whether the game converged.
             warnings.simplefilter("ignore", ConvergenceWarning)
             game = part_or_anew(solve, folder, draws)
+        self._work.passes[len(self.players)] += game.passes
         logger.info("found the optimal mixture: %s", game.message)
         return game
 
@@ -228,19 +262,27 @@ class AttackedPlayers:
                     found[rows, j, t] = threat.contains(inputs[rows, j], x).cpu().numpy()
         return found
 
-    def _worst_known(self, player: Player, places: Sequence[int | None]) -> np.ndarray:
+    def _worst_known(
+        self, player: Player, places: Sequence[int | None]
+    ) -> tuple[np.ndarray, Tensor | None]:
         """Return for each new column the losses (N, columns, L + E) of the worst known candidate.
 
-        A column of a threat takes it from the candidates that lie in the threat's set.
+        A column of a threat takes it from the candidates that lie in the threat's set. The second
+        result is the candidates themselves, if they are kept.
         """
         known = self.values()
         risks, every = player.risks(known), np.arange(len(known))
-        columns = np.empty((len(known), len(places), known.shape[2]), known.dtype)
+        chosen = np.empty((len(known), len(places)), np.int64)
         for place in set(places):
             own = risks if place is None else np.where(self.within()[..., place], risks, -1.0)
-            worst = known[every, own.argmax(axis=1)]
-            columns[:, [k for k, each in enumerate(places) if each == place]] = worst[:, None]
-        return columns
+            worst = own.argmax(axis=1)
+            chosen[:, [k for k, each in enumerate(places) if each == place]] = worst[:, None]
+        columns = known[every[:, None], chosen]
+        if not self._keep_inputs:
+            return columns, None
+        inputs = torch.cat(self._inputs, dim=1)
+        at = torch.from_numpy(chosen).to(inputs.device)
+        return columns, inputs[torch.arange(len(at), device=inputs.device)[:, None], at]
 
     def _target(self, player: Player) -> Mixture:
         target = (
@@ -251,18 +293,27 @@ class AttackedPlayers:
         return target.to(self._mixture.device)
 
     def _resisting(self, player: Player) -> np.ndarray:
-        """Return the images to attack: for an ensemble those that no known candidate loses.
+        """Return the images to attack: those on which known candidates leave a risk that can rise.
 
-        Of several threats, those that are not lost to each.
+        Of several threats, those where it can rise under any of them.
         """
-        count = len(self._data[1])
-        if player.ensemble is None or not self._work.spare:
-            return np.arange(count)
-        risks = player.risks(self.values())[..., None]
-        worst = np.where(self.within(), risks, 0.0).max(axis=1)
-        return np.flatnonzero((worst < 1).any(axis=1))
+        if not self._columns or not self._work.spare:
+            return np.arange(len(self._data[1]))
+        known, count = self.values(), len(self._mixture)
+        risks = player.risks(known)
+        # Only attacks on a classifier alone tell that it cannot be fooled.
+        alone = self._work.thorough and len(self.players) >= count
+        rises = np.zeros(len(known), dtype=bool)
+        for t in range(len(self._work.threats)):
+            within = self.within()[..., t]
+            worst = np.where(within, risks, 0.0).max(axis=1)
+            reach = np.where(within[..., None], known[..., :count], 0).max(axis=1)
+            rises |= worst < (player.most(reach) if alone else 1.0) - ROUNDING
+        return np.flatnonzero(rises)
 
-    def _attack(self, player: Player, target: Mixture, rows: np.ndarray, number: int) -> np.ndarray:
+    def _attack(
+        self, player: Player, target: Mixture, rows: np.ndarray, number: int
+    ) -> CandidateLosses:
         """Return the losses (rows, 1 + candidates, L + E), the clean image first."""
         file, draws = self._work.parts.file(f"player-{number + 1}.npy"), self._work.draws(number)
         x, y = (part[torch.from_numpy(rows).to(part.device)] for part in self._data)
@@ -281,23 +332,21 @@ class AttackedPlayers:
             )
 
         with _named(player):
-            found = part_or_anew(build, file, draws)
-        if found.inputs is not None:
-            self._inputs.append(found.inputs[:, 1 if self._inputs else 0 :])
-        return as_array(found.values)
+            return part_or_anew(build, file, draws)
 
     @torch.no_grad()
     def _judge(self, inputs: Tensor) -> np.ndarray:
         """Return the losses (N, m, L + E) of all on candidates (N, m, C, H, W)."""
         home, y = self._mixture.device, self._data[1]
         losses = np.empty((*inputs.shape[:2], len(self._everyone)), np.uint8)
-        with frozen(self._everyone):
+        with frozen(self._everyone), counted() as passes:
             for first in range(0, len(inputs), self._work.batch_size):
                 rows = slice(first, first + self._work.batch_size)
                 for j in range(inputs.shape[1]):
                     part = inputs[rows, j].to(home), y[rows].to(home)
                     found = member_losses(self._everyone, *part, LOSSES["zero-one"])
                     losses[rows, j] = found.cpu().numpy()
+        self._work.passes[-1] += passes.total
         return losses
 
 

@@ -10,7 +10,8 @@ the pool of all candidates found for any player on image i, the clean image amon
 the exact expected 0/1 loss. The attacker's set may be the union of several; J_i then holds the
 candidates found in all of them, and the accuracy under one set alone takes those that lie in it.
 Candidates found for one player count for all of them, which can only
-lower an accuracy.
+lower an accuracy. They are tried before a player is attacked: an image on which its risk can rise
+no further is left out, see `evaluation.attacked`.
 
 The optimal mixture is that of `solve_game`, which begins with the candidates found for the others
 and ends when attacks on it gain next to nothing. It is then attacked like the others. By default
@@ -111,8 +112,12 @@ def evaluate(
         Attack in turn: an attack leaves out the images on which those before it (and the clean
         image) brought the player's expected accuracy to 0. The accuracy reported for an attack is
         then that after it and all before it. Otherwise each attack meets every image and is
-        reported alone. The worst case is the same up to the attacks' random draws. Ensembles,
-        which are attacked last, meet the images that no candidate found before loses.
+        reported alone. The worst case is the same up to the attacks' random draws. The candidates
+        found for the players before are tried first: images that they lose are not attacked, and
+        count as lost to the first attack. With "standard", and with finite sets, a classifier that
+        no attack on it alone fooled on an image counts as one that cannot be fooled there, so that
+        mixtures and ensembles are attacked only on images where those that can leave them more
+        to lose.
     rounds : int, default 30
         Rounds of `solve_game` at most, for the optimal mixture.
     tol : float, default 0.002
@@ -254,6 +259,7 @@ def evaluate(
             seed=seed,
         ),
         images=reported,
+        passes=work.passes,
         parts=parts.path,
     )
 

@@ -43,6 +43,7 @@ def csv_text(report: Measured) -> str:
             *("name", "kind", "place"),
             *(f"weight {k + 1}" for k in range(count)),
             *(f"{title}{end}" for title in titles for end in ("", " low", " high")),
+            "passes",
         ]
     )
     places = {id(place.row): rank for rank, place in enumerate(report.ranking)}
@@ -56,6 +57,7 @@ def csv_text(report: Measured) -> str:
                 *(row.name, row.kind, "" if rank is None else rank + 1),
                 *row.weights,
                 *(number for estimate in estimates for number in _numbers(estimate)),
+                row.passes,
             ]
         )
     return buffer.getvalue()
@@ -95,6 +97,7 @@ def html_text(report: Measured) -> str:
 def _settings(report: Measured) -> Iterable[tuple[str, Any]]:
     yield from vars(report.settings).items()
     yield "candidates", report.losses.shape[1]
+    yield "passes of a classifier over an image", report.passes
     yield "images reported on", len(report.losses)
     yield "images fitted on", len(report.fitted_losses)
 

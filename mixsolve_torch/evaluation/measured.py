@@ -9,7 +9,7 @@ interval of these paired differences.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -42,6 +42,10 @@ class PlayerRow:
     fitted : Estimate or None
         `worst` on the images that weights were fitted on, if they are others than those reported
         on; None for ensembles, which are not measured there.
+    passes : int
+        Forward and backward runs of one classifier on one image that the attacks on this player
+        took, on the images fitted on and on those reported on. Those of the optimal mixture count
+        the game that found it.
     """
 
     name: str
@@ -52,6 +56,7 @@ class PlayerRow:
     worst: Estimate
     fitted: Estimate | None = None
     threats: tuple[Estimate, ...] = ()
+    passes: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ class Measured:
     losses: np.ndarray
     ensemble_losses: np.ndarray
     fitted_losses: np.ndarray
+    passes: int = 0
     parts: Path | None = field(default=None, repr=False)
 
     @classmethod
@@ -141,14 +147,16 @@ class Measured:
         settings: Settings,
         images: np.ndarray,
         within: np.ndarray | None = None,
+        passes: Mapping[int, int] | None = None,
         parts: Path | None = None,
     ) -> Self:
         """Measure all players on the losses (N, m, L + E).
 
         The weights, and `best`, the place of the best single classifier, were chosen on the losses
         `seen` (N', m', L). Ensembles are the last of the players. Of several threats, `within`
-        (N, m, T) says which candidate lies in which set.
+        (N, m, T) says which candidate lies in which set. `passes` are those of `Work`.
         """
+        passes = passes or {}
 
         def estimates(columns: Sequence[np.ndarray]) -> list[Estimate]:
             values = np.stack(columns, axis=1)
@@ -191,9 +199,10 @@ class Measured:
                 last,
                 on_fitted,
                 each,
+                passes.get(place, 0),
             )
-            for player, (clean, *attacks), last, on_fitted, each in zip(
-                players, told, worst_of, fitted, alone, strict=True
+            for place, (player, (clean, *attacks), last, on_fitted, each) in enumerate(
+                zip(players, told, worst_of, fitted, alone, strict=True)
             )
         )
         ensembles = [rows[i] for i in contenders if players[i].ensemble is not None]
@@ -214,6 +223,7 @@ class Measured:
             losses=losses[..., :count],
             ensemble_losses=losses[..., count:],
             fitted_losses=seen,
+            passes=sum(passes.values()),
             parts=parts,
         )
 

@@ -15,6 +15,7 @@ from torch import nn
 from mixsolve_torch.core.ensemble import RULES, Ensemble
 from mixsolve_torch.core.mixture import Mixture
 
+ROUNDING = 1e-9  # risks that differ by less are equal
 _SAME = 1e-9  # weights that differ by less are equal
 
 
@@ -54,6 +55,19 @@ class Player:
         if self.ensemble is not None:
             return losses[..., count + self.place].astype(np.float64)
         return losses[..., :count] @ self.weights
+
+    def most(self, reach: np.ndarray) -> np.ndarray:
+        """Return the largest risk (...) where classifier k errs only if reach (..., L) is 1.
+
+        A random classifier errs with the probability of those that err at most. An ensemble errs
+        only where one of its classifiers does: a label that is the only largest logit of all is
+        the only largest mean; and a vote only if they have half of the weight.
+        """
+        erring = reach @ self.weights
+        if self.ensemble is None:
+            return erring
+        least = 0.5 if self.ensemble.rule == "vote" else 2 * ROUNDING
+        return (erring >= least - ROUNDING).astype(np.float64)
 
 
 def given_players(mixture: Mixture, names: Sequence[str]) -> list[Player]:

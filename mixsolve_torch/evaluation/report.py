@@ -56,6 +56,9 @@ class Evaluation(Measured):
     fitted_losses : ndarray of shape (N', m', L), uint8
         The 0/1 losses on the images fitted on, the game that `solution` solves: `losses` where
         weights were fitted on the images reported on.
+    passes : int
+        Forward and backward runs of one classifier on one image that the evaluation took: those of
+        all players, see ``PlayerRow.passes``, and those of trying candidates on all ensembles.
     parts : path or None
         Where the finished parts of the work are, if they were kept; they may be deleted.
     """
@@ -99,6 +102,7 @@ class Evaluation(Measured):
             **asdict(self.settings),
             "images": images,
             "candidates": candidates,
+            "passes": self.passes,
             "attacks": list(self.attack_names),
             "players": [
                 {
@@ -116,6 +120,7 @@ class Evaluation(Measured):
                     },
                     "worst": asdict(row.worst),
                     "fitted": None if row.fitted is None else asdict(row.fitted),
+                    "passes": row.passes,
                 }
                 for row in self.players
             ],

@@ -3,6 +3,7 @@
     game.json              settings, digest of the data, the weights of each round
     clean.npy              losses on the images
     start.npy              candidates that the game began with
+    ceiling.npy            the most that each classifier can lose on each image, if it was given
     round-1-run-1.npy ...  losses on what one run of the attacks found, see `build_losses`
 
 A call that is repeated repeats its rounds: it solves again, and reads from the files what the
@@ -121,12 +122,13 @@ class GameFolder(ResumableFolder):
             return None
         return _begin(self.path, self._game, clean)
 
-    def keep_start(self, start: CandidateLosses) -> None:
-        """Keep the candidates that the game begins with: where they come from may change."""
+    def keep_start(self, start: CandidateLosses, ceiling: Tensor | None = None) -> None:
+        """Keep the candidates that the game begins with, whose origin may change, and a ceiling."""
         if self.path is None:
             return
         with self.writing():
-            for tensor, name in ((start.values, "start"), (start.inputs, "start.inputs")):
+            kept = ((start.values, "start"), (start.inputs, "start.inputs"), (ceiling, "ceiling"))
+            for tensor, name in kept:
                 if tensor is not None:
                     with replaced(self.path / f"{name}.npy") as file:
                         np.save(file, tensor.cpu().numpy())
@@ -188,7 +190,11 @@ def read_candidates(
             raise MixsolveError(f"start {folder} must be of a game of the same {name}")
     if not known.settings["keep_inputs"]:
         clean = replace(clean, inputs=None)
-    restricted = RestrictedGame(_begin(folder, known, clean) if known.start else clean)
+    file = folder / "ceiling.npy"
+    restricted = RestrictedGame(
+        _begin(folder, known, clean) if known.start else clean,
+        load_values(file) if file.exists() else None,
+    )
     for number, each in enumerate(known.weights):
         weights = torch.tensor(each, dtype=torch.float64)
         for run in itertools.count(1):

@@ -24,9 +24,10 @@ _ROUNDING = 1e-12  # expected losses that differ by less are equal
 class RestrictedGame:
     """The game in which the attacker has the candidates found so far."""
 
-    def __init__(self, losses: CandidateLosses) -> None:
+    def __init__(self, losses: CandidateLosses, ceiling: Tensor | None = None) -> None:
         self.losses = losses
         values = losses.values
+        self._ceiling = None if ceiling is None else ceiling.to(values.device)
         self.found = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
 
     @property
@@ -44,9 +45,16 @@ class RestrictedGame:
         return mixsolve.solve(values, alpha, candidate_mask=self.found, warm_start=before)
 
     def vulnerable(self, weights: Tensor) -> Tensor:
-        """Return the images whose risk can still rise: a 0/1 loss is at most 1."""
+        """Return the images whose risk can still rise.
+
+        The risk of an image is at most the expectation of what each classifier can lose on it:
+        1 of a 0/1 loss, or less where a ceiling says so.
+        """
         worst = self.losses.worst(weights)
-        most = 1.0 if self.losses.loss == "zero-one" else torch.inf
+        most: Tensor | float = 1.0 if self.losses.loss == "zero-one" else torch.inf
+        if self._ceiling is not None:
+            reached = self.losses.values.amax(dim=1).to(torch.float64)
+            most = torch.maximum(self._ceiling, reached) @ weights.to(worst)
         return (worst < most - _ROUNDING).nonzero().squeeze(1)
 
     def add(self, name: str, fresh: CandidateLosses, weights: Tensor, rows: Tensor) -> None:

@@ -70,6 +70,8 @@ class GameSolution:
         Whether ``risk - value <= tol`` after `confirmations` runs.
     message : str
         How the game ended, in words.
+    passes : int
+        Forward and backward runs of one classifier on one image that the attacks took.
     """
 
     weights: Tensor
@@ -81,3 +83,4 @@ class GameSolution:
     solution: Solution = field(repr=False)
     converged: bool
     message: str
+    passes: int = 0

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from mixsolve.base.arguments import as_count, as_real, check_flags
-from mixsolve.base.errors import ConvergenceWarning, MixsolveTypeError
+from mixsolve.base.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
 from mixsolve.solver.solution import Solution
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
@@ -68,6 +68,7 @@ def solve_game(
     batch_size: int = 256,
     generator: torch.Generator | None = None,
     start: CandidateLosses | str | os.PathLike[str] | None = None,
+    ceiling: Any = None,
     out: str | os.PathLike[str] | None = None,
     keep_inputs: bool = False,
     device: str | torch.device | None = None,
@@ -125,6 +126,11 @@ def solve_game(
         Candidates to begin with: those of the same images under the same classifiers, the clean
         image first; or the folder that was `out` of another game of these, ended or interrupted.
         By default the clean images alone.
+    ceiling : array-like of shape (N, L), optional
+        The most that each classifier can lose on each image, as far as a certificate proves it or
+        attacks on it alone make it likely. An image's risk is at most the expectation of these over
+        the weights: an image that has reached it is not attacked. Candidates that lose more raise
+        it. By default 1 for the 0/1 loss, and no limit for others.
     out : str or path, optional
         A folder for what the attacks find, made if it is missing: the losses on the candidates of
         each run of the attacks, and with `keep_inputs` the images.
@@ -182,6 +188,7 @@ def solve_game(
     x, y = gather(data)
     chosen = [attack.bind(x) for attack in chosen]
     images = digest(x, y)
+    ceiling = _checked_ceiling(ceiling, (len(y), len(mixture)))
     kept = as_folder("start", start) if isinstance(start, str | os.PathLike) else None
     settings = {
         "classifiers": describe(mixture.models),
@@ -197,11 +204,16 @@ def solve_game(
         "start": describe(start.values) if isinstance(start, CandidateLosses) else str(kept),
         "keep_inputs": keep_inputs,
     }
+    if ceiling is not None:
+        settings["ceiling"] = describe(ceiling)
     folder = GameFolder(out, settings, images)
+
+    passes = 0
 
     def attack(
         weights: Tensor, suite: Sequence[Attack], rows: Tensor, name: str
     ) -> CandidateLosses:
+        nonlocal passes
         file = folder.file(name)
 
         def build(anew: bool) -> CandidateLosses:
@@ -220,6 +232,7 @@ def solve_game(
             )
 
         found = part_or_anew(build, file, generator)
+        passes += found.passes
         points = None if found.inputs is None else found.inputs.to(mixture.device)
         values, labels = found.values.to(home), found.labels.to(home)
         return replace(found, values=values, labels=labels, inputs=points)
@@ -231,8 +244,8 @@ def solve_game(
             if kept is not None:
                 start = read_candidates(kept, clean, images, settings["classifiers"])
             begin = check_start(start, clean)
-            folder.keep_start(begin)
-        restricted = RestrictedGame(begin)
+            folder.keep_start(begin, ceiling)
+        restricted = RestrictedGame(begin, ceiling)
         # Solved before the attacks, so that a wrong alpha is refused at once.
         solution = restricted.solve(alpha, None)
         weights = mixture.weights.to(restricted.losses.values.device)
@@ -264,7 +277,27 @@ def solve_game(
             )
             converged = number > 0 and risk - value <= tol
             stopped = callback is not None and bool(callback(history[-1]))
-    return _ended(restricted, solution, history, played, converged, stopped, tol, confirmations)
+    ended = _ended(restricted, solution, history, played, converged, stopped, tol, confirmations)
+    return replace(ended, passes=passes)
+
+
+def _checked_ceiling(ceiling: Any, shape: tuple[int, int]) -> Tensor | None:
+    """Return the most (N, L) that classifiers can lose, in float64; None if nothing is known."""
+    if ceiling is None:
+        return None
+    try:
+        most = torch.as_tensor(ceiling).detach().to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise MixsolveTypeError(
+            "ceiling must be numbers, one an image and classifier; "
+            f"got {type(ceiling).__name__} that makes no tensor"
+        ) from error
+    if most.shape != shape or most.isnan().any():
+        raise MixsolveError(
+            f"ceiling must have shape {shape}, one number an image and classifier, without NaN; "
+            f"got shape {tuple(most.shape)}{' with NaN' if most.isnan().any() else ''}"
+        )
+    return most
 
 
 def _ended(

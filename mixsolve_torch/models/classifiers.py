@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.models.passes import after_run, before_run
 
 # Networks known to take images in their own dtype only, found by their first refusal.
 _CAST: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -53,18 +54,19 @@ def run_member(model: nn.Module, k: int, x: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         own = _dtype(model)  # a graph cannot try twice
-        logits = model(x.clone() if own in (None, x.dtype) else x.to(own))
-    else:
-        try:
-            logits = _run(model, x)
-        except Exception as error:
-            _explain(model, k, error)
-            error.add_note(
-                f"raised by models[{k}] for images of shape {tuple(x.shape)}, {x.dtype}, "
-                f"on {x.device}"
-            )
-            raise
-    return _checked(logits, k, x)
+        return _checked(model(x.clone() if own in (None, x.dtype) else x.to(own)), k, x)
+    before = before_run()
+    try:
+        logits = _run(model, x)
+    except Exception as error:
+        _explain(model, k, error)
+        error.add_note(
+            f"raised by models[{k}] for images of shape {tuple(x.shape)}, {x.dtype}, on {x.device}"
+        )
+        raise
+    logits = _checked(logits, k, x)
+    after_run(before, logits)
+    return logits
 
 
 @contextmanager
