@@ -4,7 +4,7 @@
     2. APGD on the hinge, then on the cross-entropy;
     3. APGD on the hinge of each classifier alone, on the images where it is still right;
     4. APGD on the hinge towards each of the likeliest rival classes, half of the steps each;
-    5. ARC and from its best point the climb of `Subset`, a fifth of the steps each, twice;
+    5. ARC and from its best point the climb of `Subset`, a fifth of the steps each, two starts;
     6. Square: 5 queries a step, and 30 a step where a classifier's gradient vanished.
 
 Each part has starts of its own. An image is dropped only when its expected accuracy is 0: as long
@@ -145,8 +145,10 @@ class Standard(GradientAttack):
             else [(APGD(**options, loss="hinge", rival=rival), None) for rival in towards]
         )
         # It begins with ARC. What it finds depends on the start more than what the others find.
-        climb = Subset(**self.part_options(steps=self._share(5)))
-        yield [] if blind else [(climb, None)] * (2 if self.random_start else 1)
+        # Both climbs are one batch: most of a step is the model, whose cost hardly depends on rows.
+        starts = 2 * self.restarts if self.random_start else 1
+        climb = Subset(**self.part_options(steps=self._share(5), restarts=starts))
+        yield [] if blind else [(climb, None)]
         masked = any(signs[k].masked for k in indices)
         queries = _QUERIES_WITHOUT_GRADIENT if masked else _QUERIES
         yield [(Square(**self.part_options(steps=queries * self.steps)), None)]

@@ -89,7 +89,7 @@ def caption(report: Measured) -> str:
         else "Optimal weights were fitted on these images, which flatters them."
     )
     rivals = (
-        "\nEnsembles are deterministic, and attacked where no candidate found before wins."
+        "\nPlayers are attacked where candidates found before leave them something to lose."
         if report.best_ensemble is not None and report.settings.in_turn
         else ""
     )

@@ -56,9 +56,10 @@ def test_every_part_has_starts_of_its_own(batch, monkeypatch):
     mixture, y = Mixture([two_class(torch.ones(9), bias=-20.0)]), torch.zeros(7, dtype=torch.int64)
     attack = Standard("L2", 0.2, steps=2, restarts=3)
     attack(mixture, batch[0], y, torch.Generator().manual_seed(5))
-    assert len(starts) == 6  # a short and a long hinge, cross-entropy, two climbs, square
-    assert all(start.shape == (21, *batch[0].shape[1:]) for start in starts)
-    assert all(not torch.equal(a, b) for a, b in itertools.combinations(starts, 2))
+    assert len(starts) == 5  # a short and a long hinge, cross-entropy, two climbs at once, square
+    assert [len(start) for start in starts] == [21, 21, 21, 42, 21]
+    each = [part for start in starts for part in start.split(21)]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(each, 2))
     first, starts[:] = list(starts), []
     attack(mixture, batch[0], y, torch.Generator().manual_seed(5))
     assert all(torch.equal(a, b) for a, b in zip(first, starts, strict=True))
@@ -213,12 +214,13 @@ def test_the_options_reach_every_part(batch, monkeypatch):
     )
     right = two_class(torch.zeros(9), bias=-9.0)
     attack(Mixture([right, right]), batch[0], torch.zeros(7, dtype=torch.int64))
-    assert [part.steps for part in parts] == [20, 100, 100, 100, 100, 20, 20, 500]
+    assert [part.steps for part in parts] == [20, 100, 100, 100, 100, 20, 500]
+    assert [part.restarts for part in parts] == [3, 3, 3, 3, 3, 6, 3]
     for part in parts:
-        assert (part.norm, part.eps, part.restarts) == ("L2", 0.2, 3)
+        assert (part.norm, part.eps) == ("L2", 0.2)
         assert (part.images_per_pass, part.autocast, part.compile) == (7, True, True)
     told = [torch.as_tensor(part.weights).tolist() for part in parts]
-    assert told == [weights] * 3 + [[1, 0], [0, 1]] + [weights] * 3
+    assert told == [weights] * 3 + [[1, 0], [0, 1]] + [weights] * 2
 
 
 def test_weights_of_the_attack_replace_those_of_the_mixture(batch):
