@@ -15,10 +15,11 @@ settings.register_profile(
     "mixsolve",
     derandomize=True,
     deadline=None,
-    max_examples=25,
+    max_examples=12,
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+settings.register_profile("slow", parent=settings.get_profile("mixsolve"), max_examples=50)
 settings.register_profile("thorough", parent=settings.get_profile("mixsolve"), max_examples=400)
 settings.load_profile(os.environ.get("MIXSOLVE_HYPOTHESIS_PROFILE", "mixsolve"))
 
@@ -29,6 +30,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="all seeds of a kind, not two")
+
+
+def pytest_configure(config):
+    """Draw more examples of each property where all seeds are asked for."""
+    if config.getoption("--slow") and "MIXSOLVE_HYPOTHESIS_PROFILE" not in os.environ:
+        settings.load_profile("slow")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -124,7 +124,7 @@ class Waits(TorchDispatchMode):
 def test_the_steps_never_wait_for_the_device(case, linear, batch):
     mixture = Mixture([linear(0), linear(1), linear(2)])
     counts = []
-    for steps in (2, 12):
+    for steps in (2, 7):
         with Waits() as waits:
             # So small a ball that some image resists to the end, and every part of an attack runs.
             attacks("L2", 0.01, steps=steps)[case](mixture, *batch)

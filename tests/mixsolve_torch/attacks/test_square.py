@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from attack_cases import NORMS, assert_inside, curved, two_class
+from corpus import seeds
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve.games.linear_game import paper2d_exact
@@ -40,7 +41,7 @@ def test_queries_are_counted_and_end_where_nothing_is_right(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 6, 9), (2, 1, 5)])
+@pytest.mark.parametrize("shape", seeds([[1, 8, 8], [2, 1, 5], [3, 6, 9]], quick=2))
 def test_random_search_comes_close_to_the_worst_case_of_a_linear_classifier(norm, shape, generator):
     weight = torch.randn(math.prod(shape), generator=generator)
     x = 0.3 + 0.4 * torch.rand(4, *shape, generator=generator)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from corpus import seeds
 from rich.console import Console
 
 import mixsolve
@@ -351,20 +352,22 @@ def attacked(monkeypatch):
     return Count
 
 
-def test_no_batch_is_attacked_twice_wherever_an_evaluation_stops(networks, tmp_path, attacked):
-    data = load_data("digits", limit=24)[:2]
-    options = {"norm": "Linf", "eps": 0.1, "steps": 2, "batch_size": 8, "out": tmp_path / "whole"}
+@pytest.mark.parametrize("done", seeds([0.0, 0.5, 0.99, 0.2, 0.9], quick=3))
+def test_no_batch_is_attacked_twice_wherever_an_evaluation_stops(
+    networks, tmp_path, attacked, done
+):
+    data = load_data("digits", limit=16)[:2]
+    options = {"norm": "Linf", "eps": 0.1, "steps": 2, "batch_size": 5, "out": tmp_path / "whole"}
     whole = evaluate(networks, data, "pgd,uniform", **options)
     batches = attacked.batches
     assert len(list(tmp_path.glob("whole/*/game/round-*.npy"))) >= 2
-    for crash_at in (0, 7, batches // 2, batches - 4, batches - 1):
-        attacked.batches, attacked.crash_at = 0, crash_at
-        options["out"] = tmp_path / str(crash_at)
-        with pytest.raises(Crash):
-            evaluate(networks, data, "pgd,uniform", **options)
-        attacked.crash_at = None
-        assert evaluate(networks, data, "pgd,uniform", **options).json == whole.json
-        assert attacked.batches == batches
+    attacked.batches, attacked.crash_at = 0, int(done * batches)
+    options["out"] = tmp_path / "stopped"
+    with pytest.raises(Crash):
+        evaluate(networks, data, "pgd,uniform", **options)
+    attacked.crash_at = None
+    assert evaluate(networks, data, "pgd,uniform", **options).json == whole.json
+    assert attacked.batches == batches
 
 
 def test_ctrl_c_says_where_the_parts_are(networks, tmp_path, attacked):
