@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from forked import PLUGIN, forking
 
-_SECONDS = 100  # all ranks together; one that takes longer hangs
+_SECONDS = 300  # all ranks together; one that takes longer hangs
 
 
 def run_ranks(size, program, folder, timeout=None, group=True):

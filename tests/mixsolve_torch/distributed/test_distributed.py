@@ -362,8 +362,8 @@ def kept(rank):
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory):
-    """What three ranks answered, rank by rank."""
+def three(tmp_path_factory, in_memory):
+    """What three ranks answered, rank by rank; they find the kernels compiled for `in_memory`."""
     return run_ranks(3, on_three_ranks, tmp_path_factory.mktemp("three"))
 
 

@@ -154,6 +154,9 @@ def every_solve(rank):
 
 @pytest.fixture(scope="module")
 def on_ranks(tmp_path_factory):
+    for game in GAMES:  # what is compiled for one process is found by the ranks
+        for solve in SOLVES:
+            in_memory(game, *solve)
     return run_ranks(3, every_solve, tmp_path_factory.mktemp("ranks"))
 
 
