@@ -8,6 +8,7 @@ candidates that the weights are updated on and how: those defaults are this proj
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -396,8 +397,8 @@ class TrainConfig:
             _check_choices(f"{section}.", getattr(self, section))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the sections as plain dictionaries."""
-        return dataclasses.asdict(self)
+        """Return the sections as plain dictionaries, paths as strings."""
+        return _plain(dataclasses.asdict(self))
 
 
 SECTIONS = tuple(
@@ -405,6 +406,12 @@ SECTIONS = tuple(
     for entry in dataclasses.fields(TrainConfig)
     if entry.default_factory is not dataclasses.MISSING
 )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _check_choices(prefix: str, values: Any) -> None:

@@ -400,3 +400,10 @@ def test_the_final_attacks_may_be_of_ones_own(tmp_path):
     config = tiny(tmp_path, evaluation=EvaluationConfig(steps=2, images=20, final_images=16))
     training = train(config, final=["pgd", darker])
     assert training.evaluation.attack_names == ("PGD", "darker")
+
+
+def test_paths_may_be_path_objects(tmp_path):
+    config = tiny(tmp_path, run=RunConfig(out=tmp_path / "run", tensorboard=False))
+    train(config)
+    train(config, resume=True)
+    assert config.to_dict()["run"]["out"] == str(tmp_path / "run")
