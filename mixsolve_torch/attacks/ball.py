@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -84,6 +85,10 @@ class Ball(abc.ABC):
     @abc.abstractmethod
     def nearest(self, point: Tensor, center: Tensor) -> Nearest:
         """Return the image in the ball and the box that is nearest in the Euclidean norm."""
+
+    def projection(self, center: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return `project` for one batch of centers, to be called on many points."""
+        return lambda point: self.project(point, center)
 
     @abc.abstractmethod
     def steepest(self, gradient: Tensor) -> Tensor:
@@ -195,8 +200,11 @@ class _LinfBall(Ball):
     norm: ClassVar[str] = "Linf"
 
     def project(self, point: Tensor, center: Tensor) -> Tensor:
+        return self.projection(center)(point)
+
+    def projection(self, center: Tensor) -> Callable[[Tensor], Tensor]:
         lowest, highest = (center - self.eps).clamp(min=0), (center + self.eps).clamp(max=1)
-        return torch.minimum(torch.maximum(point, lowest), highest)
+        return lambda point: torch.clamp(point, lowest, highest)
 
     def nearest(self, point: Tensor, center: Tensor) -> Nearest:
         found = self.project(point, center)

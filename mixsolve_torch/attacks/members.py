@@ -13,6 +13,7 @@ classifier that autograd cannot differentiate has the gradient zero.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -69,6 +70,8 @@ class Members:
         Run the classifiers in bfloat16 where PyTorch's autocast deems it safe.
     compile : bool, default False
         Run the classifiers through `torch.compile`.
+    runs : sequence of callable of length L, optional
+        What runs each classifier instead, such as its compiled form.
 
     Attributes
     ----------
@@ -93,6 +96,7 @@ class Members:
         *,
         autocast: bool = False,
         compile: bool = False,
+        runs: Sequence[Any] | None = None,
     ) -> None:
         chosen = check_weights(mixture.weights if weights is None else weights, len(mixture))
         self.indices = [k for k, weight in enumerate(chosen.tolist()) if weight > 0]
@@ -100,12 +104,13 @@ class Members:
         self.total = 0.0
         for weight in self.weights:  # in the order of `expected`; sum() rounds otherwise
             self.total += weight
-        models = [mixture.models[k] for k in self.indices]
+        models = [(mixture.models if runs is None else runs)[k] for k in self.indices]
         self._models: list[Any] = [torch.compile(m) for m in models] if compile else models
         self._autocast = autocast
         self._largest_label = int(labels.max())
         self._differentiated = [0] * len(models)
         self._missing = [False] * len(models)  # who is known to have no gradient in the images
+        self._converted = [False] * len(models)  # whose images or logits need a conversion
         self._runs_without = [False] * len(models)  # who runs only where nothing is differentiated
         # For each member: passes with logits that are not finite; gradients on images that it
         # classifies correctly; those of them that vanish; gradients that are not finite.
@@ -184,6 +189,34 @@ class Members:
         gradient = torch.stack(parts) if values.ndim == 2 else parts[0]
         return Slope(logits, wrong, values.detach(), gradient)
 
+    def slope(self, i: int, function: Function, x: Tensor, y: Tensor) -> Tensor:
+        """Return the gradient (B, C, H, W) of `gradient` alone; nothing of it is noted.
+
+        It is for the steps between points that `gradient` looks at, where the function has one
+        value an image.
+        """
+        with torch.enable_grad():
+            point = x.detach().clone().requires_grad_()  # a classifier may write into it
+            logits = self._direct(i, point)
+            if logits is None:
+                logits = self._run_under_autograd(i, point, noted=False)
+            slope = self._backward(i, logits, function(logits, y), point, keep=False)
+        return slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+    def _direct(self, i: int, point: Tensor) -> Tensor | None:
+        """Return plain logits of member i without checks; None for what has to be converted."""
+        if self._converted[i]:
+            return None
+        try:
+            with self._precision(point):
+                logits = self._models[i](point)
+        except Exception:  # those of its own are raised again by the checked way
+            logits = None
+        if type(logits) is Tensor and logits.ndim == 2 and logits.is_floating_point():
+            return logits if logits.dtype == point.dtype else logits.to(point.dtype)
+        self._converted[i] = True
+        return None
+
     def check(self, followed: str = LOGITS) -> None:
         """Report failures so far; to be called once at the end, since it waits for the device.
 
@@ -224,11 +257,17 @@ class Members:
             )
         return signs
 
-    def _run_under_autograd(self, i: int, point: Tensor) -> Tensor:
+    def _precision(self, x: Tensor) -> AbstractContextManager[Any]:
+        """Return the context that classifiers run in."""
+        if self._autocast:
+            return torch.autocast(x.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _run_under_autograd(self, i: int, point: Tensor, noted: bool = True) -> Tensor:
         """Return the logits of member i, in a graph if it can be run in one."""
         if not self._runs_without[i]:
             try:
-                return self._run(i, point)
+                return self._run(i, point, noted)
             except (MixsolveError, torch.cuda.OutOfMemoryError):
                 raise
             except Exception as error:
@@ -241,16 +280,13 @@ class Members:
                 return logits
         return self.logits(i, point.detach())
 
-    def _run(self, i: int, x: Tensor) -> Tensor:
-        if self._autocast:
-            with torch.autocast(x.device.type, dtype=torch.bfloat16):
-                logits = run_member(self._models[i], self.indices[i], x)
-        else:
+    def _run(self, i: int, x: Tensor, noted: bool = True) -> Tensor:
+        with self._precision(x):
             logits = run_member(self._models[i], self.indices[i], x)
         checks.label_range("y", self._largest_label, logits.shape[1])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        # One NaN or infinity makes the sum one.
-        self._sums[i].append(logits.detach().sum())
+        if noted:  # one NaN or infinity makes the sum one
+            self._sums[i].append(logits.detach().sum())
         return logits
 
     def _count(self) -> None:
@@ -275,7 +311,7 @@ class Members:
         if values.requires_grad:
             try:
                 (own,) = torch.autograd.grad(
-                    values.sum(), point, allow_unused=True, retain_graph=keep or None
+                    values, point, torch.ones_like(values), retain_graph=keep, allow_unused=True
                 )
             except RuntimeError as error:
                 # NotImplementedError among them: an operation without a derivative.

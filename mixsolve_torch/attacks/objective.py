@@ -191,6 +191,24 @@ class Objective:
         assert gradient is not None
         return Score(self.members.expected(wrong), self._combine(losses)), gradient
 
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the gradient alone, up to rounding that of `score_and_gradient`.
+
+        Points are not judged and signs of masking are not counted: for long ways to a point that
+        is judged.
+        """
+        if self._of_mean:
+            return self.score_and_gradient(x, y)[1]
+        gradient: Tensor | None = None
+        for i, weight in enumerate(self.members.weights):
+            slope = self.members.slope(i, self.function(i), x, y)
+            if gradient is None:
+                gradient = slope if weight == 1 else slope.mul_(weight)
+            else:
+                gradient.add_(slope, alpha=weight)
+        assert gradient is not None
+        return gradient
+
     def _combine(self, losses: Sequence[Tensor]) -> Tensor:
         if not self._of_mean:
             return self.members.expected(losses)

@@ -16,7 +16,7 @@ Attacks. ICLR 2018.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
@@ -94,8 +94,30 @@ class PGD(SearchAttack):
         self, objective: Objective, point: Tensor, center: Tensor, y: Tensor
     ) -> tuple[Score, Tensor]:
         """Return the score of a point and the next point, both of one pass of the classifiers."""
+        score, gradient = objective.score_and_gradient(point, y)
+        return score, self._mover(center)(point, gradient)
+
+    def last(
+        self, objective: Objective, start: Tensor, center: Tensor, y: Tensor
+    ) -> tuple[Tensor, Score]:
+        """Return the last point of an ascent, and the score of the one before.
+
+        The points are those of `visit`; the others are not judged.
+        """
+        move, point = self._mover(center), start
+        for _ in range(self.steps - 1):
+            point = move(point, objective.gradient(point, y))
+        score, gradient = objective.score_and_gradient(point, y)
+        return move(point, gradient), score
+
+    def _mover(self, center: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return a function of a point and a gradient that makes one step around `center`."""
         ball = self.ball
         length = 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
-        score, gradient = objective.score_and_gradient(point, y)
-        ahead = torch.add(point, ball.direction(gradient, center), alpha=length)
-        return score, ball.project(ahead, center)
+        project = ball.projection(center)
+
+        def move(point: Tensor, gradient: Tensor) -> Tensor:
+            ahead = torch.add(point, ball.direction(gradient, center), alpha=length)
+            return project(ahead)
+
+        return move

@@ -244,11 +244,11 @@ class SearchAttack(GradientAttack):
 
     def _objectives(self, mixture: Mixture, y: Tensor) -> tuple[Objective, Objective]:
         """Return what the search ascends and what judges its result: two under autocast."""
-        options = {"compile": self.compile}
-        exact = Objective(Members(mixture, y, self.weights, **options), self.ascended())
+        members = Members(mixture, y, self.weights, compile=self.compile)
+        exact = Objective(members, self.ascended())
         if not self.autocast:
             return exact, exact
-        fast = Members(mixture, y, self.weights, autocast=True, **options)
+        fast = Members(mixture, y, self.weights, autocast=True, compile=self.compile)
         return Objective(fast, self.ascended()), exact
 
     def _best(

@@ -11,8 +11,9 @@ and each image is trained on the point of the largest objective: the "max" strat
 
     max_t max_{x' in S_t(x)}  sum_k lam_k loss(f_k(x'), y).
 
-Objects that are the same for all batches are made once, and nothing here synchronises with the
-device: `check` raises the errors of the classifiers, once an epoch.
+Objects that are the same for all batches are made once, points on the way are not judged, and
+nothing here synchronises with the device: `check` raises the errors of the classifiers, once an
+epoch.
 
 References
 ----------
@@ -28,7 +29,7 @@ ICML 2020.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -102,6 +103,8 @@ class Adversary:
         Attack the mixture of these weights instead of the mixture's own.
     given : Attack, optional
         Its first candidate is trained on, in place of the points of PGD and of finite sets.
+    runs : sequence of callable of length L, optional
+        What runs each classifier in the steps of PGD, such as its compiled form.
     """
 
     def __init__(
@@ -114,7 +117,9 @@ class Adversary:
         autocast: bool = False,
         weights: Tensor | None = None,
         given: Attack | None = None,
+        runs: Sequence[Any] | None = None,
     ) -> None:
+        self._runs = runs
         self._mixture = mixture
         self._given = given
         self._attacked = Mixture(mixture.models, mixture.weights if weights is None else weights)
@@ -141,7 +146,9 @@ class Adversary:
     def refresh(self, weights: Tensor) -> None:
         """Attack the mixture of these weights (L,) from now on."""
         self._attacked.set_weights(weights)
-        self._members = Members(self._attacked, self._labels, autocast=self._autocast)
+        self._members = Members(
+            self._attacked, self._labels, autocast=self._autocast, runs=self._runs
+        )
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Attack a batch, which is not checked.
@@ -198,9 +205,7 @@ class Adversary:
         attack: PGD, objective: Objective, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Return the last point in one ball, and the errors at the one before."""
-        attacked = attack.starts(x, generator)
-        for _ in range(attack.steps):
-            score, attacked = attack.step(objective, attacked, x, y)
+        attacked, score = attack.last(objective, attack.starts(x, generator), x, y)
         return attacked, score.errors
 
     def check(self) -> None:

@@ -120,4 +120,5 @@ class Attackers:
             autocast=self._config.run.autocast,
             weights=weights,
             given=self._given,
+            runs=self._networks.runs,
         )

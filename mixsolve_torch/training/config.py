@@ -299,7 +299,7 @@ class RunConfig:
     channels_last : bool
         Keep images and networks in the memory format that suits convolutions on accelerators.
     compile : bool
-        Run networks through `torch.compile`.
+        Run networks through `torch.compile`, in training and in its attacks.
     save_every : int
         Steps between two checkpoints besides those after each epoch; 0 for none.
     tensorboard : bool

@@ -9,8 +9,11 @@ import torch
 from torch.nn import functional
 
 import mixsolve
+from mixsolve_torch.attacks import PGD
 from mixsolve_torch.attacks.members import Members
+from mixsolve_torch.attacks.objective import Objective
 from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.training.adversary import Adversary, ExpectedDivergence, divergence
 from mixsolve_torch.training.config import (
     AttackConfig,
@@ -286,6 +289,66 @@ def test_a_share_of_each_batch_is_attacked_for_each_network_alone(share, method)
         assert not torch.equal(found[0], found[1])
     assert passed == 3 * (2 * first + len(trained) * (10 - first))
     run.step()
+
+
+class InPlace(torch.nn.Module):
+    """Writes into its input, as a first layer in place does."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.body = network(seed)
+
+    def forward(self, x):
+        return self.body(x.sub_(0.5))
+
+
+class Kinked(torch.nn.Module):
+    """Has a gradient that is not finite where a pixel is 0."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.body = network(seed)
+
+    def forward(self, x):
+        return self.body(x.sqrt())
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("kind", [network, InPlace, Kinked, lambda seed: network(seed).double()])
+def test_points_on_the_way_need_no_judgement(norm, kind):
+    mixture = Mixture([kind(0), network(1)], [0.3, 0.7])
+    x, y = images(12).batch(torch.arange(12))
+    x[:3] = 0
+    attack = PGD(norm, {"Linf": 0.1, "L2": 0.5, "L1": 1.0}[norm], steps=4)
+    start = attack.starts(x, torch.Generator().manual_seed(0))
+    for loss in ("cross-entropy", "margin", "mean-probability"):
+        with frozen(mixture):
+            objective = Objective(Members(mixture, y), loss)
+            *_, before, last = attack.visit(objective, start, x, y)
+            objective = Objective(Members(mixture, y), loss)
+            found, score = attack.last(objective, start, x, y)
+        assert torch.equal(found, last[0])
+        assert torch.equal(score.errors, before[1].errors)
+        assert torch.equal(score.value, before[1].value)
+
+
+def test_compiled_networks_are_what_is_attacked_and_trained(monkeypatch):
+    passes = []
+
+    class Compiled(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            passes.append(self.training)
+            return self.model(x)
+
+    monkeypatch.setattr(torch, "compile", Compiled)
+    models = [Counted(0), Counted(1)]
+    config = settings(2, method="together", run=RunConfig(compile=True))
+    algorithm(config, models).step()
+    assert len(passes) == sum(model.forwards for model in models) == 2 * (3 + 1)
 
 
 def test_weights_stay_uniform_where_they_are_not_to_be_updated():
