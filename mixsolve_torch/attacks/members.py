@@ -25,6 +25,7 @@ from mixsolve_torch.core.losses import errs
 from mixsolve_torch.core.mixture import Mixture, check_weights
 from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import run_member
+from mixsolve_torch.models.passes import after_run, before_run
 
 # Gradients of a member that are noted before they are counted: some kilobytes each.
 _UNCOUNTED = 64
@@ -207,12 +208,14 @@ class Members:
         """Return plain logits of member i without checks; None for what has to be converted."""
         if self._converted[i]:
             return None
+        before = before_run()
         try:
             with self._precision(point):
                 logits = self._models[i](point)
         except Exception:  # those of its own are raised again by the checked way
             logits = None
         if type(logits) is Tensor and logits.ndim == 2 and logits.is_floating_point():
+            after_run(before, logits)
             return logits if logits.dtype == point.dtype else logits.to(point.dtype)
         self._converted[i] = True
         return None

@@ -1,9 +1,9 @@
 """Passes: on how many images networks were run, forward and backward.
 
 Attacks of different kinds are compared by them, and the cost of an evaluation is told in them: they
-depend neither on the device nor on how busy it is. They are counted in the one place where a member
-of a mixture is called, `models.classifiers.run_member`. A classifier that is made of others, such
-as an ensemble, counts as the runs of these.
+depend neither on the device nor on how busy it is. They are counted where a member of a mixture is
+called, `models.classifiers.run_member` and `attacks.members.Members.slope`. A classifier that is
+made of others, such as an ensemble, counts as the runs of these.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.models.classifiers import frozen
+from mixsolve_torch.models.passes import Passes, counted
 from mixsolve_torch.training.adversary import Adversary, ExpectedDivergence, divergence
 from mixsolve_torch.training.config import (
     AttackConfig,
@@ -326,7 +327,9 @@ def test_points_on_the_way_need_no_judgement(norm, kind):
             objective = Objective(Members(mixture, y), loss)
             *_, before, last = attack.visit(objective, start, x, y)
             objective = Objective(Members(mixture, y), loss)
-            found, score = attack.last(objective, start, x, y)
+            with counted() as passes:
+                found, score = attack.last(objective, start, x, y)
+            assert passes == Passes(forward=4 * 2 * 12, backward=4 * 2 * 12)
         assert torch.equal(found, last[0])
         assert torch.equal(score.errors, before[1].errors)
         assert torch.equal(score.value, before[1].value)
