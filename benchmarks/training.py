@@ -270,7 +270,8 @@ def _write(rows: list[dict[str, Any]], apart: list[str], out: Path) -> None:
         "input gradients and L training passes: the median of ratios measured in turns, and the "
         "ratio of the fastest of each. `run over L = 1` is what a run with L networks takes at "
         "equal epochs per network; with `algorithm2` it is the next column (the article reports 4, "
-        "8 and 12 for 2, 3 and 4).",
+        "8 and 12 for 2, 3 and 4). On the CPU times are those of one thread's process; what shares "
+        "its caches moves ratios by some percent.",
         "",
         *markdown_table(_HEADS, [_cells(row) for row in rows]),
         "",

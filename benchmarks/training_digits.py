@@ -2,12 +2,12 @@
 
     python -m benchmarks.training_digits
 
-Every run of `configs/digits-*.toml` for several seeds, at equal epochs per network, each in a
-process of its own. What counts is the accuracy of the mixture kept (the most robust epoch on
-held-out images, with the weights it had) under the `standard` attacks on test images: the mixture
-and each network alone are attacked, and the worst of all that was found counts for each. Runs that
-are finished are not made again: an interrupted study goes on where it was. `--variant` adds runs
-of two networks with some settings changed.
+Every run of `configs/digits-*.toml` by Algorithm 2 for several seeds, at equal epochs per network,
+each in a process of its own. What counts is the accuracy of the mixture kept (the most robust
+epoch on held-out images, with the weights it had) under the `standard` attacks on test images: the
+mixture and each network alone are attacked, and the worst of all that was found counts for each.
+Runs that are finished are not made again: an interrupted study goes on where it was. `--variant`
+adds runs of two networks with some settings changed.
 """
 
 from __future__ import annotations
@@ -38,6 +38,13 @@ ROOT = Path(__file__).parents[1]
 LOSSES, COUNTS = ("at", "trades"), (1, 2, 3)
 _VARIED = "at", 2  # the runs that variants change
 _RESULT = "attacked.json"
+_ALGORITHM_2 = {
+    "method": "algorithm2",
+    "weights.update": "oracle",
+    "weights.t_theta": "4",
+    "weights.floor": "0",
+    "weights.final": "last",
+}
 _IMAGES, _STEPS, _RESTARTS = 200, 100, 5
 
 
@@ -92,7 +99,7 @@ def _run(folder: Path, kind: Kind, seed: int) -> None:
     config = ROOT / "configs" / f"digits-{kind.loss}-l{kind.count}.toml"
     command = ["mixsolve", "train", "--config", str(config), "--resume"]
     settings = {"run.out": str(folder), "run.seed": str(seed), "run.tensorboard": "false"}
-    settings |= {"evaluation.final": "none"}
+    settings |= {"evaluation.final": "none", **_ALGORITHM_2}
     settings |= dict(words.split("=", 1) for words in kind.changed)
     for name, value in settings.items():
         command += [f"--{name}", value]
