@@ -9,6 +9,7 @@ where it trains one. An incomplete batch is left out.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -131,10 +132,12 @@ class Steps:
     def summary(self) -> dict[str, float]:
         """Return the mean training loss and robust accuracy since the last call, over all ranks.
 
-        The accuracy is that of the attacked mixture on the attacked training images.
+        The accuracy is that of the attacked mixture on the attacked training images. A loss that is
+        not finite is for the caller to refuse; with one that is, networks are checked.
         """
         noted = self._networks.noted(self._ranks)
-        self._attackers.check()
+        if noted is None or math.isfinite(noted[0]):
+            self._attackers.check()
         return {} if noted is None else {"train_loss": noted[0], "train_robust": 1.0 - noted[1]}
 
     def state(self) -> dict[str, Any]:

@@ -181,8 +181,10 @@ def test_a_finished_run_can_be_attacked_again(whole):
     assert (folder / "evaluation.json").exists()
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(tmp_path):
-    healthy = tiny(tmp_path / "run", optimizer=OptimizerConfig(epochs=3, batch_size=32))
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(tmp_path, method):
+    optimizer = OptimizerConfig(epochs=3, batch_size=32)
+    healthy = tiny(tmp_path / "run", optimizer=optimizer, method=method)
     train(replace(healthy, optimizer=OptimizerConfig(epochs=1, batch_size=32)))
     state = checkpoint.load(tmp_path / "run" / "last.pt")
     state["config"] = healthy.to_dict()
