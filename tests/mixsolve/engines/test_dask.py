@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
+from corpus import seeds
 from forked import CORE, forking
 from reference import check_certificate
 
@@ -55,6 +56,15 @@ LOCAL = {
 }
 PLACES = [*LOCAL, "cluster"]
 A_FEW = ["threads", "processes, blocks read again", "cluster"]
+# Every method in a few places; in the others those that most solves use.
+ALWAYS = [
+    (place, *solve)
+    for place in PLACES
+    for solve in METHODS
+    if place in A_FEW or solve[0] in ("lp", "newton")
+]
+OTHERS = [(place, *solve) for place in PLACES for solve in METHODS]
+SOLVES = seeds(ALWAYS + [case for case in OTHERS if case not in ALWAYS], quick=len(ALWAYS))
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +158,7 @@ def agrees(array, losses, alpha=0.0, method="auto", **options):
     return found
 
 
-@pytest.mark.parametrize(("method", "alpha"), METHODS)
+@pytest.mark.parametrize(("place", "method", "alpha"), SOLVES, indirect=["place"])
 def test_every_method_on_every_scheduler(place, method, alpha):
     array = da.from_array(LOSSES, chunks=CHUNKS)
     agrees(array, LOSSES, alpha, method, max_iter=LIMITS.get(method))
