@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -44,6 +45,19 @@ def test_examples_run_and_print_what_the_page_says(page, tmp_path, monkeypatch, 
             exec(compile(example["code"], page, "exec"), names)
         if example["output"] is not None:
             assert printed.getvalue() == example["output"]
+
+
+def test_the_attacks_on_one_mixture_have_the_figures_of_the_table():
+    """docs/attack-rightly.md quotes a column of the attack table."""
+    numbers = json.loads((ROOT / "benchmarks/results/attack_table.json").read_text())
+    accuracies, passes = (numbers[kind]["plain + AT"] for kind in ("accuracies", "passes"))
+    rows = re.findall(
+        r"^\| (.+?) \| .+? \| ([\d.]+) \| ?(\d*) \|$", text("attack-rightly.md"), re.M
+    )
+    assert len(rows) == 10
+    for name, accuracy, count in rows:
+        assert accuracy == f"{100 * accuracies[name]['value']:.2f}"
+        assert count == (f"{passes[name]:.0f}" if name in passes else "")
 
 
 def test_enough_examples_are_found():

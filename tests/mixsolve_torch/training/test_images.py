@@ -128,5 +128,3 @@ def test_sets_that_are_refused(data):
     ):
         with pytest.raises(MixsolveError, match=message):
             data.split(share, seeded())
-    with pytest.raises(MixsolveError, match="batch_size"):
-        next(data.in_order(0))
