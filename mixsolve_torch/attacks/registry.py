@@ -20,7 +20,7 @@ from mixsolve_torch.attacks.square import Square
 from mixsolve_torch.attacks.standard import Standard
 from mixsolve_torch.attacks.subset import Subset
 from mixsolve_torch.attacks.targeted import TargetedAPGD
-from mixsolve_torch.attacks.threat_list import Threats, read_threats
+from mixsolve_torch.attacks.threat_list import Threats, read_alone
 from mixsolve_torch.attacks.threats import Finite, InBall, Threat, Union
 from mixsolve_torch.attacks.transfer import TransferPGD
 from mixsolve_torch.attacks.uniform import UniformSampling
@@ -111,12 +111,7 @@ def resolve_attacks(
     effort = {"steps": steps, "restarts": restarts}
     given = {name: value for name, value in effort.items() if value is not None}
     if threats is not None:
-        if norm is not None or eps is not None:
-            raise MixsolveError(
-                f"norm and eps must be left out with threats, which have their own; got "
-                f"norm={norm!r}, eps={eps!r}"
-            )
-        return _under(read_threats(threats), wanted, given)
+        return _under(read_alone(threats, norm, eps), wanted, given)
     if not wanted:
         raise MixsolveError("attacks must name at least one attack; got none")
     return [_resolve(attack, norm, eps, given) for attack in wanted]

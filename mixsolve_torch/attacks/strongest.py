@@ -129,3 +129,8 @@ class WorstOf(Attack):
     def _outside(self, points: Tensor, x: Tensor) -> str | None:
         """Hold points against a ball; in other sets each attack has held its own already."""
         return self.threat.outside(points, x) if isinstance(self.threat, InBall) else None
+
+
+def strongest(attacks: Sequence[Attack]) -> Attack:
+    """Return the only attack, or the strongest of several as one."""
+    return attacks[0] if len(attacks) == 1 else WorstOf(attacks)

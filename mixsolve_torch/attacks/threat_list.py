@@ -60,6 +60,16 @@ def read_threats(threats: Threats, *, name: str = "threats") -> tuple[Threat, ..
     return read
 
 
+def read_alone(threats: Threats, norm: str | None, eps: float | str | None) -> tuple[Threat, ...]:
+    """Return the sets of a list that norm and radius must not stand beside."""
+    if norm is not None or eps is not None:
+        raise MixsolveError(
+            "norm and eps must be left out with threats, which have their own; got "
+            f"norm={norm!r}, eps={eps!r}"
+        )
+    return read_threats(threats)
+
+
 def declared(
     norm: str | None, eps: float | str | None, threats: Threats | None, what: str
 ) -> Threat:
@@ -68,12 +78,7 @@ def declared(
     Refuses both or neither of them, and what is not understood.
     """
     if threats is not None:
-        if norm is not None or eps is not None:
-            raise MixsolveError(
-                "norm and eps must be left out with threats, which have their own; got "
-                f"norm={norm!r}, eps={eps!r}"
-            )
-        return united(read_threats(threats))
+        return united(read_alone(threats, norm, eps))
     if norm is None or eps is None:
         raise MixsolveError(
             f"{what} need norm and eps, or threats, to be held against; got norm={norm!r}, "

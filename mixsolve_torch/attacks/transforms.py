@@ -70,9 +70,7 @@ def brightness(change: float, count: int = 11) -> Finite:
     count : int, default 11
         Factors, evenly spaced.
     """
-    change = as_real("change", change, above=0, at_most=1)
-    factors = _even(1 - change, 1 + change, as_count("count", count))
-    return Finite(_Adjusted("adjust_brightness", factors), name=f"brightness {change:g}")
+    return _adjusted("brightness", change, count)
 
 
 def contrast(change: float, count: int = 11) -> Finite:
@@ -85,9 +83,13 @@ def contrast(change: float, count: int = 11) -> Finite:
     count : int, default 11
         Factors, evenly spaced.
     """
+    return _adjusted("contrast", change, count)
+
+
+def _adjusted(what: str, change: float, count: int) -> Finite:
     change = as_real("change", change, above=0, at_most=1)
     factors = _even(1 - change, 1 + change, as_count("count", count))
-    return Finite(_Adjusted("adjust_contrast", factors), name=f"contrast {change:g}")
+    return Finite(_Adjusted(f"adjust_{what}", factors), name=f"{what} {change:g}")
 
 
 def noise(deviation: float, count: int = 10) -> Finite:

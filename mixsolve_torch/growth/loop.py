@@ -34,7 +34,7 @@ from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.external import as_attack
 from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
-from mixsolve_torch.attacks.strongest import WorstOf
+from mixsolve_torch.attacks.strongest import strongest
 from mixsolve_torch.attacks.threat_list import Threats, read_threats
 from mixsolve_torch.attacks.threats import Union
 from mixsolve_torch.candidates.build import CandidateLosses
@@ -218,7 +218,7 @@ def grow(
     sets = own if threats is None else list(read_threats(threats))
     if training_attack is None:
         fresh_attacks = resolve_attacks("pgd", threats=sets, steps=_TRAINING_STEPS)
-        training_attack = fresh_attacks[0] if len(fresh_attacks) == 1 else WorstOf(fresh_attacks)
+        training_attack = strongest(fresh_attacks)
     elif not isinstance(training_attack, Attack):
         training_attack = as_attack(
             training_attack, None, None, "training_attack must be an Attack", threats=sets

@@ -37,11 +37,12 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mixsolve_torch.attacks import PGD, Attack, WorstOf
+from mixsolve_torch.attacks import PGD, Attack
 from mixsolve_torch.attacks.masking import LOGITS
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective
 from mixsolve_torch.attacks.registry import resolve_attacks
+from mixsolve_torch.attacks.strongest import strongest
 from mixsolve_torch.attacks.threats import Finite, InBall
 from mixsolve_torch.core.losses import LossFunction
 from mixsolve_torch.core.mixture import Mixture
@@ -80,8 +81,7 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def given_attack(attack: Attack | Callable[..., Any], config: AttackConfig) -> Attack:
     """Return an attack, function or foreign object as an attack in the sets of a configuration."""
-    found = resolve_attacks([attack], **config.declared)
-    return found[0] if len(found) == 1 else WorstOf(found)
+    return strongest(resolve_attacks([attack], **config.declared))
 
 
 class Adversary:
@@ -122,7 +122,7 @@ class Adversary:
         self._runs = runs
         self._mixture = mixture
         self._given = given
-        self._attacked = Mixture(mixture.models, mixture.weights if weights is None else weights)
+        self._attacked = Mixture(mixture.models)
         sets = config.sets
         self._attacks = [
             PGD(
@@ -141,7 +141,7 @@ class Adversary:
         self._trades = trades
         self._labels = torch.tensor([largest_label], device=mixture.device)
         self._autocast = autocast
-        self.refresh(self._attacked.weights)
+        self.refresh(mixture.weights if weights is None else weights)
 
     def refresh(self, weights: Tensor) -> None:
         """Attack the mixture of these weights (L,) from now on."""

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixsolve_torch.attacks import PGD, Attack, Exhaustive, WorstOf
+from mixsolve_torch.attacks import PGD, Attack, Exhaustive
+from mixsolve_torch.attacks.strongest import strongest
 from mixsolve_torch.attacks.threats import Finite, InBall, Threat
 from mixsolve_torch.core.losses import errs
 from mixsolve_torch.core.mixture import Mixture
@@ -76,8 +77,7 @@ def measure_epoch(
 
 def measuring_attack(config: TrainConfig) -> Attack:
     """Return the attack of measurements: PGD in each ball, and all points of finite sets."""
-    attacks = [_attack(threat, config) for threat in config.attack.sets]
-    return attacks[0] if len(attacks) == 1 else WorstOf(attacks)
+    return strongest([_attack(threat, config) for threat in config.attack.sets])
 
 
 def _attack(threat: Threat, config: TrainConfig) -> Attack:
