@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mixsolve_torch import PGD, Mixture, digits, digits_cnn, fit, load_data, mnist_cnn, to_unit
 from mixsolve_torch.data.arrays import Split
-from mixsolve_torch.training.config import (
+from mixsolve_torch.training import (
     AttackConfig,
     EvaluationConfig,
     ModelConfig,

@@ -1,6 +1,9 @@
 """Training of classifiers: one network alone, and mixtures of them."""
 
-from mixsolve_torch.training.config import (
+from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.kept import load_trained
+from mixsolve_torch.training.loop import Training, train
+from mixsolve_torch.training.settings import (
     AttackConfig,
     DataConfig,
     EvaluationConfig,
@@ -8,11 +11,8 @@ from mixsolve_torch.training.config import (
     ModelConfig,
     OptimizerConfig,
     RunConfig,
-    TrainConfig,
     WeightsConfig,
 )
-from mixsolve_torch.training.kept import load_trained
-from mixsolve_torch.training.loop import Training, train
 from mixsolve_torch.training.single import fit
 from mixsolve_torch.training.verdict import Verdict
 

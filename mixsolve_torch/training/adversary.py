@@ -47,7 +47,7 @@ from mixsolve_torch.attacks.threats import Finite, InBall
 from mixsolve_torch.core.losses import LossFunction
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.models.classifiers import frozen
-from mixsolve_torch.training.config import AttackConfig
+from mixsolve_torch.training.settings import AttackConfig
 
 
 class ExpectedDivergence(Objective):

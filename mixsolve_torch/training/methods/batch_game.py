@@ -22,8 +22,8 @@ from mixsolve_torch.core.losses import LOSSES
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.training.attackers import Attackers
-from mixsolve_torch.training.config import WeightsConfig
 from mixsolve_torch.training.ranks import Ranks
+from mixsolve_torch.training.settings import WeightsConfig
 
 _METHODS = {"oracle": "oracle", "entropic": "newton", "lp": "lp"}
 

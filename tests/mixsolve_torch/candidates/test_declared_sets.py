@@ -27,7 +27,7 @@ from mixsolve_torch import (
     solve_game,
 )
 from mixsolve_torch.data.linear_images import linear_images
-from mixsolve_torch.training.config import AttackConfig, TrainConfig
+from mixsolve_torch.training import AttackConfig, TrainConfig
 
 
 class Moves(Attack):

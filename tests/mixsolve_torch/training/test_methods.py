@@ -15,8 +15,7 @@ from mixsolve_torch.attacks.objective import Objective
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.models.passes import Passes, counted
-from mixsolve_torch.training.adversary import Adversary, ExpectedDivergence, divergence
-from mixsolve_torch.training.config import (
+from mixsolve_torch.training import (
     AttackConfig,
     LossConfig,
     ModelConfig,
@@ -25,6 +24,7 @@ from mixsolve_torch.training.config import (
     TrainConfig,
     WeightsConfig,
 )
+from mixsolve_torch.training.adversary import Adversary, ExpectedDivergence, divergence
 from mixsolve_torch.training.images import ImageSet
 from mixsolve_torch.training.methods import METHODS
 from mixsolve_torch.training.ranks import Ranks

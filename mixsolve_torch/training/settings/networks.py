@@ -1,0 +1,92 @@
+"""The settings of the networks: what they are, what they learn from, and how they descend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mixsolve.base.arguments import as_count, as_real
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The classifiers of the mixture.
+
+    Parameters
+    ----------
+    architecture : str
+        "digits-cnn", "mnist-cnn" (28x28), "resnet18", "wide-resnet-28-10", or a module:function of
+        your own, which is imported and called.
+    count : int
+        L, how many there are. With 1, training is that of Madry et al. or TRADES.
+    ema : float
+        Decay of a moving average of the parameters, which is then what is evaluated and kept; 0
+        for none.
+    """
+
+    architecture: str = "digits-cnn"
+    count: int = 2
+    ema: float = 0.0
+
+    def check(self) -> None:
+        """Refuse values out of their range."""
+        as_count("model.count", self.count)
+        as_real("model.ema", self.ema, at_least=0, below=1)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss each classifier is trained on.
+
+    Parameters
+    ----------
+    name : {"at", "trades"}
+        "at": cross-entropy on attacked images, the attack ascends its expectation over the mixture.
+        "trades": cross-entropy on clean images and beta times the divergence between predictions
+        on clean and attacked ones, the attack ascends the expected divergence over the mixture.
+    beta : float
+        Of TRADES.
+    """
+
+    name: Literal["at", "trades"] = "at"
+    beta: float = 6.0
+
+    def check(self) -> None:
+        """Refuse values out of their range."""
+        as_real("loss.beta", self.beta, at_least=0)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Stochastic gradient descent.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the data per model; "algorithm2" makes L times as many, as a step trains one.
+    batch_size : int
+        Images of a step, over all devices together.
+    learning_rate : float
+        At its peak.
+    schedule : {"step", "cyclic", "constant"}
+        "step" divides the learning rate by 10 at 50 % and at 75 % of all steps.
+    momentum : float
+        Of the descent.
+    weight_decay : float
+        Factor of the squared norm of the parameters.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    schedule: Literal["step", "cyclic", "constant"] = "step"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def check(self) -> None:
+        """Refuse values out of their range."""
+        as_count("optimizer.epochs", self.epochs)
+        as_count("optimizer.batch_size", self.batch_size)
+        as_real("optimizer.learning_rate", self.learning_rate, above=0)
+        as_real("optimizer.momentum", self.momentum, at_least=0, below=1)
+        as_real("optimizer.weight_decay", self.weight_decay, at_least=0)
