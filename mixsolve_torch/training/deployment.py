@@ -61,6 +61,7 @@ def read_rival(path: str | None, classes: int, device: torch.device) -> Rival | 
 def decide(
     mixture: Mixture,
     losses: np.ndarray,
+    labels: np.ndarray,
     rival: tuple[Rival, np.ndarray] | None,
     record: dict[str, Any],
     config: TrainConfig,
@@ -74,6 +75,8 @@ def decide(
         The networks and their final weights.
     losses : ndarray of shape (N, m, L)
         Their 0/1 losses under the final attacks.
+    labels : ndarray of shape (N,), int
+        True classes of the images.
     rival : pair of Rival and ndarray of shape (N, m', 1), optional
         A network trained alone, and its losses on the same images.
     record : dict
@@ -87,7 +90,7 @@ def decide(
     singles = {member: 1.0 - losses[..., best].max(axis=1)}
     if rival is not None:
         singles[rival[0].name] = 1.0 - rival[1][..., 0].max(axis=1)
-    verdict = judge(losses, weights, singles, seed=config.run.seed)
+    verdict = judge(losses, weights, singles, labels, seed=config.run.seed)
     if verdict.recommended == "single" and rival is not None and verdict.single == rival[0].name:
         return verdict, rival[0].state
     alone = Mixture([mixture.models[best]])

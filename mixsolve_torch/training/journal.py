@@ -82,7 +82,8 @@ class Journal:
         ----------
         record : dict
             "epoch", counted from 1, and numbers by name; "weights" of the classifiers; "clean" and
-            "robust", each with the accuracy of the "mixture" and those of the "models".
+            "robust", each with the accuracy of the "mixture" and those of the "models", and
+            optionally those of the mixture on the "classes".
         """
         if not self._write:
             return
@@ -124,6 +125,8 @@ def summary(record: dict[str, Any]) -> str:
     >>> summary({"epoch": 3, "train_loss": 1.234, "weights": [0.75, 0.25],
     ...          "clean": {"mixture": 0.98}, "robust": {"mixture": 0.712}})
     'epoch 3, loss 1.234, weights 0.75 0.25, clean 98.0 %, robust 71.2 %'
+    >>> summary({"epoch": 3, "robust": {"mixture": 0.7, "classes": [0.8, 0.6]}})
+    'epoch 3, robust 70.0 % (class 1, the worst: 60.0 %)'
     """
     parts = [f"epoch {record['epoch']}"]
     if "train_loss" in record:
@@ -133,6 +136,11 @@ def summary(record: dict[str, Any]) -> str:
     for name in ("clean", "robust"):
         if name in record:
             parts.append(f"{name} {100 * record[name]['mixture']:.1f} %")
+    told = record.get("robust", {}).get("classes", ())
+    classes = {k: value for k, value in enumerate(told) if value is not None}
+    if classes:
+        worst = min(classes, key=classes.__getitem__)
+        parts[-1] += f" (class {worst}, the worst: {100 * classes[worst]:.1f} %)"
     return ", ".join(parts)
 
 

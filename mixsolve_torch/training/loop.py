@@ -360,8 +360,10 @@ class _TrainingRun:
         """Compare the mixture with single networks, and write down the one that wins."""
         rival = self._rival
         alone = None if rival is None else (rival, self._evaluate(rival.mixture).losses)
+        assert self._test is not None
+        labels = self._test.labels.cpu().numpy()[evaluation.images]
         verdict, winner = decide(
-            mixture, evaluation.losses, alone, record, self._config, self._classes
+            mixture, evaluation.losses, labels, alone, record, self._config, self._classes
         )
         verdict.to_json(self._folder.path / "verdict.json")
         checkpoint.save(winner, self._folder.path / "deploy.pt")

@@ -8,7 +8,8 @@ that were found: with e_ijk the error of model k on point j of image i, the accu
     1 - mean_i max_j sum_k lam_k e_ijk,
 
 with lam_k = 1 for a model alone. An attack on the expected loss alone flatters mixtures. The
-attacks have the same draws every time, so that epochs and runs can be compared.
+attacks have the same draws every time, so that epochs and runs can be compared. The accuracy of the
+mixture is told for each class too: a mean can rise while whole classes are given up.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def measure_epoch(
     Returns
     -------
     dict
-        "clean" and "robust", each with the accuracy of the "mixture" and a list for the "models".
+        "clean" and "robust", each with the accuracy of the "mixture", a list for the "models", and
+        a list of that of the mixture on each of the "classes", None where one has no images.
     """
     count = min(config.evaluation.images or len(data), len(data))
     mine = ranks.part(torch.arange(count))
@@ -58,6 +60,9 @@ def measure_epoch(
     player = Mixture(mixture.models)
     attack = measuring_attack(config)
     errors = torch.zeros(2, len(players), dtype=torch.float64, device=ranks.device)
+    labels = data.labels[:count]
+    classes = int(labels.max()) + 1
+    by_class = torch.zeros(2, classes, dtype=torch.float64, device=ranks.device)
     for chosen in mine.split(_BATCH):
         x, y = data.batch(chosen)
         clean = _errors(player, x, y)
@@ -65,13 +70,21 @@ def measure_epoch(
         for weights in players:
             player.set_weights(weights)
             found.append(_errors(player, attack(player, x, y, generator)[0], y))
-        errors[0] += (everyone @ clean).sum(dim=1)
-        errors[1] += (everyone @ torch.stack(found)).amax(dim=0).sum(dim=1)
+        both = torch.stack([everyone @ clean, (everyone @ torch.stack(found)).amax(dim=0)])
+        errors += both.sum(dim=2)
+        by_class.index_add_(1, y, both[:, 0])
     measured = torch.tensor(float(len(mine)), dtype=torch.float64, device=ranks.device)
-    clean, robust = (1 - ranks.mean(errors) / ranks.mean(measured)).tolist()
+    accuracies = (1 - ranks.mean(errors) / ranks.mean(measured)).tolist()
+    images = labels.bincount(minlength=classes) / ranks.size
+    each = (1 - ranks.mean(by_class) / images).tolist()
+    present = images.tolist()
     return {
-        "clean": {"mixture": clean[0], "models": clean[-len(mixture) :]},
-        "robust": {"mixture": robust[0], "models": robust[-len(mixture) :]},
+        name: {
+            "mixture": own[0],
+            "models": own[-len(mixture) :],
+            "classes": [a if there else None for a, there in zip(row, present, strict=True)],
+        }
+        for name, own, row in zip(("clean", "robust"), accuracies, each, strict=True)
     }
 
 

@@ -1,6 +1,6 @@
 """The networks under training, and a step of gradient descent of one of them on attacked images.
 
-    AT:      theta_k  <-  SGD on   loss(f_k(x'), y)
+    AT:      theta_k  <-  SGD on   loss(f_k(x'), y)                 (see `training.member_loss`)
     TRADES:  theta_k  <-  SGD on   loss(f_k(x), y) + beta KL( p_k(x) || p_k(x') )
 
 Each network has an optimiser of its own and, if configured, a moving average. What runs a network
@@ -26,6 +26,7 @@ from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.training.adversary import divergence
 from mixsolve_torch.training.averaging import MovingAverage
 from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.member_loss import member_loss
 from mixsolve_torch.training.ranks import Ranks
 
 
@@ -51,6 +52,7 @@ class Networks:
 
     def __init__(self, config: TrainConfig, models: list[nn.Module], ranks: Ranks) -> None:
         self._config = config
+        self._member_loss = member_loss(config.loss)
         self.mixture = Mixture(models).to(ranks.device)
         self._optimizers = [self._optimizer(model, ranks) for model in models]
         self._averages = [
@@ -140,10 +142,10 @@ class Networks:
     def _loss(self, k: int, x: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
         forward = self._forwards[k]
         if self._config.loss.name == "at":
-            return nn.functional.cross_entropy(forward(attacked), y)
+            return self._member_loss(forward(attacked), y).mean()
         clean, moved = forward(torch.cat([x, attacked])).chunk(2)
         apart = divergence(clean.log_softmax(dim=1), moved.log_softmax(dim=1)).mean()
-        return nn.functional.cross_entropy(clean, y) + self._config.loss.beta * apart
+        return self._member_loss(clean, y).mean() + self._config.loss.beta * apart
 
     def _optimizer(self, model: nn.Module, ranks: Ranks) -> torch.optim.SGD:
         options = self._config.optimizer

@@ -10,6 +10,9 @@ The margin counts images on which the networks can be fooled, but not at one poi
 where it is larger than what the networks lose to the best single one. The gain over that one is a
 mean of paired differences, and the single network is recommended unless their interval is above 0:
 it is simpler to deploy, and what is not told apart is not worth a mixture.
+
+All accuracies are told for each class as well, as means over its images: training can raise the
+mean by giving up whole classes.
 """
 
 from __future__ import annotations
@@ -27,6 +30,30 @@ from mixsolve_torch.evaluation.bootstrap import Estimate, bootstrap
 
 _RESAMPLES = 2000
 LEVEL = 0.95
+_TOLD = 20  # classes in a sentence; of more, the worst ones
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Accuracies from 0 to 1 on the images of one class.
+
+    Attributes
+    ----------
+    label : int
+        The class.
+    images : int
+        How many of the images are of this class.
+    members : tuple of float
+        Each network of the mixture alone.
+    mixture, single : float
+        The mixture, and the network that it is compared with.
+    """
+
+    label: int
+    images: int
+    members: tuple[float, ...]
+    mixture: float
+    single: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +79,8 @@ class Verdict:
         The standard error of `gain`.
     images : int
         How many it was measured on.
+    classes : tuple of ClassAccuracy
+        The same for each class that has images; empty where labels were not given.
     """
 
     members: tuple[float, ...]
@@ -64,6 +93,7 @@ class Verdict:
     gain: Estimate
     error: float
     images: int
+    classes: tuple[ClassAccuracy, ...] = ()
 
     @property
     def recommended(self) -> str:
@@ -71,10 +101,10 @@ class Verdict:
         return "mixture" if self.gain.low > 0 else "single"
 
     def sentences(self) -> list[str]:
-        """Return the accuracies, the gain and the recommendation in words."""
+        """Return the accuracies, the gain, the classes and the recommendation in words."""
         single = f"{self.single} alone: {_percent(self.single_accuracy)}"
         if len(self.members) == 1 and self.gain.value == 0:
-            return [f"{single} on {self.images} images."]
+            return [f"{single} on {self.images} images.", *self._by_class(alone=True)]
         members = ", ".join(map(_percent, self.members))
         interval = (
             f"{100 * self.gain.value:+.2f} points, paired {100 * LEVEL:g} % interval "
@@ -86,10 +116,32 @@ class Verdict:
             f"{100 * self.margin:.2f} points: the mixture has {_percent(self.mixture)} on "
             f"{self.images} images.",
             f"{single}. Gain of the mixture: {interval}.",
+            *self._by_class(),
         ]
         if self.recommended == "mixture":
             return [*said, "Deploy the mixture: its gain exceeds its error."]
         return [*said, f"Deploy {self.single} alone: the gain of the mixture is within its error."]
+
+    def _by_class(self, *, alone: bool = False) -> list[str]:
+        """Return a sentence of the accuracies of all classes, or of the worst of very many."""
+        told = sorted(self.classes, key=lambda each: each.single if alone else each.mixture)
+        if not told:
+            return []
+        worst = told[0]
+        shown = sorted(told[:_TOLD], key=lambda each: each.label)
+        rows = "; ".join(
+            f"{each.label}: "
+            + ("" if alone else f"{100 * each.mixture:.1f} and ")
+            + f"{100 * each.single:.1f} %"
+            for each in shown
+        )
+        some = f"on the {_TOLD} worst of {len(told)} classes"
+        where = some if len(shown) < len(told) else "by class"
+        who = self.single if alone else f"the mixture and of {self.single}"
+        lowest = _percent(worst.single if alone else worst.mixture)
+        return [
+            f"Accuracy of {who} {where}: {rows}. The worst is class {worst.label}, at {lowest}."
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything in the types of JSON."""
@@ -106,7 +158,12 @@ class Verdict:
 
 
 def judge(
-    losses: np.ndarray, weights: np.ndarray, singles: Mapping[str, np.ndarray], *, seed: int = 0
+    losses: np.ndarray,
+    weights: np.ndarray,
+    singles: Mapping[str, np.ndarray],
+    labels: np.ndarray | None = None,
+    *,
+    seed: int = 0,
 ) -> Verdict:
     """Compare a mixture with the best of some single networks on the same images.
 
@@ -119,10 +176,13 @@ def judge(
     singles : mapping of str to ndarray of shape (N,)
         Single networks: 1 where all candidates found leave the network right, else 0. Of several
         the one of the highest accuracy on these images is compared with, in its favour.
+    labels : ndarray of shape (N,), int, optional
+        True classes; without them nothing is told class by class.
     seed : int, default 0
         Of the bootstrap.
     """
-    own = 1 - losses.max(axis=1).mean(axis=0, dtype=np.float64)
+    right = 1 - losses.max(axis=1).astype(np.float64)
+    own = right.mean(axis=0)
     mixed = 1 - (losses @ weights).max(axis=1)
     name = max(singles, key=lambda each: singles[each].mean())
     difference = mixed - singles[name]
@@ -140,6 +200,24 @@ def judge(
         gain=gain,
         error=float(difference.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0,
         images=count,
+        classes=() if labels is None else _classes(right, mixed, singles[name], labels),
+    )
+
+
+def _classes(
+    members: np.ndarray, mixture: np.ndarray, single: np.ndarray, labels: np.ndarray
+) -> tuple[ClassAccuracy, ...]:
+    """Return the accuracies on each class, from those on each image (N, L), (N,), (N,)."""
+    return tuple(
+        ClassAccuracy(
+            label=int(label),
+            images=int(own.sum()),
+            members=tuple(members[own].mean(axis=0).tolist()),
+            mixture=float(mixture[own].mean()),
+            single=float(single[own].mean()),
+        )
+        for label in np.unique(labels)
+        for own in (labels == label,)
     )
 
 

@@ -41,19 +41,29 @@ class LossConfig:
     Parameters
     ----------
     name : {"at", "trades"}
-        "at": cross-entropy on attacked images, the attack ascends its expectation over the mixture.
-        "trades": cross-entropy on clean images and beta times the divergence between predictions
-        on clean and attacked ones, the attack ascends the expected divergence over the mixture.
+        "at": `member` on attacked images, the attack ascends the expected cross-entropy of the
+        mixture. "trades": `member` on clean images and beta times the divergence between
+        predictions on clean and attacked ones, the attack ascends the expected divergence over the
+        mixture.
     beta : float
         Of TRADES.
+    member : {"cross-entropy", "error", "gce", "mce"}
+        What a network learns from labels: the cross-entropy -log p_y; two bounded losses, the
+        probability of an error 1 - p_y and the generalized cross-entropy (1 - p_y^q) / q, under
+        which a network may give up whole classes; or the cross-entropy of both sides of the margin.
+    q : float
+        Of "gce", in (0, 1]: 1 is "error", and towards 0 it is the cross-entropy.
     """
 
     name: Literal["at", "trades"] = "at"
     beta: float = 6.0
+    member: Literal["cross-entropy", "error", "gce", "mce"] = "cross-entropy"
+    q: float = 0.7
 
     def check(self) -> None:
         """Refuse values out of their range."""
         as_real("loss.beta", self.beta, at_least=0)
+        as_real("loss.q", self.q, above=0, at_most=1)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,10 @@ def test_an_epoch_is_measured_by_the_worst_point_found_for_anyone(linear, genera
     robust = [1 - float((own @ wrong).amax(dim=0).mean()) for own in weights]
     assert told["robust"]["mixture"] == pytest.approx(robust[0])
     assert told["robust"]["models"] == pytest.approx(robust[1:])
+    for kind, each in (("clean", weights[0] @ wrong[0]), ("robust", (weights[0] @ wrong).amax(0))):
+        of_class = [1 - float(each[y == label].mean()) for label in y.unique()]
+        assert [a for a in told[kind]["classes"] if a is not None] == pytest.approx(of_class)
+        assert len(told[kind]["classes"]) == int(y.max()) + 1
     alone = 1 - float((weights[0] @ wrong[1]).mean())
     assert told["robust"]["mixture"] < alone  # the attack on the mixture alone flatters it
     mean = 0.6 * robust[1] + 0.4 * robust[2]

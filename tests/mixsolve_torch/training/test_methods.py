@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,6 +111,26 @@ def madry(config, model, data, steps, trades):
             for parameter, slope, speed in zip(model.parameters(), slopes, velocity, strict=True):
                 speed.mul_(0.9).add_(slope + 1e-3 * parameter)
                 parameter.sub_(rate * speed)
+
+
+@pytest.mark.parametrize("name", ["at", "trades"])
+@pytest.mark.parametrize(("member", "q"), [("error", 1.0), ("gce", 0.5)])
+def test_networks_learn_by_the_loss_of_their_logits(name, member, q):
+    loss = LossConfig(name=name, beta=0.0, member=member, q=q)
+    config = replace(settings(1, epochs=1), loss=loss, method="together")
+    trained, plain = network(0), network(0)
+    run = algorithm(config, [trained])
+    x, y = images().batch(torch.randperm(40, generator=torch.Generator().manual_seed(0))[:10])
+    point, _ = Adversary(Mixture([plain]), config.attack, trades=name == "trades", largest_label=2)(
+        x, y, torch.Generator().manual_seed(1)
+    )
+    p = plain(x if name == "trades" else point).softmax(1)[range(10), y]
+    slopes = torch.autograd.grad(((1 - p**q) / q).mean(), list(plain.parameters()))
+    with torch.no_grad():
+        for parameter, slope in zip(plain.parameters(), slopes, strict=True):
+            parameter.sub_(0.1 * (slope + 1e-3 * parameter))
+    run.step()
+    torch.testing.assert_close(parameters(trained), parameters(plain), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -67,6 +67,44 @@ def test_a_margin_above_its_error_is_worth_a_mixture():
     assert verdict.sentences()[-1] == "Deploy the mixture: its gain exceeds its error."
 
 
+def test_every_class_is_told_beside_the_mean():
+    draws = np.random.default_rng(3)
+    values = draws.integers(0, 2, (60, 4, 2)).astype(np.uint8)
+    labels = np.arange(60) % 3 + np.where(np.arange(60) % 3 == 2, 2, 0)  # 0, 1 and 4
+    weights = np.array([0.25, 0.75])
+    single = alone(values, 1)
+    verdict = judge(values, weights, {"network 2": single}, labels)
+    assert [each.label for each in verdict.classes] == [0, 1, 4]
+    for each in verdict.classes:
+        own = values[labels == each.label]
+        assert each.images == len(own) == 20
+        worst = [max(row @ weights for row in image) for image in own.astype(float)]
+        assert each.mixture == pytest.approx(1 - np.mean(worst))
+        assert each.members == pytest.approx([alone(own, k).mean() for k in range(2)])
+        assert each.single == pytest.approx(single[labels == each.label].mean())
+    mean = np.average(
+        [e.mixture for e in verdict.classes], weights=[e.images for e in verdict.classes]
+    )
+    assert mean == pytest.approx(verdict.mixture)
+    assert len(verdict.as_dict()["classes"]) == 3
+    (told,) = [text for text in verdict.sentences() if "by class" in text]
+    low = min(verdict.classes, key=lambda each: each.mixture)
+    assert f"The worst is class {low.label}, at {100 * low.mixture:.2f} %." in told
+    assert f"4: {100 * verdict.classes[2].mixture:.1f} and" in told
+    assert not judge(values, weights, {"network 2": single}).classes
+
+
+def test_of_very_many_classes_the_worst_are_told():
+    values = np.zeros((60, 1, 1), dtype=np.uint8)
+    values[5] = 1
+    verdict = judge(values, np.ones(1), {"the network": alone(values, 0)}, np.arange(60) // 2)
+    (told,) = [text for text in verdict.sentences() if "classes" in text]
+    assert "on the 20 worst of 30 classes" in told
+    assert "2: 50.0 %" in told
+    assert told.endswith("The worst is class 2, at 50.00 %.")
+    assert len(verdict.classes) == 30
+
+
 def test_the_best_of_several_single_networks_is_compared_with():
     values = losses([[1, 0], [0, 1]], repeat=50)
     singles = {"network 1": alone(values, 0), "the network of b": np.ones(50)}
@@ -120,9 +158,10 @@ def test_what_wins_is_what_is_deployed(tmp_path, monkeypatch, gains):
 
     single = train(tiny(tmp_path / "single", 1))
     assert single.verdict.gain.value == 0
-    assert single.verdict.sentences() == [
-        f"the network alone: {100 * single.verdict.mixture:.2f} % on 24 images."
-    ]
+    mean, classes = single.verdict.sentences()
+    assert mean == f"the network alone: {100 * single.verdict.mixture:.2f} % on 24 images."
+    assert classes.startswith("Accuracy of the network by class: 0: ")
+    assert sum(each.images for each in single.verdict.classes) == 24
     monkeypatch.setattr(
         verdict.Verdict, "recommended", "mixture" if gains else "single", raising=True
     )
@@ -130,8 +169,9 @@ def test_what_wins_is_what_is_deployed(tmp_path, monkeypatch, gains):
     judged = []
     monkeypatch.setattr(
         "mixsolve_torch.training.deployment.judge",
-        lambda losses, weights, singles, seed: (
-            judged.append(singles) or judge(losses, weights, dict(list(singles.items())[1:]))
+        lambda losses, weights, singles, labels, seed: (
+            judged.append(singles)
+            or judge(losses, weights, dict(list(singles.items())[1:]), labels)
         ),
     )
     training = train(config)
