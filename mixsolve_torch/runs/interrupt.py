@@ -34,9 +34,7 @@ class Interrupt:
 
     Other signals that end a process, such as the SIGTERM of a scheduler, can be held back too.
 
-    Only the main thread can handle signals; elsewhere nothing changes. Ranks in training that stop
-    at different steps cannot save together: several of them do not hold signals back, end where
-    they are, and resume from the last checkpoint.
+    Only the main thread can handle signals; elsewhere nothing changes.
 
     Parameters
     ----------
@@ -44,6 +42,9 @@ class Interrupt:
         Whether to hold signals back.
     *others : signal.Signals
         Which, besides Ctrl-C.
+    repeated : bool, default False
+        Hold back all of them, not the first alone: ranks under a launcher get a Ctrl-C from the
+        terminal and once more from the launcher, which ends what does not answer.
 
     Attributes
     ----------
@@ -51,8 +52,9 @@ class Interrupt:
         Whether a signal is held back.
     """
 
-    def __init__(self, enabled: bool, *others: signal.Signals) -> None:
+    def __init__(self, enabled: bool, *others: signal.Signals, repeated: bool = False) -> None:
         self.pending = False
+        self._repeated = repeated
         self._signals = (signal.SIGINT, *others)
         self._received = signal.SIGINT
         self._enabled = enabled and threading.current_thread() is threading.main_thread()
@@ -69,6 +71,11 @@ class Interrupt:
             for each, before in self._before.items():
                 signal.signal(each, before)
 
+    @property
+    def number(self) -> int:
+        """The number of the signal that is held back, 0 if there is none."""
+        return int(self._received) if self.pending else 0
+
     def deliver(self) -> None:
         """Raise the signal that was held back, if there is one; hold back the next one."""
         if self.pending:
@@ -76,8 +83,13 @@ class Interrupt:
             signal.raise_signal(self._received)
             signal.signal(self._received, self._hold)
 
-    def end(self) -> NoReturn:
+    def end(self, number: int | None = None) -> NoReturn:
         """End as the signal demands, now that the work is saved.
+
+        Parameters
+        ----------
+        number : int, optional
+            The signal, if another process received it.
 
         Raises
         ------
@@ -86,12 +98,16 @@ class Interrupt:
         SystemExit
             It was another one; the exit code is 128 plus the signal's number, as in shells.
         """
-        if self._received == signal.SIGINT:
+        received = self._received if number is None else signal.Signals(number)
+        if received == signal.SIGINT:
             raise KeyboardInterrupt
-        if callable(self._before[self._received]):  # the program's own handler
-            signal.raise_signal(self._received)
-        raise SystemExit(128 + self._received)
+        before = self._before.get(received) if self._enabled else None
+        if callable(before):  # the program's own handler
+            signal.signal(received, before)
+            signal.raise_signal(received)
+        raise SystemExit(128 + received)
 
     def _hold(self, number: int, frame: object) -> None:
         self.pending, self._received = True, signal.Signals(number)
-        signal.signal(number, self._before[self._received])
+        if not self._repeated:
+            signal.signal(number, self._before[self._received])

@@ -186,6 +186,7 @@ class _TrainingRun:
         self._algorithm = Steps(config, models, images.fitted.to(ranks.device), ranks, given)
         self._records: list[dict[str, Any]] = []
         self._kept: dict[str, Any] | None = None
+        self._saved: int | None = None  # the step of the last checkpoint
         self._seconds = 0.0
         self._began = time.perf_counter()
         self._progress = progress and ranks.first
@@ -214,6 +215,7 @@ class _TrainingRun:
                 "code that it was begun with, or choose another folder"
             ) from error
         self._records, self._seconds = saved["records"], saved["seconds"]
+        self._saved = self._algorithm.t
         self._kept = self._ranks.lead(lambda: self._folder.kept(self._records))
         if self._records and self._kept is None:
             self._replace_best()
@@ -234,7 +236,7 @@ class _TrainingRun:
         algorithm, config = self._algorithm, self._config
         epoch = algorithm.steps_per_epoch * config.evaluation.every
         with (
-            Interrupt(self._ranks.size == 1, signal.SIGTERM) as interrupt,
+            Interrupt(True, signal.SIGTERM, repeated=self._ranks.size > 1) as interrupt,
             Journal(
                 self._folder.path,
                 records=self._records,
@@ -246,29 +248,58 @@ class _TrainingRun:
         ):
             journal.advance(algorithm.t)
             while not algorithm.done:
-                algorithm.step()
+                self._step()
                 journal.advance(1)
                 if algorithm.t % epoch == 0 or algorithm.done:
                     self._close_epoch(journal, -(-algorithm.t // epoch))
                 elif config.run.save_every and algorithm.t % config.run.save_every == 0:
                     self._save()
-                if interrupt.pending:
-                    self._save()
-                    logger.warning(
-                        "interrupted at step %d; saved to %s", algorithm.t, self._folder.last
-                    )
-                    interrupt.end()
+                received = self._ranks.heard(interrupt.number, now=algorithm.done)
+                if received:
+                    self._interrupted(interrupt, received)
         return self._evaluated()
+
+    def _step(self) -> None:
+        try:
+            self._algorithm.step()
+        except MixsolveError as error:
+            if not self._algorithm.finite():
+                raise self._diverged("the networks are no longer finite") from error
+            raise
+
+    def _interrupted(self, interrupt: Interrupt, number: int) -> None:
+        """Save, and end as the signal demands: all ranks after the same step."""
+        self._save()
+        if self._ranks.first:
+            logger.warning(
+                "interrupted by %s at step %d of %d; saved to %s: resume from there",
+                signal.Signals(number).name,
+                self._algorithm.t,
+                self._algorithm.steps,
+                self._folder.last,
+            )
+        interrupt.end(number)
+
+    def _diverged(self, what: str) -> MixsolveError:
+        """Return the error of a run whose losses or networks are no longer finite."""
+        kept = (
+            "no checkpoint was written before"
+            if self._saved is None
+            else f"the checkpoint of step {self._saved}, before that, is in {self._folder.last}"
+        )
+        return MixsolveError(
+            f"{what}; lower optimizer.learning_rate, which was "
+            f"{self._config.optimizer.learning_rate:g}; {kept}"
+        )
 
     def _close_epoch(self, journal: Journal, epoch: int) -> None:
         algorithm = self._algorithm
         summary = algorithm.summary()
         if not math.isfinite(summary.get("train_loss", 0.0)):
-            raise MixsolveError(
-                f"the training loss became {summary['train_loss']} in epoch {epoch}; lower "
-                f"optimizer.learning_rate, which was {self._config.optimizer.learning_rate:g}; "
-                f"the checkpoint of the epoch before is in {self._folder.last}"
+            raise self._diverged(
+                f"the training loss became {summary['train_loss']} in epoch {epoch}"
             )
+        self._check_finite()
         record = {
             "epoch": epoch,
             "step": algorithm.t,
@@ -276,7 +307,7 @@ class _TrainingRun:
             "learning_rate": algorithm.learning_rate,
             **summary,
             "weights": algorithm.mixture.weights.tolist(),
-            **measure_epoch(algorithm.evaluated, self._measured, self._config, self._ranks),
+            **self._measured_now(epoch),
             "split": self._config.evaluation.select,
         }
         self._records.append(record)
@@ -310,7 +341,26 @@ class _TrainingRun:
                 self._folder.best,
             )
 
+    def _measured_now(self, epoch: int) -> dict[str, dict[str, Any]]:
+        try:
+            return measure_epoch(
+                self._algorithm.evaluated, self._measured, self._config, self._ranks
+            )
+        except MixsolveError as error:  # finite parameters, but logits that overflow
+            words = f"the networks of epoch {epoch} could not be measured: {error}"
+            raise self._diverged(words) from error
+
+    def _check_finite(self) -> None:
+        """Refuse, on all ranks, networks that are not finite: they are not written down."""
+        broken = torch.tensor(float(not self._algorithm.finite()), device=self._ranks.device)
+        if self._ranks.mean(broken):
+            raise self._diverged(
+                "a loss, or parameters of a network, became NaN or infinite by step "
+                f"{self._algorithm.t}"
+            )
+
     def _save(self) -> None:
+        self._check_finite()
         state = self._algorithm.state()
         own = self._ranks.collect({name: state.pop(name) for name in ("own", "totals")})
         if self._ranks.first:
@@ -325,6 +375,7 @@ class _TrainingRun:
                     "seconds": self._elapsed(),
                 }
             )
+        self._saved = self._algorithm.t
         self._ranks.wait()
 
     def _elapsed(self) -> float:

@@ -103,6 +103,17 @@ class Networks:
             self._averages[k].update(self.mixture.models[k])
         return loss.detach()
 
+    def finite(self) -> bool:
+        """Whether the losses noted, the parameters and the optimisers' state are finite."""
+        entries = [self._totals["loss"]]
+        for model, optimizer in zip(self.mixture.models, self._optimizers, strict=True):
+            entries += model.state_dict().values()
+            entries += [part for own in optimizer.state.values() for part in own.values()]
+        # One NaN or infinity makes the sum one.
+        sums = [part.sum() for part in entries if isinstance(part, Tensor)]
+        device = self.mixture.device
+        return bool(torch.stack([total.to(device).double() for total in sums]).isfinite().all())
+
     def note(self, loss: Tensor, errors: Tensor) -> None:
         """Count a step's mean loss and the mixture's errors (B,) on its attacked images."""
         self._totals["loss"] += loss

@@ -50,6 +50,8 @@ class Ranks:
         self.rank = int(os.environ.get("RANK", "0"))
         self.device = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
         self._begun = False
+        self._words: Any = None  # the group of `heard`
+        self._told: tuple[Any, Tensor] | None = None
 
     def __enter__(self) -> Ranks:
         """Join the process group; one that exists keeps its timeout."""
@@ -64,6 +66,8 @@ class Ranks:
             self._begun = True
         if self.size > 1:
             self._timeout = group_timeout()
+            if dist.get_backend() != "gloo":
+                self._words = dist.new_group(backend="gloo", timeout=self._timeout)
         return self
 
     def __exit__(
@@ -133,6 +137,23 @@ class Ranks:
         other = next((rank for rank in range(self.size) if values[rank] != values[0]), None)
         if other is not None:
             raise MixsolveError(f"{words}; those of rank {other} are not those of rank 0")
+
+    def heard(self, number: int, *, now: bool = False) -> int:
+        """Return the largest number that any rank gave in the call before; the same on all.
+
+        One call late, so that ranks exchange numbers while they work; with `now`, and with one
+        rank, that of this call. It goes past the accelerators, which are not waited for.
+        """
+        if self.size == 1:
+            return number
+        before, largest = self._told, 0
+        told = torch.tensor([number])
+        self._told = dist.all_reduce(told, dist.ReduceOp.MAX, self._words, async_op=True), told
+        for exchange in (before, self._told if now else None):
+            if exchange is not None:
+                exchange[0].wait()
+                largest = max(largest, int(exchange[1]))
+        return largest
 
     def wait(self) -> None:
         """Wait for all other processes."""

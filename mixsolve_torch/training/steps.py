@@ -140,6 +140,10 @@ class Steps:
             self._attackers.check()
         return {} if noted is None else {"train_loss": noted[0], "train_robust": 1.0 - noted[1]}
 
+    def finite(self) -> bool:
+        """Whether losses and networks of this rank are finite; it waits for the device."""
+        return self._networks.finite()
+
     def state(self) -> dict[str, Any]:
         """Return everything that the next step depends on, as tensors and plain values."""
         return {
