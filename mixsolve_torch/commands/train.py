@@ -14,7 +14,8 @@ from rich.logging import RichHandler
 from mixsolve.base.errors import MissingDependencyError, MixsolveError, shortened
 from mixsolve_torch.commands.console import logged
 from mixsolve_torch.training.config import SECTIONS, TrainConfig
-from mixsolve_torch.training.loop import Training, train
+from mixsolve_torch.training.ending import Training
+from mixsolve_torch.training.loop import train
 
 try:
     import jsonargparse

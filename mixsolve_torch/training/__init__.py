@@ -1,8 +1,9 @@
 """Training of classifiers: one network alone, and mixtures of them."""
 
 from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.ending import Training
 from mixsolve_torch.training.kept import load_trained
-from mixsolve_torch.training.loop import Training, train
+from mixsolve_torch.training.loop import train
 from mixsolve_torch.training.settings import (
     AttackConfig,
     DataConfig,

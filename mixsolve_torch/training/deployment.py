@@ -6,8 +6,8 @@ that all are compared on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -66,6 +66,7 @@ def decide(
     record: dict[str, Any],
     config: TrainConfig,
     classes: int,
+    split: Literal["test", "held-out"] = "test",
 ) -> tuple[Verdict, dict[str, Any]]:
     """Compare a mixture with single networks; return what came out, and the file of the winner.
 
@@ -74,7 +75,7 @@ def decide(
     mixture : Mixture
         The networks and their final weights.
     losses : ndarray of shape (N, m, L)
-        Their 0/1 losses under the final attacks.
+        Their 0/1 losses under the attacks.
     labels : ndarray of shape (N,), int
         True classes of the images.
     rival : pair of Rival and ndarray of shape (N, m', 1), optional
@@ -83,6 +84,8 @@ def decide(
         Of the epoch kept.
     config, classes
         Of the run.
+    split : {"test", "held-out"}, default "test"
+        What images these are: of the test, or those that epoch and weights were chosen on.
     """
     weights = mixture.weights.cpu().numpy()
     best = int(np.argmax(weights if weights.max() == 1 else record["robust"]["models"]))
@@ -91,6 +94,7 @@ def decide(
     if rival is not None:
         singles[rival[0].name] = 1.0 - rival[1][..., 0].max(axis=1)
     verdict = judge(losses, weights, singles, labels, seed=config.run.seed)
+    verdict = replace(verdict, split=split)
     if verdict.recommended == "single" and rival is not None and verdict.single == rival[0].name:
         return verdict, rival[0].state
     alone = Mixture([mixture.models[best]])

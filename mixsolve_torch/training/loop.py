@@ -20,22 +20,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from mixsolve import plots
 from mixsolve.base.arguments import check_flags
 from mixsolve.base.errors import MixsolveError
-from mixsolve.plots.history import training_history
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.registry import Attacks
-from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.batching import Data
-from mixsolve_torch.evaluation.evaluate import evaluate
-from mixsolve_torch.evaluation.report import Evaluation
 from mixsolve_torch.models.architectures import build_model
 from mixsolve_torch.runs import checkpoint
 from mixsolve_torch.runs.fingerprint import describe
@@ -43,48 +36,16 @@ from mixsolve_torch.runs.interrupt import Interrupt
 from mixsolve_torch.training import held_out
 from mixsolve_torch.training.adversary import given_attack
 from mixsolve_torch.training.config import TrainConfig
-from mixsolve_torch.training.deployment import decide, read_rival
-from mixsolve_torch.training.final_weights import solve_weights
+from mixsolve_torch.training.deployment import read_rival
+from mixsolve_torch.training.ending import Ending, Training
 from mixsolve_torch.training.journal import Journal
 from mixsolve_torch.training.kept import kept_state
 from mixsolve_torch.training.measure import forgotten, measure_epoch
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.run_folder import RunFolder
 from mixsolve_torch.training.steps import Steps
-from mixsolve_torch.training.verdict import Verdict
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Training:
-    """The result of a run.
-
-    Attributes
-    ----------
-    mixture : Mixture
-        That of the most robust epoch, with its final weights, in eval mode.
-    records : list of dict
-        Metrics, one record an epoch; what `metrics.jsonl` holds.
-    best : dict
-        The record of the epoch kept.
-    evaluation : Evaluation or None
-        Under the final attacks; None if there were none, or on a rank that does not write.
-    folder : Path
-        Of checkpoints, metrics and pictures.
-    verdict : Verdict or None
-        Whether the mixture or a single network is to be deployed; None without evaluation.
-    deploy : Path or None
-        The file of the one to deploy, for `load_trained`; None without evaluation.
-    """
-
-    mixture: Mixture
-    records: list[dict[str, Any]]
-    best: dict[str, Any]
-    evaluation: Evaluation | None
-    folder: Path
-    verdict: Verdict | None = None
-    deploy: Path | None = None
 
 
 def train(
@@ -158,7 +119,6 @@ class _TrainingRun:
         final: Attacks | None = None,
     ) -> None:
         self._config = config
-        self._final = final
         given = None if attack is None else given_attack(attack, config.attack)
         self._fingerprint = None if given is None else describe(given)
         self._ranks = ranks
@@ -166,12 +126,20 @@ class _TrainingRun:
         images = held_out.load(config, data, test)
         ranks.agree(images.digests, "data.name must give the same images on every rank")
         self._digests = images.digests
-        self._test = None if images.test is None else images.test.to(ranks.device)
         self._measured = images.measured.to(ranks.device)
-        self._validation = images.validation.to(ranks.device)
         self._warned: set[int] = set()
         self._classes = images.classes
-        self._rival = read_rival(config.evaluation.compare, images.classes, ranks.device)
+        self._ending = Ending(
+            config,
+            ranks,
+            self._folder.path,
+            images.validation.to(ranks.device),
+            None if images.test is None else images.test.to(ranks.device),
+            images.classes,
+            read_rival(config.evaluation.compare, images.classes, ranks.device),
+            final,
+            progress and ranks.first,
+        )
         models = [
             build_model(
                 config.model.architecture,
@@ -257,7 +225,9 @@ class _TrainingRun:
                 received = self._ranks.heard(interrupt.number, now=algorithm.done)
                 if received:
                     self._interrupted(interrupt, received)
-        return self._evaluated()
+        self._ranks.wait()
+        kept = checkpoint.load(self._folder.best)
+        return self._ending.reach(list(algorithm.evaluated.models), self._records, kept)
 
     def _step(self) -> None:
         try:
@@ -380,70 +350,6 @@ class _TrainingRun:
 
     def _elapsed(self) -> float:
         return self._seconds + time.perf_counter() - self._began
-
-    def _evaluated(self) -> Training:
-        """Load the most robust epoch, attack it strongly, and write the report."""
-        self._ranks.wait()
-        kept = checkpoint.load(self._folder.best)
-        models = list(self._algorithm.evaluated.models)
-        for model, saved in zip(models, kept["models"], strict=True):
-            model.load_state_dict(saved)
-        weights = kept["weights"]
-        mixture = Mixture(models, weights).eval()
-        if len(models) > 1 and self._config.weights.final == "game":
-            weights = self._ranks.lead(lambda: self._solve_weights(mixture))
-            mixture.set_weights(weights)
-        evaluation = verdict = deploy = None
-        if self._ranks.first:
-            plots.save(training_history(self._records), self._folder.path / "history.png")
-            if self._final is not None or self._config.evaluation.final != "none":
-                evaluation = self._evaluate(mixture)
-                evaluation.to_json(self._folder.path / "evaluation.json")
-                evaluation.plot(self._folder.path / "evaluation.png")
-                verdict, deploy = self._decide(mixture, evaluation, kept["record"])
-        return Training(
-            mixture, self._records, kept["record"], evaluation, self._folder.path, verdict, deploy
-        )
-
-    def _decide(
-        self, mixture: Mixture, evaluation: Evaluation, record: dict[str, Any]
-    ) -> tuple[Verdict, Path]:
-        """Compare the mixture with single networks, and write down the one that wins."""
-        rival = self._rival
-        alone = None if rival is None else (rival, self._evaluate(rival.mixture).losses)
-        assert self._test is not None
-        labels = self._test.labels.cpu().numpy()[evaluation.images]
-        verdict, winner = decide(
-            mixture, evaluation.losses, labels, alone, record, self._config, self._classes
-        )
-        verdict.to_json(self._folder.path / "verdict.json")
-        checkpoint.save(winner, self._folder.path / "deploy.pt")
-        return verdict, self._folder.path / "deploy.pt"
-
-    def _solve_weights(self, mixture: Mixture) -> list[float]:
-        folder = self._folder.path / "attacks" / "weights"
-        return solve_weights(
-            mixture, self._validation, self._config, folder, progress=self._progress
-        ).tolist()
-
-    def _evaluate(self, mixture: Mixture) -> Evaluation:
-        """Attack a mixture strongly; the attacks of an interrupted call are not repeated."""
-        config, folder = self._config.evaluation, self._folder.path
-        assert self._test is not None
-        count = min(config.final_images or len(self._test), len(self._test))
-        x, y = self._test.batch(torch.arange(count))
-        return evaluate(
-            mixture,
-            (x, y),
-            config.final if self._final is None else self._final,
-            **self._config.attack.declared,
-            steps=config.final_steps,
-            restarts=config.final_restarts,
-            seed=self._config.run.seed,
-            held_out=False,  # networks and mixture did not see these images; all are reported on
-            out=folder / "attacks",
-            progress=self._progress,
-        )
 
 
 def _robust(record: dict[str, Any]) -> float:

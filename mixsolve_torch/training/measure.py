@@ -15,8 +15,10 @@ mixture is told for each class too: a mean can rise while whole classes are give
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,8 +56,7 @@ def measure_epoch(
     count = min(config.evaluation.images or len(data), len(data))
     mine = ranks.part(torch.arange(count))
     generator = torch.Generator(ranks.device).manual_seed(_SEED)
-    alone = list(torch.eye(len(mixture), dtype=torch.float64))
-    players = alone if len(mixture) == 1 else [mixture.weights, *alone]
+    players = _players(mixture)
     everyone = torch.stack([weights.to(ranks.device) for weights in players])
     player = Mixture(mixture.models)
     attack = measuring_attack(config)
@@ -65,12 +66,8 @@ def measure_epoch(
     by_class = torch.zeros(2, classes, dtype=torch.float64, device=ranks.device)
     for chosen in mine.split(_BATCH):
         x, y = data.batch(chosen)
-        clean = _errors(player, x, y)
-        found = [clean]
-        for weights in players:
-            player.set_weights(weights)
-            found.append(_errors(player, attack(player, x, y, generator)[0], y))
-        both = torch.stack([everyone @ clean, (everyone @ torch.stack(found)).amax(dim=0)])
+        found = _found(player, players, attack, x, y, generator)
+        both = torch.stack([everyone @ found[0], (everyone @ found).amax(dim=0)])
         errors += both.sum(dim=2)
         by_class.index_add_(1, y, both[:, 0])
     measured = torch.tensor(float(len(mine)), dtype=torch.float64, device=ranks.device)
@@ -86,6 +83,44 @@ def measure_epoch(
         }
         for name, own, row in zip(("clean", "robust"), accuracies, each, strict=True)
     }
+
+
+def found_losses(mixture: Mixture, data: ImageSet, count: int, config: TrainConfig) -> np.ndarray:
+    """Return the 0/1 losses (N, m, L), uint8, of the networks on all points found.
+
+    They are the first `count` images, and the points of the attacks of `measure_epoch` on them.
+    """
+    generator = torch.Generator(data.images.device).manual_seed(_SEED)
+    player, attack = Mixture(mixture.models), measuring_attack(config)
+    players = _players(mixture)
+    parts = []
+    for chosen in torch.arange(count).split(_BATCH):
+        x, y = data.batch(chosen)
+        found = _found(player, players, attack, x, y, generator)
+        parts.append(found.permute(2, 0, 1).to(torch.uint8))
+    return torch.cat(parts).cpu().numpy()
+
+
+def _players(mixture: Mixture) -> list[Tensor]:
+    """Return the weights of those attacked: the mixture, and each network alone."""
+    alone = list(torch.eye(len(mixture), dtype=torch.float64))
+    return alone if len(mixture) == 1 else [mixture.weights, *alone]
+
+
+def _found(
+    player: Mixture,
+    players: Sequence[Tensor],
+    attack: Attack,
+    x: Tensor,
+    y: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the errors (m, L, B) of all networks on the images and on the points found."""
+    found = [_errors(player, x, y)]
+    for weights in players:
+        player.set_weights(weights)
+        found.append(_errors(player, attack(player, x, y, generator)[0], y))
+    return torch.stack(found)
 
 
 def measuring_attack(config: TrainConfig) -> Attack:

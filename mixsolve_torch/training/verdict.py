@@ -1,4 +1,4 @@
-"""Whether the mixture or one network is to be deployed, from accuracies on the same test images.
+"""Whether the mixture or one network is to be deployed, from accuracies on the same images.
 
 With l_ijk the 0/1 loss of network k on candidate j of image i, the worst of everything found,
 
@@ -21,7 +21,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -81,6 +81,8 @@ class Verdict:
         How many it was measured on.
     classes : tuple of ClassAccuracy
         The same for each class that has images; empty where labels were not given.
+    split : {"test", "held-out"}
+        Whether the images are those of the test, or those that epoch and weights were chosen on.
     """
 
     members: tuple[float, ...]
@@ -94,6 +96,7 @@ class Verdict:
     error: float
     images: int
     classes: tuple[ClassAccuracy, ...] = ()
+    split: Literal["test", "held-out"] = "test"
 
     @property
     def recommended(self) -> str:
@@ -103,8 +106,9 @@ class Verdict:
     def sentences(self) -> list[str]:
         """Return the accuracies, the gain, the classes and the recommendation in words."""
         single = f"{self.single} alone: {_percent(self.single_accuracy)}"
+        images = f"{self.images} {'' if self.split == 'test' else 'held-out '}images"
         if len(self.members) == 1 and self.gain.value == 0:
-            return [f"{single} on {self.images} images.", *self._by_class(alone=True)]
+            return [f"{single} on {images}.", *self._by_class(alone=True)]
         members = ", ".join(map(_percent, self.members))
         interval = (
             f"{100 * self.gain.value:+.2f} points, paired {100 * LEVEL:g} % interval "
@@ -114,10 +118,14 @@ class Verdict:
         said = [
             f"Networks {members}; weighted mean {_percent(self.weighted_mean)}, margin "
             f"{100 * self.margin:.2f} points: the mixture has {_percent(self.mixture)} on "
-            f"{self.images} images.",
+            f"{images}.",
             f"{single}. Gain of the mixture: {interval}.",
             *self._by_class(),
         ]
+        if self.split == "held-out":
+            said.append(
+                "Epoch and weights were chosen on these images, which flatters the mixture."
+            )
         if self.recommended == "mixture":
             return [*said, "Deploy the mixture: its gain exceeds its error."]
         return [*said, f"Deploy {self.single} alone: the gain of the mixture is within its error."]

@@ -24,7 +24,8 @@ class EvaluationConfig:
     images : int, optional
         Images of the measurements during training; all by default.
     final : str
-        Attacks at the end, a name as `resolve_attacks` knows it; "none" for no final evaluation.
+        Attacks at the end, a name as `resolve_attacks` knows it; "none" for no final evaluation:
+        what to deploy is then decided on held-out images.
     final_steps, final_restarts : int
         Their effort.
     final_images : int, optional

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.runs import checkpoint
 from mixsolve_torch.training import (
     AttackConfig,
@@ -19,6 +20,9 @@ from mixsolve_torch.training import (
     load_trained,
     train,
 )
+from mixsolve_torch.training.images import ImageSet
+from mixsolve_torch.training.measure import found_losses, measure_epoch
+from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.verdict import judge
 
 
@@ -185,9 +189,42 @@ def test_what_wins_is_what_is_deployed(tmp_path, monkeypatch, gains):
     np.testing.assert_array_equal(list(judged[0].values())[1], own)
 
 
+def test_without_final_attacks_held_out_images_decide_what_to_deploy(tmp_path):
+    single = train(tiny(tmp_path / "single", 1, final="none"))
+    assert single.evaluation is None
+    assert single.verdict.mixture == pytest.approx(single.best["robust"]["mixture"])
+    assert " on 9 held-out images." in single.verdict.sentences()[0]
+    assert len(load_trained(single.deploy)) == 1
+    training = train(tiny(tmp_path / "run", 2, final="none", compare=str(tmp_path / "single")))
+    verdict = training.verdict
+    assert (verdict.split, verdict.images) == ("held-out", 9)
+    assert verdict.single_accuracy >= single.verdict.mixture
+    assert any("flatters the mixture" in text for text in verdict.sentences())
+    told = json.loads((tmp_path / "run" / "verdict.json").read_text())
+    assert told["split"] == "held-out"
+    deployed = load_trained(tmp_path / "run" / "deploy.pt")
+    assert len(deployed) == (2 if verdict.recommended == "mixture" else 1)
+    if verdict.recommended == "single" and verdict.single.startswith("the network of"):
+        expected = single.mixture
+        for one, other in zip(deployed.parameters(), expected.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_losses_found_are_those_that_an_epoch_is_measured_by(linear, generator):
+    mixture = Mixture([linear(seed) for seed in range(2)], [0.6, 0.4])
+    x = torch.rand(40, 1, 3, 3, generator=generator)
+    with torch.no_grad():
+        data = ImageSet(x, mixture.models[0](x).argmax(dim=1))
+    config = tiny("unused", 2, images=None)
+    values = found_losses(mixture, data, 40, config)
+    assert values.shape == (40, 4, 2)
+    told = measure_epoch(mixture, data, config, Ranks("cpu"))["robust"]
+    assert 1 - (values @ [0.6, 0.4]).max(axis=1).mean() == pytest.approx(told["mixture"])
+    assert 1 - values.max(axis=1).mean(axis=0) == pytest.approx(told["models"])
+
+
 def test_a_network_to_compare_with_is_checked_before_the_run(tmp_path):
     train(tiny(tmp_path / "two", 2, final="none"))
-    assert not (tmp_path / "two" / "deploy.pt").exists()
     with pytest.raises(
         MixsolveError, match=r"evaluation\.compare .*two' must be of a run with one"
     ):
