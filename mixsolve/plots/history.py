@@ -31,7 +31,8 @@ def training_history(records: Sequence[Mapping[str, Any]]) -> Figure:
     records : sequence of mapping
         One an epoch: "epoch", "weights" (L,), "clean" and "robust", each with the accuracy of the
         "mixture" and those of the "models" (L,), from 0 to 1; optionally "split", the images they
-        were measured on, for the title.
+        were measured on, for the title. L may grow: the first classifiers are then the same ones,
+        and the most robust epoch is one with all of them.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def training_history(records: Sequence[Mapping[str, Any]]) -> Figure:
     """
     if not records:
         raise MixsolveError("records must hold at least one epoch; got none")
-    count = len(records[0]["weights"])
+    count = max(len(record["weights"]) for record in records)
     figure = new_figure(8.2 if count > 1 else 6.4, 4.0)
     panels = figure.subplots(1, 1 + (count > 1), squeeze=False)[0]
     epochs = [record["epoch"] for record in records]
@@ -65,8 +66,10 @@ def _accuracies(
     lines, single = [], "classifier" if count == 1 else "mixture"
     for kind, dashes in _LINES.items():
         for k in range(count if count > 1 else 0):
-            values = [100 * record[kind]["models"][k] for record in records]
-            axes.plot(epochs, values, linewidth=1, linestyle=dashes, **_look(k, epochs))
+            own = [r for r in records if len(r[kind]["models"]) > k]
+            values = [100 * record[kind]["models"][k] for record in own]
+            there = [record["epoch"] for record in own]
+            axes.plot(there, values, linewidth=1, linestyle=dashes, **_look(k, there))
         lines += axes.plot(
             epochs,
             [100 * record[kind]["mixture"] for record in records],
@@ -76,7 +79,7 @@ def _accuracies(
             marker="_" if len(epochs) == 1 else None,
             label=f"{single}, {kind}",
         )
-    best = max(records, key=lambda record: record["robust"]["mixture"])
+    best = max(records, key=lambda record: (len(record["weights"]), record["robust"]["mixture"]))
     robust = 100 * best["robust"]["mixture"]
     lines += axes.plot(
         [best["epoch"]],
@@ -104,7 +107,7 @@ def _weights(
     shares = [[100 * share for share in record["weights"]] for record in records]
     lines = []
     for k in range(count):
-        values = [share[k] for share in shares]
+        values = [share[k] if k < len(share) else 0.0 for share in shares]
         look = _look(k, epochs)
         lines += axes.plot(epochs, values, linewidth=1.6, label=f"classifier {k}", **look)
     label = f"uniform weights: {100 / count:.1f} %"

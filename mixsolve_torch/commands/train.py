@@ -119,7 +119,7 @@ def _parser() -> jsonargparse.ArgumentParser:
         parser_mode="toml",
         exit_on_error=False,
         description="Train a mixture of classifiers by adversarial training against the whole "
-        "mixture: all networks together, or one at a time by Algorithm 2.",
+        "mixture: all networks together, or by another method.",
     )
     parser.add_argument("--config", action="config", help="a TOML file of settings")
     parser.add_argument(

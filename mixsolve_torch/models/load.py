@@ -95,7 +95,7 @@ def load_model(
         return _load_script(path, device, trust)
     if kind == "exported":
         return load_exported(path, device, trust=trust)
-    state = _load_state(path)
+    state = read_tensors(path)
     raise MixsolveError(
         f"{path} holds {_what(state)} and no network to put them in; name the function that builds "
         f"it: module:function={path}"
@@ -151,8 +151,14 @@ def _loaded_script(path: Path, loaded: Path, device: torch.device | str) -> nn.M
         ) from error
 
 
-def _load_state(path: Path) -> Any:
-    """Read what torch.save wrote, if tensors and plain containers are all there is in it."""
+def read_tensors(path: Path) -> Any:
+    """Read what torch.save wrote, if tensors and plain containers are all there is in it.
+
+    Raises
+    ------
+    MixsolveError
+        A file that is missing or broken, or holds anything else.
+    """
     if not path.is_file():
         raise MixsolveError(f"the weights {path} do not exist: give a file with a state dict")
     try:
@@ -169,16 +175,16 @@ def _load_state(path: Path) -> Any:
 
 def _build(module: str, function: str, path: Path, device: torch.device | str) -> nn.Module:
     """Call the function and give the network the weights of the file."""
-    state = _state_dict(path)
+    state = read_state_dict(path)
     # The weights it draws are replaced, so the caller's random state is kept.
     with torch.random.fork_rng(devices=[]):
         model = call_builder(module, function)
-    return _with_weights(model, state, path, f"{module}:{function}", device)
+    return load_weights(model, state, path, f"{module}:{function}").to(device).eval()
 
 
 def _build_timm(name: str, path: Path, device: torch.device | str) -> nn.Module:
     """Build an architecture of timm for as many classes and channels as the weights are for."""
-    state = _state_dict(path)
+    state = read_state_dict(path)
     try:
         import timm
     except ModuleNotFoundError as error:
@@ -193,7 +199,7 @@ def _build_timm(name: str, path: Path, device: torch.device | str) -> nn.Module:
                 model = timm.create_model(name, pretrained=False, **sizes)
         except (RuntimeError, TypeError, ValueError) as error:
             raise MixsolveError(f"timm cannot build {name!r}: {_first(error)}") from error
-    return _with_weights(model, state, path, f"timm:{name}", device)
+    return load_weights(model, state, path, f"timm:{name}").to(device).eval()
 
 
 def _timm_sizes(layers: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, int]:
@@ -207,9 +213,15 @@ def _timm_sizes(layers: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[
     return sizes
 
 
-def _state_dict(path: Path) -> Mapping[str, Tensor]:
-    """Read a state dict, alone or under the key "state_dict"."""
-    state = _load_state(path)
+def read_state_dict(path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict, alone or under the key "state_dict".
+
+    Raises
+    ------
+    MixsolveError
+        A file that is missing or broken, or holds anything else.
+    """
+    state = read_tensors(path)
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(
@@ -222,13 +234,25 @@ def _state_dict(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
-def _with_weights(
-    model: nn.Module,
-    state: Mapping[str, Tensor],
-    path: Path,
-    where: str,
-    device: torch.device | str,
+def load_weights(
+    model: nn.Module, state: Mapping[str, Tensor], path: Path, where: str
 ) -> nn.Module:
+    """Put a state dict into a network, which is returned.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network.
+    state : mapping
+        The state dict.
+    path, where
+        The file that it came from, and what built the network, for errors.
+
+    Raises
+    ------
+    MixsolveError
+        Parameters that are missing, not known or of other shapes.
+    """
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -236,7 +260,7 @@ def _with_weights(
             f"the weights of {path} do not fit the network of {where}: "
             f"{_misfit(model, state) or shortened(str(error))}"
         ) from error
-    return model.to(device).eval()
+    return model
 
 
 def _misfit(model: nn.Module, state: Mapping[str, Tensor]) -> str:

@@ -6,6 +6,7 @@ from mixsolve_torch.training.kept import load_trained
 from mixsolve_torch.training.loop import train
 from mixsolve_torch.training.settings import (
     AttackConfig,
+    BoostingConfig,
     DataConfig,
     EvaluationConfig,
     LossConfig,
@@ -19,6 +20,7 @@ from mixsolve_torch.training.verdict import Verdict
 
 __all__ = [
     "AttackConfig",
+    "BoostingConfig",
     "DataConfig",
     "EvaluationConfig",
     "LossConfig",

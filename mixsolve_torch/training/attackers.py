@@ -15,7 +15,7 @@ whatever the share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -57,7 +57,8 @@ class Attackers:
         self._networks = networks
         self._largest_label = largest_label
         self._given = given
-        self.mixture = self._adversary(self._floored())
+        self._all: list[Adversary] = []
+        self.mixture = self.on(self._floored())
         self._alone: dict[int, Adversary] = {}
 
     def refresh(self) -> None:
@@ -67,11 +68,35 @@ class Attackers:
     def alone(self, k: int) -> Adversary:
         """Return the adversary of network k."""
         if k not in self._alone:
-            self._alone[k] = self._adversary(torch.eye(len(self._networks)).double()[k])
+            self._alone[k] = self.on(torch.eye(len(self._networks)).double()[k])
         return self._alone[k]
 
+    def on(self, weights: Tensor, attack: Attack | None = None) -> Adversary:
+        """Return a new adversary of the mixture of these weights (L,).
+
+        It makes the attack that the run was given, or else `attack`, or else PGD.
+        """
+        self._all.append(
+            Adversary(
+                self._networks.mixture,
+                self._config.attack,
+                trades=self._config.loss.name == "trades",
+                largest_label=self._largest_label,
+                autocast=self._config.run.autocast,
+                weights=weights,
+                given=attack if self._given is None else self._given,
+                runs=self._networks.runs,
+            )
+        )
+        return self._all[-1]
+
     def attacked(
-        self, trained: Sequence[int], x: Tensor, y: Tensor, generator: torch.Generator
+        self,
+        trained: Sequence[int],
+        x: Tensor,
+        y: Tensor,
+        generator: torch.Generator,
+        mixture: Callable[..., tuple[Tensor, Tensor]] | None = None,
     ) -> tuple[list[Tensor], Tensor]:
         """Attack a batch for the networks that are to be trained on it.
 
@@ -83,6 +108,9 @@ class Attackers:
             Images and labels.
         generator : torch.Generator
             Source of the starts.
+        mixture : callable, optional
+            Attacks what is attacked besides the networks alone, called as an `Adversary` is;
+            that of the mixture by default.
 
         Returns
         -------
@@ -92,33 +120,22 @@ class Attackers:
             Expected 0/1 losses of the mixture on the images attacked for it; where there are none,
             of the networks on their own.
         """
+        mixture = self.mixture if mixture is None else mixture
         first = len(x) - round(self._config.attack.own_share * len(x))
         if first == len(x):
-            points, errors = self.mixture(x, y, generator)
+            points, errors = mixture(x, y, generator)
             return [points] * len(trained), errors
         own = [self.alone(k)(x[first:], y[first:], generator) for k in trained]
         if not first:
             return [points for points, _ in own], torch.cat([errors for _, errors in own])
-        shared, errors = self.mixture(x[:first], y[:first], generator)
+        shared, errors = mixture(x[:first], y[:first], generator)
         return [torch.cat([shared, points]) for points, _ in own], errors
 
     def check(self) -> None:
         """Refuse logits of a classifier that diverged, and warn of gradients that vanished."""
-        for adversary in (self.mixture, *self._alone.values()):
+        for adversary in self._all:
             adversary.check()
 
     def _floored(self) -> Tensor:
         floor, weights = self._config.weights.floor, self._networks.mixture.weights
         return (1 - floor) * weights + floor / len(weights)
-
-    def _adversary(self, weights: Tensor) -> Adversary:
-        return Adversary(
-            self._networks.mixture,
-            self._config.attack,
-            trades=self._config.loss.name == "trades",
-            largest_label=self._largest_label,
-            autocast=self._config.run.autocast,
-            weights=weights,
-            given=self._given,
-            runs=self._networks.runs,
-        )

@@ -68,6 +68,11 @@ class MovingAverage:
         if averages:
             torch._foreach_lerp_(averages, values, 1 - decay)
 
+    def restart(self, model: nn.Module) -> None:
+        """Forget the past of the average, and begin with the network as it is."""
+        self.updates = 0
+        self.module.load_state_dict(model.state_dict())
+
     def state_dict(self) -> dict[str, Any]:
         """Return the average and the number of updates, as tensors and plain values."""
         return {"updates": self.updates, "module": self.module.state_dict()}

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.training.settings import (
     AttackConfig,
+    BoostingConfig,
     DataConfig,
     EvaluationConfig,
     LossConfig,
@@ -47,9 +48,12 @@ class TrainConfig:
         What is measured.
     run : RunConfig
         Where and how it runs.
-    method : {"together", "algorithm2"}
+    boosting : BoostingConfig
+        Of methods that add one network after another.
+    method : {"together", "algorithm2", "boosting"}
         "together": every step trains all networks on one attack on the mixture. "algorithm2": every
-        step trains one network, drawn at random, as in the article.
+        step trains one network, drawn at random, as in the article. "boosting": one network after
+        another, each on attacks on the mixture of those up to it.
 
     Raises
     ------
@@ -65,7 +69,8 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     run: RunConfig = field(default_factory=RunConfig)
-    method: Literal["together", "algorithm2"] = "together"
+    boosting: BoostingConfig = field(default_factory=BoostingConfig)
+    method: Literal["together", "algorithm2", "boosting"] = "together"
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -74,12 +79,35 @@ class TrainConfig:
             values = getattr(self, section)
             values.check()
             _check_choices(f"{section}.", values)
+        self._check_method()
+
+    def _check_method(self) -> None:
+        """Refuse settings that do not go with the method."""
+        if self.method not in STAGED:
+            return
+        if self.weights.update != "none":
+            raise MixsolveError(
+                f"weights.update must be 'none' with method = {self.method!r}, which adds one "
+                f"network after another and has their weights solved at the end; got "
+                f"{self.weights.update!r}"
+            )
+        if self.boosting.fixed >= self.model.count:
+            raise MixsolveError(
+                f"boosting.fixed must be less than model.count, {self.model.count}; got "
+                f"{self.boosting.fixed}, which leaves no network to train"
+            )
+        if self.boosting.fixed and not self.model.pretrained:
+            raise MixsolveError(
+                f"boosting.fixed = {self.boosting.fixed} needs networks that are trained already: "
+                "name their files in model.pretrained"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sections as plain dictionaries, paths as strings."""
         return _plain(dataclasses.asdict(self))
 
 
+STAGED = ("boosting",)
 SECTIONS = tuple(
     entry.name
     for entry in dataclasses.fields(TrainConfig)
@@ -90,6 +118,8 @@ SECTIONS = tuple(
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 

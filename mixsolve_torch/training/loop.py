@@ -31,7 +31,7 @@ from mixsolve_torch.attacks.registry import Attacks
 from mixsolve_torch.data.batching import Data
 from mixsolve_torch.models.architectures import build_model
 from mixsolve_torch.runs import checkpoint
-from mixsolve_torch.runs.fingerprint import describe
+from mixsolve_torch.runs.fingerprint import describe, digest
 from mixsolve_torch.runs.interrupt import Interrupt
 from mixsolve_torch.training import held_out
 from mixsolve_torch.training.adversary import given_attack
@@ -41,6 +41,7 @@ from mixsolve_torch.training.ending import Ending, Training
 from mixsolve_torch.training.journal import Journal
 from mixsolve_torch.training.kept import kept_state
 from mixsolve_torch.training.measure import forgotten, measure_epoch
+from mixsolve_torch.training.pretrained import read_pretrained
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.run_folder import RunFolder
 from mixsolve_torch.training.steps import Steps
@@ -58,7 +59,7 @@ def train(
     resume: bool = False,
     progress: bool = False,
 ) -> Training:
-    """Train a mixture, all networks together or by Algorithm 2.
+    """Train a mixture, all networks together or by another method of the configuration.
 
     Parameters
     ----------
@@ -152,6 +153,11 @@ class _TrainingRun:
             models = [model.to(memory_format=torch.channels_last) for model in models]
         models = [model.to(ranks.device) for model in models]
         self._algorithm = Steps(config, models, images.fitted.to(ranks.device), ranks, given)
+        if not self._folder.begun:
+            pretrained = read_pretrained(config, images.classes)
+            parts = [digest(each) for given in pretrained for each in given.values()]
+            ranks.agree(parts, "model.pretrained must give the same networks on every rank")
+            self._algorithm.begin(pretrained)
         self._records: list[dict[str, Any]] = []
         self._kept: dict[str, Any] | None = None
         self._saved: int | None = None  # the step of the last checkpoint
@@ -276,21 +282,21 @@ class _TrainingRun:
             "seconds": self._elapsed(),
             "learning_rate": algorithm.learning_rate,
             **summary,
-            "weights": algorithm.mixture.weights.tolist(),
+            "weights": algorithm.evaluated.weights.tolist(),
             **self._measured_now(epoch),
             "split": self._config.evaluation.select,
         }
         self._records.append(record)
         journal.log(record)
         self._warn_of_forgotten(record)
-        if self._kept is None or _robust(record) > _robust(self._kept):
+        if self._kept is None or _place(record) > _place(self._kept):
             self._keep(record)
         self._save()
 
     def _warn_of_forgotten(self, record: dict[str, Any]) -> None:
         """Warn once of each network that lost its robustness."""
         count = min(self._config.evaluation.images or len(self._measured), len(self._measured))
-        for k in set(forgotten(record, count)) - self._warned:
+        for k in set(forgotten(record, count)) - self._warned - self._algorithm.unfinished:
             self._warned.add(k)
             models = record["robust"]["models"]
             logger.warning(
@@ -352,10 +358,11 @@ class _TrainingRun:
         return self._seconds + time.perf_counter() - self._began
 
 
-def _robust(record: dict[str, Any]) -> float:
-    return record["robust"]["mixture"]
+def _place(record: dict[str, Any]) -> tuple[int, float]:
+    """Return what epochs are ranked by: the networks that are trained, then robust accuracy."""
+    return len(record.get("weights", ())), record["robust"]["mixture"]
 
 
 def _most_robust(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the first record of the highest robust accuracy of the mixture."""
-    return max(records, key=_robust)
+    """Return the first record of the most networks and the highest robust accuracy."""
+    return max(records, key=_place)

@@ -16,6 +16,7 @@ Accuracy. ICML 2019.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -102,6 +103,18 @@ class Networks:
         if self._averages:
             self._averages[k].update(self.mixture.models[k])
         return loss.detach()
+
+    def start(self, k: int, parameters: Mapping[str, Tensor]) -> None:
+        """Begin network k, which was not trained yet, with these parameters and buffers."""
+        model = self.mixture.models[k]
+        model.load_state_dict(parameters)
+        if self._averages:
+            self._averages[k].restart(model)
+
+    def finish(self, k: int) -> None:
+        """Put the average of network k, if there is one, in its place: it is trained no more."""
+        if self._averages:
+            self.mixture.models[k].load_state_dict(self._averages[k].module.state_dict())
 
     def finite(self) -> bool:
         """Whether the losses noted, the parameters and the optimisers' state are finite."""

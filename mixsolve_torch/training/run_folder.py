@@ -31,7 +31,7 @@ _ENTRIES = ("config", "algorithm", "ranks", "records", "seconds")
 _FREE = (
     *("run.out", "run.tensorboard", "run.save_every"),
     *("data.dir", "data.download", "data.test"),
-    *("weights.final", "evaluation.compare"),
+    *("weights.final", "evaluation.compare", "model.pretrained"),
 )
 
 
@@ -54,6 +54,11 @@ class RunFolder:
         self.last, self.best = self.path / "last.pt", self.path / "best.pt"
         self._name = f"run.out {os.fspath(path)!r}"
         self._locked: ResumableFolder | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder holds checkpoints of a run."""
+        return self.last.exists() or checkpoint.previous(self.last).exists()
 
     def open(self, resume: bool) -> bool:
         """Lock the folder, and repair its files; whether there is a run to resume.

@@ -3,17 +3,18 @@
     for t = 1, ..., T:   B_t the next batch of a random order of the images
         the method's step on B_t, with the learning rate of t / T
 
-An epoch is a pass over the data for each network: one pass where a step trains all networks, L
-where it trains one. An incomplete batch is left out.
+An epoch is a pass over the data for each network that learns: one pass where a step trains all of
+them, L where it trains one that is drawn. An incomplete batch is left out.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.base import Attack
@@ -76,7 +77,7 @@ class Steps:
         method = METHODS[config.method]
         self.steps_per_pass = len(data) // batch
         self.steps_per_epoch = method.passes(len(models)) * self.steps_per_pass
-        self.steps = config.optimizer.epochs * self.steps_per_epoch
+        self.steps = config.optimizer.epochs * method.stages(config) * self.steps_per_epoch
         self._batch = batch
         self._order = torch.empty(0, dtype=torch.int64)
         # The draws that all ranks share, and those of each rank for its own images.
@@ -87,7 +88,15 @@ class Steps:
         self._attackers = Attackers(config, self._networks, int(data.labels.max()), given)
         game = BatchGame(config.weights, self.mixture, self._attackers, ranks, self._own)
         self._method = method(
-            Parts(config, self._networks, self._attackers, game, self._shared, self._own)
+            Parts(
+                config,
+                self._networks,
+                self._attackers,
+                game,
+                self.steps,
+                self._shared,
+                self._own,
+            )
         )
 
     @property
@@ -97,8 +106,19 @@ class Steps:
 
     @property
     def evaluated(self) -> Mixture:
-        """The mixture to measure and keep: of the averaged parameters, where there are averages."""
-        return self._networks.evaluated
+        """The mixture to measure and keep: of the averaged parameters, where there are averages.
+
+        Networks whose stage is to come are not in it.
+        """
+        mixture, begun = self._networks.evaluated, self._method.begun(self.t)
+        if begun == len(mixture):
+            return mixture
+        return Mixture(list(mixture.models)[:begun], mixture.weights[:begun])
+
+    @property
+    def unfinished(self) -> set[int]:
+        """The networks that are too young to be called weak."""
+        return self._method.unfinished(self.t)
 
     @property
     def done(self) -> bool:
@@ -108,8 +128,16 @@ class Steps:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
-        factor = learning_rate_factor(self._config.optimizer.schedule, self.t / self.steps)
+        factor = learning_rate_factor(
+            self._config.optimizer.schedule, self._method.progress(self.t)
+        )
         return self._config.optimizer.learning_rate * factor
+
+    def begin(self, pretrained: Sequence[Mapping[str, Tensor]]) -> None:
+        """Begin the first networks with these parameters and buffers."""
+        for k, parameters in enumerate(pretrained):
+            self._networks.start(k, parameters)
+        self._method.begin(len(pretrained))
 
     def step(self) -> None:
         """Make one step of the method."""

@@ -1,4 +1,8 @@
-"""What a way to train is: how long an epoch lasts, and what a step does with its batch.
+"""What a way to train is: how long it lasts, and what a step does with its batch.
+
+A method may train its networks in stages, one after another: each stage lasts `optimizer.epochs`
+epochs and goes through the whole schedule of the learning rate, and networks whose stage is to
+come are neither measured nor kept.
 
 The loop (`training/steps.py`) draws the batches, counts the steps, and sets the learning rate; the
 networks have their optimisers and averages. A method combines attacks with steps of descent.
@@ -53,6 +57,8 @@ class Parts:
         Attacks on the mixture and on each network alone.
     game : BatchGame
         Updates the weights.
+    steps : int
+        T, the steps of the whole run.
     shared, own : torch.Generator
         Draws that are the same on all ranks, and those of each rank for its own images.
     """
@@ -61,6 +67,7 @@ class Parts:
     networks: Networks
     attackers: Attackers
     game: BatchGame
+    steps: int
     shared: torch.Generator
     own: torch.Generator
 
@@ -77,19 +84,46 @@ class Method(abc.ABC):
     ----------
     parts : Parts
         What it works with.
+
+    Attributes
+    ----------
+    given : int
+        How many networks, the first ones, began with parameters from files.
     """
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+        self.given = 0
 
     @staticmethod
     @abc.abstractmethod
     def passes(count: int) -> int:
         """Return the passes over the data in an epoch of each of `count` networks."""
 
+    @staticmethod
+    def stages(config: TrainConfig) -> int:
+        """Return how many times `optimizer.epochs` epochs the run lasts."""
+        return 1
+
     @abc.abstractmethod
     def step(self, batch: Batch) -> None:
         """Train on a batch, or update the weights on it."""
+
+    def begin(self, given: int) -> None:
+        """Take note that the first `given` networks begin with parameters from files."""
+        self.given = given
+
+    def progress(self, t: int) -> float:
+        """Return the share of the schedule of the learning rate that is done after t steps."""
+        return t / self.parts.steps
+
+    def begun(self, t: int) -> int:
+        """Return how many networks, the first ones, the mixture has after t steps."""
+        return len(self.parts.networks)
+
+    def unfinished(self, t: int) -> set[int]:
+        """Return the networks too young after t steps to be called weak."""
+        return set()
 
     def state(self) -> dict[str, Any]:
         """Return what else the next step depends on, as tensors and plain values."""

@@ -2,11 +2,13 @@
 
 from mixsolve_torch.training.settings.game import AttackConfig, WeightsConfig
 from mixsolve_torch.training.settings.images import DataConfig
+from mixsolve_torch.training.settings.methods import BoostingConfig
 from mixsolve_torch.training.settings.networks import LossConfig, ModelConfig, OptimizerConfig
 from mixsolve_torch.training.settings.run import EvaluationConfig, RunConfig
 
 __all__ = [
     "AttackConfig",
+    "BoostingConfig",
     "DataConfig",
     "EvaluationConfig",
     "LossConfig",

@@ -22,11 +22,16 @@ class ModelConfig:
     ema : float
         Decay of a moving average of the parameters, which is then what is evaluated and kept; 0
         for none.
+    pretrained : list of str, optional
+        Networks that the run begins with instead of random ones: folders, `best.pt` or `deploy.pt`
+        of runs, with one network or several, or files with a state dict each; as many networks as
+        `count`. Methods that add one network after another take fewer, the first ones.
     """
 
     architecture: str = "digits-cnn"
     count: int = 2
     ema: float = 0.0
+    pretrained: list[str] | None = None
 
     def check(self) -> None:
         """Refuse values out of their range."""
