@@ -105,6 +105,8 @@ class Adversary:
         Its first candidate is trained on, in place of the points of PGD and of finite sets.
     runs : sequence of callable of length L, optional
         What runs each classifier in the steps of PGD, such as its compiled form.
+    loss : str or callable, optional
+        What PGD ascends the expectation of, instead of the loss of the configuration.
     """
 
     def __init__(
@@ -118,7 +120,9 @@ class Adversary:
         weights: Tensor | None = None,
         given: Attack | None = None,
         runs: Sequence[Any] | None = None,
+        loss: str | LossFunction | None = None,
     ) -> None:
+        ascended = config.loss if loss is None else loss
         self._runs = runs
         self._mixture = mixture
         self._given = given
@@ -130,13 +134,13 @@ class Adversary:
                 threat.ball.eps,
                 steps=config.steps,
                 step_size=config.step if config.threats is None else None,
-                loss=config.loss,
+                loss=ascended,
             )
             for threat in sets
             if isinstance(threat, InBall)
         ]
         self._finite = [threat for threat in sets if isinstance(threat, Finite)]
-        self._ascended = config.loss
+        self._ascended = ascended
         self._batch_statistics = config.batch_norm == "train"
         self._trades = trades
         self._labels = torch.tensor([largest_label], device=mixture.device)

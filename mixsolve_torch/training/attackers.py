@@ -21,6 +21,9 @@ import torch
 from torch import Tensor
 
 from mixsolve_torch.attacks.base import Attack
+from mixsolve_torch.core.ensemble import Ensemble
+from mixsolve_torch.core.losses import LossFunction
+from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.training.adversary import Adversary
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.networks import Networks
@@ -86,6 +89,31 @@ class Attackers:
                 weights=weights,
                 given=attack if self._given is None else self._given,
                 runs=self._networks.runs,
+            )
+        )
+        return self._all[-1]
+
+    def on_mean(self, networks: Sequence[int], loss: LossFunction) -> Adversary:
+        """Return a new adversary of the deterministic ensemble that has the mean of the logits.
+
+        Parameters
+        ----------
+        networks : sequence of int
+            Those in the ensemble.
+        loss : callable
+            The loss of its logits that PGD ascends; an attack that the run was given is made
+            instead.
+        """
+        ensemble = Ensemble([self._networks.runs[k] for k in networks], "mean of logits")
+        self._all.append(
+            Adversary(
+                Mixture([ensemble]),
+                self._config.attack,
+                trades=False,
+                largest_label=self._largest_label,
+                autocast=self._config.run.autocast,
+                given=self._given,
+                loss=loss,
             )
         )
         return self._all[-1]

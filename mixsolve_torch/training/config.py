@@ -20,6 +20,7 @@ from mixsolve_torch.training.settings import (
     EvaluationConfig,
     LossConfig,
     ModelConfig,
+    MRBoostConfig,
     OptimizerConfig,
     RunConfig,
     WeightsConfig,
@@ -50,10 +51,13 @@ class TrainConfig:
         Where and how it runs.
     boosting : BoostingConfig
         Of methods that add one network after another.
-    method : {"together", "algorithm2", "boosting"}
+    mrboost : MRBoostConfig
+        Of "mrboost".
+    method : {"together", "algorithm2", "boosting", "mrboost"}
         "together": every step trains all networks on one attack on the mixture. "algorithm2": every
         step trains one network, drawn at random, as in the article. "boosting": one network after
-        another, each on attacks on the mixture of those up to it.
+        another, each on attacks on the mixture of those up to it. "mrboost": one after another,
+        each on attacks on the ensemble of those up to it, to raise its margins.
 
     Raises
     ------
@@ -70,7 +74,8 @@ class TrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     run: RunConfig = field(default_factory=RunConfig)
     boosting: BoostingConfig = field(default_factory=BoostingConfig)
-    method: Literal["together", "algorithm2", "boosting"] = "together"
+    mrboost: MRBoostConfig = field(default_factory=MRBoostConfig)
+    method: Literal["together", "algorithm2", "boosting", "mrboost"] = "together"
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -83,6 +88,11 @@ class TrainConfig:
 
     def _check_method(self) -> None:
         """Refuse settings that do not go with the method."""
+        if self.method == "mrboost" and (self.loss.name, self.loss.member) != PLAIN:
+            raise MixsolveError(
+                "method = 'mrboost' has a loss of its own, of both sides of the margin: leave out "
+                f"loss.name and loss.member; got {self.loss.name!r} and {self.loss.member!r}"
+            )
         if self.method not in STAGED:
             return
         if self.weights.update != "none":
@@ -107,7 +117,8 @@ class TrainConfig:
         return _plain(dataclasses.asdict(self))
 
 
-STAGED = ("boosting",)
+STAGED = ("boosting", "mrboost")
+PLAIN = ("at", "cross-entropy")
 SECTIONS = tuple(
     entry.name
     for entry in dataclasses.fields(TrainConfig)

@@ -338,7 +338,7 @@ class _TrainingRun:
     def _save(self) -> None:
         self._check_finite()
         state = self._algorithm.state()
-        own = self._ranks.collect({name: state.pop(name) for name in ("own", "totals")})
+        own = self._ranks.collect({name: state.pop(name) for name in ("own", "totals", "passes")})
         if self._ranks.first:
             self._folder.write(
                 {

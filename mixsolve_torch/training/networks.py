@@ -16,7 +16,8 @@ Accuracy. ICML 2019.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.models.passes import after_run, before_run
 from mixsolve_torch.training.adversary import divergence
 from mixsolve_torch.training.averaging import MovingAverage
 from mixsolve_torch.training.config import TrainConfig
@@ -91,18 +93,36 @@ class Networks:
         learning_rate : float
             Of this step.
         """
+        return self.minimize(k, lambda forward: self._loss(forward, x, attacked, y), learning_rate)
+
+    def minimize(
+        self, k: int, loss: Callable[[Callable[[Tensor], Tensor]], Tensor], learning_rate: float
+    ) -> Tensor:
+        """Make a step of SGD of network k on a loss of one run of it, and return the loss.
+
+        Parameters
+        ----------
+        k : int
+            The network.
+        loss : callable
+            Takes what maps images (B, C, H, W) to the network's logits (B, classes), in train mode
+            and to be called once, and returns the loss.
+        learning_rate : float
+            Of this step.
+        """
         optimizer = self._optimizers[k]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         self.mixture.models[k].train()
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._config.run.autocast):
-            loss = self._loss(k, x, attacked, y)
+        device, autocast = self.mixture.device.type, self._config.run.autocast
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=autocast):
+            reached = loss(partial(self._counted, k))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        reached.backward()
         optimizer.step()
         if self._averages:
             self._averages[k].update(self.mixture.models[k])
-        return loss.detach()
+        return reached.detach()
 
     def start(self, k: int, parameters: Mapping[str, Tensor]) -> None:
         """Begin network k, which was not trained yet, with these parameters and buffers."""
@@ -163,8 +183,16 @@ class Networks:
         for name, total in self._totals.items():
             total.copy_(state["totals"][name])
 
-    def _loss(self, k: int, x: Tensor, attacked: Tensor, y: Tensor) -> Tensor:
-        forward = self._forwards[k]
+    def _counted(self, k: int, images: Tensor) -> Tensor:
+        """Run network k in train mode, and count its passes."""
+        before = before_run()
+        logits = self._forwards[k](images)
+        after_run(before, logits)
+        return logits
+
+    def _loss(
+        self, forward: Callable[[Tensor], Tensor], x: Tensor, attacked: Tensor, y: Tensor
+    ) -> Tensor:
         if self._config.loss.name == "at":
             return self._member_loss(forward(attacked), y).mean()
         clean, moved = forward(torch.cat([x, attacked])).chunk(2)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.models.passes import counted
 from mixsolve_torch.training.attackers import Attackers
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.images import ImageSet
@@ -68,6 +69,7 @@ class Steps:
         self._data = data
         self._ranks = ranks
         self.t = 0
+        self._passes = 0
         batch = min(config.optimizer.batch_size, len(data))
         if batch < ranks.size:
             raise MixsolveError(
@@ -155,18 +157,27 @@ class Steps:
             flip=options.flip,
             channels_last=self._config.run.channels_last,
         )
-        self._method.step(Batch(self.t, x, y, learning_rate))
+        with counted() as passes:
+            self._method.step(Batch(self.t, x, y, learning_rate))
+        self._passes += passes.total
 
     def summary(self) -> dict[str, float]:
         """Return the mean training loss and robust accuracy since the last call, over all ranks.
 
         The accuracy is that of the attacked mixture on the attacked training images. A loss that is
-        not finite is for the caller to refuse; with one that is, networks are checked.
+        not finite is for the caller to refuse; with one that is, networks are checked. "passes" are
+        the runs of one network on one image, forward and backward, since the run began.
         """
         noted = self._networks.noted(self._ranks)
         if noted is None or math.isfinite(noted[0]):
             self._attackers.check()
-        return {} if noted is None else {"train_loss": noted[0], "train_robust": 1.0 - noted[1]}
+        made = torch.tensor(float(self._passes), dtype=torch.float64, device=self.mixture.device)
+        passes: dict[str, float] = {
+            "passes": round(float(self._ranks.mean(made)) * self._ranks.size)
+        }
+        if noted is None:
+            return passes
+        return {"train_loss": noted[0], "train_robust": 1.0 - noted[1], **passes}
 
     def finite(self) -> bool:
         """Whether losses and networks of this rank are finite; it waits for the device."""
@@ -176,6 +187,7 @@ class Steps:
         """Return everything that the next step depends on, as tensors and plain values."""
         return {
             "t": self.t,
+            "passes": self._passes,
             "order": self._order,
             **self._networks.state(),
             "method": self._method.state(),
@@ -186,6 +198,7 @@ class Steps:
     def load_state(self, state: dict[str, Any]) -> None:
         """Load what `state` returned, or what versions before there were methods did."""
         self.t = state["t"]
+        self._passes = state.get("passes", 0)
         self._order = state["order"]
         self._networks.load_state(state)
         self._method.load_state(state.get("method", {}))

@@ -3,10 +3,12 @@
 from mixsolve_torch.training.methods.algorithm2 import Algorithm2
 from mixsolve_torch.training.methods.base import Method
 from mixsolve_torch.training.methods.boosting import Boosting
+from mixsolve_torch.training.methods.mrboost import MRBoost
 from mixsolve_torch.training.methods.together import Together
 
 METHODS: dict[str, type[Method]] = {
     "together": Together,
     "algorithm2": Algorithm2,
     "boosting": Boosting,
+    "mrboost": MRBoost,
 }

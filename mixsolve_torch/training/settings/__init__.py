@@ -2,7 +2,7 @@
 
 from mixsolve_torch.training.settings.game import AttackConfig, WeightsConfig
 from mixsolve_torch.training.settings.images import DataConfig
-from mixsolve_torch.training.settings.methods import BoostingConfig
+from mixsolve_torch.training.settings.methods import BoostingConfig, MRBoostConfig
 from mixsolve_torch.training.settings.networks import LossConfig, ModelConfig, OptimizerConfig
 from mixsolve_torch.training.settings.run import EvaluationConfig, RunConfig
 
@@ -12,6 +12,7 @@ __all__ = [
     "DataConfig",
     "EvaluationConfig",
     "LossConfig",
+    "MRBoostConfig",
     "ModelConfig",
     "OptimizerConfig",
     "RunConfig",

@@ -10,7 +10,7 @@ from mixsolve.base.arguments import as_count
 
 @dataclass(frozen=True)
 class BoostingConfig:
-    """How networks are added one after another, by "boosting".
+    """How networks are added one after another, by "boosting" and "mrboost".
 
     Parameters
     ----------
@@ -31,3 +31,25 @@ class BoostingConfig:
     def check(self) -> None:
         """Refuse values out of their range."""
         as_count("boosting.fixed", self.fixed, 0)
+
+
+@dataclass(frozen=True)
+class MRBoostConfig:
+    """What a new network learns from under "mrboost".
+
+    Parameters
+    ----------
+    learns : {"own", "ensemble"}
+        The loss that it descends on images attacked for the ensemble: that of its own logits, or
+        that of the ensemble's.
+    sampled : int, optional
+        Earlier networks that are drawn into the ensemble of a step; all by default.
+    """
+
+    learns: Literal["own", "ensemble"] = "own"
+    sampled: int | None = None
+
+    def check(self) -> None:
+        """Refuse values out of their range."""
+        if self.sampled is not None:
+            as_count("mrboost.sampled", self.sampled)
