@@ -17,6 +17,7 @@ from mixsolve_torch.training.settings import (
     AttackConfig,
     BoostingConfig,
     DataConfig,
+    DvergeConfig,
     EvaluationConfig,
     LossConfig,
     ModelConfig,
@@ -53,11 +54,14 @@ class TrainConfig:
         Of methods that add one network after another.
     mrboost : MRBoostConfig
         Of "mrboost".
-    method : {"together", "algorithm2", "boosting", "mrboost"}
+    dverge : DvergeConfig
+        Of "dverge".
+    method : {"together", "algorithm2", "boosting", "mrboost", "dverge"}
         "together": every step trains all networks on one attack on the mixture. "algorithm2": every
         step trains one network, drawn at random, as in the article. "boosting": one network after
         another, each on attacks on the mixture of those up to it. "mrboost": one after another,
-        each on attacks on the ensemble of those up to it, to raise its margins.
+        each on attacks on the ensemble of those up to it, to raise its margins. "dverge": every
+        step trains all networks, each on images with the features that the others rely on too.
 
     Raises
     ------
@@ -75,7 +79,8 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
     boosting: BoostingConfig = field(default_factory=BoostingConfig)
     mrboost: MRBoostConfig = field(default_factory=MRBoostConfig)
-    method: Literal["together", "algorithm2", "boosting", "mrboost"] = "together"
+    dverge: DvergeConfig = field(default_factory=DvergeConfig)
+    method: Literal["together", "algorithm2", "boosting", "mrboost", "dverge"] = "together"
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -88,6 +93,11 @@ class TrainConfig:
 
     def _check_method(self) -> None:
         """Refuse settings that do not go with the method."""
+        if self.method == "dverge" and self.model.count < 2:
+            raise MixsolveError(
+                "method = 'dverge' trains networks on the features of the others: model.count must "
+                f"be at least 2; got {self.model.count}"
+            )
         if self.method == "mrboost" and (self.loss.name, self.loss.member) != PLAIN:
             raise MixsolveError(
                 "method = 'mrboost' has a loss of its own, of both sides of the margin: leave out "

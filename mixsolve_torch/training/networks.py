@@ -51,11 +51,13 @@ class Networks:
         The classifiers and their weights.
     runs : list of callable
         What runs each network: the module, or its compiled form.
+    member_loss : callable
+        The loss (B,) of a network's logits (B, classes) and labels (B,).
     """
 
     def __init__(self, config: TrainConfig, models: list[nn.Module], ranks: Ranks) -> None:
         self._config = config
-        self._member_loss = member_loss(config.loss)
+        self.member_loss = member_loss(config.loss)
         self.mixture = Mixture(models).to(ranks.device)
         self._optimizers = [self._optimizer(model, ranks) for model in models]
         self._averages = [
@@ -93,7 +95,35 @@ class Networks:
         learning_rate : float
             Of this step.
         """
-        return self.minimize(k, lambda forward: self._loss(forward, x, attacked, y), learning_rate)
+        images, loss = self.task(x, attacked, y)
+        return self.minimize(k, lambda forward: loss(forward(images)), learning_rate)
+
+    def task(
+        self, x: Tensor, attacked: Tensor, y: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return the images that a network is run on to learn from a batch, and the loss.
+
+        Parameters
+        ----------
+        x, attacked, y
+            As in `descend`.
+
+        Returns
+        -------
+        images : torch.Tensor of shape (B', C, H, W)
+            The attacked ones; before them, under TRADES, those that they were made of.
+        loss : callable
+            The mean loss as a function of the logits (B', classes) on these.
+        """
+        if self._config.loss.name == "at":
+            return attacked, lambda logits: self.member_loss(logits, y).mean()
+
+        def loss(logits: Tensor) -> Tensor:
+            clean, moved = logits.chunk(2)
+            apart = divergence(clean.log_softmax(dim=1), moved.log_softmax(dim=1)).mean()
+            return self.member_loss(clean, y).mean() + self._config.loss.beta * apart
+
+        return torch.cat([x, attacked]), loss
 
     def minimize(
         self, k: int, loss: Callable[[Callable[[Tensor], Tensor]], Tensor], learning_rate: float
@@ -189,15 +219,6 @@ class Networks:
         logits = self._forwards[k](images)
         after_run(before, logits)
         return logits
-
-    def _loss(
-        self, forward: Callable[[Tensor], Tensor], x: Tensor, attacked: Tensor, y: Tensor
-    ) -> Tensor:
-        if self._config.loss.name == "at":
-            return self._member_loss(forward(attacked), y).mean()
-        clean, moved = forward(torch.cat([x, attacked])).chunk(2)
-        apart = divergence(clean.log_softmax(dim=1), moved.log_softmax(dim=1)).mean()
-        return self._member_loss(clean, y).mean() + self._config.loss.beta * apart
 
     def _optimizer(self, model: nn.Module, ranks: Ranks) -> torch.optim.SGD:
         options = self._config.optimizer

@@ -2,7 +2,11 @@
 
 from mixsolve_torch.training.settings.game import AttackConfig, WeightsConfig
 from mixsolve_torch.training.settings.images import DataConfig
-from mixsolve_torch.training.settings.methods import BoostingConfig, MRBoostConfig
+from mixsolve_torch.training.settings.methods import (
+    BoostingConfig,
+    DvergeConfig,
+    MRBoostConfig,
+)
 from mixsolve_torch.training.settings.networks import LossConfig, ModelConfig, OptimizerConfig
 from mixsolve_torch.training.settings.run import EvaluationConfig, RunConfig
 
@@ -10,6 +14,7 @@ __all__ = [
     "AttackConfig",
     "BoostingConfig",
     "DataConfig",
+    "DvergeConfig",
     "EvaluationConfig",
     "LossConfig",
     "MRBoostConfig",

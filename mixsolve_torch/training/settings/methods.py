@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mixsolve.base.arguments import as_count
+from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.attacks.ball import make_ball
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,35 @@ class MRBoostConfig:
         """Refuse values out of their range."""
         if self.sampled is not None:
             as_count("mrboost.sampled", self.sampled)
+
+
+@dataclass(frozen=True)
+class DvergeConfig:
+    """How networks learn from the features of the others under "dverge".
+
+    Parameters
+    ----------
+    adversarial : bool
+        Train on attacked images too, as "together" does.
+    eps : str or float, optional
+        Radius of the ball that features are distilled in, in the norm of the attack; by default
+        that of the attack, or with `attack.threats` the first ball among them.
+    steps : int
+        Steps of the distillation.
+    layers : list of str, optional
+        Parts of the networks, as `named_modules` calls them, that features are drawn from; by
+        default all convolutions and linear maps but the last.
+    """
+
+    adversarial: bool = True
+    eps: str | float | None = None
+    steps: int = 10
+    layers: list[str] | None = None
+
+    def check(self) -> None:
+        """Refuse values out of their range."""
+        as_count("dverge.steps", self.steps)
+        if self.eps is not None:
+            make_ball("Linf", self.eps, prefix="dverge.")
+        if self.layers is not None and not self.layers:
+            raise MixsolveError("dverge.layers must name at least one part of the networks; got []")
