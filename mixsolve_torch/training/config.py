@@ -19,6 +19,7 @@ from mixsolve_torch.training.settings import (
     DataConfig,
     DvergeConfig,
     EvaluationConfig,
+    GrowConfig,
     LossConfig,
     ModelConfig,
     MRBoostConfig,
@@ -56,12 +57,16 @@ class TrainConfig:
         Of "mrboost".
     dverge : DvergeConfig
         Of "dverge".
-    method : {"together", "algorithm2", "boosting", "mrboost", "dverge"}
+    grow : GrowConfig
+        Of "grow".
+    method : {"together", "algorithm2", "boosting", "mrboost", "grow", "dverge"}
         "together": every step trains all networks on one attack on the mixture. "algorithm2": every
         step trains one network, drawn at random, as in the article. "boosting": one network after
         another, each on attacks on the mixture of those up to it. "mrboost": one after another,
-        each on attacks on the ensemble of those up to it, to raise its margins. "dverge": every
-        step trains all networks, each on images with the features that the others rely on too.
+        each on attacks on the ensemble of those up to it, to raise its margins. "grow": one after
+        another, each on the attacker's equilibrium strategy against those before it. "dverge":
+        every step trains all networks, each on images with the features that the others rely on
+        too.
 
     Raises
     ------
@@ -80,7 +85,8 @@ class TrainConfig:
     boosting: BoostingConfig = field(default_factory=BoostingConfig)
     mrboost: MRBoostConfig = field(default_factory=MRBoostConfig)
     dverge: DvergeConfig = field(default_factory=DvergeConfig)
-    method: Literal["together", "algorithm2", "boosting", "mrboost", "dverge"] = "together"
+    grow: GrowConfig = field(default_factory=GrowConfig)
+    method: Literal["together", "algorithm2", "boosting", "mrboost", "grow", "dverge"] = "together"
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -127,7 +133,7 @@ class TrainConfig:
         return _plain(dataclasses.asdict(self))
 
 
-STAGED = ("boosting", "mrboost")
+STAGED = ("boosting", "mrboost", "grow")
 PLAIN = ("at", "cross-entropy")
 SECTIONS = tuple(
     entry.name

@@ -95,6 +95,7 @@ class Steps:
                 self._networks,
                 self._attackers,
                 game,
+                ranks,
                 self.steps,
                 self._shared,
                 self._own,

@@ -4,6 +4,7 @@ from mixsolve_torch.training.methods.algorithm2 import Algorithm2
 from mixsolve_torch.training.methods.base import Method
 from mixsolve_torch.training.methods.boosting import Boosting
 from mixsolve_torch.training.methods.dverge import Dverge
+from mixsolve_torch.training.methods.grow import Grow
 from mixsolve_torch.training.methods.mrboost import MRBoost
 from mixsolve_torch.training.methods.together import Together
 
@@ -12,5 +13,6 @@ METHODS: dict[str, type[Method]] = {
     "algorithm2": Algorithm2,
     "boosting": Boosting,
     "mrboost": MRBoost,
+    "grow": Grow,
     "dverge": Dverge,
 }

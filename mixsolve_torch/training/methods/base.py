@@ -21,6 +21,7 @@ from mixsolve_torch.training.attackers import Attackers
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.methods.batch_game import BatchGame
 from mixsolve_torch.training.networks import Networks
+from mixsolve_torch.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class Parts:
     attackers : Attackers
         Attacks on the mixture and on each network alone.
     game : BatchGame
-        Updates the weights.
+        Updates the weights, and attacks images for its game.
+    ranks : Ranks
+        This process among those of the run.
     steps : int
         T, the steps of the whole run.
     shared, own : torch.Generator
@@ -67,6 +70,7 @@ class Parts:
     networks: Networks
     attackers: Attackers
     game: BatchGame
+    ranks: Ranks
     steps: int
     shared: torch.Generator
     own: torch.Generator

@@ -13,6 +13,7 @@ Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from mixsolve.base.errors import ConvergenceWarning
 from mixsolve_torch.core.losses import LOSSES
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.models.classifiers import frozen
+from mixsolve_torch.training.adversary import Adversary
 from mixsolve_torch.training.attackers import Attackers
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.settings import WeightsConfig
@@ -62,7 +64,7 @@ class BatchGame:
     def update(self, x: Tensor, y: Tensor) -> None:
         """Solve the game on images (B, C, H, W) and labels (B,), and move the weights."""
         config = self._config
-        losses = self._losses(x, y)
+        _, losses = self.candidates(x, y, range(len(self._mixture)), self._attackers.mixture)
         old = self._mixture.weights.clone()
         with warnings.catch_warnings():
             # T_lambda steps of Algorithm 1 are not meant to converge.
@@ -79,17 +81,40 @@ class BatchGame:
         self._attackers.refresh()
 
     @torch.no_grad()
-    def _losses(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the losses (B, L + 2, L) of the batch's candidates."""
+    def candidates(
+        self, x: Tensor, y: Tensor, networks: Sequence[int], mixture: Adversary
+    ) -> tuple[Tensor, Tensor]:
+        """Attack images for a mixture and some networks alone.
+
+        Parameters
+        ----------
+        x, y : torch.Tensor of shape (B, C, H, W), (B,)
+            Images and labels.
+        networks : sequence of int, of length n
+            Those that are attacked alone, and whose losses are wanted.
+        mixture : Adversary
+            Attacks the mixture.
+
+        Returns
+        -------
+        points : torch.Tensor of shape (n + 2, B, C, H, W)
+            The images, the attack on the mixture, and that on each network alone.
+        losses : torch.Tensor of shape (B, n + 2, n)
+            Losses of these networks there.
+        """
         loss = LOSSES[self._config.loss]
-        alone = [self._attackers.alone(k) for k in range(len(self._mixture))]
-        attacked = [attack(x, y, self._own)[0] for attack in (self._attackers.mixture, *alone)]
+        alone = [self._attackers.alone(k) for k in networks]
+        points = [x, *(attack(x, y, self._own)[0] for attack in (mixture, *alone))]
         with frozen(self._mixture), torch.no_grad():
             rows = [
                 torch.stack(
-                    [loss.function(own, y) for own in self._mixture.member_logits(point)], -1
+                    [loss.function(own, y) for own in self._mixture.member_logits(point, networks)],
+                    dim=-1,
                 )
-                for point in (x, *attacked)
+                for point in points
             ]
         losses = torch.stack(rows, dim=1)
-        return losses.to(torch.uint8) if not loss.differentiable else losses.float()
+        return (
+            torch.stack(points),
+            losses.to(torch.uint8) if not loss.differentiable else losses.float(),
+        )

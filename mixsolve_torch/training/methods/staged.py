@@ -5,8 +5,9 @@
                theta_1, ..., theta_{k-1} are fixed
 
 The first `boosting.fixed` networks, which `model.pretrained` gives, have no stage. Until stage k
-ends, the mixture is the uniform one of the first k networks: it is measured, and the most robust
-epoch of the last stage is kept. All weights are solved at the end, by the game on held-out images.
+ends, the mixture is one of the first k networks, uniform unless a method says otherwise: it is
+measured, and the most robust epoch of the last stage is kept. All weights are solved at the end, by
+the game on held-out images.
 
 With moving averages, the one of a network takes its place when its stage ends, so that the networks
 that come after it meet what is deployed.
@@ -25,11 +26,17 @@ from mixsolve_torch.training.methods.base import Batch, Method, Parts
 
 
 class Staged(Method):
-    """Base class of methods that add one network after another."""
+    """Base class of methods that add one network after another.
+
+    Attributes
+    ----------
+    fixed : int
+        How many networks, the first ones, are not trained.
+    """
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        self._fixed = parts.config.boosting.fixed
+        self.fixed = parts.config.boosting.fixed
         self._per_stage = parts.steps // self.stages(parts.config)
 
     @staticmethod
@@ -56,7 +63,7 @@ class Staged(Method):
 
     def learner(self, t: int) -> int:
         """Return the network that step t trains."""
-        return self._fixed + (t - 1) // self._per_stage
+        return self.fixed + (t - 1) // self._per_stage
 
     def step(self, batch: Batch) -> None:
         """Train the network of the stage."""
@@ -77,6 +84,10 @@ class Staged(Method):
     def learn(self, k: int, batch: Batch) -> None:
         """Train network k on a batch, beside those before it."""
 
+    def weights(self, k: int) -> Tensor:
+        """Return the weights (L,) that the mixture has when the stage of network k begins."""
+        return self.uniform(k)
+
     def uniform(self, k: int) -> Tensor:
         """Return the weights (L,), float64, of the uniform mixture of the networks up to k."""
         weights = torch.zeros(len(self.parts.networks), dtype=torch.float64)
@@ -86,8 +97,8 @@ class Staged(Method):
     def _begin(self, k: int) -> None:
         """Fix the network before network k, and begin this one."""
         networks = self.parts.networks
-        if k > self._fixed:
+        if k > self.fixed:
             networks.finish(k - 1)
         if k >= max(self.given, 1) and self.parts.config.boosting.start == "previous":
             networks.start(k, networks.mixture.models[k - 1].state_dict())
-        networks.mixture.set_weights(self.uniform(k))
+        networks.mixture.set_weights(self.weights(k))

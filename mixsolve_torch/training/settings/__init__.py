@@ -5,6 +5,7 @@ from mixsolve_torch.training.settings.images import DataConfig
 from mixsolve_torch.training.settings.methods import (
     BoostingConfig,
     DvergeConfig,
+    GrowConfig,
     MRBoostConfig,
 )
 from mixsolve_torch.training.settings.networks import LossConfig, ModelConfig, OptimizerConfig
@@ -16,6 +17,7 @@ __all__ = [
     "DataConfig",
     "DvergeConfig",
     "EvaluationConfig",
+    "GrowConfig",
     "LossConfig",
     "MRBoostConfig",
     "ModelConfig",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mixsolve.base.arguments import as_count
+from mixsolve.base.arguments import as_count, as_real
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.ball import make_ball
 
 
 @dataclass(frozen=True)
 class BoostingConfig:
-    """How networks are added one after another, by "boosting" and "mrboost".
+    """How networks are added one after another, by "boosting", "mrboost" and "grow".
 
     Parameters
     ----------
@@ -87,3 +87,21 @@ class DvergeConfig:
             make_ball("Linf", self.eps, prefix="dverge.")
         if self.layers is not None and not self.layers:
             raise MixsolveError("dverge.layers must name at least one part of the networks; got []")
+
+
+@dataclass(frozen=True)
+class GrowConfig:
+    """What a new network learns from under "grow".
+
+    Parameters
+    ----------
+    fresh : float
+        Share of each batch, in [0, 1], that is attacked for the mixture with the new network; the
+        rest is drawn from the attacker's equilibrium strategy against those before it.
+    """
+
+    fresh: float = 0.5
+
+    def check(self) -> None:
+        """Refuse values out of their range."""
+        as_real("grow.fresh", self.fresh, at_least=0, at_most=1)

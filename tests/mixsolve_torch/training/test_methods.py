@@ -140,7 +140,7 @@ def test_networks_learn_by_the_loss_of_their_logits(name, member, q):
     torch.testing.assert_close(parameters(trained), parameters(plain), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["together", "algorithm2", "boosting"])
+@pytest.mark.parametrize("method", ["together", "algorithm2", "boosting", "grow"])
 @pytest.mark.parametrize("loss", ["at", "trades"])
 def test_one_model_is_adversarial_training(loss, method):
     config = with_method(settings(loss=loss), method)
