@@ -48,16 +48,16 @@ class Nearest(NamedTuple):
         The projections.
     free : torch.Tensor of shape (B, D), bool
         Entries that are at no bound of their own.
-    tangent : torch.Tensor of shape (B, D)
-        A unit vector in the free entries; zero where the ball is not reached.
-    rate : torch.Tensor of shape (B,)
-        The factor.
+    tangent : torch.Tensor of shape (B, D) or None
+        A unit vector in the free entries; zero where the ball is not reached. None is zero.
+    rate : torch.Tensor of shape (B,) or None
+        The factor. None is 1.
     """
 
     point: Tensor
     free: Tensor
-    tangent: Tensor
-    rate: Tensor
+    tangent: Tensor | None
+    rate: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,12 @@ class Ball(abc.ABC):
         """
 
     @abc.abstractmethod
+    def nearest_to(self, center: Tensor) -> Callable[[Tensor], Nearest]:
+        """Return `nearest` for one batch of centers, to be called on many points."""
+
     def nearest(self, point: Tensor, center: Tensor) -> Nearest:
         """Return the image in the ball and the box that is nearest in the Euclidean norm."""
+        return self.nearest_to(center)(point)
 
     def projection(self, center: Tensor) -> Callable[[Tensor], Tensor]:
         """Return `project` for one batch of centers, to be called on many points."""
@@ -206,10 +210,14 @@ class _LinfBall(Ball):
         lowest, highest = (center - self.eps).clamp(min=0), (center + self.eps).clamp(max=1)
         return lambda point: torch.clamp(point, lowest, highest)
 
-    def nearest(self, point: Tensor, center: Tensor) -> Nearest:
-        found = self.project(point, center)
-        free = (found == point).flatten(1)
-        return Nearest(found, free, torch.zeros_like(point.flatten(1)), point.new_ones(len(point)))
+    def nearest_to(self, center: Tensor) -> Callable[[Tensor], Nearest]:
+        project = self.projection(center)
+
+        def nearest(point: Tensor) -> Nearest:
+            found = project(point)
+            return Nearest(found, (found == point).flatten(1), None, None)
+
+        return nearest
 
     def steepest(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
@@ -251,14 +259,17 @@ class _L2Ball(Ball):
         shrink = (self.eps / length).clamp(max=1)
         return (center + shift * shrink[:, None, None, None]).clamp(0, 1)
 
-    def nearest(self, point: Tensor, center: Tensor) -> Nearest:
-        shift = point - center
-        sizes, rooms = _sizes_and_rooms(shift, center)
-        rate = scale(sizes, rooms, self.eps).to(sizes.dtype)
-        moves = torch.minimum(rate[:, None] * sizes, rooms)
-        free = (moves < rooms) | (sizes == 0)
-        around = torch.where(free & (rate < 1)[:, None], shift.flatten(1), 0)
-        return Nearest(_moved(center, moves, shift), free, _unit(around), rate)
+    def nearest_to(self, center: Tensor) -> Callable[[Tensor], Nearest]:
+        def nearest(point: Tensor) -> Nearest:
+            shift = point - center
+            sizes, rooms = _sizes_and_rooms(shift, center)
+            rate = scale(sizes, rooms, self.eps).to(sizes.dtype)
+            moves = torch.minimum(rate[:, None] * sizes, rooms)
+            free = (moves < rooms) | (sizes == 0)
+            around = torch.where(free & (rate < 1)[:, None], shift.flatten(1), 0)
+            return Nearest(_moved(center, moves, shift), free, _unit(around), rate)
+
+        return nearest
 
     def steepest(self, gradient: Tensor) -> Tensor:
         tiny = torch.finfo(gradient.dtype).tiny
@@ -311,17 +322,19 @@ class _L1Ball(Ball):
         moves = shrink(sizes, rooms, self.eps).to(center.dtype)
         return _moved(center, moves, shift)
 
-    def nearest(self, point: Tensor, center: Tensor) -> Nearest:
-        shift = point - center
-        sizes, rooms = _sizes_and_rooms(shift, center)
-        moves = shrink(sizes, rooms, self.eps).to(center.dtype)
-        # Within the ball only the box cuts an entry, and one that does not move is free.
-        cut = torch.minimum(sizes, rooms).sum(dim=1, keepdim=True) > self.eps
-        below = moves < rooms * (1 - _AT_WALL)
-        free = torch.where(cut, (moves > 0) & below, below | (sizes == 0))
-        around = torch.where(free & cut, shift.flatten(1).sign(), 0)
-        found = _moved(center, moves, shift)
-        return Nearest(found, free, _unit(around), moves.new_ones(len(moves)))
+    def nearest_to(self, center: Tensor) -> Callable[[Tensor], Nearest]:
+        def nearest(point: Tensor) -> Nearest:
+            shift = point - center
+            sizes, rooms = _sizes_and_rooms(shift, center)
+            moves = shrink(sizes, rooms, self.eps).to(center.dtype)
+            # Within the ball only the box cuts an entry, and one that does not move is free.
+            cut = torch.minimum(sizes, rooms).sum(dim=1, keepdim=True) > self.eps
+            below = moves < rooms * (1 - _AT_WALL)
+            free = torch.where(cut, (moves > 0) & below, below | (sizes == 0))
+            around = torch.where(free & cut, shift.flatten(1).sign(), 0)
+            return Nearest(_moved(center, moves, shift), free, _unit(around), None)
+
+        return nearest
 
     def steepest(self, gradient: Tensor) -> Tensor:
         sizes = gradient.flatten(1).abs()

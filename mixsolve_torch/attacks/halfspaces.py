@@ -8,46 +8,21 @@ point sought is the one that misses them by least squares:
     min  1/2 ||x - o||^2 + 1/(2 delta) sum_{k in S} max(t_k - <n_k, x>, 0)^2    s.t.  x in C.
 
 If a point x' of C lies in all of them, the solution misses none by more than
-sqrt(delta) ||x' - o||. With multipliers c_k >= 0, and 0 for k not in S, the dual is
-
-    max  g(c) = 1/2 ||x(c) - o||^2 + sum_k c_k (t_k - <n_k, x(c)>) - delta/2 ||c||^2,
-    x(c) = P_C( o + sum_k c_k n_k ),     dg/dc_k = t_k - <n_k, x(c)> - delta c_k,
-
-where P_C is the Euclidean projection, found by sorting at most. g is strongly concave and its
-gradient is piecewise smooth, with the Hessian -(N J N^T + delta I), J the derivative of P_C and N
-the rows n_k. It is ascended by a semismooth Newton method with the damping of Levenberg and
-Marquardt: multipliers at 0 that a step would lower are held, a step that gains less than a share of
-what the quadratic model promises is taken back, and the damping falls with each step that gains.
-In a corner of C the Hessian vanishes, and the steps grow as the damping falls.
-
-No network is run here: images and sets are one batch, and an iteration costs a product with the
-normals, their transpose and their masked Gram matrix, in float64.
-
-References
-----------
-Li, Sun, Toh. A Highly Efficient Semismooth Newton Augmented Lagrangian Method for Solving Lasso
-Problems. SIAM J. Optim. 2018.
-Bertsekas. Projected Newton Methods for Optimization Problems with Simple Constraints. 1982.
+sqrt(delta) ||x' - o||. It is found in the dual, see `attacks.dual`; no network is run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mixsolve_torch.attacks.ball import Ball, euclidean_lengths
+from mixsolve_torch.attacks.dual import Dual, ascend, pairs
 
-# The weight delta of the multipliers' squares: what misses a half-space by v costs v^2 / (2 delta).
-_SOFT = 1e-10
-
-# The damping: where it starts, how it changes, and the shares of the promised gain above which a
-# step is taken and the damping falls.
-_DAMPING = 1e-3
-_FALLS, _RISES = 0.1, 10.0
-_GAINED, _WELL = 1e-3, 0.5
+# Numbers of one kind that are held at a time.
+_ENTRIES = 2**23
 
 
 @dataclass(frozen=True)
@@ -121,104 +96,57 @@ class HalfSpaces:
         multipliers : torch.Tensor of shape (Q, n, B), float64
             Their multipliers.
         """
+        # In parts, so that the memory taken does not grow with the number of images.
+        entries = self.normals.shape[2] * max(len(sets), pairs(len(self.normals)))
+        size = max(1, _ENTRIES // max(1, entries))
+        found = [
+            self._part(rows)._met(
+                sets[..., rows],
+                aim[..., rows],
+                multipliers[..., rows],
+                origins[:, rows],
+                center[rows],
+                ball,
+                iterations,
+            )
+            for rows in (slice(first, first + size) for first in range(0, len(center), size))
+        ]
+        if len(found) == 1:
+            return found[0]
+        points, raised = zip(*found, strict=True)
+        return torch.cat(points, dim=1), torch.cat(raised, dim=2)
+
+    def _part(self, rows: slice) -> HalfSpaces:
+        return HalfSpaces(
+            self.origin[rows], self.normals[:, rows], self.distances[:, rows], self.reach[:, rows]
+        )
+
+    def _met(
+        self,
+        sets: Tensor,
+        aim: Tensor,
+        multipliers: Tensor,
+        origins: Tensor,
+        center: Tensor,
+        ball: Ball,
+        iterations: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Do what `meet` does, for all images at once."""
         # A classifier whose gradient vanishes has no say: no point changes its depth.
         moved = self.normals.any(dim=2)
         active = (sets & moved).permute(2, 0, 1)
-        dual = _Dual.of(self, aim, origins, center, ball)
-        at = dual.at(multipliers.double().permute(2, 0, 1) * active)
-        damping = torch.full_like(at.value, _DAMPING)
-        for _ in range(iterations):
-            at, damping = _ascended(dual, at, active, damping)
-        points = at.points.transpose(0, 1).view(origins.shape).to(origins.dtype)
-        return points, at.multipliers.permute(1, 2, 0)
-
-
-class _At(NamedTuple):
-    """The dual at some multipliers: (B, Q) problems of n multipliers each."""
-
-    multipliers: Tensor  # (B, Q, n)
-    points: Tensor  # (B, Q, D)
-    value: Tensor  # (B, Q)
-    gradient: Tensor  # (B, Q, n)
-    curvature: Tensor  # (B, Q, n, n), of -g
-
-    def where(self, mask: Tensor, other: _At) -> _At:
-        """Return these problems where the mask (B, Q) holds, and the others elsewhere."""
-        return _At(
-            *(
-                torch.where(mask.view(*mask.shape, *[1] * (own.dim() - 2)), own, another)
-                for own, another in zip(self, other, strict=True)
-            )
+        normals, start = self.normals.double().transpose(0, 1), origins.double().transpose(0, 1)
+        ahead = start.flatten(2) - self.origin.double().flatten(1)[:, None]
+        thresholds = (self.distances + aim).double().permute(2, 0, 1) - ahead @ normals.mT
+        found, raised = ascend(
+            Dual.of(normals, thresholds, start, center.double(), ball),
+            multipliers.double().permute(2, 0, 1) * active,
+            active,
+            aim.double().permute(2, 0, 1),
+            iterations,
         )
-
-
-@dataclass(frozen=True)
-class _Dual:
-    """The function g of the multipliers, of Q sets for each of B images, in float64."""
-
-    ball: Ball
-    normals: Tensor  # (B, n, D)
-    origins: Tensor  # (B, Q, D)
-    centers: Tensor  # (B, Q, C, H, W)
-    thresholds: Tensor  # (B, Q, n), of the moves from the origins
-
-    @classmethod
-    def of(
-        cls, model: HalfSpaces, aim: Tensor, origins: Tensor, center: Tensor, ball: Ball
-    ) -> _Dual:
-        """Return the dual of a model, in the shapes of `HalfSpaces.meet`."""
-        normals = model.normals.double().transpose(0, 1).contiguous()
-        start = origins.double().transpose(0, 1)
-        flat = start.flatten(2).contiguous()
-        moved = (flat - model.origin.double().flatten(1)[:, None]) @ normals.transpose(1, 2)
-        thresholds = (model.distances + aim).double().permute(2, 0, 1) - moved
-        return cls(ball, normals, flat, center.double()[:, None].expand_as(start), thresholds)
-
-    def at(self, multipliers: Tensor) -> _At:
-        """Return value, gradient and curvature of the dual at multipliers (B, Q, n)."""
-        onto = self.normals.transpose(1, 2)
-        ahead = (self.origins + multipliers @ self.normals).view_as(self.centers)
-        near = self.ball.nearest(ahead.flatten(0, 1), self.centers.flatten(0, 1))
-        points = near.point.view(self.origins.shape)
-        moves = points - self.origins
-        lacking = self.thresholds - moves @ onto
-        owed = multipliers * (lacking - 0.5 * _SOFT * multipliers)
-        value = 0.5 * moves.square().sum(dim=2) + owed.sum(dim=2)
-        free = near.free.view(self.origins.shape)
-        # One set after another: the masked normals of all of them would take Q times the memory.
-        masked = [(self.normals * free[:, q, None]) @ onto for q in range(free.shape[1])]
-        along = near.tangent.view(self.origins.shape) @ onto
-        curvature = torch.stack(masked, dim=1) - along[..., None] * along[..., None, :]
-        curvature = near.rate.view(value.shape)[..., None, None] * curvature
-        curvature.diagonal(dim1=2, dim2=3).add_(_SOFT)
-        return _At(multipliers, points, value, lacking - _SOFT * multipliers, curvature)
-
-
-def _ascended(dual: _Dual, at: _At, active: Tensor, damping: Tensor) -> tuple[_At, Tensor]:
-    """Return the problems after one step, where it gains, and the damping (B, Q) of the next."""
-    trial = dual.at(_newton_step(at, active, damping))
-    step = trial.multipliers - at.multipliers
-    promised = (step * (at.gradient - 0.5 * _times(at.curvature, step))).sum(dim=2)
-    share = (trial.value - at.value) / promised.clamp(min=torch.finfo(step.dtype).tiny)
-    gained = share > _GAINED
-    change = torch.where(gained, torch.where(share > _WELL, _FALLS, 1), _RISES)
-    return trial.where(gained, at), damping * change
-
-
-def _newton_step(at: _At, active: Tensor, damping: Tensor) -> Tensor:
-    """Return the multipliers (B, Q, n) after a damped Newton step, cut at 0."""
-    held = ~active | ((at.multipliers <= 0) & (at.gradient <= 0))
-    apart = held[..., None] | held[..., None, :]
-    matrix = torch.where(apart, 0, at.curvature)
-    matrix = matrix + torch.diag_embed(torch.where(held, 1, damping[..., None]))
-    wanted = torch.where(held, 0, at.gradient)
-    # The solver's check of the matrix would wait for the device; a failed step is not taken.
-    step = torch.linalg.solve_ex(matrix, wanted).result
-    return (at.multipliers + step).clamp(min=0)
-
-
-def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
-    return (matrices @ vectors[..., None])[..., 0]
+        points = found.transpose(0, 1).view(origins.shape).to(origins.dtype)
+        return points, raised.permute(1, 2, 0)
 
 
 def half_spaces(origin: Tensor, gaps: Tensor, gradients: Tensor, reaches: Tensor) -> HalfSpaces:

@@ -6,6 +6,7 @@ import torch
 from attack_cases import NORMS, assert_inside
 from scipy.optimize import linprog, minimize
 
+from mixsolve_torch.attacks import dual, halfspaces
 from mixsolve_torch.attacks.ball import make_ball
 from mixsolve_torch.attacks.halfspaces import HalfSpaces, half_spaces
 
@@ -199,3 +200,28 @@ def test_each_set_is_met_as_if_it_were_alone():
             sets[..., [i]], aim[..., [i]], zeros[..., [i]], origins[:, [i]], x[[i]], ball, 12
         )
         torch.testing.assert_close(alone[:, 0], together[:, i], atol=1e-6, rtol=0)
+
+
+def test_images_in_parts_and_after_the_others_have_settled_are_met_as_all_at_once(monkeypatch):
+    """Problems of one, five and twenty steps beside each other, in blocks of any size."""
+    draws = torch.Generator().manual_seed(1)
+    x = torch.rand(12, 1, 3, 3, generator=draws)
+    ball = make_ball("L2", 0.5)
+    gradients = torch.randn(3, 12, 1, 3, 3, generator=draws)
+    reach = torch.stack([0.5 * ball.growth(own, x) for own in gradients])
+    # Inside already, within reach, and out of reach.
+    share = torch.tensor([-0.5, 0.4, 0.7, 1.5]).repeat_interleave(3)
+    model = half_spaces(x, -share * reach, gradients, reach)
+    sets = torch.ones(2, 3, 12, dtype=torch.bool)
+    sets[1, 1:] = False
+    aim = DEPTH * model.reach.expand(2, 3, 12)
+    options = aim, torch.zeros(2, 3, 12), x.expand(2, *x.shape), x, ball, 25
+    whole, found = model.meet(sets, *options)
+    monkeypatch.setattr(dual, "_SETTLED", -1.0)  # nothing ever settles
+    every, _ = model.meet(sets, *options)
+    torch.testing.assert_close(whole, every, atol=1e-5, rtol=0)
+    monkeypatch.undo()
+    monkeypatch.setattr(halfspaces, "_ENTRIES", 200)
+    parts, raised = model.meet(sets, *options)
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
+    torch.testing.assert_close(raised, found, rtol=1e-6, atol=1e-9)
