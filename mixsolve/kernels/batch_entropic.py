@@ -92,6 +92,7 @@ def solve_entropic(
             trial[k] = point[k]
             if calls:
                 trial[k] = max(point[k] + length * (target[k] - point[k]), 0.0)
+        for k in range(size):
             mass += trial[k]
         for k in range(size):
             trial[k] /= mass

@@ -109,6 +109,7 @@ def interior_point(rows, offsets, weight, unit, stop, max_iter, gap, weights, du
         carried = 0.0
         for k in range(size):
             residual[k] *= 1.0 - steps[1]
+        for k in range(size):
             below = reduced[k] + residual[k]
             complementarity += point[k] * reduced[k]
             carried += point[k] * below

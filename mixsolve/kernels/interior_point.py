@@ -143,7 +143,6 @@ def factor(
     n_classifiers = rows.shape[1]
     block = np.empty((n_classifiers, STRIDE))
     mean = np.empty(n_classifiers)
-    entry = np.empty(n_classifiers)
     for a in range(n_classifiers):
         centred[a] = 0.0
         for b in range(n_classifiers):
@@ -164,11 +163,9 @@ def factor(
         for r in range(first, last):
             product = 0.0
             for k in range(n_classifiers):
-                difference = (rows[r, k] - rows[first, k]) * inverse
-                entry[k] = difference
-                product += weights[k] * difference
+                product += weights[k] * (rows[r, k] - rows[first, k])
             q = max(dual[r] + dual_step * d_dual[r], _LEAST_SHARE * weight[i])
-            s = max(height[i] - product, _TINY)
+            s = max(height[i] - product * inverse, _TINY)
             dual[r] = q
             slack[r] = s
             least = min(least, s)
@@ -180,7 +177,7 @@ def factor(
                 share = ratio / scatter
                 scale = math.sqrt(before * share)
                 for k in range(n_classifiers):
-                    difference = entry[k] - mean[k]
+                    difference = (rows[r, k] - rows[first, k]) * inverse - mean[k]
                     mean[k] += share * difference
                     block[k, filled] = scale * difference
                 filled += 1

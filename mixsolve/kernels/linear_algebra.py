@@ -8,6 +8,9 @@ BLOCK = 128  # columns collected before they update a matrix
 STRIDE = BLOCK + 8  # not a power of two: the rows of the block must not share a cache set
 _RIDGE = 1e-15
 # Division by zero gives inf, as in C: a check at every division would keep loops from vectorising.
+# Sums may be reordered, for the same reason. A loop that reads some arrays and writes to another is
+# compiled twice, and the distance between them in memory decides at run time which form is used: so
+# that equal numbers give equal bits, no loop that can be vectorised both sums and writes.
 OPTIONS = {
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "nsz"},

@@ -23,9 +23,10 @@ def _project(direction, equal, columns, gram, omega):
     ``omega`` is left with the multipliers of K, the sign turned.
     """
     for e in range(len(equal)):
-        omega[e] = 0.0
+        total = 0.0
         for k in range(len(direction)):
-            omega[e] += equal[e, k] * direction[k]
+            total += equal[e, k] * direction[k]
+        omega[e] = total
     solve(gram, omega)
     for e in range(len(equal)):
         for k in range(len(direction)):
@@ -45,9 +46,10 @@ def predictor(
     size = len(weights)
     shared = 0.0
     for a in range(size):
-        centred[a] = linear[a]
+        total = linear[a]
         for c in range(len(schurs)):
-            centred[a] += centreds[c, a]
+            total += centreds[c, a]
+        centred[a] = total
         for b in range(a, size):
             total = 0.0
             for c in range(len(schurs)):
@@ -70,9 +72,10 @@ def predictor(
             columns[e, k] = equal[e, k]
         solve(matrix, columns[e])
         for f in range(e + 1):
-            gram[e, f] = 0.0
+            total = 0.0
             for k in range(size):
-                gram[e, f] += columns[e, k] * equal[f, k]
+                total += columns[e, k] * equal[f, k]
+            gram[e, f] = total
     factorise(gram)
     solve(matrix, d_weights)
     _project(d_weights, equal, columns, gram, omega)
@@ -107,7 +110,8 @@ def corrector(
         q_ds += reduced[k] * d_weights[k]
         s_dq += weights[k] * dz
         ds_dq += d_weights[k] * dz
-        product[k] = d_weights[k] * dz
+    for k in range(size):
+        product[k] = d_weights[k] * (-reduced[k] - reduced[k] / weights[k] * d_weights[k])
     for r in range(len(upper)):
         du = 0.0
         for k in range(size):
@@ -173,15 +177,16 @@ def advance(
     for k in range(size):
         weights[k] += primal * d_weights[k]
         reduced[k] += dual * product[k]
+    for k in range(size):
         mass += weights[k]
     for k in range(size):
         weights[k] /= mass
     for r in range(len(upper)):
         prices[r] += dual * room_product[r]
-        room[r] = 0.0
+        total = 0.0
         for k in range(size):
-            room[r] -= upper[r, k] * weights[k]
-        room[r] = max(room[r], _TINY)
+            total -= upper[r, k] * weights[k]
+        room[r] = max(total, _TINY)
     for e in range(len(levels)):
         levels[e] += dual * (omega[e + 1] - levels[e])
     steps[0] = primal
