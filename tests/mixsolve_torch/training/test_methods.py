@@ -379,7 +379,8 @@ def test_points_on_the_way_need_no_judgement(norm, kind):
         assert torch.equal(score.value, before[1].value)
 
 
-def test_compiled_networks_are_what_is_attacked_and_trained(monkeypatch):
+@pytest.mark.parametrize("method", ["together", "boosting", "mrboost"])
+def test_compiled_networks_are_what_is_attacked_and_trained(monkeypatch, method):
     passes = []
 
     class Compiled(torch.nn.Module):
@@ -388,14 +389,21 @@ def test_compiled_networks_are_what_is_attacked_and_trained(monkeypatch):
             self.model = model
 
         def forward(self, x):
-            passes.append(self.training)
+            passes.append(self.model.training)
             return self.model(x)
 
     monkeypatch.setattr(torch, "compile", Compiled)
     models = [Counted(0), Counted(1)]
-    config = settings(2, method="together", run=RunConfig(compile=True))
-    algorithm(config, models).step()
-    assert len(passes) == sum(model.forwards for model in models) == 2 * (3 + 1)
+    config = with_method(settings(2, run=RunConfig(compile=True), epochs=1), method)
+    run = algorithm(config, models)
+    while method in STAGED and run.t < run.steps // 2:
+        run.step()
+    passes.clear()
+    before = sum(model.forwards for model in models)
+    run.step()
+    assert len(passes) == sum(model.forwards for model in models) - before
+    assert len(passes) == 2 * 3 + (1 if method in STAGED else 2)
+    assert passes.count(True) == (1 if method in STAGED else 2)
 
 
 def test_weights_stay_uniform_where_they_are_not_to_be_updated():
