@@ -25,7 +25,7 @@ Parameter-free Attacks. ICML 2020, algorithm 1 and section 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
@@ -54,9 +54,10 @@ class APGD(SearchAttack):
         What is ascended, as for `PGD`. "dlr" needs at least 3 classes, and its gradient vanishes
         where the true class ranks third: never rely on it alone. "hinge" leaves out of the gradient
         the classifiers that err already.
-    rival : int, optional
+    rival : int or sequence of int, optional
         Ascend towards one other class only, with the loss "hinge": 1 for the class of the largest
-        expected logit at the image itself, the true one apart, 2 for the next, and so on.
+        expected logit at the image itself, the true one apart, 2 for the next, and so on. The
+        restarts take those of a sequence in turn, all in one batch.
     steps : int, default 100
         Steps of each restart.
     **options
@@ -72,7 +73,7 @@ class APGD(SearchAttack):
     _: KW_ONLY
     loss: str | LossFunction = "cross-entropy"
     steps: int = 100
-    rival: int | None = None
+    rival: int | Sequence[int] | None = None
 
     kind: ClassVar[str] = "APGD"
 
@@ -81,7 +82,11 @@ class APGD(SearchAttack):
         super().__post_init__()
         loss = ascended_loss(self.loss)
         if self.rival is not None:
-            as_count("rival", self.rival)
+            rivals = self.rival if isinstance(self.rival, Sequence) else [self.rival]
+            if isinstance(self.rival, Sequence):
+                object.__setattr__(self, "rival", tuple(as_count("rival", own) for own in rivals))
+            else:
+                as_count("rival", self.rival)
             if loss is not HINGE:
                 raise MixsolveError(
                     f"loss must be 'hinge' for an attack towards a rival; got {loss.name!r}; "
@@ -99,7 +104,7 @@ class APGD(SearchAttack):
     def label(self, kind: str) -> str:
         """Return the attack's name, or one that includes its loss."""
         loss = ascended_loss(self.loss).name
-        aim = "" if self.rival is None else f"-rival-{self.rival}"
+        aim = "".join(f"-rival-{rival}" for rival in self._rivals)
         return super().label(f"{kind}-{_SHORT.get(loss, loss)}{aim}")
 
     def visits(self) -> int:
@@ -110,12 +115,10 @@ class APGD(SearchAttack):
         self, objective: Objective, start: Tensor, center: Tensor, y: Tensor
     ) -> Iterator[tuple[Tensor, Score]]:
         """Yield the points of the ascent and their scores."""
-        if self.rival is not None:
-            objective = objective.towards(self._target(objective, center, y))
         if self.norm == "L1":
             yield from sparse_ascent(objective, start, center, y, self.ball, self.steps)
             return
-        ball, marks = self.ball, checkpoints(self.steps)
+        ball, marks, project = self.ball, checkpoints(self.steps), self.ball.projection(center)
         point = before = top = start
         score, gradient = objective.score_and_gradient(point, y)
         yield point, score
@@ -127,10 +130,10 @@ class APGD(SearchAttack):
         last_mark = 0
         for t in range(1, self.steps + 1):
             ahead = point + _per_image(step, point) * ball.steepest(gradient)
-            moved = ball.project(ahead, center)
+            moved = project(ahead)
             if t > 1:
                 mixed = point + MOMENTUM * (moved - point) + (1 - MOMENTUM) * (point - before)
-                moved = ball.project(mixed, center)
+                moved = project(mixed)
             before, point = point, moved
             if t == self.steps:
                 yield point, objective.score(point, y)
@@ -153,15 +156,20 @@ class APGD(SearchAttack):
                 halved, last_top_value, last_mark = halve, top_value, t
                 risen = torch.zeros_like(risen)
 
-    def _target(self, objective: Objective, center: Tensor, y: Tensor) -> Tensor:
-        """Return the class (B,) that each image is moved towards."""
-        assert self.rival is not None
-        members = objective.members
+    @property
+    def _rivals(self) -> tuple[int, ...]:
+        return (self.rival,) if isinstance(self.rival, int) else tuple(self.rival or ())
+
+    def aim(self, objective: Objective, center: Tensor, y: Tensor, restarts: Tensor) -> Objective:
+        """Return the objective, or the hinge towards the rival that each row's restart is for."""
+        if self.rival is None:
+            return objective
+        members, rivals = objective.members, self._rivals
         logits = [members.logits(i, center).T for i in range(len(members))]
         classes = min(len(own) for own in logits)
-        if self.rival >= classes:
+        if max(rivals) >= classes:
             raise MixsolveError(
-                f"rival must be below the number of classes, {classes}; got {self.rival}: "
+                f"rival must be below the number of classes, {classes}; got {max(rivals)}: "
                 "it counts the classes other than the true one"
             )
         expected = sum(
@@ -172,7 +180,9 @@ class APGD(SearchAttack):
             start=torch.zeros((), dtype=torch.float64, device=y.device),
         )
         others = expected.T.scatter(1, y[:, None], -torch.inf)
-        return others.topk(self.rival, dim=1).indices[:, -1]
+        ranked = others.topk(max(rivals), dim=1).indices
+        rank = torch.tensor(rivals, device=y.device)[restarts % len(rivals)] - 1
+        return objective.towards(ranked.gather(1, rank[:, None]).squeeze(1))
 
 
 def checkpoints(steps: int) -> list[int]:

@@ -26,6 +26,9 @@ _FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 # Draws of one step; each step has a range of the counter of its own.
 _PER_STEP = 2**20
 
+# The first draws of a step are made at once.
+_AHEAD = 8
+
 
 def seeds_of(values: Tensor) -> Tensor:
     """Return one seed (B,), int64, for each row of floating values (B, ...), from all its bits."""
@@ -39,12 +42,19 @@ class Draws:
 
     def __init__(self, seeds: Tensor, step: int) -> None:
         self._seeds = seeds[:, None]
-        self._drawn = step * _PER_STEP
+        self._first = step * _PER_STEP
+        self._drawn = 0
+        self._ahead = self._made(0, _AHEAD)
 
     def uniform(self, count: int) -> Tensor:
         """Return `count` draws (B, count), float64, uniform in [0, 1)."""
-        numbers = torch.arange(self._drawn, self._drawn + count, device=self._seeds.device)
-        self._drawn += count
+        begin, self._drawn = self._drawn, self._drawn + count
+        if self._drawn <= _AHEAD:
+            return self._ahead[:, begin : self._drawn]
+        return self._made(begin, self._drawn)
+
+    def _made(self, begin: int, end: int) -> Tensor:
+        numbers = torch.arange(self._first + begin, self._first + end, device=self._seeds.device)
         bits = _mix(self._seeds + (numbers + 1) * _STEP)
         return _shifted(bits, 11).to(torch.float64) * 2.0**-53
 

@@ -124,6 +124,10 @@ class SearchAttack(GradientAttack):
             True classes.
         """
 
+    def aim(self, objective: Objective, center: Tensor, y: Tensor, restarts: Tensor) -> Objective:
+        """Return what is ascended on rows of images `center` that are of these restarts (B,)."""
+        return objective
+
     def ascended(self) -> str | LossFunction:
         """Return the loss whose expectation is ascended, or that at least breaks ties."""
         return "cross-entropy"
@@ -171,10 +175,11 @@ class SearchAttack(GradientAttack):
         objective, _ = self._objectives(mixture, y)
         start = self.starts(x, generator)
         # All passes go forward together; only one network's graph on one pass exists at a time.
-        together = [
-            self.visit(objective, start[rows], *_rows(x, y, rows))
-            for rows in passes(len(start), self.images_per_pass)
-        ]
+        together = []
+        for rows in passes(len(start), self.images_per_pass):
+            center, labels, restarts = _rows(x, y, rows)
+            aimed = self.aim(objective, center, labels, restarts)
+            together.append(self.visit(aimed, start[rows], center, labels))
         for visited in zip(*together, strict=True):
             yield from torch.cat([point for point, _ in visited]).split(len(x))
         objective.members.check(self.followed())
@@ -252,13 +257,20 @@ class SearchAttack(GradientAttack):
         return Objective(fast, self.ascended()), exact
 
     def _best(
-        self, objective: Objective, exact: Objective, start: Tensor, center: Tensor, y: Tensor
+        self,
+        objective: Objective,
+        exact: Objective,
+        start: Tensor,
+        center: Tensor,
+        y: Tensor,
+        restarts: Tensor,
     ) -> tuple[Tensor, Score]:
+        objective = self.aim(objective, center, y, restarts)
         best, best_score, last = start, None, start
         for last, score in self.visit(objective, start, center, y):
             best, best_score = keep_better(best, best_score, last, score)
         assert best_score is not None
-        if exact is objective:
+        if not self.autocast:
             return best, best_score
         kept, kept_score = best, exact.score(best, y)
         for point in (start, last):
@@ -273,9 +285,11 @@ def passes(rows: int, limit: int) -> Iterator[slice]:
         yield slice(part * rows // count, (part + 1) * rows // count)
 
 
-def _rows(x: Tensor, y: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    """Return images and labels of rows that count through the batch once for each restart."""
+def _rows(x: Tensor, y: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images, labels and restarts of rows that count the batch once for each restart."""
+    numbers = torch.arange(rows.start, rows.stop, device=x.device)
+    restarts = numbers // len(x)
     if rows.stop <= len(x):
-        return x[rows], y[rows]
-    chosen = torch.arange(rows.start, rows.stop, device=x.device) % len(x)
-    return x[chosen], y[chosen]
+        return x[rows], y[rows], restarts
+    chosen = numbers % len(x)
+    return x[chosen], y[chosen], restarts

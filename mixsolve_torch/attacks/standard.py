@@ -137,12 +137,15 @@ class Standard(GradientAttack):
             attack = APGD(**self.part_options(weights=alone), loss="hinge")
             yield [(attack, ~pursuit.wrong[indices.index(k)])]
         towards = range(1, min(_RIVALS, classes - 1) + 1)
-        options = self.part_options(steps=self._share(2))
-        # With two classes the only rival has been aimed at already.
+        # Each rival has restarts of its own, and all are one batch; without random starts they are
+        # one after another. With two classes the only rival has been aimed at already.
+        restarts = self.restarts * len(towards) if self.random_start else 1
+        options = self.part_options(steps=self._share(2), restarts=restarts)
+        aimed = [tuple(towards)] if self.random_start else [*towards]
         yield (
             []
             if blind or classes == 2
-            else [(APGD(**options, loss="hinge", rival=rival), None) for rival in towards]
+            else [(APGD(**options, loss="hinge", rival=own), None) for own in aimed]
         )
         # It begins with ARC. What it finds depends on the start more than what the others find.
         # Both climbs are one batch: most of a step is the model, whose cost hardly depends on rows.

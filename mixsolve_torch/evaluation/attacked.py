@@ -2,107 +2,40 @@
 
 On every candidate the 0/1 losses of the L classifiers and of the E ensembles are recorded in one
 pass: values[i, j, :L] are the game's, values[i, j, L:] the ensembles'. Of several threats it is
-known of every candidate in which of their sets it lies.
-
-Passes are spent where a risk can still rise. A player is attacked on the images that no candidate
-found before brings to the largest risk it can have there. That is 1 for a classifier alone. Where
-the attacks are thorough (`Attack.thorough`) and all classifiers were attacked alone, a mixture can
-have at most
-
-    sum_k lam_k r_ik,    r_ik = 1 if any candidate on image i fools classifier k, else 0,
-
-since a classifier that no attack on it fooled counts as one that cannot be fooled; an ensemble has
-the bound of `Player.most`.
+known of every candidate in which of their sets it lies. On which images a player is attacked, and
+what it has from the others, is told in `evaluation.sharing`.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+import mixsolve
 from mixsolve.base.errors import ConvergenceWarning
 from mixsolve_torch.attacks.aimed import Aimed
-from mixsolve_torch.attacks.base import Attack
-from mixsolve_torch.attacks.in_threats import InThreats, grouped
-from mixsolve_torch.attacks.in_turn import InTurn
-from mixsolve_torch.attacks.standard import Standard
-from mixsolve_torch.attacks.threats import Threat
-from mixsolve_torch.candidates.build import CandidateLosses, build_losses, unique_names
+from mixsolve_torch.candidates.build import CandidateLosses, build_losses
 from mixsolve_torch.candidates.recorder import member_losses
 from mixsolve_torch.core.ensemble import Ensemble, WithEnsembles
 from mixsolve_torch.core.losses import LOSSES
 from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.evaluation.players import ROUNDING, Player
+from mixsolve_torch.evaluation.players import Player
+from mixsolve_torch.evaluation.sharing import rising, worst_known
+from mixsolve_torch.evaluation.work import GAME, Work, groups
 from mixsolve_torch.game.solve import GameSolution, solve_game
 from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.models.passes import counted
-from mixsolve_torch.runs.resumable import ResumableFolder, part_or_anew
+from mixsolve_torch.runs.resumable import part_or_anew
 
 logger = logging.getLogger("mixsolve_torch.evaluation.evaluate")
-
-_GAME = 9999  # the number of the game's draws, above those of all players
-
-
-@dataclass(frozen=True)
-class Work:
-    """How all players of an evaluation are attacked, and where the finished parts go.
-
-    `passes` holds the runs of a network on an image so far, by the player's place in the report;
-    place -1 is for candidates that are tried on all ensembles at once.
-    """
-
-    suite: Sequence[Attack]
-    threats: Sequence[Threat]
-    spare: bool
-    seed: int
-    parts: ResumableFolder
-    batch_size: int
-    progress: bool
-    passes: Counter[int] = field(default_factory=Counter)
-
-    @property
-    def thorough(self) -> bool:
-        """Whether classifiers that resist the attacks on them alone count as not to be fooled."""
-        found = {attack.threat for attack in self.suite if attack.thorough}
-        return self.spare and all(threat in found for threat in self.threats)
-
-    @property
-    def attack(self) -> Attack:
-        """The attack on a player: in turn, each of several threats on its own."""
-        if len(self.threats) == 1:
-            return self.game
-        return InThreats(self.suite, self.threats, spare=self.spare)
-
-    @property
-    def game(self) -> InTurn:
-        """The attack that plays the game: an image that is lost to one threat is lost."""
-        return InTurn(self.suite, spare=self.spare)
-
-    def places(self, classifiers: int) -> list[int | None]:
-        """Return the number of each candidate's threat, None for those of the union alone."""
-        if len(self.threats) == 1:
-            return [0] * len(self.attack.names(classifiers))
-        found = [
-            group.place
-            for group in grouped(self.suite, self.threats)
-            for attack in group.attacks
-            for _ in attack.names(classifiers)
-        ]
-        return [*found, *range(len(self.threats))]
-
-    def draws(self, number: int) -> torch.Generator:
-        """Return a generator of its own for each player and for the game."""
-        return torch.Generator().manual_seed((_GAME + 1) * self.seed + number)
 
 
 class AttackedPlayers:
@@ -208,17 +141,22 @@ class AttackedPlayers:
         return placed
 
     def solve(self, rounds: int, tol: float) -> GameSolution:
-        """Find the optimal mixture; the game begins with the candidates found for all players."""
+        """Find the optimal mixture; the game begins with the candidates found for all players.
+
+        The first weights it attacks are the optimal ones against these candidates: uniform ones,
+        which it would begin with, have been attacked.
+        """
         x, y = self._data
-        count = len(self._mixture)
-        known = torch.from_numpy(self.values()[..., :count]).to(self._mixture.device)
+        known = torch.from_numpy(self.values()[..., : len(self._mixture)])
+        begin = mixsolve.solve(known.numpy()).weights
+        known = known.to(self._mixture.device)
         names = tuple(f"candidate {j}" for j in range(self.width))
         inputs = torch.cat(self._inputs, dim=1) if self._keep_inputs else None
-        folder, draws = self._work.parts.file("game"), self._work.draws(_GAME)
+        folder, draws = self._work.parts.file("game"), self._work.draws(GAME)
 
         def solve(_: bool) -> GameSolution:
             return solve_game(
-                Mixture(self._mixture.models).to(self._mixture.device),
+                Mixture(self._mixture.models, begin).to(self._mixture.device),
                 (x, y),
                 self._work.game,
                 tol=tol,
@@ -267,17 +205,11 @@ class AttackedPlayers:
     ) -> tuple[np.ndarray, Tensor | None]:
         """Return for each new column the losses (N, columns, L + E) of the worst known candidate.
 
-        A column of a threat takes it from the candidates that lie in the threat's set. The second
-        result is the candidates themselves, if they are kept.
+        The second result is the candidates themselves, if they are kept.
         """
         known = self.values()
-        risks, every = player.risks(known), np.arange(len(known))
-        chosen = np.empty((len(known), len(places)), np.int64)
-        for place in set(places):
-            own = risks if place is None else np.where(self.within()[..., place], risks, -1.0)
-            worst = own.argmax(axis=1)
-            chosen[:, [k for k, each in enumerate(places) if each == place]] = worst[:, None]
-        columns = known[every[:, None], chosen]
+        chosen = worst_known(player, known, self.within(), places)
+        columns = known[np.arange(len(known))[:, None], chosen]
         if not self._keep_inputs:
             return columns, None
         inputs = torch.cat(self._inputs, dim=1)
@@ -293,23 +225,12 @@ class AttackedPlayers:
         return target.to(self._mixture.device)
 
     def _resisting(self, player: Player) -> np.ndarray:
-        """Return the images to attack: those on which known candidates leave a risk that can rise.
-
-        Of several threats, those where it can rise under any of them.
-        """
+        """Return the images on which a player is attacked."""
         if not self._columns or not self._work.spare:
             return np.arange(len(self._data[1]))
-        known, count = self.values(), len(self._mixture)
-        risks = player.risks(known)
         # Only attacks on a classifier alone tell that it cannot be fooled.
-        alone = self._work.thorough and len(self.players) >= count
-        rises = np.zeros(len(known), dtype=bool)
-        for t in range(len(self._work.threats)):
-            within = self.within()[..., t]
-            worst = np.where(within, risks, 0.0).max(axis=1)
-            reach = np.where(within[..., None], known[..., :count], 0).max(axis=1)
-            rises |= worst < (player.most(reach) if alone else 1.0) - ROUNDING
-        return np.flatnonzero(rises)
+        alone = self._work.thorough and len(self.players) >= len(self._mixture)
+        return rising(player, self.values(), self.within(), alone=alone)
 
     def _attack(
         self, player: Player, target: Mixture, rows: np.ndarray, number: int
@@ -348,39 +269,6 @@ class AttackedPlayers:
                     losses[rows, j] = found.cpu().numpy()
         self._work.passes[-1] += passes.total
         return losses
-
-
-def groups(
-    suite: Sequence[Attack], threats: Sequence[Threat], classifiers: int
-) -> dict[str, slice]:
-    """Return the title of each attack, or part of a suite, and its place among the candidates.
-
-    Of several threats the title begins with the threat.
-    """
-    parts: list[tuple[str, int]] = []
-    if len(threats) == 1:
-        for attack in suite:
-            parts += _titles(attack, classifiers)
-    else:
-        for group in grouped(suite, threats):
-            before = "union" if group.place is None else threats[group.place].label
-            parts += [
-                (title if title == before else f"{before}: {title}", count)
-                for attack in group.attacks
-                for title, count in _titles(attack, classifiers)
-            ]
-        parts += [(f"{threat.label}: found elsewhere", 1) for threat in threats]
-    titles = unique_names(title for title, _ in parts)
-    ends = [0, *itertools.accumulate(count for _, count in parts)]
-    return dict(zip(titles, itertools.starmap(slice, itertools.pairwise(ends)), strict=True))
-
-
-def _titles(attack: Attack, classifiers: int) -> list[tuple[str, int]]:
-    """Return the title of an attack, or of each part of a suite, and how many candidates it has."""
-    if isinstance(attack, Standard):
-        return list(attack.parts(classifiers).items())
-    title = attack.label(getattr(attack, "kind", type(attack).__name__))
-    return [(title.removesuffix(f" {attack.threat.title}"), len(attack.names(classifiers)))]
 
 
 @contextmanager

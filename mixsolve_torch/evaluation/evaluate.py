@@ -11,7 +11,7 @@ the exact expected 0/1 loss. The attacker's set may be the union of several; J_i
 candidates found in all of them, and the accuracy under one set alone takes those that lie in it.
 Candidates found for one player count for all of them, which can only
 lower an accuracy. They are tried before a player is attacked: an image on which its risk can rise
-no further is left out, see `evaluation.attacked`.
+no further is left out, see `evaluation.sharing`.
 
 The optimal mixture is that of `solve_game`, which begins with the candidates found for the others
 and ends when attacks on it gain next to nothing. It is then attacked like the others. By default
@@ -48,11 +48,12 @@ from mixsolve_torch.attacks.threats import InBall, Threat
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.batching import Data, gather, is_pair
 from mixsolve_torch.data.labelled import LabelledImages, to_unit
-from mixsolve_torch.evaluation.attacked import AttackedPlayers, Work, as_array, groups
+from mixsolve_torch.evaluation.attacked import AttackedPlayers, as_array
 from mixsolve_torch.evaluation.measured import Settings
 from mixsolve_torch.evaluation.players import Player, given_players, rivals
 from mixsolve_torch.evaluation.report import Evaluation
 from mixsolve_torch.evaluation.split import halves
+from mixsolve_torch.evaluation.work import Work, groups
 from mixsolve_torch.runs.fingerprint import describe, short_digest
 from mixsolve_torch.runs.interrupt import explained
 from mixsolve_torch.runs.resumable import ResumableFolder, as_folder

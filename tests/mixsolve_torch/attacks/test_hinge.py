@@ -94,11 +94,29 @@ def test_the_rival_is_that_of_the_weights(batch):
     assert not torch.equal(own, attack(Mixture(models, [1, 0]), x, y))
 
 
+def test_several_rivals_in_one_batch_are_what_each_is_alone(batch):
+    x, y = batch[0].double(), batch[1]
+    mixture = Mixture([curved(0), curved(1)], [0.3, 0.7])
+    options = {"loss": "hinge", "steps": 6}
+    every = APGD("L2", 0.3, rival=[1, 3], restarts=4, images_per_pass=5, **options)
+    assert every.names(2) == ["APGD-hinge-rival-1-rival-3 L2 0.3"]
+    starts = every.starts(x, torch.Generator().manual_seed(3))
+    points, scores = every.search(mixture, starts, x, y)
+    for rival, start, point, score in zip(
+        (1, 3, 1, 3), starts.split(len(x)), points, scores, strict=True
+    ):
+        alone = APGD("L2", 0.3, rival=rival, **options).search(mixture, start, x, y)
+        torch.testing.assert_close(point, alone[0][0])
+        torch.testing.assert_close(score.value, alone[1][0].value)
+    assert not torch.allclose(points[0], points[1])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: APGD("L2", 1, rival=1), r"loss must be 'hinge' .* got 'cross-entropy'"),
         (lambda: APGD("L2", 1, rival=0, loss="hinge"), r"rival must be an integer >= 1"),
+        (lambda: APGD("L2", 1, rival=(1, 0), loss="hinge"), r"rival must be an integer >= 1"),
         (lambda: TargetedAPGD("L2", 1, targets=0), r"targets must be an integer >= 1"),
     ],
 )

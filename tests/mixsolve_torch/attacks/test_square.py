@@ -89,6 +89,10 @@ def test_the_counter_draws_uniform_independent_numbers():
     assert correlations.abs().max() < 0.1
     quarters = torch.stack([(draws * 4).long() == q for q in range(4)]).double().mean(dim=1)
     assert (quarters - 0.25).abs().max() < 4.5 * math.sqrt(0.25 * 0.75 / 2000)
+    # In one call or several, of few numbers or many.
+    draw = Draws(seeds, 1)
+    parts = torch.cat([draw.uniform(5), draw.uniform(7), draw.uniform(1)], dim=1)
+    assert torch.equal(Draws(seeds, 1).uniform(13), parts)
     draw = Draws(seeds, 0)
     assert torch.equal(draw.uniform(3), torch.cat([draw_of(seeds, n) for n in range(3)], dim=1))
     assert set(Draws(seeds, 5).integers(3).tolist()) == {0, 1, 2}
