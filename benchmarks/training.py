@@ -6,6 +6,9 @@ passes. Steps and bare passes of all L take turns in one process, and the median
 within a round count: seconds depend on the machine, and what else it does meets all alike. An epoch
 of Algorithm 2 takes L steps of L S + 1 passes for each of those.
 
+The attack alone is compared with its least work too, S L forward passes with input gradients, also
+for a perceptron on images of 8 x 8, whose passes are so short that PGD's own operations count.
+
 On a GPU the same is measured for ResNet-18 on images of 32 x 32, in bfloat16, with images a second
 and the hours of a published run: 200 epochs per model on 50,000 images.
 """
@@ -28,7 +31,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.report import RESULTS, markdown_table, origin, save
+from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.models.architectures import build_model
+from mixsolve_torch.runs.memory import keep_freed
 from mixsolve_torch.training import (
     AttackConfig,
     ModelConfig,
@@ -36,6 +41,7 @@ from mixsolve_torch.training import (
     RunConfig,
     TrainConfig,
 )
+from mixsolve_torch.training.adversary import Adversary
 from mixsolve_torch.training.images import ImageSet
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.steps import Steps
@@ -44,6 +50,7 @@ _STEPS = 10
 _EPOCHS, _IMAGES = 200, 50_000  # of a published run
 _COUNTS = (1, 2, 3, 4)
 _METHODS = ("together", "algorithm2")
+PERCEPTRON = "benchmarks.training:perceptron"
 _WARM_UP = 3
 
 
@@ -55,7 +62,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
+    keep_freed()
     cases: list[dict[str, Any]] = [
+        {"architecture": PERCEPTRON, "shape": (1, 8, 8), "batch": 128, "device": "cpu"},
         {"architecture": "digits-cnn", "shape": (1, 8, 8), "batch": 128, "device": "cpu"},
         {"architecture": "mnist-cnn", "shape": (1, 28, 28), "batch": 128, "device": "cpu"},
     ]
@@ -65,7 +74,8 @@ def main() -> int:
         ]
     rows = [row for case in cases for row in measure(args.rounds, args.compile, **case)]
     apart = [
-        f"{case['architecture']}, L = {count}: {stacked(count, args.rounds, **case):.2f}"
+        f"{case['architecture'].rpartition(':')[2]}, L = {count}: "
+        f"{stacked(count, args.rounds, **case):.2f}"
         for case in cases
         for count in (2, 4)
     ]
@@ -112,6 +122,8 @@ def measure(
                 )
                 works[method, count] = Steps(config, models(count), data, ranks).step
             works["least", count] = _bare(models(count), x, y, fast, compiled)
+            works["passes", count] = _bare(models(count), x, y, fast, compiled, trains=False)
+            works["attack", count] = _attack(models(count), x, y, fast, compiled)
         times: dict[tuple[str, int], list[float]] = {key: [] for key in works}
         for turn in range(-_WARM_UP, rounds):
             for key in sorted(works, reverse=turn % 2 == 1):
@@ -136,6 +148,7 @@ def measure(
                 "step": step,
                 "over least work": ratio(("together", count), ("least", count)),
                 "fastest": ratio(("together", count), ("least", count), fastest=True),
+                "attack over passes": ratio(("attack", count), ("passes", count)),
                 "run over L = 1": ratio(("together", count), ("together", 1)),
                 "algorithm2 over L = 1": count * ratio(("algorithm2", count), ("together", 1)),
                 "images a second": batch / step,
@@ -183,9 +196,12 @@ def stacked(
 
 
 def _bare(
-    models: list[nn.Module], x: Tensor, y: Tensor, fast: bool, compiled: bool
+    models: list[nn.Module], x: Tensor, y: Tensor, fast: bool, compiled: bool, trains: bool = True
 ) -> Callable[[], None]:
-    """Return the least work of a step: input gradients and a training pass of all networks."""
+    """Return the least work of a step: input gradients and a training pass of all networks.
+
+    Without `trains` it is that of the attack, the input gradients.
+    """
     optimizers = [
         torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4, fused=fast)
         for model in models
@@ -203,7 +219,7 @@ def _bare(
             for run in runs:
                 point = x.detach().requires_grad_()
                 torch.autograd.grad(passes(run, point, "sum"), point)
-        for model, run, optimizer in zip(models, runs, optimizers, strict=True):
+        for model, run, optimizer in zip(models, runs, optimizers, strict=True) if trains else ():
             model.train().requires_grad_(True)
             loss = passes(run, x, "mean")
             optimizer.zero_grad(set_to_none=True)
@@ -211,6 +227,37 @@ def _bare(
             optimizer.step()
 
     return work
+
+
+def _attack(
+    models: list[nn.Module], x: Tensor, y: Tensor, fast: bool, compiled: bool
+) -> Callable[[], None]:
+    """Return the attack of a step."""
+    adversary = Adversary(
+        Mixture(models),
+        AttackConfig(steps=_STEPS),
+        trades=False,
+        largest_label=9,
+        autocast=torch.bfloat16 if fast else None,
+        runs=[torch.compile(model) for model in models] if compiled else None,
+    )
+    draws = torch.Generator(x.device).manual_seed(0)
+
+    def work() -> None:
+        adversary(x, y, draws)
+
+    return work
+
+
+def perceptron(classes: int = 10, seed: int = 0) -> nn.Module:
+    """Return a network of one hidden layer of 64 units for images of 8 x 8."""
+    draws = torch.Generator().manual_seed(seed)
+    layers = [nn.utils.skip_init(nn.Linear, 64, size) for size in (64, classes)]
+    with torch.no_grad():
+        for layer in layers:
+            for parameter in layer.parameters():
+                parameter.copy_((torch.rand(parameter.shape, generator=draws) * 2 - 1) / 8)
+    return nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1])
 
 
 def _seconds(work: Callable[[], Any], fast: bool) -> float:
@@ -229,10 +276,11 @@ def _seconds(work: Callable[[], Any], fast: bool) -> float:
 def _cells(row: dict[str, Any]) -> list[str]:
     hours = row["hours of a published run"]
     return [
-        f"{row['network']}, L = {row['L']}",
+        f"{row['network'].rpartition(':')[2]}, L = {row['L']}",
         f"{1e3 * row['step']:.1f}",
         f"{row['over least work']:.3f}",
         f"{row['fastest']:.3f}",
+        f"{row['attack over passes']:.3f}",
         f"{row['run over L = 1']:.2f}",
         f"{row['algorithm2 over L = 1']:.2f}",
         f"{row['images a second']:.0f}",
@@ -245,6 +293,7 @@ _HEADS = [
     "step, ms",
     "over least work",
     "of the fastest",
+    "attack over passes",
     "run over L = 1",
     "Algorithm 2 over L = 1",
     "images/s",
@@ -268,7 +317,10 @@ def _write(rows: list[dict[str, Any]], apart: list[str], out: Path) -> None:
         f"{origin('training', f'PyTorch {torch.__version__}')}; {rows[-1]['device']}. `over least "
         "work` is the time of a step of `together` over that of 10 L bare forward passes with "
         "input gradients and L training passes: the median of ratios measured in turns, and the "
-        "ratio of the fastest of each. `run over L = 1` is what a run with L networks takes at "
+        "ratio of the fastest of each. `attack over passes` is the attack alone over the input "
+        "gradients. Beside them it makes four operations on the images a step, copies them, and "
+        "checks gradients; the perceptron's passes are a dozen operations of some 5 us each, which "
+        "bounds its ratio. `run over L = 1` is what a run with L networks takes at "
         "equal epochs per network; with `algorithm2` it is the next column (the article reports 4, "
         "8 and 12 for 2, 3 and 4). On the CPU times are those of one thread's process; what shares "
         "its caches moves ratios by some percent.",

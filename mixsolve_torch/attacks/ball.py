@@ -94,6 +94,18 @@ class Ball(abc.ABC):
         """Return `project` for one batch of centers, to be called on many points."""
         return lambda point: self.project(point, center)
 
+    def mover(self, center: Tensor, length: float) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return a function of points and gradients (B, C, H, W) that makes one step of ascent.
+
+        It is for many steps around one batch of centers, and may write into the gradient.
+        """
+
+        def move(point: Tensor, gradient: Tensor) -> Tensor:
+            ahead = torch.add(point, self.direction(gradient, center), alpha=length)
+            return self.project(ahead, center)
+
+        return move
+
     @abc.abstractmethod
     def steepest(self, gradient: Tensor) -> Tensor:
         """Return the direction of unit norm along which a linear function grows fastest.
@@ -207,8 +219,19 @@ class _LinfBall(Ball):
         return self.projection(center)(point)
 
     def projection(self, center: Tensor) -> Callable[[Tensor], Tensor]:
-        lowest, highest = (center - self.eps).clamp(min=0), (center + self.eps).clamp(max=1)
+        lowest, highest = self._bounds(center)
         return lambda point: torch.clamp(point, lowest, highest)
+
+    def mover(self, center: Tensor, length: float) -> Callable[[Tensor, Tensor], Tensor]:
+        lowest, highest = self._bounds(center)
+
+        def move(point: Tensor, gradient: Tensor) -> Tensor:
+            return gradient.sign_().mul_(length).add_(point).clamp_(lowest, highest)
+
+        return move
+
+    def _bounds(self, center: Tensor) -> tuple[Tensor, Tensor]:
+        return (center - self.eps).clamp_(min=0), (center + self.eps).clamp_(max=1)
 
     def nearest_to(self, center: Tensor) -> Callable[[Tensor], Nearest]:
         project = self.projection(center)

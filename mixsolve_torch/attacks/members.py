@@ -67,8 +67,8 @@ class Members:
         All labels of the attack, for a single check against the number of classes.
     weights : array-like of shape (L,), optional
         Weights to attack instead of the mixture's own.
-    autocast : bool, default False
-        Run the classifiers in bfloat16 where PyTorch's autocast deems it safe.
+    autocast : bool or torch.dtype, default False
+        Run the classifiers in bfloat16, or in this dtype, where PyTorch's autocast deems it safe.
     compile : bool, default False
         Run the classifiers through `torch.compile`.
     runs : sequence of callable of length L, optional
@@ -95,7 +95,7 @@ class Members:
         labels: Tensor,
         weights: Any = None,
         *,
-        autocast: bool = False,
+        autocast: bool | torch.dtype = False,
         compile: bool = False,
         runs: Sequence[Any] | None = None,
     ) -> None:
@@ -107,7 +107,7 @@ class Members:
             self.total += weight
         models = [(mixture.models if runs is None else runs)[k] for k in self.indices]
         self._models: list[Any] = [torch.compile(m) for m in models] if compile else models
-        self._autocast = autocast
+        self._autocast = torch.bfloat16 if autocast is True else autocast
         self._largest_label = int(labels.max())
         self._differentiated = [0] * len(models)
         self._missing = [False] * len(models)  # who is known to have no gradient in the images
@@ -263,7 +263,7 @@ class Members:
     def _precision(self, x: Tensor) -> AbstractContextManager[Any]:
         """Return the context that classifiers run in."""
         if self._autocast:
-            return torch.autocast(x.device.type, dtype=torch.bfloat16)
+            return torch.autocast(x.device.type, dtype=self._autocast)
         return nullcontext()
 
     def _run_under_autograd(self, i: int, point: Tensor, noted: bool = True) -> Tensor:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from mixsolve.base.arguments import as_length
@@ -112,12 +111,5 @@ class PGD(SearchAttack):
 
     def _mover(self, center: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Return a function of a point and a gradient that makes one step around `center`."""
-        ball = self.ball
         length = 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
-        project = ball.projection(center)
-
-        def move(point: Tensor, gradient: Tensor) -> Tensor:
-            ahead = torch.add(point, ball.direction(gradient, center), alpha=length)
-            return project(ahead)
-
-        return move
+        return self.ball.mover(center, length)

@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 
 from mixsolve.base.errors import MissingDependencyError, MixsolveError, shortened
 from mixsolve_torch.commands.console import logged
+from mixsolve_torch.runs.memory import keep_freed
 from mixsolve_torch.training.config import SECTIONS, TrainConfig
 from mixsolve_torch.training.ending import Training
 from mixsolve_torch.training.loop import train
@@ -32,6 +33,7 @@ _ENTRIES = (*SECTIONS, "method")
 def main(argv: Sequence[str]) -> int:
     """Train as the arguments after ``mixsolve train`` say, print the outcome; the exit code."""
     config, resume = read(argv)
+    keep_freed()
     console = Console()
     handler = RichHandler(console=Console(stderr=True), show_path=False)
     try:

@@ -117,6 +117,8 @@ def _zero_one(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    if logits.ndim == 2:  # without views, each of which autograd would go back through
+        return functional.cross_entropy(logits, labels, reduction="none")
     shape = logits.shape[:-1]
     rows = logits.flatten(0, -2), labels.expand(shape).flatten()
     return functional.cross_entropy(*rows, reduction="none").view(shape)

@@ -97,8 +97,8 @@ class Adversary:
         Ascend the expected divergence instead of the expected loss.
     largest_label : int
         The largest of all batches.
-    autocast : bool
-        Run the classifiers in bfloat16.
+    autocast : torch.dtype, optional
+        Run the classifiers in it where PyTorch's autocast deems it safe.
     weights : torch.Tensor of shape (L,), optional
         Attack the mixture of these weights instead of the mixture's own.
     given : Attack, optional
@@ -116,7 +116,7 @@ class Adversary:
         *,
         trades: bool,
         largest_label: int,
-        autocast: bool = False,
+        autocast: torch.dtype | None = None,
         weights: Tensor | None = None,
         given: Attack | None = None,
         runs: Sequence[Any] | None = None,
@@ -151,7 +151,7 @@ class Adversary:
         """Attack the mixture of these weights (L,) from now on."""
         self._attacked.set_weights(weights)
         self._members = Members(
-            self._attacked, self._labels, autocast=self._autocast, runs=self._runs
+            self._attacked, self._labels, autocast=self._autocast or False, runs=self._runs
         )
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,7 @@ class Attackers:
                 self._config.attack,
                 trades=self._config.loss.name == "trades",
                 largest_label=self._largest_label,
-                autocast=self._config.run.autocast,
+                autocast=self._config.run.half,
                 weights=weights,
                 given=attack if self._given is None else self._given,
                 runs=self._networks.runs,
@@ -111,7 +111,7 @@ class Attackers:
                 self._config.attack,
                 trades=False,
                 largest_label=self._largest_label,
-                autocast=self._config.run.autocast,
+                autocast=self._config.run.half,
                 given=self._given,
                 loss=loss,
             )

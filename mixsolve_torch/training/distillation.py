@@ -121,7 +121,7 @@ def distilled(
     *,
     ball: Ball,
     steps: int,
-    autocast: bool = False,
+    autocast: torch.dtype | None = None,
 ) -> Tensor:
     """Return images near some that have the features of others.
 
@@ -137,8 +137,8 @@ def distilled(
         Around `source`.
     steps : int
         Steps of the descent, eps / steps long.
-    autocast : bool, default False
-        Run the network in bfloat16.
+    autocast : torch.dtype, optional
+        Run the network in it where PyTorch's autocast deems it safe.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def distilled(
     project, length = ball.projection(source), ball.eps / steps
     with (
         frozen(model),
-        torch.autocast(source.device.type, dtype=torch.bfloat16, enabled=autocast),
+        torch.autocast(source.device.type, dtype=autocast, enabled=autocast is not None),
     ):
         with torch.no_grad():
             aim = features(model, layer, target).float()

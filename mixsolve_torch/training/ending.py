@@ -28,6 +28,7 @@ from mixsolve_torch.training.deployment import Rival, decide
 from mixsolve_torch.training.final_weights import solve_weights
 from mixsolve_torch.training.images import ImageSet
 from mixsolve_torch.training.measure import found_losses
+from mixsolve_torch.training.networks import as_run
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.verdict import Verdict
 
@@ -154,13 +155,17 @@ class Ending:
     def _solved(self, mixture: Mixture) -> list[float]:
         folder = self.folder / "attacks" / "weights"
         return solve_weights(
-            mixture, self.validation, self.config, folder, progress=self.progress
+            self._as_run(mixture), self.validation, self.config, folder, progress=self.progress
         ).tolist()
+
+    def _as_run(self, mixture: Mixture) -> Mixture:
+        """Return a mixture whose networks are compiled, if configured; they are the same."""
+        return Mixture(as_run(list(mixture.models), self.config), mixture.weights).eval()
 
     def _held_out(self, mixture: Mixture) -> tuple[np.ndarray, np.ndarray]:
         """Return losses (N, m, L) and labels (N,) of images that were not trained on."""
         count = min(self.config.evaluation.images or len(self.validation), len(self.validation))
-        losses = found_losses(mixture, self.validation, count, self.config)
+        losses = found_losses(self._as_run(mixture), self.validation, count, self.config)
         return losses, self.validation.labels[:count].cpu().numpy()
 
     def _attacked(self, mixture: Mixture) -> Evaluation:
@@ -170,7 +175,7 @@ class Ending:
         count = min(config.final_images or len(self.test), len(self.test))
         x, y = self.test.batch(torch.arange(count))
         return evaluate(
-            mixture,
+            self._as_run(mixture),
             (x, y),
             config.final if self.final is None else self.final,
             **self.config.attack.declared,

@@ -320,7 +320,7 @@ class _TrainingRun:
     def _measured_now(self, epoch: int) -> dict[str, dict[str, Any]]:
         try:
             return measure_epoch(
-                self._algorithm.evaluated, self._measured, self._config, self._ranks
+                self._algorithm.measured, self._measured, self._config, self._ranks
             )
         except MixsolveError as error:  # finite parameters, but logits that overflow
             words = f"the networks of epoch {epoch} could not be measured: {error}"

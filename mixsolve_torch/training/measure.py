@@ -135,7 +135,7 @@ def _attack(threat: Threat, config: TrainConfig) -> Attack:
             threat.ball.norm,
             threat.ball.eps,
             steps=config.evaluation.steps,
-            autocast=config.run.autocast,
+            autocast=config.run.half is torch.bfloat16,
         )
     assert isinstance(threat, Finite)
     return Exhaustive(threat)

@@ -16,7 +16,7 @@ Accuracy. ICML 2019.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,11 @@ from mixsolve_torch.training.averaging import MovingAverage
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.member_loss import member_loss
 from mixsolve_torch.training.ranks import Ranks
+
+
+def as_run(models: Sequence[nn.Module], config: TrainConfig) -> list[Any]:
+    """Return what runs each network: the module, or its compiled form on the same parameters."""
+    return [torch.compile(model) for model in models] if config.run.compile else list(models)
 
 
 class Networks:
@@ -60,12 +65,12 @@ class Networks:
         self.member_loss = member_loss(config.loss)
         self.mixture = Mixture(models).to(ranks.device)
         self._optimizers = [self._optimizer(model, ranks) for model in models]
+        scaled = config.run.half is torch.float16
+        self._scalers = [torch.amp.GradScaler(ranks.device.type, enabled=scaled) for _ in models]
         self._averages = [
             MovingAverage(model, config.model.ema) for model in (models if config.model.ema else [])
         ]
-        self.runs: list[Any] = (
-            [torch.compile(model) for model in models] if config.run.compile else list(models)
-        )
+        self.runs: list[Any] = as_run(models, config)
         self._forwards = [self._in_step(run, ranks) for run in self.runs]
         zero = torch.zeros((), dtype=torch.float64, device=ranks.device)
         self._totals = {"loss": zero, "errors": zero.clone(), "steps": zero.clone()}
@@ -84,7 +89,7 @@ class Networks:
     def descend(
         self, k: int, x: Tensor, attacked: Tensor, y: Tensor, learning_rate: float
     ) -> Tensor:
-        """Make a step of SGD of network k, and return its loss before it.
+        """Make a step of descent of network k, and return its loss before it.
 
         Parameters
         ----------
@@ -144,12 +149,13 @@ class Networks:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         self.mixture.models[k].train()
-        device, autocast = self.mixture.device.type, self._config.run.autocast
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=autocast):
+        half, scaler = self._config.run.half, self._scalers[k]
+        with torch.autocast(self.mixture.device.type, dtype=half, enabled=half is not None):
             reached = loss(partial(self._counted, k))
         optimizer.zero_grad(set_to_none=True)
-        reached.backward()
-        optimizer.step()
+        scaler.scale(reached).backward()
+        scaler.step(optimizer)
+        scaler.update()
         if self._averages:
             self._averages[k].update(self.mixture.models[k])
         return reached.detach()
@@ -198,6 +204,7 @@ class Networks:
             "models": [model.state_dict() for model in self.mixture.models],
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "averages": [average.state_dict() for average in self._averages],
+            "scalers": [scaler.state_dict() for scaler in self._scalers],
             "totals": dict(self._totals),
         }
 
@@ -210,6 +217,8 @@ class Networks:
             optimizer.load_state_dict(saved)
         for average, saved in zip(self._averages, state["averages"], strict=True):
             average.load_state_dict(saved)
+        for scaler, saved in zip(self._scalers, state.get("scalers", []), strict=False):
+            scaler.load_state_dict(saved)
         for name, total in self._totals.items():
             total.copy_(state["totals"][name])
 
@@ -220,15 +229,16 @@ class Networks:
         after_run(before, logits)
         return logits
 
-    def _optimizer(self, model: nn.Module, ranks: Ranks) -> torch.optim.SGD:
-        options = self._config.optimizer
-        return torch.optim.SGD(
-            model.parameters(),
-            lr=options.learning_rate,
-            momentum=options.momentum,
-            weight_decay=options.weight_decay,
-            fused=ranks.device.type == "cuda",
-        )
+    def _optimizer(self, model: nn.Module, ranks: Ranks) -> torch.optim.Optimizer:
+        options, parameters = self._config.optimizer, model.parameters()
+        shared: dict[str, Any] = {
+            "lr": options.learning_rate,
+            "weight_decay": options.weight_decay,
+            "fused": ranks.device.type == "cuda",
+        }
+        if options.name == "adamw":
+            return torch.optim.AdamW(parameters, betas=(options.momentum, options.beta2), **shared)
+        return torch.optim.SGD(parameters, momentum=options.momentum, **shared)
 
     @staticmethod
     def _in_step(run: Any, ranks: Ranks) -> Any:

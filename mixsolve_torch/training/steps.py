@@ -26,7 +26,7 @@ from mixsolve_torch.training.images import ImageSet
 from mixsolve_torch.training.methods import METHODS
 from mixsolve_torch.training.methods.base import Batch, Parts
 from mixsolve_torch.training.methods.batch_game import BatchGame
-from mixsolve_torch.training.networks import Networks
+from mixsolve_torch.training.networks import Networks, as_run
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.schedules import learning_rate_factor
 
@@ -124,6 +124,12 @@ class Steps:
         return self._method.unfinished(self.t)
 
     @property
+    def measured(self) -> Mixture:
+        """The same mixture, each network as it is run: compiled, if configured."""
+        mixture = self.evaluated
+        return Mixture(as_run(list(mixture.models), self._config), mixture.weights)
+
+    @property
     def done(self) -> bool:
         """Whether all steps are made."""
         return self.t >= self.steps
@@ -131,10 +137,9 @@ class Steps:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
-        factor = learning_rate_factor(
-            self._config.optimizer.schedule, self._method.progress(self.t)
-        )
-        return self._config.optimizer.learning_rate * factor
+        options, progress = self._config.optimizer, self._method.progress(self.t)
+        factor = learning_rate_factor(options.schedule, progress, options.warmup)
+        return options.learning_rate * factor
 
     def begin(self, pretrained: Sequence[Mapping[str, Tensor]]) -> None:
         """Begin the first networks with these parameters and buffers."""

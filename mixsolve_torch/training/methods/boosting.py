@@ -59,7 +59,8 @@ def _arc(config: TrainConfig) -> Attack:
     def attack(threat: Threat) -> Attack:
         if isinstance(threat, InBall):
             ball, steps = threat.ball, config.attack.steps
-            return ARC(ball.norm, ball.eps, steps=steps, autocast=config.run.autocast)
+            half = config.run.autocast and config.run.autocast_dtype == "bfloat16"
+            return ARC(ball.norm, ball.eps, steps=steps, autocast=half)
         assert isinstance(threat, Finite)
         return Exhaustive(threat)
 

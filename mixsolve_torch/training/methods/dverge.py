@@ -111,7 +111,7 @@ class Dverge(Method):
                 target,
                 ball=self._ball,
                 steps=config.dverge.steps,
-                autocast=config.run.autocast,
+                autocast=config.run.half,
             )
             for model, layers in zip(models, self._layers, strict=True)
         ]

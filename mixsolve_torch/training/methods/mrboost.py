@@ -85,10 +85,10 @@ class MRBoost(Staged):
     def _sum(self, networks: tuple[int, ...], x: Tensor) -> Tensor:
         """Return the sum of the logits (B, classes) of some networks that are fixed."""
         mixture = Mixture([self.parts.networks.mixture.models[j] for j in networks])
-        autocast = self.parts.config.run.autocast
+        half = self.parts.config.run.half
         with (
             frozen(mixture),
             torch.no_grad(),
-            torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=autocast),
+            torch.autocast(x.device.type, dtype=half, enabled=half is not None),
         ):
             return mixture.member_logits(x).sum(dim=0)

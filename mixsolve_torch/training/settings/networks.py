@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mixsolve.base.arguments import as_count, as_real
+from mixsolve.base.errors import MixsolveError
 
 
 @dataclass(frozen=True)
@@ -73,29 +74,42 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Stochastic gradient descent.
+    """The descent.
 
     Parameters
     ----------
+    name : {"sgd", "adamw"}
+        Stochastic gradient descent with momentum, or Adam with decoupled weight decay.
     epochs : int
         Passes over the data per model; "algorithm2" makes L times as many, as a step trains one.
     batch_size : int
         Images of a step, over all devices together.
     learning_rate : float
         At its peak.
-    schedule : {"step", "cyclic", "constant"}
-        "step" divides the learning rate by 10 at 50 % and at 75 % of all steps.
+    schedule : {"step", "cyclic", "cosine", "onecycle", "constant"}
+        "step" divides the learning rate by 10 at 50 % and at 75 % of all steps, "cyclic" rises up
+        to 40 % and falls to 0 along straight lines, "cosine" falls to 0 along half a cosine,
+        "onecycle" rises up to 30 % and falls along half cosines.
+    warmup : float
+        Share of all steps, in [0, 1), in which the rate rises from 0 along a straight line; of
+        "onecycle" the share in which it rises, where it is not 0. "cyclic" has none.
     momentum : float
-        Of the descent.
+        Of the descent; beta_1 of AdamW.
+    beta2 : float
+        Of AdamW.
     weight_decay : float
-        Factor of the squared norm of the parameters.
+        Factor of the squared norm of the parameters; of AdamW the decay by a step of rate 1.
     """
+
+    name: Literal["sgd", "adamw"] = "sgd"
 
     epochs: int = 30
     batch_size: int = 128
     learning_rate: float = 0.1
-    schedule: Literal["step", "cyclic", "constant"] = "step"
+    schedule: Literal["step", "cyclic", "cosine", "onecycle", "constant"] = "step"
+    warmup: float = 0.0
     momentum: float = 0.9
+    beta2: float = 0.999
     weight_decay: float = 5e-4
 
     def check(self) -> None:
@@ -104,4 +118,11 @@ class OptimizerConfig:
         as_count("optimizer.batch_size", self.batch_size)
         as_real("optimizer.learning_rate", self.learning_rate, above=0)
         as_real("optimizer.momentum", self.momentum, at_least=0, below=1)
+        as_real("optimizer.beta2", self.beta2, at_least=0, below=1)
+        as_real("optimizer.warmup", self.warmup, at_least=0, below=1)
+        if self.warmup and self.schedule == "cyclic":
+            raise MixsolveError(
+                "optimizer.warmup must be 0 with optimizer.schedule = 'cyclic', which rises by "
+                f"itself; got {self.warmup:g}; take 'onecycle'"
+            )
         as_real("optimizer.weight_decay", self.weight_decay, at_least=0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from mixsolve.base.arguments import as_count
 
 
@@ -73,11 +75,16 @@ class RunConfig:
     device : str
         "auto" for the accelerator if there is one, or a device as PyTorch names it.
     autocast : bool
-        Run networks in bfloat16 where PyTorch's autocast deems it safe.
+        Run networks in half precision where PyTorch's autocast deems it safe.
+    autocast_dtype : {"bfloat16", "float16"}
+        In which one. "float16" is for accelerators without bfloat16; losses are scaled so that its
+        gradients do not vanish, and steps whose gradients overflow are left out. Epochs are then
+        measured in single precision.
     channels_last : bool
         Keep images and networks in the memory format that suits convolutions on accelerators.
     compile : bool
-        Run networks through `torch.compile`, in training and in its attacks.
+        Run networks through `torch.compile`: in training, its attacks, the measurements of epochs,
+        and the final attacks.
     save_every : int
         Steps between two checkpoints besides those after each epoch; 0 for none.
     tensorboard : bool
@@ -88,10 +95,16 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     autocast: bool = False
+    autocast_dtype: Literal["bfloat16", "float16"] = "bfloat16"
     channels_last: bool = False
     compile: bool = False
     save_every: int = 0
     tensorboard: bool = True
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """What networks run in under autocast; None without it."""
+        return getattr(torch, self.autocast_dtype) if self.autocast else None
 
     def check(self) -> None:
         """Refuse values out of their range."""
