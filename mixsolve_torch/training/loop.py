@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 from mixsolve.base.arguments import check_flags
 from mixsolve.base.errors import MixsolveError
@@ -38,9 +39,9 @@ from mixsolve_torch.training.adversary import given_attack
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.deployment import read_rival
 from mixsolve_torch.training.ending import Ending, Training
+from mixsolve_torch.training.epochs import Epochs
 from mixsolve_torch.training.journal import Journal
-from mixsolve_torch.training.kept import kept_state
-from mixsolve_torch.training.measure import forgotten, measure_epoch
+from mixsolve_torch.training.measure import measure_epoch
 from mixsolve_torch.training.pretrained import read_pretrained
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.run_folder import RunFolder
@@ -128,8 +129,6 @@ class _TrainingRun:
         ranks.agree(images.digests, "data.name must give the same images on every rank")
         self._digests = images.digests
         self._measured = images.measured.to(ranks.device)
-        self._warned: set[int] = set()
-        self._classes = images.classes
         self._ending = Ending(
             config,
             ranks,
@@ -141,25 +140,15 @@ class _TrainingRun:
             final,
             progress and ranks.first,
         )
-        models = [
-            build_model(
-                config.model.architecture,
-                classes=images.classes,
-                seed=config.model.count * config.run.seed + k,
-            )
-            for k in range(config.model.count)
-        ]
-        if config.run.channels_last:
-            models = [model.to(memory_format=torch.channels_last) for model in models]
-        models = [model.to(ranks.device) for model in models]
+        models = _networks(config, images.classes, ranks.device)
         self._algorithm = Steps(config, models, images.fitted.to(ranks.device), ranks, given)
         if not self._folder.begun:
             pretrained = read_pretrained(config, images.classes)
             parts = [digest(each) for given in pretrained for each in given.values()]
             ranks.agree(parts, "model.pretrained must give the same networks on every rank")
             self._algorithm.begin(pretrained)
-        self._records: list[dict[str, Any]] = []
-        self._kept: dict[str, Any] | None = None
+        count = min(config.evaluation.images or len(self._measured), len(self._measured))
+        self._epochs = Epochs(config, self._folder, ranks, images.classes, count)
         self._saved: int | None = None  # the step of the last checkpoint
         self._seconds = 0.0
         self._began = time.perf_counter()
@@ -188,22 +177,10 @@ class _TrainingRun:
                 f"model.architecture = {self._config.model.architecture!r}: {why}; restore the "
                 "code that it was begun with, or choose another folder"
             ) from error
-        self._records, self._seconds = saved["records"], saved["seconds"]
+        self._seconds = saved["seconds"]
         self._saved = self._algorithm.t
-        self._kept = self._ranks.lead(lambda: self._folder.kept(self._records))
-        if self._records and self._kept is None:
-            self._replace_best()
-
-    def _replace_best(self) -> None:
-        """Replace the lost checkpoint of the best epoch by the last epoch."""
-        record = self._records[-1]
-        lost = _most_robust(self._records)["epoch"]
-        words = f"{self._folder.best} is lost or damaged, and with it epoch {lost}"
-        if record["step"] == self._algorithm.t:
-            self._keep(record)
-            logger.warning("%s; epoch %d, the last one, takes its place", words, record["epoch"])
-        else:
-            logger.warning("%s; the most robust one of those to come takes its place", words)
+        algorithm = self._algorithm
+        self._epochs.restore(saved["records"], algorithm.t, lambda: algorithm.evaluated)
 
     def finish(self) -> Training:
         """Make the remaining steps, and the final evaluation."""
@@ -213,7 +190,7 @@ class _TrainingRun:
             Interrupt(True, signal.SIGTERM, repeated=self._ranks.size > 1) as interrupt,
             Journal(
                 self._folder.path,
-                records=self._records,
+                records=self._epochs.records,
                 tensorboard=config.run.tensorboard,
                 progress=self._progress,
                 total=algorithm.steps,
@@ -233,7 +210,7 @@ class _TrainingRun:
                     self._interrupted(interrupt, received)
         self._ranks.wait()
         kept = checkpoint.load(self._folder.best)
-        return self._ending.reach(list(algorithm.evaluated.models), self._records, kept)
+        return self._ending.reach(list(algorithm.evaluated.models), self._epochs.records, kept)
 
     def _step(self) -> None:
         try:
@@ -286,36 +263,9 @@ class _TrainingRun:
             **self._measured_now(epoch),
             "split": self._config.evaluation.select,
         }
-        self._records.append(record)
         journal.log(record)
-        self._warn_of_forgotten(record)
-        if self._kept is None or _place(record) > _place(self._kept):
-            self._keep(record)
+        self._epochs.add(record, algorithm.evaluated, algorithm.unfinished)
         self._save()
-
-    def _warn_of_forgotten(self, record: dict[str, Any]) -> None:
-        """Warn once of each network that lost its robustness."""
-        count = min(self._config.evaluation.images or len(self._measured), len(self._measured))
-        for k in set(forgotten(record, count)) - self._warned - self._algorithm.unfinished:
-            self._warned.add(k)
-            models = record["robust"]["models"]
-            logger.warning(
-                "network %d, of weight %.2f, has %.1f %% robust accuracy, less than half of the "
-                "best one's %.1f %%: the mixture is hardly more than the others; take "
-                "weights.update = 'none' or a larger weights.floor or attack.own_share, or train "
-                "it longer",
-                *(k + 1, record["weights"][k], 100 * models[k], 100 * max(models)),
-            )
-
-    def _keep(self, record: dict[str, Any]) -> None:
-        """Write the best checkpoint."""
-        self._kept = record
-        if self._ranks.first:
-            mixture = self._algorithm.evaluated
-            checkpoint.save(
-                kept_state(self._config.to_dict(), record, mixture, self._classes),
-                self._folder.best,
-            )
 
     def _measured_now(self, epoch: int) -> dict[str, dict[str, Any]]:
         try:
@@ -347,7 +297,7 @@ class _TrainingRun:
                     "attack": self._fingerprint,
                     "algorithm": state,
                     "ranks": own,
-                    "records": self._records,
+                    "records": self._epochs.records,
                     "seconds": self._elapsed(),
                 }
             )
@@ -358,11 +308,11 @@ class _TrainingRun:
         return self._seconds + time.perf_counter() - self._began
 
 
-def _place(record: dict[str, Any]) -> tuple[int, float]:
-    """Return what epochs are ranked by: the networks that are trained, then robust accuracy."""
-    return len(record.get("weights", ())), record["robust"]["mixture"]
-
-
-def _most_robust(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the first record of the most networks and the highest robust accuracy."""
-    return max(records, key=_place)
+def _networks(config: TrainConfig, classes: int, device: torch.device) -> list[nn.Module]:
+    """Return the networks of a run with the initial weights of its seed, on the device."""
+    options = config.model
+    seeds = range(options.count * config.run.seed, options.count * (config.run.seed + 1))
+    models = [build_model(options.architecture, classes=classes, seed=seed) for seed in seeds]
+    if config.run.channels_last:
+        models = [model.to(memory_format=torch.channels_last) for model in models]
+    return [model.to(device) for model in models]
