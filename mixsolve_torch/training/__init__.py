@@ -1,5 +1,6 @@
 """Training of classifiers: one network alone, and mixtures of them."""
 
+from mixsolve_torch.training.callbacks import Callback, Step
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.ending import Training
 from mixsolve_torch.training.kept import load_trained
@@ -24,6 +25,7 @@ from mixsolve_torch.training.verdict import Verdict
 __all__ = [
     "AttackConfig",
     "BoostingConfig",
+    "Callback",
     "DataConfig",
     "DvergeConfig",
     "EvaluationConfig",
@@ -33,6 +35,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "RunConfig",
+    "Step",
     "TrainConfig",
     "Training",
     "Verdict",

@@ -18,7 +18,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,7 @@ from mixsolve_torch.runs.fingerprint import describe, digest
 from mixsolve_torch.runs.interrupt import Interrupt
 from mixsolve_torch.training import held_out
 from mixsolve_torch.training.adversary import given_attack
+from mixsolve_torch.training.callbacks import Callbacks, Step
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.deployment import read_rival
 from mixsolve_torch.training.ending import Ending, Training
@@ -57,6 +58,7 @@ def train(
     test: Data | None = None,
     attack: Attack | Callable[..., Any] | None = None,
     final: Attacks | None = None,
+    callbacks: Sequence[Any] = (),
     resume: bool = False,
     progress: bool = False,
 ) -> Training:
@@ -77,6 +79,9 @@ def train(
         ``config.attack`` declares. Of an attack that yields several candidates the first counts.
     final : str, Attack, callable, or iterable of them, optional
         The final attacks, in place of ``config.evaluation.final``; what `evaluate` takes.
+    callbacks : list of objects, optional
+        Called after steps and epochs and at the end: each has one or more of the methods of
+        `Callback`. Of several ranks the first one calls them.
     resume : bool, default False
         Resume from the last checkpoint in the folder, if there is one. Without it, a folder that
         holds a run is refused.
@@ -102,9 +107,12 @@ def train(
     """
     check_flags(resume=resume, progress=progress)
     with Ranks(config.run.device) as ranks:
-        run = _TrainingRun(config, ranks, progress, data, test, attack, final)
+        called = Callbacks(callbacks, ranks.first)
+        run = _TrainingRun(config, ranks, progress, called, data, test, attack, final)
         with run.begun(resume):
-            return run.finish()
+            training = run.finish()
+        called.end(training)
+        return training
 
 
 class _TrainingRun:
@@ -115,12 +123,14 @@ class _TrainingRun:
         config: TrainConfig,
         ranks: Ranks,
         progress: bool,
+        callbacks: Callbacks,
         data: Data | None = None,
         test: Data | None = None,
         attack: Attack | Callable[..., Any] | None = None,
         final: Attacks | None = None,
     ) -> None:
         self._config = config
+        self._callbacks = callbacks
         given = None if attack is None else given_attack(attack, config.attack)
         self._fingerprint = None if given is None else describe(given)
         self._ranks = ranks
@@ -199,8 +209,12 @@ class _TrainingRun:
         ):
             journal.advance(algorithm.t)
             while not algorithm.done:
+                rate = algorithm.learning_rate
                 self._step()
                 journal.advance(1)
+                if self._callbacks.watch_steps:
+                    step = Step(algorithm.t, algorithm.steps, rate, algorithm.loss)
+                    self._callbacks.step(step, self._resumable())
                 if algorithm.t % epoch == 0 or algorithm.done:
                     self._close_epoch(journal, -(-algorithm.t // epoch))
                 elif config.run.save_every and algorithm.t % config.run.save_every == 0:
@@ -233,16 +247,17 @@ class _TrainingRun:
             )
         interrupt.end(number)
 
+    def _resumable(self) -> str:
+        """Say where the run can be resumed."""
+        if self._saved is None:
+            return "no checkpoint was written before"
+        return f"the checkpoint of step {self._saved}, before that, is in {self._folder.last}"
+
     def _diverged(self, what: str) -> MixsolveError:
         """Return the error of a run whose losses or networks are no longer finite."""
-        kept = (
-            "no checkpoint was written before"
-            if self._saved is None
-            else f"the checkpoint of step {self._saved}, before that, is in {self._folder.last}"
-        )
         return MixsolveError(
             f"{what}; lower optimizer.learning_rate, which was "
-            f"{self._config.optimizer.learning_rate:g}; {kept}"
+            f"{self._config.optimizer.learning_rate:g}; {self._resumable()}"
         )
 
     def _close_epoch(self, journal: Journal, epoch: int) -> None:
@@ -266,6 +281,7 @@ class _TrainingRun:
         journal.log(record)
         self._epochs.add(record, algorithm.evaluated, algorithm.unfinished)
         self._save()
+        self._callbacks.epoch(record, self._resumable())
 
     def _measured_now(self, epoch: int) -> dict[str, dict[str, Any]]:
         try:

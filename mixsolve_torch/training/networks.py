@@ -56,6 +56,8 @@ class Networks:
         The classifiers and their weights.
     runs : list of callable
         What runs each network: the module, or its compiled form.
+    loss : torch.Tensor of shape () or None
+        The last one noted.
     member_loss : callable
         The loss (B,) of a network's logits (B, classes) and labels (B,).
     """
@@ -72,6 +74,7 @@ class Networks:
         ]
         self.runs: list[Any] = as_run(models, config)
         self._forwards = [self._in_step(run, ranks) for run in self.runs]
+        self.loss: Tensor | None = None
         zero = torch.zeros((), dtype=torch.float64, device=ranks.device)
         self._totals = {"loss": zero, "errors": zero.clone(), "steps": zero.clone()}
 
@@ -185,6 +188,7 @@ class Networks:
 
     def note(self, loss: Tensor, errors: Tensor) -> None:
         """Count a step's mean loss and the mixture's errors (B,) on its attacked images."""
+        self.loss = loss
         self._totals["loss"] += loss
         self._totals["errors"] += errors.mean()
         self._totals["steps"] += 1

@@ -130,6 +130,11 @@ class Steps:
         return Mixture(as_run(list(mixture.models), self._config), mixture.weights)
 
     @property
+    def loss(self) -> Tensor | None:
+        """The mean loss of the last step, on the device; None if it updated weights."""
+        return self._networks.loss
+
+    @property
     def done(self) -> bool:
         """Whether all steps are made."""
         return self.t >= self.steps
@@ -164,7 +169,8 @@ class Steps:
             channels_last=self._config.run.channels_last,
         )
         with counted() as passes:
-            self._method.step(Batch(self.t, x, y, learning_rate))
+            self._networks.loss = None
+        self._method.step(Batch(self.t, x, y, learning_rate))
         self._passes += passes.total
 
     def summary(self) -> dict[str, float]:
