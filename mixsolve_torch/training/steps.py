@@ -168,9 +168,9 @@ class Steps:
             flip=options.flip,
             channels_last=self._config.run.channels_last,
         )
+        self._networks.loss = None
         with counted() as passes:
-            self._networks.loss = None
-        self._method.step(Batch(self.t, x, y, learning_rate))
+            self._method.step(Batch(self.t, x, y, learning_rate))
         self._passes += passes.total
 
     def summary(self) -> dict[str, float]:
