@@ -16,6 +16,7 @@ from mixsolve_torch.commands.console import logged
 from mixsolve_torch.runs.memory import keep_freed
 from mixsolve_torch.training.config import SECTIONS, TrainConfig
 from mixsolve_torch.training.ending import Training
+from mixsolve_torch.training.journal import worst_class
 from mixsolve_torch.training.loop import train
 
 try:
@@ -134,9 +135,11 @@ def _parser() -> jsonargparse.ArgumentParser:
 def _report(console: Console, training: Training) -> None:
     best = training.best
     where = "the test set, as the article does" if best["split"] == "test" else "held-out images"
+    worst = f" ({worst_class(best)})" if worst_class(best) else ""  # untold by earlier versions
     console.print(
         f"Kept epoch {best['epoch']}, the most robust under PGD on {where}: "
-        f"{best['robust']['mixture']:.2%} robust, {best['clean']['mixture']:.2%} clean accuracy."
+        f"{best['robust']['mixture']:.2%} robust{worst}, "
+        f"{best['clean']['mixture']:.2%} clean accuracy."
     )
     if training.evaluation is not None:
         console.print(training.evaluation.table())

@@ -136,12 +136,18 @@ def summary(record: dict[str, Any]) -> str:
     for name in ("clean", "robust"):
         if name in record:
             parts.append(f"{name} {100 * record[name]['mixture']:.1f} %")
+    worst = worst_class(record)
+    return ", ".join(parts) + (f" ({worst})" if worst else "")
+
+
+def worst_class(record: dict[str, Any]) -> str:
+    """Return which class of a record has the lowest robust accuracy, and how much; "" if untold."""
     told = record.get("robust", {}).get("classes", ())
     classes = {k: value for k, value in enumerate(told) if value is not None}
-    if classes:
-        worst = min(classes, key=classes.__getitem__)
-        parts[-1] += f" (class {worst}, the worst: {100 * classes[worst]:.1f} %)"
-    return ", ".join(parts)
+    if not classes:
+        return ""
+    worst = min(classes, key=classes.__getitem__)
+    return f"class {worst}, the worst: {100 * classes[worst]:.1f} %"
 
 
 def _event_writer(folder: Path, epoch: int) -> SummaryWriter | None:

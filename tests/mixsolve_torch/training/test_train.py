@@ -233,6 +233,8 @@ def test_the_command_line_changes_settings_and_reports(tmp_path, capsys, loss):
     printed = capsys.readouterr().out
     assert code == 0
     assert "held-out images" in printed
+    assert ", the worst: " in printed
+    assert "by class: 0: " in " ".join(printed.split())
     assert "optimal mixture" in printed
     assert "Gain of the mixture: " in printed
     assert "What to deploy is in " in printed
