@@ -143,7 +143,8 @@ def _report(console: Console, training: Training) -> None:
     )
     if training.evaluation is not None:
         console.print(training.evaluation.table())
-        for sentence in training.evaluation.sentences():
+        # What to deploy is the verdict's to say, on the mixture as it was trained.
+        for sentence in training.evaluation.sentences(advice=False):
             console.print(sentence)
     if training.verdict is not None:
         console.print("Verdict:")

@@ -13,7 +13,8 @@ from rich.table import Table
 from mixsolve import plots
 from mixsolve.base.files import write_text
 from mixsolve_torch.evaluation import files, view
-from mixsolve_torch.evaluation.measured import Measured
+from mixsolve_torch.evaluation.measured import Measured, PlayerRow
+from mixsolve_torch.evaluation.verdict import to_deploy
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,23 @@ class Evaluation(Measured):
         """Lay the accuracies out, in percent; rich prints it."""
         return view.table(self)
 
-    def sentences(self) -> list[str]:
-        """Return sentences: who is best, the gain of randomising, intervals, assumptions."""
-        return view.sentences(self)
+    @property
+    def recommended(self) -> PlayerRow:
+        """Who is to be deployed: the best of the ranking if its lead over one classifier is sure.
+
+        Otherwise the optimal mixture, if its gain is, or else the best single classifier.
+        """
+        return to_deploy(self.ranking, self.gain).row if self.ranking[1:] else self.best_single
+
+    def sentences(self, *, advice: bool = True) -> list[str]:
+        """Return sentences: who is best, the gain of randomising, intervals, assumptions.
+
+        Parameters
+        ----------
+        advice : bool, default True
+            Say what to deploy, too, see `recommended`.
+        """
+        return view.sentences(self, advice=advice)
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Draw worst-case accuracies as bars with intervals, all others as marks on them.
@@ -124,6 +139,7 @@ class Evaluation(Measured):
                 }
                 for row in self.players
             ],
+            "recommended": self.recommended.name,
             "best_single": self.best_single.name,
             "best_ensemble": None if self.best_ensemble is None else self.best_ensemble.name,
             "ranking": [

@@ -1,9 +1,15 @@
-"""Which player is best, and the gain of randomising, in sentences."""
+"""Which player is best, what to deploy, and the gain of randomising, in sentences.
+
+One classifier alone is the simplest to deploy. Something else is recommended only where its lead
+over the best single classifier is more than the luck of the images: the interval of the paired
+differences lies above 0. The verdict of a training run has the same rule.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mixsolve_torch.evaluation.bootstrap import Estimate
 from mixsolve_torch.evaluation.measured import Place
 
 _NOTHING = 5e-5  # half of the last digit shown
@@ -44,8 +50,24 @@ def what_randomising_buys(name: str, alone: float, mixed: float, *, measure: str
     )
 
 
-def who_is_best(ranking: Sequence[Place], level: float) -> str:
-    """Say who is best, what to deploy, and by how much it leads.
+def to_deploy(ranking: Sequence[Place], gain: Estimate) -> Place:
+    """Return the contender to deploy.
+
+    Parameters
+    ----------
+    ranking : sequence of Place
+        The contenders, the best first; at least two.
+    gain : Estimate
+        The lead of the optimal mixture over the best single classifier.
+    """
+    alone = next(place for place in ranking if place.row.kind == "single")
+    if alone.behind.low > 0:
+        return ranking[0]
+    return next((p for p in ranking if p.row.kind == "optimal" and gain.low > 0), alone)
+
+
+def who_is_best(ranking: Sequence[Place], level: float, advised: Place | None = None) -> str:
+    """Say who is best, by how much it leads, and what to deploy.
 
     Parameters
     ----------
@@ -53,6 +75,8 @@ def who_is_best(ranking: Sequence[Place], level: float) -> str:
         The contenders, the best first; at least two.
     level : float
         Coverage of the intervals, from 0 to 1.
+    advised : Place, optional
+        The one to deploy; without it nothing is advised.
 
     Returns
     -------
@@ -80,10 +104,13 @@ def who_is_best(ranking: Sequence[Place], level: float) -> str:
     )
     if behind:
         text += f" Further behind, in points: {behind}."
-    return f"{_advice(row.kind)} {text}"
+    return text if advised is None else f"{_advice(advised, first)} {text}"
 
 
-def _advice(kind: str) -> str:
+def _advice(advised: Place, first: Place) -> str:
+    kind = advised.row.kind
+    if kind == "single" and advised is not first:
+        return f"Deploy one classifier alone, {advised.row.name}: no gain over it is sure."
     if kind == "single":
         return "Deploy one classifier alone."
     if kind == "ensemble":

@@ -12,7 +12,7 @@ from rich.table import Table
 from mixsolve import plots
 from mixsolve_torch.evaluation.bootstrap import Estimate
 from mixsolve_torch.evaluation.measured import Measured, PlayerRow
-from mixsolve_torch.evaluation.verdict import what_randomising_buys, who_is_best
+from mixsolve_torch.evaluation.verdict import to_deploy, what_randomising_buys, who_is_best
 
 _NAME_WIDTH = len("uniform mixture")
 _GROUPS = {"single": "single", "ensemble": "ensemble"}
@@ -105,8 +105,11 @@ def caption(report: Measured) -> str:
     )
 
 
-def sentences(report: Measured) -> list[str]:
-    """Return sentences: who is best, the gain of randomising, intervals, assumptions."""
+def sentences(report: Measured, *, advice: bool = True) -> list[str]:
+    """Return sentences: who is best, the gain of randomising, intervals, assumptions.
+
+    Without `advice` they tell what was measured, and not what to deploy.
+    """
     if len(report.best_single.weights) == 1:
         return ["There is one classifier: nothing to randomise between."]
     images = len(report.losses)
@@ -118,12 +121,15 @@ def sentences(report: Measured) -> list[str]:
         f"the {100 * report.settings.level:g} % interval of the gain over draws of {images} such "
         f"images is {100 * gain.low:.2f} to {100 * gain.high:.2f} points"
     )
+    advised = to_deploy(report.ranking, gain) if advice else None
     if gain.low > 0:
         sure = f"The gain is more than the luck of the images: {interval}."
     elif gain.value > 0:
         sure = f"These images cannot tell this gain from none: {interval}."
-    else:
+    elif advised is not None and advised.row is single:
         sure = f"It does not pay to randomise here, play {single.name} alone: {interval}."
+    else:
+        sure = f"The optimal mixture gains nothing over {single.name}: {interval}."
     if not report.settings.held_out:
         sure += (
             " Weights and best classifier were chosen on the images they are measured on, "
@@ -145,7 +151,7 @@ def sentences(report: Measured) -> list[str]:
         "attacks can only lower the figures, and may lower one more than another. The uniform "
         f"mixture, which needs no fitting, has {100 * uniform.worst.value:.2f} %."
     )
-    best = who_is_best(report.ranking, report.settings.level)
+    best = who_is_best(report.ranking, report.settings.level, advised)
     sentences = [best, bought, sure, rests]
     if max(optimal.weights) > 1 - 1e-9:
         alone = report.players[int(np.argmax(optimal.weights))].name

@@ -5,7 +5,7 @@ import io
 import json
 import re
 from base64 import b64decode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,7 +15,9 @@ import torch
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import PGD, Attack, Mixture, digits_cnn, evaluate, load_data
 from mixsolve_torch.core.ensemble import Ensemble
-from mixsolve_torch.evaluation.bootstrap import bootstrap
+from mixsolve_torch.evaluation.bootstrap import Estimate, bootstrap
+from mixsolve_torch.evaluation.measured import Place, PlayerRow
+from mixsolve_torch.evaluation.verdict import to_deploy, who_is_best
 
 
 class Watch(torch.nn.Module):
@@ -262,3 +264,45 @@ def test_the_page_needs_no_other_file(networks, tmp_path):
         assert re.sub(r"['\"<>&]", "", text)[:60] in re.sub(r"&\w+;|&#x27;|['\"]", "", page)
     for row in report.players:
         assert row.worst.percent() in page
+
+
+def place(name, kind, value, behind):
+    level = Estimate(value, value, value)
+    return Place(PlayerRow(name, kind, (0.5, 0.5), level, (), level), Estimate(*behind))
+
+
+@pytest.mark.parametrize(
+    ("alone", "gain", "advised", "said"),
+    [
+        # The classifier's distance to the first, and the optimal mixture's lead over it.
+        ((0.04, 0.01, 0.07), (0.03, 0.01, 0.05), "uniform mixture", "Randomise. "),
+        ((0.04, 0.01, 0.07), (-0.01, -0.03, 0.01), "uniform mixture", "Randomise. "),
+        ((0.04, -0.01, 0.07), (0.02, 0.01, 0.05), "optimal mixture", "Randomise. "),
+        ((0.04, 0.0, 0.07), (0.03, 0.0, 0.05), "net", "Deploy one classifier alone, net: "),
+        ((0.04, -0.01, 0.07), (-0.01, -0.03, 0.01), "net", "Deploy one classifier alone, net: "),
+    ],
+)
+def test_what_is_not_surely_better_than_one_classifier_is_not_recommended(
+    alone, gain, advised, said
+):
+    ranking = [
+        place("uniform mixture", "uniform", 0.5, (0.0, 0.0, 0.0)),
+        place("optimal mixture", "optimal", 0.49, (0.01, -0.01, 0.03)),
+        place("net", "single", 0.46, alone),
+    ]
+    chosen = to_deploy(ranking, Estimate(*gain))
+    assert chosen.row.name == advised
+    assert who_is_best(ranking, 0.95, chosen).startswith(said)
+    assert who_is_best(ranking, 0.95).startswith("The uniform mixture is best")
+
+
+def test_a_report_advises_one_thing_or_nothing():
+    """Each of two classifiers is fooled by a point of its own: mixing them keeps half."""
+    mixture = Mixture([Watch(k) for k in range(2)])
+    report = evaluate(mixture, dark(6), [Light("Linf", 1.0, pixels=(k,)) for k in range(2)])
+    assert report.recommended is report.ranking[0].row
+    assert report.as_dict()["recommended"] == report.recommended.name
+    assert report.sentences()[0].startswith("Randomise. ")
+    silent = replace(report, gain=Estimate(-0.1, -0.2, 0.0)).sentences(advice=False)
+    assert not any(word in " ".join(silent) for word in ("Randomise.", "Deploy", "play"))
+    assert any("gains nothing over classifier" in text for text in silent)
