@@ -26,7 +26,7 @@ Parameter-free Attacks. ICML 2020, algorithm 1 and section 4.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -159,6 +159,13 @@ class APGD(SearchAttack):
     @property
     def _rivals(self) -> tuple[int, ...]:
         return (self.rival,) if isinstance(self.rival, int) else tuple(self.rival or ())
+
+    def aims(self) -> list[SearchAttack]:
+        """Return the attacks towards each rival, where each has as many restarts as the others."""
+        count = len(self._rivals)
+        if count < 2 or self.restarts % count:
+            return [self]
+        return [replace(self, rival=r, restarts=self.restarts // count) for r in self._rivals]
 
     def aim(self, objective: Objective, center: Tensor, y: Tensor, restarts: Tensor) -> Objective:
         """Return the objective, or the hinge towards the rival that each row's restart is for."""

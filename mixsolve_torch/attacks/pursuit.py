@@ -99,15 +99,17 @@ class Pursuit:
 
     def run(self, attack: SearchAttack, on: Tensor | None = None) -> None:
         """Attack the images that resist, or those of the mask `on` (B,) among them."""
-        self._attempts += 1
-        draws = torch.Generator(self._home).manual_seed(self._seed + self._attempts)
+        aims, first = attack.aims(), self._attempts + 1
+        self._attempts += len(aims)
         resisting = self.resisting()
         rows = (resisting if on is None else resisting & on).nonzero().flatten()
         if len(rows) == 0:
             return
         logger.info("%s: %d of %d images resist", attack.names(1)[0], len(rows), len(self._x))
         labels = self._y[rows]
-        starts = attack.starts(self._x, draws).unflatten(0, (-1, len(self._x)))[:, rows]
+        starts = torch.stack(
+            [self._starts(own, first + k)[:, rows] for k, own in enumerate(aims)], dim=1
+        ).flatten(0, 1)
         points = attack.search(
             self._mixture, starts.flatten(0, 1), self._x[rows], labels, signs=self.signs
         )[0]
@@ -120,6 +122,11 @@ class Pursuit:
             self.part, self._part_score = self._kept(
                 self.part, self._part_score, rows, point, score
             )
+
+    def _starts(self, attack: SearchAttack, attempt: int) -> Tensor:
+        """Return the starts (restarts, B, C, H, W) of an attempt on all images."""
+        draws = torch.Generator(self._home).manual_seed(self._seed + attempt)
+        return attack.starts(self._x, draws).unflatten(0, (-1, len(self._x)))
 
     def report(self) -> None:
         """Refuse logits that were not finite, and warn of gradients that hid a classifier.

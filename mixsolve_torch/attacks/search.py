@@ -124,6 +124,10 @@ class SearchAttack(GradientAttack):
             True classes.
         """
 
+    def aims(self) -> list[SearchAttack]:
+        """Return the attacks that this one does in one batch, a restart of each in turn."""
+        return [self]
+
     def aim(self, objective: Objective, center: Tensor, y: Tensor, restarts: Tensor) -> Objective:
         """Return what is ascended on rows of images `center` that are of these restarts (B,)."""
         return objective

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import mixsolve
 from mixsolve.base.errors import ConvergenceWarning
 from mixsolve_torch.attacks.aimed import Aimed
 from mixsolve_torch.candidates.build import CandidateLosses, build_losses
@@ -143,12 +142,10 @@ class AttackedPlayers:
     def solve(self, rounds: int, tol: float) -> GameSolution:
         """Find the optimal mixture; the game begins with the candidates found for all players.
 
-        The first weights it attacks are the optimal ones against these candidates: uniform ones,
-        which it would begin with, have been attacked.
+        The uniform mixture, with which it begins, is among them: it is not attacked again.
         """
         x, y = self._data
         known = torch.from_numpy(self.values()[..., : len(self._mixture)])
-        begin = mixsolve.solve(known.numpy()).weights
         known = known.to(self._mixture.device)
         names = tuple(f"candidate {j}" for j in range(self.width))
         inputs = torch.cat(self._inputs, dim=1) if self._keep_inputs else None
@@ -156,7 +153,7 @@ class AttackedPlayers:
 
         def solve(_: bool) -> GameSolution:
             return solve_game(
-                Mixture(self._mixture.models, begin).to(self._mixture.device),
+                Mixture(self._mixture.models).to(self._mixture.device),
                 (x, y),
                 self._work.game,
                 tol=tol,
@@ -164,6 +161,7 @@ class AttackedPlayers:
                 batch_size=self._work.batch_size,
                 generator=draws,
                 start=CandidateLosses(known, y, names, "zero-one", inputs),
+                start_attacked=True,
                 ceiling=known.amax(dim=1) if self._work.thorough else None,
                 out=folder,
                 keep_inputs=self._keep_inputs,

@@ -68,6 +68,7 @@ def solve_game(
     batch_size: int = 256,
     generator: torch.Generator | None = None,
     start: CandidateLosses | str | os.PathLike[str] | None = None,
+    start_attacked: bool = False,
     ceiling: Any = None,
     out: str | os.PathLike[str] | None = None,
     keep_inputs: bool = False,
@@ -126,6 +127,9 @@ def solve_game(
         Candidates to begin with: those of the same images under the same classifiers, the clean
         image first; or the folder that was `out` of another game of these, ended or interrupted.
         By default the clean images alone.
+    start_attacked : bool, default False
+        Whether the candidates of `start` hold attacks on the mixture's own weights, as strong as
+        these: the first round does not attack these weights then.
     ceiling : array-like of shape (N, L), optional
         The most that each classifier can lose on each image, as far as a certificate proves it or
         attacks on it alone make it likely. An image's risk is at most the expectation of these over
@@ -173,7 +177,7 @@ def solve_game(
     (True, True)
     """
     check_mixture(mixture)
-    check_flags(keep_inputs=keep_inputs, progress=progress)
+    check_flags(start_attacked=start_attacked, keep_inputs=keep_inputs, progress=progress)
     tol = as_real("tol", tol, at_least=0)
     max_rounds = as_count("max_rounds", max_rounds)
     confirmations = as_count("confirmations", confirmations)
@@ -204,6 +208,8 @@ def solve_game(
         "start": describe(start.values) if isinstance(start, CandidateLosses) else str(kept),
         "keep_inputs": keep_inputs,
     }
+    if start_attacked:
+        settings["start_attacked"] = True
     if ceiling is not None:
         settings["ceiling"] = describe(ceiling)
     folder = GameFolder(out, settings, images)
@@ -259,8 +265,8 @@ def solve_game(
                 weights = solution.weights
             weights = folder.weights(number, weights)
             value = risk = restricted.risk(weights)
-            runs = 0
-            while runs < (confirmations if number else 1) and risk - value <= tol:
+            runs, most = 0, confirmations if number else int(not start_attacked)
+            while runs < most and risk - value <= tol:
                 runs += 1
                 rows = restricted.vulnerable(weights)
                 if len(rows):

@@ -202,6 +202,20 @@ def test_a_game_attacks_no_image_that_has_reached_its_ceiling():
             solve_game(mixture, images(), attack, ceiling=wrong)
 
 
+def test_a_game_whose_start_holds_attacks_on_its_weights_does_not_repeat_them():
+    mixture = Mixture([Weighed(1.0), Weighed(3.0)])
+    attack = PGD("Linf", 0.5, steps=3)
+    known = build_losses(mixture, images(), attack)
+    again = solve_game(mixture, images(), attack, start=known)
+    spared = solve_game(mixture, images(), attack, start=known, start_attacked=True)
+    assert (again.history[0].attacks, spared.history[0].attacks) == (1, 0)
+    assert spared.history[1].attacks == again.history[1].attacks == 2
+    assert spared.value == again.value
+    assert spared.passes < again.passes
+    with pytest.raises(MixsolveError, match="start_attacked must be True or False"):
+        solve_game(mixture, images(), attack, start=known, start_attacked=1)
+
+
 def test_a_game_that_begins_with_the_folder_of_one_with_a_ceiling(tmp_path):
     mixture = Mixture([Weighed(1.0), Weighed(3.0)])
     data, attack = images(), PGD("Linf", 0.5, steps=3)
