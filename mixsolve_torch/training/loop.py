@@ -23,16 +23,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
 from mixsolve.base.arguments import check_flags
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.registry import Attacks
 from mixsolve_torch.data.batching import Data
-from mixsolve_torch.models.architectures import build_model
 from mixsolve_torch.runs import checkpoint
-from mixsolve_torch.runs.fingerprint import describe, digest
+from mixsolve_torch.runs.fingerprint import describe
 from mixsolve_torch.runs.interrupt import Interrupt
 from mixsolve_torch.training import held_out
 from mixsolve_torch.training.adversary import given_attack
@@ -41,9 +39,9 @@ from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.deployment import read_rival
 from mixsolve_torch.training.ending import Ending, Training
 from mixsolve_torch.training.epochs import Epochs
+from mixsolve_torch.training.initial import initial_networks, read_pretrained
 from mixsolve_torch.training.journal import Journal
 from mixsolve_torch.training.measure import measure_epoch
-from mixsolve_torch.training.pretrained import read_pretrained
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.run_folder import RunFolder
 from mixsolve_torch.training.steps import Steps
@@ -150,13 +148,10 @@ class _TrainingRun:
             final,
             progress and ranks.first,
         )
-        models = _networks(config, images.classes, ranks.device)
+        models = initial_networks(config, images.classes, ranks.device)
         self._algorithm = Steps(config, models, images.fitted.to(ranks.device), ranks, given)
         if not self._folder.begun:
-            pretrained = read_pretrained(config, images.classes)
-            parts = [digest(each) for given in pretrained for each in given.values()]
-            ranks.agree(parts, "model.pretrained must give the same networks on every rank")
-            self._algorithm.begin(pretrained)
+            self._algorithm.begin(read_pretrained(config, images.classes, ranks))
         count = min(config.evaluation.images or len(self._measured), len(self._measured))
         self._epochs = Epochs(config, self._folder, ranks, images.classes, count)
         self._saved: int | None = None  # the step of the last checkpoint
@@ -322,13 +317,3 @@ class _TrainingRun:
 
     def _elapsed(self) -> float:
         return self._seconds + time.perf_counter() - self._began
-
-
-def _networks(config: TrainConfig, classes: int, device: torch.device) -> list[nn.Module]:
-    """Return the networks of a run with the initial weights of its seed, on the device."""
-    options = config.model
-    seeds = range(options.count * config.run.seed, options.count * (config.run.seed + 1))
-    models = [build_model(options.architecture, classes=classes, seed=seed) for seed in seeds]
-    if config.run.channels_last:
-        models = [model.to(memory_format=torch.channels_last) for model in models]
-    return [model.to(device) for model in models]

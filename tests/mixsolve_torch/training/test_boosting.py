@@ -26,7 +26,8 @@ from mixsolve_torch.training import (
     train,
 )
 from mixsolve_torch.training.adversary import Adversary
-from mixsolve_torch.training.pretrained import read_pretrained
+from mixsolve_torch.training.initial import read_pretrained
+from mixsolve_torch.training.ranks import Ranks
 
 NONE = WeightsConfig(update="none")
 
@@ -192,7 +193,7 @@ def test_a_run_begins_with_networks_from_files(pair, tmp_path):
     torch.save({"state_dict": training.mixture.models[1].state_dict()}, one)
     for files, expected in (([str(folder)], [0, 1]), ([one, folder / "best.pt"], [1, 0, 1])):
         model = ModelConfig(count=len(expected), pretrained=files)
-        found = read_pretrained(TrainConfig(model=model), classes=10)
+        found = read_pretrained(TrainConfig(model=model), classes=10, ranks=Ranks("cpu"))
         for given, k in zip(found, expected, strict=True):
             for name, value in training.mixture.models[k].state_dict().items():
                 assert torch.equal(given[name], value)
@@ -230,13 +231,19 @@ def test_files_of_networks_that_do_not_fit_are_refused(pair, tmp_path):
     with pytest.raises(
         MixsolveError, match=r"holds networks of model\.architecture = 'digits-cnn'"
     ):
-        read_pretrained(TrainConfig(model=other), classes=10)
+        read_pretrained(TrainConfig(model=other), classes=10, ranks=Ranks("cpu"))
     with pytest.raises(MixsolveError, match="networks for 10 classes; the images have 7"):
         read_pretrained(
-            TrainConfig(model=ModelConfig(count=2, pretrained=[str(folder)])), classes=7
+            TrainConfig(model=ModelConfig(count=2, pretrained=[str(folder)])),
+            classes=7,
+            ranks=Ranks("cpu"),
         )
     fixed = BoostingConfig(fixed=2)
     model = ModelConfig(count=3, pretrained=[str(one)])
     with pytest.raises(MixsolveError, match=r"at least boosting\.fixed = 2 networks and at most"):
-        read_pretrained(TrainConfig(model=model, method="boosting", boosting=fixed), classes=10)
+        read_pretrained(
+            TrainConfig(model=model, method="boosting", boosting=fixed),
+            classes=10,
+            ranks=Ranks("cpu"),
+        )
     assert not (tmp_path / "run").exists()

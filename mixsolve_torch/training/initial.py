@@ -1,9 +1,10 @@
-"""Networks that a run begins with, from files: those of another run, or state dicts.
+"""The networks that a run begins with: of random weights, or from files.
 
-A run's folder, `best.pt` or `deploy.pt` holds one network or a mixture of several, and says of
-which architecture and for how many classes; a state dict, alone or under the key "state_dict",
-holds the parameters of one network. Files are read without running code, and their networks are
-tried in one of `model.architecture` before anything is trained.
+Random weights are drawn from seeds of the run's own. Of the files, a run's folder, `best.pt` or
+`deploy.pt` holds one network or a mixture of several, and says of which architecture and for how
+many classes; a state dict, alone or under the key "state_dict", holds the parameters of one
+network. Files are read without running code, and their networks are tried in one of
+`model.architecture` before anything is trained.
 """
 
 from __future__ import annotations
@@ -12,18 +13,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.models.architectures import build_model
 from mixsolve_torch.models.load import load_weights, read_state_dict, read_tensors
+from mixsolve_torch.runs.fingerprint import digest
 from mixsolve_torch.training.config import STAGED, TrainConfig
 from mixsolve_torch.training.kept import read_kept
+from mixsolve_torch.training.ranks import Ranks
 
 Parameters = Mapping[str, Tensor]
 
 
-def read_pretrained(config: TrainConfig, classes: int) -> list[Parameters]:
+def initial_networks(config: TrainConfig, classes: int, device: torch.device) -> list[nn.Module]:
+    """Return the L networks of a run with their random initial weights, on a device."""
+    options = config.model
+    seeds = range(options.count * config.run.seed, options.count * (config.run.seed + 1))
+    models = [build_model(options.architecture, classes=classes, seed=seed) for seed in seeds]
+    if config.run.channels_last:
+        models = [model.to(memory_format=torch.channels_last) for model in models]
+    return [model.to(device) for model in models]
+
+
+def read_pretrained(config: TrainConfig, classes: int, ranks: Ranks) -> list[Parameters]:
     """Return the parameters of the networks that ``model.pretrained`` names, in its order.
 
     Parameters
@@ -32,6 +46,8 @@ def read_pretrained(config: TrainConfig, classes: int) -> list[Parameters]:
         The settings.
     classes : int
         Number of classes of the images.
+    ranks : Ranks
+        All processes of the run, which must read the same.
 
     Raises
     ------
@@ -43,6 +59,8 @@ def read_pretrained(config: TrainConfig, classes: int) -> list[Parameters]:
     found = [each for file in files for each in _read(Path(file), config, classes)]
     if files:
         _check_count(len(found), config)
+    parts = [digest(each) for parameters in found for each in parameters.values()]
+    ranks.agree(parts, "model.pretrained must give the same networks on every rank")
     return found
 
 
