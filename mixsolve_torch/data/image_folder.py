@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from mixsolve.base.errors import MissingDependencyError, MixsolveError
 from mixsolve_torch.data.labelled import LabelledImages
@@ -45,6 +46,54 @@ def read(root: Path, split: str | None, *, size: int | None, limit: int | None) 
         A tree without class folders or without the part, classes that differ between the parts, a
         file that is no image, or images of several sizes without `size`.
     """
+    files = FileImages(root, split, size=size, limit=limit)
+    return LabelledImages(
+        torch.from_numpy(_read_all(files.files, size)),
+        torch.tensor(files.targets, dtype=torch.int64),
+        len(files.classes),
+    )
+
+
+class FileImages(Dataset[tuple[torch.Tensor, int]]):
+    """The images of one part of a tree, each read when it is asked for; see `read`.
+
+    Attributes
+    ----------
+    files : list of Path
+        In the order of classes and of names within a class.
+    targets : list of int
+        Their labels.
+    classes : list of str
+        The names of all classes.
+    """
+
+    def __init__(
+        self, root: Path, split: str | None, *, size: int | None, limit: int | None
+    ) -> None:
+        found, self.classes = _listed(root, split, limit)
+        self.files = [file for file, _ in found]
+        self.targets = [label for _, label in found]
+        self._size = size
+        self._first: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.files)
+
+    def __getitem__(self, k: int) -> tuple[torch.Tensor, int]:
+        """Return an image (C, H, W), uint8, and its label."""
+        if self._first is None:
+            self._first = _read_one(self.files[0], self._size, colour=False)
+        file, first = self.files[k], self._first
+        image = _read_one(file, self._size, colour=len(first) == 3)
+        _check_shape(image, file, first, self.files[0])
+        return torch.from_numpy(np.array(image)), self.targets[k]
+
+
+def _listed(
+    root: Path, split: str | None, limit: int | None
+) -> tuple[list[tuple[Path, int]], list[str]]:
+    """Return the files of one part with their labels, and the names of the classes."""
     parts = _parts(root)
     if not parts and split is not None:
         raise MixsolveError(
@@ -74,11 +123,7 @@ def read(root: Path, split: str | None, *, size: int | None, limit: int | None) 
     files = [(file, named.index(name)) for name in found for file in found[name]]
     if limit is not None:
         files = _in_turn(files, limit)
-    return LabelledImages(
-        torch.from_numpy(_read_all([file for file, _ in files], size)),
-        torch.tensor([label for _, label in files], dtype=torch.int64),
-        len(named),
-    )
+    return files, named
 
 
 def _parts(root: Path) -> dict[str, Path]:
@@ -140,19 +185,24 @@ def _read_all(files: list[Path], size: int | None) -> np.ndarray:
     images = np.empty((len(files), *first.shape), dtype=np.uint8)
     for k, file in enumerate(files):
         image = first if not k else _read_one(file, size, colour=len(first) == 3)
-        if image.shape[1:] != first.shape[1:]:
-            raise MixsolveError(
-                f"the images must have one size; {file} has {image.shape[1]} x {image.shape[2]} "
-                f"pixels (height x width), {files[0]} {first.shape[1]} x {first.shape[2]}; bring "
-                "them to N x N with size=N (--size N, data.size)"
-            )
-        if len(image) != len(first):
-            raise MixsolveError(
-                f"the images must be grey or have colours; {file} has colours, {files[0]} is grey; "
-                "save the grey ones as RGB"
-            )
+        _check_shape(image, file, first, files[0])
         images[k] = image
     return images
+
+
+def _check_shape(image: np.ndarray, file: Path, first: np.ndarray, first_file: Path) -> None:
+    """Refuse an image (C, H, W) that has not the shape of the first one."""
+    if image.shape[1:] != first.shape[1:]:
+        raise MixsolveError(
+            f"the images must have one size; {file} has {image.shape[1]} x {image.shape[2]} "
+            f"pixels (height x width), {first_file} {first.shape[1]} x {first.shape[2]}; bring "
+            "them to N x N with size=N (--size N, data.size)"
+        )
+    if len(image) != len(first):
+        raise MixsolveError(
+            f"the images must be grey or have colours; {file} has colours, {first_file} is grey; "
+            "save the grey ones as RGB"
+        )
 
 
 def _read_one(file: Path, size: int | None, *, colour: bool) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -66,15 +66,21 @@ def batches_of(dataset: Dataset[Any], batch_size: int) -> Iterator[tuple[Tensor,
 
 def stacked(dataset: Dataset[Any], start: int, stop: int) -> tuple[Tensor, Tensor]:
     """Return the images (B, C, H, W) and labels (B,) of the items from `start` to before `stop`."""
+    return chosen(dataset, range(start, stop))
+
+
+def chosen(dataset: Dataset[Any], items: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the images (B, C, H, W) and labels (B,) of some items."""
     images: list[Tensor] = []
     labels: list[int] = []
-    for k in range(start, stop):
+    for k in items:
         image, label = _item(dataset[k], k)
         if images and (image.shape != images[0].shape or image.dtype != images[0].dtype):
             raise MixsolveError(
                 f"the images of the Dataset must have one shape and dtype; item {k} has "
-                f"{tuple(image.shape)} of {image.dtype}, item {start} {tuple(images[0].shape)} of "
-                f"{images[0].dtype}; bring them to one form in its transform, by a Resize say"
+                f"{tuple(image.shape)} of {image.dtype}, item {items[0]} "
+                f"{tuple(images[0].shape)} of {images[0].dtype}; bring them to one form "
+                "in its transform, by a Resize say"
             )
         images.append(image)
         labels.append(label)

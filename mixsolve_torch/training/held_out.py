@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,10 +19,13 @@ from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.data.arrays import count_shared
 from mixsolve_torch.data.batching import Data, in_memory
 from mixsolve_torch.data.datasets import load_data, splits
-from mixsolve_torch.data.labelled import LabelledImages, to_unit
+from mixsolve_torch.data.image_folder import FileImages
+from mixsolve_torch.data.labelled import to_unit
+from mixsolve_torch.data.pairs import is_dataset
 from mixsolve_torch.runs.fingerprint import digest
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.images import ImageSet
+from mixsolve_torch.training.streamed import StreamedSet, streamed
 
 logger = logging.getLogger(__name__)
 
@@ -80,21 +84,16 @@ def load(config: TrainConfig, data: Data | None = None, test: Data | None = None
         Data that cannot be read or do not fit together, or a test on the images trained on.
     """
     options = config.data
-    read = partial(load_data, data_dir=options.dir, download=options.download)
-    if data is None:
-        parts, called = splits(options.name), f"data.name {options.name!r}"
-        split = "train" if parts else None
-        train = read(options.name, split=split, limit=options.limit, size=options.size)
-    else:
-        parts, called = (), "data"
-        train = in_memory(data, options.limit)
-    whole = ImageSet(train.images, train.labels)
+    parts = splits(options.name) if data is None else ()
+    called = f"data.name {options.name!r}" if data is None else "data"
+    given = options.name if data is None else data
+    whole, classes, shown = _read(config, given, "train" if parts else None, options.limit)
     draws = torch.Generator().manual_seed(config.run.seed)
     fitted, validation = whole.split(options.validation, draws)
-    digests = {"train": digest(train.images, train.labels, str(train.classes))}
+    digests = {"train": shown}
     selects = config.evaluation.select == "test"
     if not selects and config.evaluation.final == "none":
-        return RunData(fitted, validation, validation, None, train.classes, digests)
+        return RunData(fitted, validation, validation, None, classes, digests)
     if test is None and options.test is None and "test" not in parts:
         why = "evaluation.select" if selects else "evaluation.final"
         raise MixsolveError(
@@ -104,31 +103,71 @@ def load(config: TrainConfig, data: Data | None = None, test: Data | None = None
         )
     if test is None:
         name = options.name if options.test is None else options.test
-        size = options.size if Path(name).is_dir() else None
-        unseen = read(name, split="test" if splits(name) else None, size=size)
+        tested, _, shown = _read(config, name, "test" if splits(name) else None, test=True)
     else:
-        name, unseen = "test", in_memory(test)
-    _check(train, unseen, name)
+        name = "test"
+        tested, _, shown = _read(config, test, None, test=True)
+    _check(whole, tested, classes, name)
     if selects:
-        digests["test"] = digest(unseen.images, unseen.labels)
-    tested = ImageSet(unseen.images, unseen.labels)
+        digests["test"] = shown
     measured = tested if selects else validation
-    return RunData(fitted, validation, measured, tested, train.classes, digests)
+    return RunData(fitted, validation, measured, tested, classes, digests)
 
 
-def _check(train: LabelledImages, test: LabelledImages, name: str) -> None:
+def _read(
+    config: TrainConfig,
+    source: str | Data,
+    split: str | None,
+    limit: int | None = None,
+    *,
+    test: bool = False,
+) -> tuple[ImageSet, int, str]:
+    """Return the images of a source, the number of their classes, and a digest.
+
+    With ``data.workers`` they stay on the disk.
+    """
+    options = config.data
+    tree = isinstance(source, str) and Path(source).is_dir()
+    size = options.size if tree or not test else None
+    if options.workers and (tree or is_dataset(source)):
+        dataset: Any = source
+        if isinstance(source, str):
+            dataset = FileImages(Path(source), split, size=size, limit=limit)
+            limit = None
+        found, classes = streamed(dataset, options.workers, limit)
+        return found, classes, found.digest(classes)
+    if options.workers and not test:
+        raise MixsolveError(
+            f"data.workers must be 0 for {source!r}, which is read into memory; got "
+            f"{options.workers}; a directory of class folders and a Dataset are read by workers"
+            if isinstance(source, str)
+            else "data.workers must be 0 unless data is a Dataset with a length; got "
+            f"{options.workers}"
+        )
+    if isinstance(source, str):
+        read = partial(load_data, data_dir=options.dir, download=options.download)
+        images, labels, classes = read(source, split=split, limit=limit, size=size)
+    else:
+        images, labels, classes = in_memory(source, limit)
+    parts = (images, labels) if test else (images, labels, str(classes))
+    return ImageSet(images, labels), classes, digest(*parts)
+
+
+def _check(train: ImageSet, test: ImageSet, classes: int, name: str) -> None:
     """Refuse a test set that does not fit the training set, or that is part of it."""
-    if test.images.shape[1:] != train.images.shape[1:]:
+    if test.shape() != train.shape():
         raise MixsolveError(
             f"the test images of {name!r} must have the shape of those trained on, "
-            f"{tuple(train.images.shape[1:])}; got {tuple(test.images.shape[1:])}"
+            f"{train.shape()}; got {test.shape()}"
         )
-    if int(test.labels.max()) >= train.classes:
+    if int(test.labels.max()) >= classes:
         raise MixsolveError(
-            f"the test labels of {name!r} must be below the {train.classes} classes of the "
+            f"the test labels of {name!r} must be below the {classes} classes of the "
             f"training images; got {int(test.labels.max())}; a larger number of classes can stand "
             "in the training file, as the array 'classes'"
         )
+    if isinstance(train, StreamedSet) or isinstance(test, StreamedSet):
+        return  # to compare all images they would have to be read
     images = train.images, test.images
     if images[0].dtype != images[1].dtype:
         images = to_unit(images[0]), to_unit(images[1])

@@ -8,6 +8,8 @@ pixels for all images of the batch, without a synchronisation with the device.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +63,10 @@ class ImageSet:
         """Return the number of images."""
         return len(self.labels)
 
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape (C, H, W) of an image."""
+        return tuple(self.images.shape[1:])
+
     def to(self, device: torch.device | str) -> ImageSet:
         """Return the set on a device."""
         return self._of(self.images.to(device), self.labels.to(device))
@@ -98,12 +104,13 @@ class ImageSet:
         labels : torch.Tensor of shape (B,)
             On the same device.
         """
-        indices = indices.to(self.images.device, non_blocking=True)
-        x, y = self.images[indices], self.labels[indices]
-        if crop or flip:
-            x = _augmented(x, generator, crop, flip)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        return to_unit(x.contiguous(memory_format=layout)), y
+        x, y = self._gathered(indices)
+        return prepared(x, generator, crop=crop, flip=flip, channels_last=channels_last), y
+
+    def reader(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images, as they are stored, and labels of batches of indices; see `prepared`."""
+        for chosen in batches:
+            yield self._gathered(chosen)
 
     def split(self, share: float, generator: torch.Generator) -> tuple[ImageSet, ImageSet]:
         """Divide the set at random, each class by itself; both parts keep its order.
@@ -133,12 +140,17 @@ class ImageSet:
                 f"share must leave images in both parts; {share:g} of each class takes {taken} of "
                 f"{len(self)}"
             )
-        device = self.images.device
-        first, second = ((~held_out).to(device), held_out.to(device))
-        return (
-            self._of(self.images[first], self.labels[first]),
-            self._of(self.images[second], self.labels[second]),
-        )
+        return self._chosen(~held_out), self._chosen(held_out)
+
+    def _gathered(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return some images, as they are stored, and their labels."""
+        indices = indices.to(self.images.device, non_blocking=True)
+        return self.images[indices], self.labels[indices]
+
+    def _chosen(self, rows: Tensor) -> ImageSet:
+        """Return the set of the images where a mask (N,) holds."""
+        rows = rows.to(self.images.device)
+        return self._of(self.images[rows], self.labels[rows])
 
     @classmethod
     def _of(cls, images: Tensor, labels: Tensor) -> ImageSet:
@@ -146,6 +158,21 @@ class ImageSet:
         made = cls.__new__(cls)
         made.images, made.labels = images, labels
         return made
+
+
+def prepared(
+    x: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    crop: int = 0,
+    flip: bool = False,
+    channels_last: bool = False,
+) -> Tensor:
+    """Return images in [0, 1], cropped and mirrored; see `ImageSet.batch`."""
+    if crop or flip:
+        x = _augmented(x, generator, crop, flip)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return to_unit(x.contiguous(memory_format=layout))
 
 
 def _augmented(x: Tensor, generator: torch.Generator | None, crop: int, flip: bool) -> Tensor:

@@ -68,7 +68,8 @@ def train(
         What to do.
     data : pair of torch.Tensor, LabelledImages, Dataset or iterable of batches, optional
         Images, uint8 or in [0, 1], and labels as `build_losses` takes them, instead of those that
-        ``config.data`` names. They are read once, into memory.
+        ``config.data`` names. They are read once, into memory; with ``config.data.workers`` those
+        of a `Dataset` stay where they are.
     test : as `data`, optional
         Images of the final attacks, instead of those that ``config.data`` names.
     attack : Attack or callable, optional

@@ -30,7 +30,7 @@ from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.training.config import TrainConfig
-from mixsolve_torch.training.images import ImageSet
+from mixsolve_torch.training.images import ImageSet, prepared
 from mixsolve_torch.training.ranks import Ranks
 
 _SEED = 0x5EED
@@ -64,8 +64,8 @@ def measure_epoch(
     labels = data.labels[:count]
     classes = int(labels.max()) + 1
     by_class = torch.zeros(2, classes, dtype=torch.float64, device=ranks.device)
-    for chosen in mine.split(_BATCH):
-        x, y = data.batch(chosen)
+    for stored, y in data.reader(mine.split(_BATCH)):
+        x = prepared(stored)
         found = _found(player, players, attack, x, y, generator)
         both = torch.stack([everyone @ found[0], (everyone @ found).amax(dim=0)])
         errors += both.sum(dim=2)
@@ -90,12 +90,12 @@ def found_losses(mixture: Mixture, data: ImageSet, count: int, config: TrainConf
 
     They are the first `count` images, and the points of the attacks of `measure_epoch` on them.
     """
-    generator = torch.Generator(data.images.device).manual_seed(_SEED)
+    generator = torch.Generator(data.labels.device).manual_seed(_SEED)
     player, attack = Mixture(mixture.models), measuring_attack(config)
     players = _players(mixture)
     parts = []
-    for chosen in torch.arange(count).split(_BATCH):
-        x, y = data.batch(chosen)
+    for stored, y in data.reader(torch.arange(count).split(_BATCH)):
+        x = prepared(stored)
         found = _found(player, players, attack, x, y, generator)
         parts.append(found.permute(2, 0, 1).to(torch.uint8))
     return torch.cat(parts).cpu().numpy()

@@ -30,7 +30,7 @@ _ENTRIES = ("config", "algorithm", "ranks", "records", "seconds")
 # What a resumed run may change: where it runs and how it ends. Of the data, what they are counts.
 _FREE = (
     *("run.out", "run.tensorboard", "run.save_every"),
-    *("data.dir", "data.download", "data.test"),
+    *("data.dir", "data.download", "data.workers", "data.test"),
     *("weights.final", "evaluation.compare", "model.pretrained"),
 )
 

@@ -10,7 +10,7 @@ them, L where it trains one that is drawn. An incomplete batch is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.models.passes import counted
 from mixsolve_torch.training.attackers import Attackers
 from mixsolve_torch.training.config import TrainConfig
-from mixsolve_torch.training.images import ImageSet
+from mixsolve_torch.training.images import ImageSet, prepared
 from mixsolve_torch.training.methods import METHODS
 from mixsolve_torch.training.methods.base import Batch, Parts
 from mixsolve_torch.training.methods.batch_game import BatchGame
@@ -82,6 +82,7 @@ class Steps:
         self.steps = config.optimizer.epochs * method.stages(config) * self.steps_per_epoch
         self._batch = batch
         self._order = torch.empty(0, dtype=torch.int64)
+        self._reader: Iterator[tuple[Tensor, Tensor]] | None = None  # of the rest of the pass
         # The draws that all ranks share, and those of each rank for its own images.
         self._shared = torch.Generator().manual_seed(config.run.seed)
         self._own = torch.Generator(ranks.device)
@@ -157,15 +158,18 @@ class Steps:
         place = self.t % self.steps_per_pass
         if place == 0:
             self._order = torch.randperm(len(self._data), generator=self._shared)
+            self._reader = None
+        if self._reader is None:
+            rest = self._order[: self.steps_per_pass * self._batch].split(self._batch)[place:]
+            self._reader = self._data.reader([self._ranks.part(chosen) for chosen in rest])
         learning_rate = self.learning_rate
         self.t += 1
-        chosen = self._ranks.part(self._order[place * self._batch : (place + 1) * self._batch])
-        options = self._config.data
-        x, y = self._data.batch(
-            chosen,
-            generator=self._own,
-            crop=options.crop,
-            flip=options.flip,
+        stored, y = next(self._reader)
+        x = prepared(
+            stored,
+            self._own,
+            crop=self._config.data.crop,
+            flip=self._config.data.flip,
             channels_last=self._config.run.channels_last,
         )
         self._networks.loss = None
@@ -211,7 +215,7 @@ class Steps:
         """Load what `state` returned, or what versions before there were methods did."""
         self.t = state["t"]
         self._passes = state.get("passes", 0)
-        self._order = state["order"]
+        self._order, self._reader = state["order"], None
         self._networks.load_state(state)
         self._method.load_state(state.get("method", {}))
         self._shared.set_state(state["shared"].cpu())

@@ -32,6 +32,9 @@ class DataConfig:
         Pixels of zero padding that random crops move in; 0 for none.
     flip : bool
         Mirror half of the images.
+    workers : int
+        Processes that read batches of a directory's image files, or of a Dataset given to `train`,
+        while networks train, for images that do not fit in memory; 0 reads all into memory.
     test : str, optional
         Where the test images are, if not in `name`: a .npz file with ``images`` and ``labels``, or
         with a test part, or a name or directory as above.
@@ -45,12 +48,14 @@ class DataConfig:
     validation: float = 0.1
     crop: int = 0
     flip: bool = False
+    workers: int = 0
     test: str | None = None
 
     def check(self) -> None:
         """Refuse values out of their range."""
         as_real("data.validation", self.validation, above=0, below=1)
         as_count("data.crop", self.crop, 0)
+        as_count("data.workers", self.workers, 0)
         for name, limit in (("data.limit", self.limit), ("data.size", self.size)):
             if limit is not None:
                 as_count(name, limit)
