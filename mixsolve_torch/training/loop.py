@@ -211,9 +211,16 @@ class _TrainingRun:
                 if self._callbacks.watch_steps:
                     step = Step(algorithm.t, algorithm.steps, rate, algorithm.loss)
                     self._callbacks.step(step, self._resumable())
-                if algorithm.t % epoch == 0 or algorithm.done:
+                measured = algorithm.t % epoch == 0 or algorithm.done
+                if measured:
                     self._close_epoch(journal, -(-algorithm.t // epoch))
-                elif config.run.save_every and algorithm.t % config.run.save_every == 0:
+                if algorithm.between_stages:
+                    self._close_stage()
+                elif (
+                    not measured
+                    and config.run.save_every
+                    and algorithm.t % config.run.save_every == 0
+                ):
                     self._save()
                 received = self._ranks.heard(interrupt.number, now=algorithm.done)
                 if received:
@@ -278,6 +285,13 @@ class _TrainingRun:
         self._epochs.add(record, algorithm.evaluated, algorithm.unfinished)
         self._save()
         self._callbacks.epoch(record, self._resumable())
+
+    def _close_stage(self) -> None:
+        """Put the network whose stage ended back to its most robust epoch, and save."""
+        self._ranks.wait()
+        if self._folder.best.exists():
+            self._algorithm.adopt(checkpoint.load(self._folder.best)["models"])
+        self._save()
 
     def _measured_now(self, epoch: int) -> dict[str, dict[str, Any]]:
         try:

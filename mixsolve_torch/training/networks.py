@@ -164,7 +164,7 @@ class Networks:
         return reached.detach()
 
     def start(self, k: int, parameters: Mapping[str, Tensor]) -> None:
-        """Begin network k, which was not trained yet, with these parameters and buffers."""
+        """Give network k these parameters and buffers; its average begins with them."""
         model = self.mixture.models[k]
         model.load_state_dict(parameters)
         if self._averages:

@@ -153,6 +153,17 @@ class Steps:
             self._networks.start(k, parameters)
         self._method.begin(len(pretrained))
 
+    def adopt(self, networks: Sequence[Mapping[str, Tensor]]) -> None:
+        """Put the network whose stage has ended back to what it was in the epoch of these."""
+        k = self._method.ended(self.t)
+        if k is not None and k < len(networks):
+            self._networks.start(k, networks[k])
+
+    @property
+    def between_stages(self) -> bool:
+        """Whether a stage has ended with the last step, and another follows."""
+        return self._method.ended(self.t) is not None
+
     def step(self) -> None:
         """Make one step of the method."""
         place = self.t % self.steps_per_pass

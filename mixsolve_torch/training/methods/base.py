@@ -125,6 +125,10 @@ class Method(abc.ABC):
         """Return how many networks, the first ones, the mixture has after t steps."""
         return len(self.parts.networks)
 
+    def ended(self, t: int) -> int | None:
+        """Return the network whose stage ends with step t, if another stage follows."""
+        return None
+
     def unfinished(self, t: int) -> set[int]:
         """Return the networks too young after t steps to be called weak."""
         return set()

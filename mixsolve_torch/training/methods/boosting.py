@@ -12,9 +12,8 @@ much for the attack as L networks apart would take.
 
 In the article the weights are optimised in the course of a stage, by projected subgradients on a
 part of the training images under ARC. Here they are uniform until the end, where the game on
-held-out images gives the optimal ones. Other choices of this project: the last epoch of a stage is
-what the next one builds on, and not the most robust one; the attack is PGD on the expected loss, or
-with `boosting.attack = "arc"` the ARC attack.
+held-out images gives the optimal ones. Another choice of this project: the attack is PGD on the
+expected loss, or with `boosting.attack = "arc"` the ARC attack.
 
 References
 ----------

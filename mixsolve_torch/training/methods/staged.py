@@ -9,8 +9,9 @@ ends, the mixture is one of the first k networks, uniform unless a method says o
 measured, and the most robust epoch of the last stage is kept. All weights are solved at the end, by
 the game on held-out images.
 
-With moving averages, the one of a network takes its place when its stage ends, so that the networks
-that come after it meet what is deployed.
+When a stage ends, its network is put back to the most robust epoch of the stage, if one was
+measured. With moving averages, the average takes the network's place, so that those that come after
+it meet what is deployed.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ class Staged(Method):
     def begun(self, t: int) -> int:
         """Return the number of networks up to that of the stage of step t."""
         return self.learner(max(t, 1)) + 1
+
+    def ended(self, t: int) -> int | None:
+        """Return the network whose stage ends with step t, if another stage follows."""
+        between = t % self._per_stage == 0 and 0 < t < self.parts.steps
+        return self.learner(t) if between else None
 
     def unfinished(self, t: int) -> set[int]:
         """Return the network of the stage, until it ends."""

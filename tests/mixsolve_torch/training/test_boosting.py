@@ -187,6 +187,32 @@ def test_a_run_measures_what_there_is_and_keeps_all_networks(pair):
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_the_next_stage_builds_on_the_most_robust_epoch(tmp_path, monkeypatch, ema):
+    from mixsolve_torch.training import loop
+
+    seen, measure = [], loop.measure_epoch
+
+    def falling(mixture, *arguments):
+        told = measure(mixture, *arguments)
+        seen.append([copy.deepcopy(model.state_dict()) for model in mixture.models])
+        told["robust"]["mixture"] = 1 / len(seen)
+        return told
+
+    monkeypatch.setattr(loop, "measure_epoch", falling)
+    optimizer = OptimizerConfig(epochs=3, batch_size=32, learning_rate=0.05)
+    config = tiny(tmp_path / "run", optimizer=optimizer, model=ModelConfig(count=2, ema=ema))
+    training = train(config)
+    assert len(seen) == 6
+    assert training.best["epoch"] == 4
+    for name, value in seen[0][0].items():
+        assert all(torch.equal(value, epoch[0][name]) for epoch in seen[3:])
+        assert torch.equal(value, training.mixture.models[0].state_dict()[name])
+    first = torch.cat([value.flatten() for value in seen[0][0].values()])
+    third = torch.cat([value.flatten() for value in seen[2][0].values()])
+    assert not torch.equal(first, third)
+
+
 def test_a_run_begins_with_networks_from_files(pair, tmp_path):
     training, folder = pair
     one = tmp_path / "one.pt"
