@@ -7,6 +7,7 @@ Functions that draw return a `matplotlib.figure.Figure`, for `save`. They and `s
 from mixsolve.plots.bars import AccuracyBar, accuracy_bars
 from mixsolve.plots.leads import Lead, lead_bars
 from mixsolve.plots.mixture import Example, Variant, mixture_picture
+from mixsolve.plots.radii import risk_by_radius
 from mixsolve.plots.style import check_ending, png, require_matplotlib, save
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "mixture_picture",
     "png",
     "require_matplotlib",
+    "risk_by_radius",
     "save",
 ]

@@ -31,6 +31,7 @@ Croce, Hein. Minimally distorted Adversarial Examples with a Fast Adaptive Bound
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -39,6 +40,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixsolve import plots
 from mixsolve.base.arguments import as_count, as_length
 from mixsolve_torch.attacks.base import check_mixture, default_generator, prepare
 from mixsolve_torch.attacks.boundary import Boundary, nearest_boundary
@@ -70,17 +72,64 @@ class Distances:
         Their distances from the image in the attack's norm; infinite where a set was not fooled.
     errors : torch.Tensor of shape (K, B), float64
         The exact expected 0/1 loss at them.
+    norm : str
+        The attack's norm.
     """
 
     points: Tensor
     lengths: Tensor
     errors: Tensor
+    norm: str
 
     def risk(self, eps: Any) -> Any:
         """Return the risk found within a radius, or an array of those within several."""
         radii = [as_length("eps", radius) for radius in np.atleast_1d(eps)]
         risks = [float(self.within(radius)[0].mean()) for radius in radii]
         return risks[0] if np.ndim(eps) == 0 else np.array(risks)
+
+    def jumps(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the radii (n,), 0 first, at which the risk found rises, and the risk from there.
+
+        Between two of them `risk` is constant.
+        """
+        order = self.lengths.argsort(dim=0, stable=True)
+        lengths = self.lengths.gather(0, order)
+        most = self.errors.gather(0, order).cummax(dim=0).values
+        gains = most.diff(dim=0, prepend=torch.zeros_like(most[:1])) / most.shape[1]
+        rising = (gains > 0) & lengths.isfinite()
+        found, rank = lengths[rising].sort()
+        risks = gains[rising][rank].cumsum(0)
+        radii = np.concatenate([[0.0], found.cpu().numpy()])
+        values = np.concatenate([[0.0], risks.cpu().numpy()])
+        last = np.append(radii[1:] > radii[:-1], True)  # of several jumps at one radius
+        return radii[last], values[last]
+
+    def plot(self, path: str | os.PathLike[str] | None = None, *, eps: Any = None) -> Any:
+        """Draw the risk found at all radii.
+
+        Parameters
+        ----------
+        path : str or path, optional
+            Where to write the picture; the ending says the format.
+        eps : float or str, optional
+            A radius to mark.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        MissingDependencyError
+            matplotlib is not installed.
+        MixsolveError
+            The picture cannot be written there.
+        """
+        marked = None if eps is None else as_length("eps", eps)
+        figure = plots.risk_by_radius(*self.jumps(), norm=self.norm, marked=marked)
+        if path is not None:
+            plots.save(figure, path)
+        return figure
 
     def within(self, eps: float) -> tuple[Tensor, Tensor]:
         """Return the largest error (B,) of each image within a radius, and which point has it."""
@@ -193,7 +242,7 @@ class FAB(GradientAttack):
                 for own in points
             ]
         )
-        return Distances(points, lengths, errors)
+        return Distances(points, lengths, errors, self.norm)
 
     def _of_pass(
         self, members: Members, x: Tensor, y: Tensor, starts: list[Tensor]

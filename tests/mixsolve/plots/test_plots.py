@@ -42,6 +42,16 @@ def test_accuracies_refuse_what_cannot_be_drawn():
         plots.accuracy_bars([plots.AccuracyBar("x", 0.5, kind="vote")])
 
 
+def test_a_risk_by_radius_stays_until_the_next_jump():
+    (axes,) = plots.risk_by_radius(np.array([0.0, 0.5]), np.array([0.1, 0.4]), norm="L1").axes
+    (curve,) = axes.lines
+    assert [list(part) for part in curve.get_data()] == [[0, 0.5, 0.525], [0.1, 0.4, 0.4]]
+    (axes,) = plots.risk_by_radius(np.zeros(1), np.zeros(1), norm="L1").axes  # nothing was fooled
+    assert axes.get_xlim()[1] > 0
+    with pytest.raises(MixsolveError, match="at least one radius"):
+        plots.risk_by_radius(np.zeros(0), np.zeros(0), norm="L1")
+
+
 def test_bars_of_no_accuracy_can_be_drawn(tmp_path):
     plots.save(plots.accuracy_bars([plots.AccuracyBar("fooled", 0.0)]), tmp_path / "bars.png")
 

@@ -1,9 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from attack_cases import NORMS, curved, linear_classifiers
 
-from mixsolve_torch import FAB, Mixture, expected_loss
+from mixsolve.base.errors import MixsolveError
+from mixsolve_torch import FAB, Distances, Mixture, expected_loss
 from mixsolve_torch.attacks.ball import make_ball
 
 
@@ -67,3 +70,46 @@ def test_further_searches_never_lose(generator):
     one = FAB("Linf", 0.2, steps=4).distances(mixture, x, y)
     more = FAB("Linf", 0.2, steps=4, restarts=3).distances(mixture, x, y)
     assert (more.lengths[1:3] <= one.lengths[1:3] + 1e-3).all()
+
+
+def by_hand():
+    """Two images: one errs at once by a half, one from 0.2 on by a half and from 0.3 on wholly."""
+    lengths = [[0.0, 0.0], [0.2, 0.3], [0.3, 0.2], [math.inf, 0.5]]
+    errors = [[0.5, 0.0], [0.5, 1.0], [0.5, 0.5], [0.0, 0.0]]
+    lengths, errors = (torch.tensor(part, dtype=torch.float64) for part in (lengths, errors))
+    return Distances(torch.zeros(4, 2, 1, 1, 1), lengths, errors, "L2")
+
+
+def test_the_risk_rises_at_jumps_alone():
+    radii, risks = by_hand().jumps()
+    assert list(radii) == [0.0, 0.2, 0.3]
+    assert list(risks) == [0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_jumps_are_those_of_the_risk(norm, generator):
+    mixture = Mixture([curved(k) for k in range(3)], weights=[0.5, 0.2, 0.3])
+    x = torch.rand(15, 1, 3, 3, generator=generator, dtype=torch.float64)
+    y = torch.randint(4, (15,), generator=generator)
+    found = FAB(norm, 0.1, steps=4).distances(mixture, x, y)
+    radii, risks = found.jumps()
+    assert len(radii) > 5
+    assert found.risk(radii) == pytest.approx(risks)
+    assert found.risk(np.nextafter(radii[1:], 0)) == pytest.approx(risks[:-1])
+    assert found.risk(10.0) == pytest.approx(risks[-1])
+
+
+def test_the_risk_of_all_radii_is_drawn(tmp_path):
+    found = by_hand()
+    (axes,) = found.plot(tmp_path / "risk.png", eps="1/4").axes
+    assert (tmp_path / "risk.png").read_bytes().startswith(b"\x89PNG")
+    curve, mark = axes.lines
+    radii, risks = curve.get_data()
+    assert curve.get_drawstyle() == "steps-post"
+    assert list(radii[:-1]) == [0.0, 0.2, 0.3]
+    assert list(risks) == [0.25, 0.5, 0.75, 0.75]
+    assert list(mark.get_xdata()) == [0.25, 0.25]
+    assert [text.get_text() for text in axes.texts] == ["0.5 at 0.25"]
+    assert axes.get_xlabel().endswith("L2")
+    with pytest.raises(MixsolveError, match="eps"):
+        found.plot(eps=-1)
