@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,11 +18,21 @@ from torch import Tensor
 from mixsolve_torch.attacks.masking import GradientSigns, sentences, warn
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective, Score, keep_better
+from mixsolve_torch.attacks.precise import with_gradients
 from mixsolve_torch.attacks.search import SearchAttack, passes
+from mixsolve_torch.attacks.square import Square
 from mixsolve_torch.core.losses import errs
 from mixsolve_torch.core.mixture import Mixture
 
 logger = logging.getLogger(__name__)
+
+
+class Attempt(NamedTuple):
+    """What `Pursuit.run` takes."""
+
+    attack: SearchAttack
+    on: Tensor | None = None
+    from_best: bool = False
 
 
 class Pursuit:
@@ -81,6 +92,8 @@ class Pursuit:
         self._home = home
         self._attempts = 0
         self.signs: dict[int, GradientSigns] = {k: GradientSigns() for k in self.members.indices}
+        # What gradients are taken of, and which of its classifiers run in double precision.
+        self._followed, self._precise = mixture, set[int]()
         self.best = x
         self.score, self.wrong = self._look(x, y)
         self.ever = self.wrong
@@ -97,8 +110,28 @@ class Pursuit:
             torch.full_like(self.score.errors, -1), torch.full_like(self.score.value, -torch.inf)
         )
 
-    def run(self, attack: SearchAttack, on: Tensor | None = None) -> None:
-        """Attack the images that resist, or those of the mask `on` (B,) among them."""
+    def follow_precisely(self) -> bool:
+        """Follow classifiers whose gradients vanish in double precision, where that has gradients.
+
+        It is tried at the strongest points of the images that resist. From now on the signs of
+        these classifiers are those that are seen in double precision. Returns whether any
+        classifier is followed so.
+        """
+        masked = {k for k, own in self.signs.items() if own.masked} - self._precise
+        rows = self.resisting().nonzero().flatten()
+        if masked and len(rows):
+            self._followed, signs = with_gradients(
+                self._followed, sorted(masked), self.best[rows], self._y[rows], self._limit
+            )
+            self._precise |= signs.keys()
+            self.signs |= signs
+        return bool(self._precise)
+
+    def run(self, attack: SearchAttack, on: Tensor | None = None, from_best: bool = False) -> None:
+        """Attack the images that resist, or those of the mask `on` (B,) among them.
+
+        With `from_best` the only start is the strongest point so far.
+        """
         aims, first = attack.aims(), self._attempts + 1
         self._attempts += len(aims)
         resisting = self.resisting()
@@ -107,13 +140,12 @@ class Pursuit:
             return
         logger.info("%s: %d of %d images resist", attack.names(1)[0], len(rows), len(self._x))
         labels = self._y[rows]
-        starts = torch.stack(
-            [self._starts(own, first + k)[:, rows] for k, own in enumerate(aims)], dim=1
-        ).flatten(0, 1)
-        points = attack.search(
-            self._mixture, starts.flatten(0, 1), self._x[rows], labels, signs=self.signs
-        )[0]
-        for point in points:
+        if from_best:
+            starts = self.best[rows]
+        else:
+            drawn = [self._starts(own, first + k)[:, rows] for k, own in enumerate(aims)]
+            starts = torch.stack(drawn, dim=1).flatten(0, 2)
+        for point in self._searched(attack, starts, rows):
             score, wrong = self._look(point, labels)
             now = torch.where(score.beats(self.score.at(rows)), wrong, self.wrong[:, rows])
             self.wrong = self.wrong.index_copy(1, rows, now)
@@ -127,6 +159,14 @@ class Pursuit:
         """Return the starts (restarts, B, C, H, W) of an attempt on all images."""
         draws = torch.Generator(self._home).manual_seed(self._seed + attempt)
         return attack.starts(self._x, draws).unflatten(0, (-1, len(self._x)))
+
+    def _searched(self, attack: SearchAttack, starts: Tensor, rows: Tensor) -> list[Tensor]:
+        """Return the best points from starts, those of gradients on the classifiers followed."""
+        x, y = self._x[rows], self._y[rows]
+        if not self._precise or isinstance(attack, Square):
+            return attack.search(self._mixture, starts, x, y, signs=self.signs)[0]
+        found, _ = attack.search(self._followed, starts.double(), x.double(), y, signs=self.signs)
+        return [attack.ball.project(points.to(x), x) for points in found]
 
     def report(self) -> None:
         """Refuse logits that were not finite, and warn of gradients that hid a classifier.

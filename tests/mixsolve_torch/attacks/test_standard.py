@@ -56,10 +56,10 @@ def test_every_part_has_starts_of_its_own(batch, monkeypatch):
     mixture, y = Mixture([two_class(torch.ones(9), bias=-20.0)]), torch.zeros(7, dtype=torch.int64)
     attack = Standard("L2", 0.2, steps=2, restarts=3)
     attack(mixture, batch[0], y, torch.Generator().manual_seed(5))
-    assert len(starts) == 5  # a short and a long hinge, cross-entropy, two climbs at once, square
-    assert [len(start) for start in starts] == [21, 21, 21, 42, 21]
-    each = [part for start in starts for part in start.split(21)]
-    assert all(not torch.equal(a, b) for a, b in itertools.combinations(each, 2))
+    # A short and a long hinge, cross-entropy, a climb; a climb and a hinge from the best; square.
+    assert [len(start) for start in starts] == [21, 21, 21, 21, 7, 7, 21]
+    drawn = starts[:4] + starts[6:]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(drawn, 2))
     first, starts[:] = list(starts), []
     attack(mixture, batch[0], y, torch.Generator().manual_seed(5))
     assert all(torch.equal(a, b) for a, b in zip(first, starts, strict=True))
@@ -79,7 +79,40 @@ def test_each_classifier_alone_is_attacked_where_it_is_right(batch, monkeypatch)
     split = two_class(torch.ones(9), bias=float(-batch[0].flatten(1).sum(dim=1).median()))
     mixture = Mixture([steep, split, steep], [0.5, 0.5, 0.0])
     Standard("Linf", 1e-6, steps=5)(mixture, batch[0], torch.zeros(7, dtype=torch.int64))
-    assert attacked == [([1.0, 0.0, 0.0], 7), ([0.0, 1.0, 0.0], 3)]
+    first, second = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]  # on the hinge and on the cross-entropy
+    assert attacked == [(first, 7), (first, 7), (second, 3), (second, 3)]
+
+
+def test_only_what_no_point_has_fooled_alone_is_attacked_alone_again(batch, caplog):
+    """A classifier that errs somewhere, if not where the others do, is left to the climbs."""
+    caplog.set_level(logging.INFO)
+    up, down = two_class(torch.ones(9), bias=-4.4), two_class(-torch.ones(9), bias=4.4)
+    x, y = torch.full((7, 1, 3, 3), 0.5), torch.zeros(7, dtype=torch.int64)
+    x[:3] -= 0.05  # where `up` is right and `down` errs
+    attack = Standard("Linf", 0.2, steps=5)
+    found = attack(Mixture([up, down], [0.6, 0.4]), x, y)[0]
+    assert expected_loss(Mixture([up, down], [0.6, 0.4]), found, y).min() >= 0.6
+    alone = caplog.text.split("APGD-CE")[1]
+    assert "APGD-CE" not in alone[: alone.find("subset")]
+
+
+def test_further_attempts_go_on_from_the_strongest_point(batch, monkeypatch):
+    weight = torch.ones(9)
+    mixture, y = Mixture([two_class(weight, bias=-20.0)]), torch.zeros(7, dtype=torch.int64)
+    x, starts = batch[0], []
+    search = SearchAttack.search
+
+    def record(self, mixture, start, x, y, **options):
+        starts.append(start)
+        return search(self, mixture, start, x, y, **options)
+
+    monkeypatch.setattr(SearchAttack, "search", record)
+    attack = Standard("Linf", 0.2, steps=5)
+    attack(mixture, x, y)
+    # The strongest point of this classifier in the ball is its corner, and the hinge reaches it.
+    corner = (x + 0.2).clamp(max=1)
+    for start in starts[4:6]:
+        torch.testing.assert_close(start, corner)
 
 
 def test_no_restart_and_no_part_undoes_another(batch, monkeypatch):
@@ -214,13 +247,13 @@ def test_the_options_reach_every_part(batch, monkeypatch):
     )
     right = two_class(torch.zeros(9), bias=-9.0)
     attack(Mixture([right, right]), batch[0], torch.zeros(7, dtype=torch.int64))
-    assert [part.steps for part in parts] == [20, 100, 100, 100, 100, 20, 500]
-    assert [part.restarts for part in parts] == [3, 3, 3, 3, 3, 6, 3]
+    assert [part.steps for part in parts] == [20, 100, 100, 100, 100, 100, 100, 20, 20, 100, 500]
+    assert [part.restarts for part in parts] == [3, 3, 3, 3, 3, 3, 3, 3, 1, 1, 3]
     for part in parts:
         assert (part.norm, part.eps) == ("L2", 0.2)
         assert (part.images_per_pass, part.autocast, part.compile) == (7, True, True)
     told = [torch.as_tensor(part.weights).tolist() for part in parts]
-    assert told == [weights] * 3 + [[1, 0], [0, 1]] + [weights] * 2
+    assert told == [weights] * 3 + [[1, 0]] * 2 + [[0, 1]] * 2 + [weights] * 4
 
 
 def test_weights_of_the_attack_replace_those_of_the_mixture(batch):
