@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ def descend(
     optimizer: torch.optim.Optimizer,
     mend: str,
     on_epoch: Callable[[int, float], None] | None = None,
+    begun: Mapping[str, Any] | None = None,
+    save: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[float]:
     """Train a network in place, its learning rate falling to zero along a cosine.
 
@@ -48,6 +51,10 @@ def descend(
         The remedy to suggest if the loss is no longer finite.
     on_epoch : callable, optional
         Called as ``on_epoch(epoch, mean_loss)`` after every epoch, counted from 0.
+    begun : mapping, optional
+        What `save` was given after an earlier epoch, to resume from there.
+    save : callable, optional
+        Called with all that the next epoch depends on, after every epoch but the last.
 
     Returns
     -------
@@ -64,7 +71,12 @@ def descend(
     largest_label = int(labels.max())
     model.train()
     history: list[float] = []
-    for epoch in range(epochs):
+    if begun is not None:
+        model.load_state_dict(begun["model"])
+        optimizer.load_state_dict(begun["optimizer"])
+        schedule.load_state_dict(begun["schedule"])
+        history += begun["history"]
+    for epoch in range(len(history), epochs):
         total = torch.zeros((), dtype=torch.float64, device=labels.device)
         for x, y in epoch_batches():
             logits = run_member(model, index, x)
@@ -81,4 +93,13 @@ def descend(
         logger.debug("epoch %d: loss %.4f", epoch, history[-1])
         if on_epoch is not None:
             on_epoch(epoch, history[-1])
+        if save is not None and epoch + 1 < epochs:
+            save(
+                {
+                    "model": dict(model.state_dict()),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "history": list(history),
+                }
+            )
     return history

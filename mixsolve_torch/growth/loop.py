@@ -164,7 +164,8 @@ def grow(
     folder : str or path, optional
         A folder for the rounds so far (``grow.pt``, the candidates of the held-out images included)
         and for the games of the round under way. The same call, repeated after an interruption,
-        resumes there; the training of a classifier starts at its beginning. `rounds` may change.
+        resumes there, in the training of a classifier after its last complete epoch. `rounds` may
+        change.
     callback : callable, optional
         Called with each `GrowRound`; a true return value ends the rounds.
     progress : bool, default False

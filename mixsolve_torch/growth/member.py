@@ -18,7 +18,7 @@ Demiriz, Bennett, Shawe-Taylor. Linear Programming Boosting via Column Generatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,8 @@ def train_against(
     strategy: Tensor,
     options: MemberTraining,
     generator: torch.Generator,
+    begun: Mapping[str, Any] | None = None,
+    save: Callable[[dict[str, Any]], None] | None = None,
 ) -> float:
     """Train a classifier in place against an attacker's strategy; left in eval mode.
 
@@ -85,6 +87,10 @@ def train_against(
         Probabilities of the candidates.
     options, generator
         How long, and with what; source of all draws.
+    begun : mapping, optional
+        What `save` was given, to resume from there.
+    save : callable, optional
+        Called after every epoch but the last with what the next one depends on.
 
     Returns
     -------
@@ -114,6 +120,8 @@ def train_against(
                 x[:n_fresh] = options.attack(attacked, clean, y[:n_fresh], generator)[0]
             yield x, y
 
+    if begun is not None:
+        generator.set_state(begun["draws"])
     history = descend(
         model,
         len(pool),
@@ -123,6 +131,10 @@ def train_against(
         batch_size=options.batch_size,
         optimizer=options.optimizer(model.parameters()),
         mend="give an optimizer with a lower learning rate",
+        begun=begun,
+        save=None
+        if save is None
+        else lambda state: save({**state, "draws": generator.get_state()}),
     )
     model.eval()
     return history[-1]

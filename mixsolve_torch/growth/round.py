@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,15 +199,39 @@ class GrowthRounds:
             found = self.game(name, pool, self.train, draws)
         solution = mixsolve.solve(found.losses.values, self.alpha, candidate_mask=found.found)
         assert found.losses.inputs is not None
-        return train_against(
-            member,
-            self.pool(state.members, solution.weights),
-            found.losses.inputs,
-            found.losses.labels.to(self.mixture.device),
-            torch.as_tensor(solution.attack.dense()),
-            self.training,
-            draws,
+        return self._resumed(
+            partial(
+                train_against,
+                member,
+                self.pool(state.members, solution.weights),
+                found.losses.inputs,
+                found.losses.labels.to(self.mixture.device),
+                torch.as_tensor(solution.attack.dense()),
+                self.training,
+                draws,
+            )
         )
+
+    def _resumed(self, train: Callable[..., float]) -> float:
+        """Train; resume after the last epoch of an interrupted call."""
+        if self.games is None:
+            return train()
+        path, begun = self.games / "member-under-way.pt", None
+        try:
+            begun = checkpoint.recover(path)
+        except MixsolveError as error:
+            logger.warning("the classifier is trained anew: %s", error)
+
+        def save(state: dict[str, Any]) -> None:
+            try:
+                checkpoint.save(state, path)
+            except MixsolveTypeError as error:  # an optimizer whose state cannot be read back
+                logger.debug("epochs of the new classifier are not kept: %s", error)
+
+        training_loss = train(begun, save)
+        for file in (path, checkpoint.previous(path)):
+            file.unlink(missing_ok=True)
+        return training_loss
 
     def _losses_of(self, member: nn.Module, losses: CandidateLosses) -> Tensor:
         """Return the losses (N, m), float64, of one classifier on candidates that were kept."""

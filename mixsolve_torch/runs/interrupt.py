@@ -1,20 +1,27 @@
-"""Ctrl-C in long work: a message that says what is kept, and an interrupt that waits for a step.
+"""Ctrl-C and SIGTERM in long work: what is kept is told, and an interrupt may wait for a step.
 
 A step may have to be saved first, or an exchange between ranks to end.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+logger = logging.getLogger(__name__)
+
 
 @contextmanager
 def explained(words: Callable[[], str]) -> Iterator[None]:
     """Add to a Ctrl-C a note of what is kept and how to resume.
+
+    A SIGTERM, which schedulers send, ends the work as a Ctrl-C does, so that files are closed and
+    locks released; the note is in the log, and the exit code 143. A program that handles the signal
+    itself goes on to do so.
 
     Parameters
     ----------
@@ -22,11 +29,32 @@ def explained(words: Callable[[], str]) -> Iterator[None]:
         Returns the note. Of nested work the outermost note counts: it is for the call that the user
         can repeat.
     """
+    handles = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if handles:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except KeyboardInterrupt as interrupt:
         interrupt.__notes__ = [words()]
         raise
+    except _TerminatedError:
+        if handles:
+            logger.warning("ended by SIGTERM; %s", words())
+        raise
+    finally:
+        if handles:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class _TerminatedError(SystemExit):
+    """SIGTERM was received."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _TerminatedError(128 + number)
 
 
 class Interrupt:

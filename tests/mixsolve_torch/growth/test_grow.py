@@ -1,6 +1,7 @@
 """Growing a mixture: where a classifier must pay by construction, and where none can."""
 
 import copy
+import signal
 
 import pytest
 import torch
@@ -324,6 +325,36 @@ def test_a_growth_that_is_interrupted_ends_as_it_would_have(tmp_path, monkeypatc
         assert (count["batches"], count["trained"]) == (batches, trained)
         names = sorted(path.name for path in folder.iterdir())
         assert names == ["grow.pt", "grow.pt.previous"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_training_that_a_scheduler_ends_resumes_after_its_last_epoch(tmp_path, caplog, number):
+    told = {"steps": 0, "end_at": None}
+
+    class Watched(torch.optim.Adam):
+        def step(self, *arguments, **options):
+            told["steps"] += 1
+            if told["steps"] == told["end_at"]:
+                signal.raise_signal(number)
+            return super().step(*arguments, **options)
+
+    def watched(parameters):
+        return Watched(parameters, lr=0.3)
+
+    whole = grown(None, optimizer=watched)
+    steps = told["steps"]
+    told |= {"steps": 0, "end_at": 12}  # three batches an epoch, two networks of eight epochs
+    end = SystemExit if number == signal.SIGTERM else KeyboardInterrupt
+    with pytest.raises(end) as stopped:
+        grown(tmp_path, optimizer=watched)
+    if end is SystemExit:
+        assert stopped.value.code == 128 + signal.SIGTERM
+        assert f"ended by SIGTERM; what was finished so far is kept in {tmp_path}" in caplog.text
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert not (tmp_path / ".lock").exists()
+    told |= {"steps": 0, "end_at": None}
+    assert grown(tmp_path, optimizer=watched) == whole
+    assert told["steps"] == steps - 9
 
 
 def test_one_process_grows_in_a_folder_and_others_are_told(tmp_path, monkeypatch):
