@@ -161,10 +161,9 @@ from mixsolve_torch.commands.train import read
 from mixsolve_torch.training import train
 from mixsolve_torch.training.methods import Together
 config, _ = read(["--config", sys.argv[1]])
-train(replace(config, run=replace(config.run, out=sys.argv[2])))
 step = Together.step
 def killed(self, batch):
-    if batch.t == int(sys.argv[3]):
+    if batch.t == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
     step(self, batch)
 Together.step = killed
@@ -187,12 +186,15 @@ def test_two_ranks_of_torchrun_killed_at_a_random_step_resume_to_the_same_bits(t
     file.write_text(toml(config))
     script.write_text(KILLED)
     launch = partial(run_script, LAUNCH, "--master-port", folder=tmp_path)
-    done = launch(free_port(), script, file, tmp_path / "whole", killed_in)
+    command = ("-m", "mixsolve", "train", "--config", file)
+    done = launch(free_port(), *command, "--run.out", tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+    done = launch(free_port(), script, file, killed_in)
     assert "SIGKILL" in done.stderr or "-9" in done.stderr, done.stderr
     last = tmp_path / "run" / "last.pt"
     kept = checkpoint.load(last)["algorithm"]["t"] if last.exists() else 0
     assert kept < killed_in
-    done = launch(free_port(), "-m", "mixsolve", "train", "--config", file, "--resume")
+    done = launch(free_port(), *command, "--resume")
     assert done.returncode == 0, (killed_in, done.stderr)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
