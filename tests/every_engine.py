@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from reference import as_rows, base_measure
 
-from mixsolve.arrays.losses import as_loss_tensor
+from mixsolve.engines import as_loss_tensor
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.solver import validation
 

@@ -44,9 +44,7 @@ def check_each(valid: np.ndarray, values: np.ndarray, name: str, expected: str) 
 
 
 def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
-    """Sample weights as (N,) non-negative numbers of sum 1; uniform for None."""
-    if sample_weight is None:
-        return np.full(n_samples, 1.0 / n_samples)
+    """Sample weights as (N,) non-negative numbers of sum 1."""
     values = numbers(sample_weight, "sample_weight")
     if values.shape != (n_samples,):
         raise MixsolveError(

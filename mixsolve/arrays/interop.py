@@ -270,3 +270,28 @@ def check_dtype(dtype: Any, name: str) -> None:
         "list of (candidates, classifiers) arrays",
     }.get(kind, "convert it to a numeric array first")
     raise MixsolveTypeError(f"{name} must hold real numbers or booleans, got dtype {dtype}; {mend}")
+
+
+def check_axes(source: ArraySource) -> None:
+    """Refuse a `losses` argument that does not hold real numbers along three axes."""
+    shape = tuple(source.data.shape)
+    check_dtype(source.data.dtype, "losses")
+    if len(shape) != 3:
+        raise MixsolveError(
+            "losses must have three axes (samples, candidates, classifiers), got an array of "
+            f"shape {shape}{_mend_axes(len(shape))}"
+        )
+    for axis, length in zip(("samples", "candidates", "classifiers"), shape, strict=True):
+        if not length:
+            raise MixsolveError(
+                f"losses has no {axis}: its shape is {shape}, and every axis needs at least one "
+                "entry"
+            )
+
+
+def _mend_axes(n_axes: int) -> str:
+    return {
+        1: "; one loss a classifier needs losses[None, None, :]",
+        2: "; for one sample (a matrix game of candidates x classifiers) pass losses[None], for "
+        "one candidate a sample losses[:, None, :]",
+    }.get(n_axes, "; flatten or index the extra axes")

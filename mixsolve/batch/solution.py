@@ -10,7 +10,7 @@ import numpy as np
 from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.strategy import MixedStrategy
-from mixsolve.feasible.base import Prices
+from mixsolve.feasible.simplex import Prices
 from mixsolve.methods.stopping import Status
 from mixsolve.solver.solution import Solution
 

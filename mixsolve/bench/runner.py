@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve.arrays.losses import as_loss_tensor
 from mixsolve.base.errors import ConvergenceWarning
 from mixsolve.bench.peers import PEERS
+from mixsolve.engines import as_loss_tensor
+from mixsolve.engines.base import finite_spread
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.methods import METHODS
-from mixsolve.methods.scale import finite_spread
 from mixsolve.solver.solve import solve
 
 _GRACE = 60.0  # seconds for imports, compilation and building a model, besides the time limit

@@ -12,9 +12,8 @@ from rich.progress import Progress
 
 from mixsolve import plots
 from mixsolve.arrays.files import ARRAY_OPTIONS, choose, load_arrays
-from mixsolve.arrays.interop import array_source
+from mixsolve.arrays.interop import array_source, check_axes
 from mixsolve.arrays.labels import read_losses
-from mixsolve.arrays.losses import check_axes
 from mixsolve.base.arguments import as_real
 from mixsolve.base.errors import MixsolveError
 from mixsolve.bench import report, runner

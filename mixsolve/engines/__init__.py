@@ -6,19 +6,20 @@ module of the engine that runs there; it is imported only then, and its ``open_s
 returns `Losses`. To use an engine of another kind, pass `Losses` of your own to `mixsolve.solve`.
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from mixsolve.arrays.interop import ArraySource
-from mixsolve.arrays.labels import read_losses
-from mixsolve.arrays.losses import as_loss_tensor
+from mixsolve.arrays.interop import ArraySource, array_source, check_axes, check_dtype
+from mixsolve.arrays.labels import GameLabels, read_losses
 from mixsolve.arrays.tensor import LossTensor
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.engines.base import Engine, Losses
 from mixsolve.engines.memory import MemoryEngine
 
-__all__ = ["Engine", "Losses", "MemoryLosses", "open_losses"]
+__all__ = ["Engine", "Losses", "MemoryLosses", "as_loss_tensor", "open_losses"]
 
 
 class MemoryLosses(Losses):
@@ -55,7 +56,9 @@ def open_losses(losses: Any) -> Losses:
     """
     if isinstance(losses, Losses):
         return losses
-    losses, labels = read_losses(losses, ("samples", "candidates", "classifiers"))
+    labels = GameLabels()
+    if type(losses) is not np.ndarray:  # which has no names
+        losses, labels = read_losses(losses, ("samples", "candidates", "classifiers"))
     tensor, source = as_loss_tensor(losses)
     if source.engine is None or tensor.held:
         opened: Losses = MemoryLosses(tensor, source)
@@ -63,3 +66,69 @@ def open_losses(losses: Any) -> Losses:
         opened = import_module(source.engine).open_source(source)
     opened.labels = labels
     return opened
+
+
+def as_loss_tensor(losses: Any) -> tuple[LossTensor, ArraySource]:
+    """Read the `losses` argument of `mixsolve.solve`.
+
+    Returns
+    -------
+    LossTensor
+    ArraySource
+        Of the array given (of the first one, for a list): its `restore` returns results.
+
+    Raises
+    ------
+    MixsolveError, MixsolveTypeError
+        If the type, the number of axes or an axis' length cannot be a loss tensor.
+    """
+    if isinstance(losses, (list, tuple)) and losses and _is_table(losses[0]):
+        return _from_list(losses)
+    if np.isscalar(losses) and not isinstance(losses, (str, bytes)):
+        raise MixsolveTypeError(
+            f"losses must be an array of numbers, got {type(losses).__name__}; pass one of shape "
+            "(samples, candidates, classifiers)"
+        )
+    source = array_source(losses)
+    check_axes(source)
+    return LossTensor.from_source(source), source
+
+
+def _is_table(item: Any) -> bool:
+    """Whether an item of a list is one sample's array (or nested list of rows)."""
+    if isinstance(item, (list, tuple)):
+        return (bool(item) and isinstance(item[0], (list, tuple))) or _is_table_of_rows(item)
+    return getattr(item, "ndim", None) is not None
+
+
+def _is_table_of_rows(item: Sequence[Any]) -> bool:
+    return bool(item) and getattr(item[0], "ndim", 0) == 1
+
+
+def _from_list(losses: Sequence[Any]) -> tuple[LossTensor, ArraySource]:
+    parts: list[np.ndarray] = []
+    first = array_source(losses[0], "losses[0]")
+    for i, item in enumerate(losses):
+        name = f"losses[{i}]"
+        source = array_source(item, name)
+        part = source.to_numpy(source.data)
+        check_dtype(part.dtype, name)
+        if part.ndim != 2:
+            raise MixsolveError(
+                f"{name} must be a table (candidates, classifiers), got an array of shape "
+                f"{part.shape}; a list holds one table per sample"
+            )
+        if part.shape[0] == 0 or part.shape[1] == 0:
+            raise MixsolveError(
+                f"{name} is empty: its shape is {part.shape}, and every sample needs at least "
+                "one candidate and one classifier; leave the sample out, or add its clean point"
+            )
+        if parts and part.shape[1] != parts[0].shape[1]:
+            raise MixsolveError(
+                f"{name} has losses of {part.shape[1]} classifiers, but losses[0] of "
+                f"{parts[0].shape[1]}; every sample needs the same classifiers, in the same order"
+            )
+        parts.append(part)
+    if len({part.shape for part in parts}) == 1 and isinstance(losses[0], (list, tuple)):
+        return LossTensor.from_source(array_source(np.array(parts))), first
+    return LossTensor.from_tables(parts), first

@@ -2,8 +2,13 @@
 
 Methods are written against this protocol alone, so every method runs on every engine, and between
 an engine's parts (threads, blocks, devices, ranks) only L or L x L numbers need to travel.
+
+An engine counts losses in a unit of 2^e, so that no square over- or underflows. A game times 2^e is
+the same game, to the last bit, as long as nothing leaves the range of float64. Losses within 2^-200
+to 2^200 are taken as they are; others are scaled as they are read.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +17,9 @@ import numpy as np
 
 from mixsolve.arrays.labels import GameLabels
 from mixsolve.arrays.tensor import Shape
+from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.kernels.constants import PLAIN_EXPONENTS
 
 
 @dataclass(frozen=True)
@@ -238,3 +245,32 @@ def restart_count(engine: Engine, n_passes: float = 0.0) -> float:
     """Set the number of passes counted so far; returns what it was."""
     before, engine.n_passes = engine.n_passes, n_passes
     return before
+
+
+def finite_spread(lowest: float, highest: float, losses: str = "losses") -> float:
+    """M, the largest of the losses less the smallest; refuse one that float64 cannot represent.
+
+    `losses` is their name in the message.
+    """
+    with np.errstate(over="ignore"):
+        spread = float(np.float64(highest) - np.float64(lowest))
+    if not np.isfinite(spread):
+        raise MixsolveError(
+            f"{losses} range from {lowest} to {highest}, which overflows float64; divide them by "
+            "their largest absolute value"
+        )
+    return spread
+
+
+def unit_exponent(magnitude: float) -> int:
+    """The exponent of the power of 2 in which losses of a magnitude are counted; 0 for plain."""
+    exponent = math.frexp(magnitude)[1]
+    return exponent if abs(exponent) > PLAIN_EXPONENTS else 0
+
+
+def in_losses_unit(value: float, exponent: int) -> float:
+    """A figure of the engine's unit in that of the losses; infinite where it overflows."""
+    try:
+        return math.ldexp(value, exponent)
+    except OverflowError:
+        return math.copysign(math.inf, value)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixsolve.arrays.labels import GameLabels
 from mixsolve.base.errors import MixsolveError
-from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices
-from mixsolve.feasible.simplex import Simplex
+from mixsolve.feasible.simplex import FeasibleSet, Infeasibility, Prices, Simplex
 
 if TYPE_CHECKING:
     from mixsolve.feasible.constraints import LinearConstraints
@@ -35,7 +34,7 @@ def check_constraints(
     Parameters
     ----------
     given : tuple
-        ``constraints``, then ``A_ub``, ``b_ub``, ``A_eq`` and ``b_eq``.
+        ``constraints``, then ``A_ub``, ``b_ub``, ``A_eq`` and ``b_eq``; not all of them None.
     n_classifiers : int
         L.
     labels : GameLabels, optional
@@ -49,8 +48,6 @@ def check_constraints(
     """
     constraints, *arrays = given
     from_arrays = any(array is not None for array in arrays)
-    if constraints is None and not from_arrays:
-        return None
     if callable(constraints):
         if from_arrays:
             raise MixsolveError(

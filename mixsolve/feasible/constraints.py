@@ -272,6 +272,8 @@ def standard_risk(clean_losses: Any, limit: float, sample_weight: Any = None) ->
             f"clean_losses must have the shape (samples, classifiers), got {losses.shape}"
         )
     _check_finite(losses, "clean_losses", np.isfinite(losses))
+    if sample_weight is None:
+        sample_weight = np.ones(losses.shape[0])
     weight = check_sample_weight(sample_weight, losses.shape[0])
     return LinearConstraints(
         weight @ losses,

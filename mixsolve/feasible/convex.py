@@ -24,9 +24,9 @@ from mixsolve.base.compilation import load
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.threads import computed_once
 from mixsolve.feasible import simplex
-from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices
 from mixsolve.feasible.constraints import LinearConstraints
 from mixsolve.feasible.polytope import Polytope
+from mixsolve.feasible.simplex import FeasibleSet, Infeasibility, Prices
 from mixsolve.kernels.constants import TINY
 from mixsolve.small_game import clarabel
 from mixsolve.small_game.clarabel import solve_model

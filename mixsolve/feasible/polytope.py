@@ -18,9 +18,9 @@ import numpy as np
 
 from mixsolve.feasible import infeasibility as clash
 from mixsolve.feasible import simplex
-from mixsolve.feasible.base import FeasibleSet, Infeasibility, Prices
 from mixsolve.feasible.constraints import LinearConstraints
 from mixsolve.feasible.relative_interior import Face, find_face
+from mixsolve.feasible.simplex import FeasibleSet, Infeasibility, Prices
 from mixsolve.small_game.game import SmallSolution
 from mixsolve.small_game.highs import bound_multipliers
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixsolve.feasible.base import FeasibleSet, Prices
+from mixsolve.feasible.simplex import FeasibleSet, Prices
 
 if TYPE_CHECKING:
     from mixsolve.small_game.game import SmallSolution

@@ -5,7 +5,7 @@ Kernels take the values when they are compiled.
 
 import numpy as np
 
-# Of float64, and units of the losses: `mixsolve.methods.scale`.
+# Of float64, and units of the losses: `mixsolve.engines.base`.
 EPSILON = float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).tiny)
 ROUNDING = 16 * EPSILON  # of values that are sums over many samples

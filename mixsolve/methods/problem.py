@@ -1,4 +1,9 @@
-"""The problem that a method is given, and the outcome that it returns."""
+"""The problem that a method is given, and the outcome that it returns.
+
+The entropic objective lies between the mean of the scores and their maximum. With M the spread of
+the losses it is within M^2 / (8 alpha) of the one and alpha log(1 / p) of the other: beyond a
+factor of 2^60 and 2^-90 these are less than the rounding of a sum, and alpha is clipped there.
+"""
 
 from dataclasses import dataclass, field
 
@@ -7,6 +12,7 @@ import numpy as np
 from mixsolve.engines.base import Engine, SoftResponse
 from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.feasible import FeasibleSet, Simplex
+from mixsolve.kernels.constants import EPSILON, LEAST_ALPHA, MOST_ALPHA
 
 _ROUNDED = 1e-13  # a share of a sample's measure that is none
 
@@ -65,6 +71,17 @@ class Problem:
         """Eq. (7) at `weights` of shape (L,), with this problem's alpha."""
         assert self.alpha is not None
         return self.engine.soft_response(weights, self.alpha, hessian)
+
+
+def within_reach(alpha: np.ndarray, engine: Engine) -> np.ndarray:
+    """Regularisations (N,), clipped to the range within which they differ from their limits."""
+    spread = max(engine.spread, EPSILON * engine.magnitude)
+    if spread == 0.0:
+        return alpha
+    lowest, highest = spread * LEAST_ALPHA, spread * MOST_ALPHA
+    if lowest <= alpha.min() and alpha.max() <= highest:
+        return alpha
+    return np.clip(alpha, lowest, highest)
 
 
 @dataclass(frozen=True)

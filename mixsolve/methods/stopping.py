@@ -10,8 +10,8 @@ from enum import StrEnum
 import numpy as np
 
 from mixsolve.base.compilation import preparing, seconds_of_work
+from mixsolve.engines.base import in_losses_unit
 from mixsolve.kernels.constants import ROUNDING
-from mixsolve.methods.scale import in_losses_unit
 
 logger = logging.getLogger("mixsolve")
 

@@ -7,12 +7,11 @@ import numpy as np
 
 from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.errors import ConvergenceWarning
-from mixsolve.engines.base import restart_count
+from mixsolve.engines.base import in_losses_unit, restart_count
 from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.feasible import Infeasibility, Prices
 from mixsolve.kernels.constants import EPSILON
 from mixsolve.methods.problem import Outcome
-from mixsolve.methods.scale import in_losses_unit
 from mixsolve.methods.stopping import Status, Stop
 from mixsolve.solver.request import Clock, Request
 from mixsolve.solver.solution import Solution
@@ -27,7 +26,7 @@ def finish(
     certifying = time.perf_counter()
     solution = _certify(checked, outcome, stop)
     solution.timings.update(clock.timings(certifying, time.perf_counter()))
-    if not solution.success:
+    if solution.status is not Status.OPTIMAL:
         warnings.warn(
             f"solve ended without reaching tol: {solution.message}",
             ConvergenceWarning,

@@ -11,11 +11,11 @@ from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.threads import computed_once
 from mixsolve.engines import Engine, open_losses
-from mixsolve.feasible import FeasibleSet, check_constraints, feasible_set
+from mixsolve.engines.base import finite_spread, unit_exponent
+from mixsolve.feasible import FeasibleSet, Simplex, check_constraints, feasible_set
 from mixsolve.kernels.constants import ROUNDING
 from mixsolve.methods import Method
-from mixsolve.methods.problem import Problem
-from mixsolve.methods.scale import finite_spread, unit_exponent, within_reach
+from mixsolve.methods.problem import Problem, within_reach
 from mixsolve.methods.stopping import State, Stop
 from mixsolve.solver import validation
 
@@ -52,17 +52,26 @@ class OpenGame:
     ) -> None:
         self.began: float | None = time.perf_counter()
         self.losses = open_losses(losses)
-        self.labels = self.losses.labels.fresh()
-        self.constraints = check_constraints(limits, self.losses.n_classifiers, self.labels)
-        self._feasible: FeasibleSet | None = None
+        self.labels = self.losses.labels
+        if self.losses is losses:  # opened by the caller, who may solve them again
+            self.labels = self.labels.fresh()
+        self.constraints = None
+        self._feasible: FeasibleSet | None = Simplex()
+        if any(limit is not None for limit in limits):
+            self.constraints = check_constraints(limits, self.losses.n_classifiers, self.labels)
+            self._feasible = None  # made for the method
         table = "samples", "candidates"
         self._given = (
-            self.labels.aligned(sample_weight, table[:1], "sample_weight"),
-            self.labels.aligned(mask, table, "candidate_mask"),
-            self.labels.aligned(prior, table, "candidate_prior"),
+            self.named(sample_weight, table[:1], "sample_weight"),
+            self.named(mask, table, "candidate_mask"),
+            self.named(prior, table, "candidate_prior"),
         )
         self._engine: Engine | None = None
         self.exponent = 0  # of the engine's unit, a power of 2
+
+    def named(self, given: Any, axes: tuple[str, ...], name: str) -> Any:
+        """An argument of these axes, its entries in the order of the losses; None stays None."""
+        return None if given is None else self.labels.aligned(given, axes, name)
 
     def feasible(self, method: str) -> FeasibleSet:
         """Weights that the mixture may have; for "cvxpy", as cvxpy sees them."""
@@ -167,9 +176,11 @@ def check(game: OpenGame, alpha: Any, method: str, warm_start: Any, options: Opt
     """Check the arguments of `mixsolve.solve` besides the losses and the constraints."""
     began = time.perf_counter() if game.began is None else game.began
     game.began = None  # a later solve of the same game has its own clock
-    alpha = game.labels.aligned(alpha, ("samples",), "alpha")
-    warm_start = game.labels.aligned(warm_start, ("classifiers",), "warm_start")
-    alphas = validation.check_alpha(alpha, game.losses.n_samples)
+    alphas = None
+    if type(alpha) is not float or alpha != 0.0:  # what the exact problem is called with
+        alpha = game.labels.aligned(alpha, ("samples",), "alpha")
+        alphas = validation.check_alpha(alpha, game.losses.n_samples)
+    warm_start = game.named(warm_start, ("classifiers",), "warm_start")
     name, entry = validation.check_method(
         method, entropic=alphas is not None, modelled=callable(game.constraints)
     )

@@ -10,8 +10,8 @@ from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.methods.stopping import Record, Status
 
 if TYPE_CHECKING:
-    from mixsolve.feasible.base import Infeasibility, Prices
     from mixsolve.feasible.constraints import LinearConstraints
+    from mixsolve.feasible.simplex import Infeasibility, Prices
     from mixsolve.solver.sensitivity import Sensitivity
 
 

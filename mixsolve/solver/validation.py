@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve.arrays import interop
+from mixsolve.arrays import checks, interop
 from mixsolve.arrays.checks import check_each, numbers
-from mixsolve.arrays.checks import check_sample_weight as check_sample_weight
 from mixsolve.arrays.tensor import Shape
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.feasible import simplex
@@ -73,6 +72,13 @@ def check_alphas(alphas: Any) -> np.ndarray:
             f"alphas must be a list of numbers, one for each solve; got shape {values.shape}"
         )
     return values
+
+
+def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
+    """Sample weights as (N,) non-negative numbers of sum 1; uniform for None."""
+    if sample_weight is None:
+        return np.full(n_samples, 1.0 / n_samples)
+    return checks.check_sample_weight(sample_weight, n_samples)
 
 
 def _flat_table(table: Any, name: str, shape: Shape) -> np.ndarray:

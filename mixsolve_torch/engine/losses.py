@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixsolve.arrays.interop import ArraySource, array_source
-from mixsolve.arrays.losses import check_axes
+from mixsolve.arrays.interop import ArraySource, array_source, check_axes
 from mixsolve.arrays.tensor import even_offsets
 from mixsolve.base.arguments import as_count
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError

@@ -20,11 +20,11 @@ from mixsolve.arrays import files as arrays
 from mixsolve.arrays import read_ahead as reading
 from mixsolve.arrays import stores, tensor
 from mixsolve.arrays.interop import ArraySource, array_source
-from mixsolve.arrays.losses import as_loss_tensor
 from mixsolve.base import threads
 from mixsolve.base.errors import MissingDependencyError, MixsolveError
 from mixsolve.base.tuning import tuning
 from mixsolve.commands.main import main
+from mixsolve.engines import as_loss_tensor
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.distinct import keep_rows
 from mixsolve.engines.memory import MemoryEngine

@@ -16,10 +16,9 @@ from reference import check_certificate
 
 import mixsolve
 from mixsolve import MixsolveError, MixsolveTypeError, games
-from mixsolve.arrays.losses import as_loss_tensor
 from mixsolve.base.compilation import preparation, preparing
 from mixsolve.base.tuning import tuning
-from mixsolve.engines import MemoryLosses, open_losses
+from mixsolve.engines import MemoryLosses, as_loss_tensor, open_losses
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.engines.shard_tasks import PartialResult
 from mixsolve.methods import working_set

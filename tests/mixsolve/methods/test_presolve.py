@@ -7,8 +7,8 @@ import pytest
 from reference import as_rows, base_measure, check_certificate
 
 import mixsolve
-from mixsolve.arrays.losses import as_loss_tensor
 from mixsolve.base.tuning import tuning
+from mixsolve.engines import as_loss_tensor
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.methods import presolve
 from mixsolve.solver import validation
