@@ -68,10 +68,14 @@ class Polytope(FeasibleSet):
         return face
 
     def project(self, point: np.ndarray) -> np.ndarray:
-        onto_simplex = simplex.project(point)
+        onto_simplex, used = simplex.project(point), self._face.used
         if self.violation(onto_simplex) <= _MET:
-            return onto_simplex
-        used = self._face.used
+            # A sum just below 1 is shared out among all: what the constraints exclude gets none.
+            inside = np.zeros(point.size)
+            inside[used] = onto_simplex[used]
+            return (
+                onto_simplex if np.array_equal(inside, onto_simplex) else simplex.normalize(inside)
+            )
         centre = np.zeros(point.size)
         centre[used] = point[used] - point[used].mean()
         far = float(np.ptp(point[used])) + 1.0

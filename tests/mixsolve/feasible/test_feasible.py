@@ -289,6 +289,14 @@ def test_models_are_compiled_once():
     assert convex._linear[1]._cache.param_prog is compiled
 
 
+@pytest.mark.parametrize("missing", [1e-16, 2.3e-16, 5e-16])
+def test_what_constraints_exclude_gets_no_share_of_rounding(missing):
+    polytope = Polytope(weight_bounds(3, upper=[1.0, 0.0, 1.0]))
+    projected = polytope.project(np.array([0.25, 0.0, 0.75 - missing]))
+    assert projected[1] == 0.0
+    np.testing.assert_allclose(projected, [0.25, 0.0, 0.75], rtol=0, atol=1e-15)
+
+
 def test_projection_under_cvxpy_constraints():
     convex = ConvexSet(lambda w: [cp.norm(w - 1 / 3) <= 0.1], 3)
     found = convex.project(np.array([1.0, 0.0, 0.0]))
