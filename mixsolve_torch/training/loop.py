@@ -42,6 +42,7 @@ from mixsolve_torch.training.epochs import Epochs
 from mixsolve_torch.training.initial import initial_networks, read_pretrained
 from mixsolve_torch.training.journal import Journal
 from mixsolve_torch.training.measure import measure_epoch
+from mixsolve_torch.training.networks import room_to_compile
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.run_folder import RunFolder
 from mixsolve_torch.training.steps import Steps
@@ -105,7 +106,7 @@ def train(
     >>> training = train(config)  # doctest: +SKIP
     """
     check_flags(resume=resume, progress=progress)
-    with Ranks(config.run.device) as ranks:
+    with Ranks(config.run.device) as ranks, room_to_compile(config):
         called = Callbacks(callbacks, ranks.first)
         run = _TrainingRun(config, ranks, progress, called, data, test, attack, final)
         with run.begun(resume):

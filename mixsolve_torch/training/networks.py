@@ -16,7 +16,9 @@ Accuracy. ICML 2019.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -32,10 +34,31 @@ from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.member_loss import member_loss
 from mixsolve_torch.training.ranks import Ranks
 
+_GRAPHS = 16  # of one network
+
 
 def as_run(models: Sequence[nn.Module], config: TrainConfig) -> list[Any]:
     """Return what runs each network: the module, or its compiled form on the same parameters."""
     return [torch.compile(model) for model in models] if config.run.compile else list(models)
+
+
+@contextmanager
+def room_to_compile(config: TrainConfig) -> Iterator[None]:
+    """Let `torch.compile` keep a graph of every network in each of the ways it is run.
+
+    They are trained, attacked and measured, each with and without gradients and on batches of
+    several sizes. All share one entry point, for which PyTorch keeps 8 graphs in all; after that it
+    runs networks uncompiled.
+    """
+    if not config.run.compile:
+        yield
+        return
+    settings: Any = importlib.import_module("torch._dynamo.config")
+    names = ("recompile_limit", "cache_size_limit")  # since 2.6, and before
+    name = next(name for name in names if hasattr(settings, name))
+    limit = max(getattr(settings, name), _GRAPHS * config.model.count)
+    with settings.patch({name: limit}):
+        yield
 
 
 class Networks:

@@ -49,9 +49,12 @@ def shallow(tmp_path, monkeypatch):
 def test_all_parts_of_a_run_go_through_compiled_networks(
     shallow, tmp_path, monkeypatch, ema, final
 ):
-    runs, phase = Counter(), ["descent"]
+    runs, phase, limits = Counter(), ["descent"], set()
+    before = torch._dynamo.config.recompile_limit
 
     def counting(graph, _):
+        limits.add(torch._dynamo.config.recompile_limit)
+
         def run(*inputs):
             runs[phase[0]] += 1
             return graph.forward(*inputs)
@@ -78,8 +81,12 @@ def test_all_parts_of_a_run_go_through_compiled_networks(
     during("weights", ending, "solve_weights")
     during("final", ending, "evaluate" if final == "pgd" else "found_losses")
     torch._dynamo.reset()
-    compiled = train(tiny(tmp_path / "compiled", True, ema, final))
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        compiled = train(tiny(tmp_path / "compiled", True, ema, final))
     assert set(runs) == set(PHASES), runs
+    # All ways of running all networks share one limit, beyond which they would run uncompiled.
+    assert limits == {2 * 16}
+    assert torch._dynamo.config.recompile_limit == before
     # Three batches; each is attacked in two steps and trained on, by two networks.
     assert runs["attack"] == 3 * 2 * 2
     assert runs["descent"] == 3 * 2
