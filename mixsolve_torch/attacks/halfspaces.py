@@ -21,8 +21,9 @@ from torch import Tensor
 from mixsolve_torch.attacks.ball import Ball, euclidean_lengths
 from mixsolve_torch.attacks.dual import Dual, ascend, pairs
 
-# Numbers of one kind that are held at a time.
-_ENTRIES = 2**23
+# Numbers of one kind that are held at a time: on a CPU no more than pays, elsewhere enough to keep
+# the device busy.
+_ENTRIES, _ENTRIES_ON_DEVICE = 2**23, 2**26
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class HalfSpaces:
         ball : Ball
             Their norm and radius.
         iterations : int
-            Newton steps in the dual.
+            Newton steps in the dual at most.
 
         Returns
         -------
@@ -98,7 +99,8 @@ class HalfSpaces:
         """
         # In parts, so that the memory taken does not grow with the number of images.
         entries = self.normals.shape[2] * max(len(sets), pairs(len(self.normals)))
-        size = max(1, _ENTRIES // max(1, entries))
+        limit = _ENTRIES if center.device.type == "cpu" else _ENTRIES_ON_DEVICE
+        size = max(1, limit // max(1, entries))
         found = [
             self._part(rows)._met(
                 sets[..., rows],
