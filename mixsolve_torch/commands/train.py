@@ -18,6 +18,7 @@ from mixsolve_torch.training.config import SECTIONS, TrainConfig
 from mixsolve_torch.training.ending import Training
 from mixsolve_torch.training.journal import worst_class
 from mixsolve_torch.training.loop import train
+from mixsolve_torch.training.ranks import own_rank
 
 try:
     import jsonargparse
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     """Train as the arguments after ``mixsolve train`` say, print the outcome; the exit code."""
     config, resume = read(argv)
     keep_freed()
-    console = Console()
+    console = Console(quiet=own_rank() > 0)
     handler = RichHandler(console=Console(stderr=True), show_path=False)
     try:
         with logged("mixsolve_torch", handler):

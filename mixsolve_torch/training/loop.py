@@ -17,12 +17,9 @@ from __future__ import annotations
 import logging
 import math
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-
-import torch
 
 from mixsolve.base.arguments import check_flags
 from mixsolve.base.errors import MixsolveError
@@ -35,6 +32,7 @@ from mixsolve_torch.runs.interrupt import Interrupt
 from mixsolve_torch.training import held_out
 from mixsolve_torch.training.adversary import given_attack
 from mixsolve_torch.training.callbacks import Callbacks, Step
+from mixsolve_torch.training.checkpoints import Checkpoints
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.deployment import read_rival
 from mixsolve_torch.training.ending import Ending, Training
@@ -132,12 +130,17 @@ class _TrainingRun:
         self._config = config
         self._callbacks = callbacks
         given = None if attack is None else given_attack(attack, config.attack)
-        self._fingerprint = None if given is None else describe(given)
         self._ranks = ranks
         self._folder = RunFolder(config.run.out)
         images = held_out.load(config, data, test)
         ranks.agree(images.digests, "data.name must give the same images on every rank")
-        self._digests = images.digests
+        self._checkpoints = Checkpoints(
+            config,
+            self._folder,
+            ranks,
+            images.digests,
+            None if given is None else describe(given),
+        )
         self._measured = images.measured.to(ranks.device)
         self._ending = Ending(
             config,
@@ -156,9 +159,6 @@ class _TrainingRun:
             self._algorithm.begin(read_pretrained(config, images.classes, ranks))
         count = min(config.evaluation.images or len(self._measured), len(self._measured))
         self._epochs = Epochs(config, self._folder, ranks, images.classes, count)
-        self._saved: int | None = None  # the step of the last checkpoint
-        self._seconds = 0.0
-        self._began = time.perf_counter()
         self._progress = progress and ranks.first
 
     @contextmanager
@@ -173,21 +173,9 @@ class _TrainingRun:
 
     def _restore(self) -> None:
         """Load the last checkpoint; check that the best one is there."""
-        saved = self._folder.read(self._config, self._digests, self._ranks.size, self._fingerprint)
-        own = saved["ranks"][self._ranks.rank]
-        try:
-            self._algorithm.load_state(saved["algorithm"] | own)
-        except (RuntimeError, KeyError, ValueError) as error:
-            why = str(error).strip().partition("\n")[0]
-            raise MixsolveError(
-                f"the checkpoint {self._folder.last} does not fit the networks of "
-                f"model.architecture = {self._config.model.architecture!r}: {why}; restore the "
-                "code that it was begun with, or choose another folder"
-            ) from error
-        self._seconds = saved["seconds"]
-        self._saved = self._algorithm.t
         algorithm = self._algorithm
-        self._epochs.restore(saved["records"], algorithm.t, lambda: algorithm.evaluated)
+        records = self._checkpoints.restore(algorithm)
+        self._epochs.restore(records, algorithm.t, lambda: algorithm.evaluated)
 
     def finish(self) -> Training:
         """Make the remaining steps, and the final evaluation."""
@@ -211,7 +199,7 @@ class _TrainingRun:
                 journal.advance(1)
                 if self._callbacks.watch_steps:
                     step = Step(algorithm.t, algorithm.steps, rate, algorithm.loss)
-                    self._callbacks.step(step, self._resumable())
+                    self._callbacks.step(step, self._checkpoints.resumable())
                 measured = algorithm.t % epoch == 0 or algorithm.done
                 if measured:
                     self._close_epoch(journal, -(-algorithm.t // epoch))
@@ -235,7 +223,7 @@ class _TrainingRun:
             self._algorithm.step()
         except MixsolveError as error:
             if not self._algorithm.finite():
-                raise self._diverged("the networks are no longer finite") from error
+                raise self._checkpoints.diverged("the networks are no longer finite") from error
             raise
 
     def _interrupted(self, interrupt: Interrupt, number: int) -> None:
@@ -251,31 +239,18 @@ class _TrainingRun:
             )
         interrupt.end(number)
 
-    def _resumable(self) -> str:
-        """Say where the run can be resumed."""
-        if self._saved is None:
-            return "no checkpoint was written before"
-        return f"the checkpoint of step {self._saved}, before that, is in {self._folder.last}"
-
-    def _diverged(self, what: str) -> MixsolveError:
-        """Return the error of a run whose losses or networks are no longer finite."""
-        return MixsolveError(
-            f"{what}; lower optimizer.learning_rate, which was "
-            f"{self._config.optimizer.learning_rate:g}; {self._resumable()}"
-        )
-
     def _close_epoch(self, journal: Journal, epoch: int) -> None:
         algorithm = self._algorithm
         summary = algorithm.summary()
         if not math.isfinite(summary.get("train_loss", 0.0)):
-            raise self._diverged(
+            raise self._checkpoints.diverged(
                 f"the training loss became {summary['train_loss']} in epoch {epoch}"
             )
-        self._check_finite()
+        self._checkpoints.check_finite(algorithm)
         record = {
             "epoch": epoch,
             "step": algorithm.t,
-            "seconds": self._elapsed(),
+            "seconds": self._checkpoints.seconds,
             "learning_rate": algorithm.learning_rate,
             **summary,
             "weights": algorithm.evaluated.weights.tolist(),
@@ -285,7 +260,7 @@ class _TrainingRun:
         journal.log(record)
         self._epochs.add(record, algorithm.evaluated, algorithm.unfinished)
         self._save()
-        self._callbacks.epoch(record, self._resumable())
+        self._callbacks.epoch(record, self._checkpoints.resumable())
 
     def _close_stage(self) -> None:
         """Put the network whose stage ended back to its most robust epoch, and save."""
@@ -301,35 +276,7 @@ class _TrainingRun:
             )
         except MixsolveError as error:  # finite parameters, but logits that overflow
             words = f"the networks of epoch {epoch} could not be measured: {error}"
-            raise self._diverged(words) from error
-
-    def _check_finite(self) -> None:
-        """Refuse, on all ranks, networks that are not finite: they are not written down."""
-        broken = torch.tensor(float(not self._algorithm.finite()), device=self._ranks.device)
-        if self._ranks.mean(broken):
-            raise self._diverged(
-                "a loss, or parameters of a network, became NaN or infinite by step "
-                f"{self._algorithm.t}"
-            )
+            raise self._checkpoints.diverged(words) from error
 
     def _save(self) -> None:
-        self._check_finite()
-        state = self._algorithm.state()
-        own = self._ranks.collect({name: state.pop(name) for name in ("own", "totals", "passes")})
-        if self._ranks.first:
-            self._folder.write(
-                {
-                    "config": self._config.to_dict(),
-                    "data": self._digests,
-                    "attack": self._fingerprint,
-                    "algorithm": state,
-                    "ranks": own,
-                    "records": self._epochs.records,
-                    "seconds": self._elapsed(),
-                }
-            )
-        self._saved = self._algorithm.t
-        self._ranks.wait()
-
-    def _elapsed(self) -> float:
-        return self._seconds + time.perf_counter() - self._began
+        self._checkpoints.write(self._algorithm, self._epochs.records)

@@ -24,6 +24,11 @@ from mixsolve_torch.distributed.solver import solve_distributed
 T = TypeVar("T")
 
 
+def own_rank() -> int:
+    """Return the number of this process among those that torchrun started; 0 without it."""
+    return int(os.environ.get("RANK", "0"))
+
+
 class Ranks:
     """One process of the run: the present one.
 
@@ -47,7 +52,7 @@ class Ranks:
 
     def __init__(self, device: str = "auto") -> None:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.rank = int(os.environ.get("RANK", "0"))
+        self.rank = own_rank()
         self.device = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
         self._begun = False
         self._words: Any = None  # the group of `heard`
