@@ -1,0 +1,106 @@
+"""Whether a mixture beats one network of equal cost: every way to train, three measures.
+
+    python -m benchmarks.training_study
+    python -m benchmarks.training_study --settings "MLP, Linf, at" --seeds 0 1 2 --hours 1
+
+Trains on Fashion-MNIST (Debian's package dataset-fashion-mnist puts the files where they are
+found) and attacks the same test images with everything. Runs resume after an interruption, and
+finished cells are kept: the study can be spread over many calls, in one folder, and several
+processes can work on different settings. Each call writes the page of all that is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.report import RESULTS
+from benchmarks.training_study import report, runs
+from benchmarks.training_study.measure import Cell, attacks, keep, kept, make_cell
+from benchmarks.training_study.settings import HELD_OUT, RECIPES, SETTINGS, recipes
+from mixsolve.base.errors import MixsolveError
+
+_TRAINING_IMAGES = 60_000
+
+
+def main() -> int:
+    """Train, attack, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--settings", nargs="+", metavar="NAME", help=f"from {list(SETTINGS)}")
+    parser.add_argument("--recipes", nargs="+", metavar="NAME", help=f"from {list(RECIPES)}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--images", type=int, default=1000, help="test images (1000)")
+    parser.add_argument("--train", type=int, default=20_000, help="training images (20000)")
+    parser.add_argument("--epochs", type=int, default=10, help="of each network (10)")
+    parser.add_argument("--hours", type=float, help="begin no cell after so many; 0: only report")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/training-study"), help="where all is kept"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    _check("--settings", args.settings, SETTINGS)
+    _check("--recipes", args.recipes, RECIPES)
+    if not 0 < args.train <= _TRAINING_IMAGES - HELD_OUT:
+        raise MixsolveError(
+            f"--train must be from 1 to {_TRAINING_IMAGES - HELD_OUT}, as {HELD_OUT} others give "
+            f"weights; got {args.train}"
+        )
+    work = args.work / f"{args.train}-images-{args.epochs}-epochs"
+    began = time.perf_counter()
+    for seed in args.seeds:
+        for title in args.settings or SETTINGS:
+            for name in recipes(title):
+                if name not in (args.recipes or RECIPES):
+                    continue
+                if args.hours is not None and time.perf_counter() - began >= 3600 * args.hours:
+                    break
+                _cell(title, name, seed, work, args)
+    cells = _finished(work, args.images)
+    report.show(cells)
+    report.write(args.out, cells, count=args.images, images=args.train, epochs=args.epochs)
+    return 0
+
+
+def _cell(title: str, name: str, seed: int, work: Path, args: argparse.Namespace) -> None:
+    """Train and attack, if this was not finished earlier."""
+    path = _path(work, args.images, title, name, seed)
+    if path.exists():
+        return
+    print(f"{title}: {name}, seed {seed}", file=sys.stderr, flush=True)
+    setting = SETTINGS[title]
+    trained = runs.trained(title, name, seed, work, images=args.train, epochs=args.epochs)
+    x, y = runs.test_images(args.images)
+    keep(path, make_cell(trained, x, y, attacks(setting.norm, setting.eps), seed))
+
+
+def _finished(work: Path, images: int) -> dict[str, dict[int, dict[str, Cell]]]:
+    """Return all cells of a folder."""
+    found: dict[str, dict[int, dict[str, Cell]]] = {}
+    for title in SETTINGS:
+        for name in recipes(title):
+            for path in _path(work, images, title, name, 0).parent.glob("seed-*.npz"):
+                cell = kept(path)
+                if cell is not None:
+                    seed = int(path.stem.removeprefix("seed-"))
+                    found.setdefault(title, {}).setdefault(seed, {})[name] = cell
+    return found
+
+
+def _path(work: Path, images: int, title: str, name: str, seed: int) -> Path:
+    folder = work / f"cells-of-{images}" / runs.slug(title) / runs.slug(name)
+    return folder / f"seed-{seed}.npz"
+
+
+def _check(option: str, given: list[str] | None, known: object) -> None:
+    for name in given or ():
+        if name not in known:  # type: ignore[operator]
+            raise MixsolveError(f"{option} must be from {', '.join(known)}; got {name!r}")  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
