@@ -209,8 +209,8 @@ def _solved(dual: Dual, at: _At, state: _State, iterations: int) -> _At:
         held = ~active | ((at.multipliers <= 0) & (at.gradient <= 0))
         wanted = torch.where(held, 0, at.gradient)
         settled = settled | (wanted.abs() <= rounding).all(dim=2)
-        # Settled problems stay as they are, and are left out where asking waits for no device.
-        if settled.device.type == "cpu":
+        # Settled problems stay as they are, and are left out where that can be asked for free.
+        if asking_is_free(settled.device):
             left = (~settled.all(dim=1)).nonzero().flatten()
             if len(left) == 0:
                 break
@@ -220,6 +220,11 @@ def _solved(dual: Dual, at: _At, state: _State, iterations: int) -> _At:
                 return at.put(left, rest)
         at, damping = _ascended(dual, at, wanted, held, settled, damping)
     return at
+
+
+def asking_is_free(device: torch.device) -> bool:
+    """Return whether the entries of a tensor can be read without a wait for its device."""
+    return device.type == "cpu"
 
 
 def _ascended(

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixsolve.base.errors import GradientWarning, MixsolveError, MixsolveTypeError
 from mixsolve_torch import PGD, Mixture, UniformSampling
+from mixsolve_torch.attacks import dual
 from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import frozen
 
@@ -121,7 +122,8 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "uniform"])
-def test_the_steps_never_wait_for_the_device(case, linear, batch):
+def test_the_steps_never_wait_for_the_device(case, linear, batch, monkeypatch):
+    monkeypatch.setattr(dual, "asking_is_free", lambda device: False)  # as on an accelerator
     mixture = Mixture([linear(0), linear(1), linear(2)])
     counts = []
     for steps in (2, 7):
