@@ -5,14 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types docs pytest pytest-core pytest-torch format install clean
+# The tests run as four processes, two at a time: each part of a package takes minutes.
+CORE := $(addprefix tests/mixsolve/,arrays base batch bench cardinality commands engines)
+PLUGIN := $(addprefix tests/mixsolve_torch/,attacks candidates commands core data engine evaluation)
+PYTEST := pytest-plugin pytest-training pytest-core pytest-solver
+
+.PHONY: demo test lint types docs pytest $(PYTEST) format install clean
 
 demo: $(INSTALLED)
 	$(BIN)/mixsolve demo --out demo --replace
 
-# Two at a time, so that both cores are busy to the end; the longest first.
+# Two at a time, so that both cores are busy to the end; the longest first, and the lints, which
+# fail soonest, before them.
 test: $(INSTALLED)
-	$(MAKE) --no-print-directory --jobs 2 lint pytest-core types docs pytest-torch
+	$(MAKE) --no-print-directory --jobs 2 lint $(PYTEST) types docs
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -26,15 +32,20 @@ types: $(INSTALLED)
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Two processes, one a package: each keeps a core busy.
 pytest: $(INSTALLED)
-	$(MAKE) --no-print-directory --jobs 2 pytest-core pytest-torch
+	$(MAKE) --no-print-directory --jobs 2 $(PYTEST)
 
 pytest-core: $(INSTALLED)
-	$(BIN)/pytest tests mixsolve --ignore tests/mixsolve_torch
+	$(BIN)/pytest $(CORE)
 
-pytest-torch: $(INSTALLED)
-	$(BIN)/pytest tests/mixsolve_torch mixsolve_torch
+pytest-solver: $(INSTALLED)
+	$(BIN)/pytest tests mixsolve --ignore tests/mixsolve_torch $(addprefix --ignore=,$(CORE))
+
+pytest-plugin: $(INSTALLED)
+	$(BIN)/pytest $(PLUGIN)
+
+pytest-training: $(INSTALLED)
+	$(BIN)/pytest tests/mixsolve_torch mixsolve_torch $(addprefix --ignore=,$(PLUGIN))
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
