@@ -24,9 +24,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.attack_table import public, report
-from benchmarks.attack_table.measure import Cell, keep, kept, measured
+from benchmarks.attack_table.measure import Cell, measured
 from benchmarks.attack_table.settings import SETTINGS
 from benchmarks.attack_table.subset_search import SubsetSearch
+from benchmarks.cells import keep, kept
 from benchmarks.report import RESULTS
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import Attack
@@ -70,7 +71,7 @@ def column(title: str, images: int, seed: int, work: Path) -> dict[str, Cell]:
     cells: dict[str, Cell] = {}
     for name, attack in attacks(setting.norm, setting.eps).items():
         path = work / title.replace(" ", "-") / f"{name.replace(' ', '-').replace('/', '-')}.npz"
-        cell = kept(path)
+        cell = kept(path, Cell)
         if cell is None:
             mixture = mixture or setting.build(setting.norm, setting.eps, seed)
             print(f"{title}: {name}", file=sys.stderr)

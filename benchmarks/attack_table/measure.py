@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mixsolve.base.errors import GradientWarning
-from mixsolve.base.files import written_aside
 from mixsolve_torch import Attack, Mixture, build_losses
 from mixsolve_torch.data.arrays import Split
 
@@ -75,26 +73,3 @@ def measured(mixture: Mixture, data: Split, attack: Attack, seed: int) -> Cell:
     passes = counter.close() / (len(data.labels) * len(mixture))
     risks = losses.values.numpy() @ weights
     return Cell(1 - risks[:, 0], 1 - risks.max(axis=1), passes, time.perf_counter() - began)
-
-
-def kept(path: Path) -> Cell | None:
-    """Return a cell that was finished earlier, or None."""
-    if not path.exists():
-        return None
-    with np.load(path) as found:
-        return Cell(
-            found["clean"], found["attacked"], float(found["passes"]), float(found["seconds"])
-        )
-
-
-def keep(path: Path, cell: Cell) -> None:
-    """Write a finished cell."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as aside, aside.open("wb") as file:
-        np.savez(
-            file,
-            clean=cell.clean,
-            attacked=cell.attacked,
-            passes=cell.passes,
-            seconds=cell.seconds,
-        )

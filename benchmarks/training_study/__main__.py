@@ -14,13 +14,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
+from benchmarks.cells import keep, kept
 from benchmarks.report import RESULTS
 from benchmarks.training_study import report, runs
-from benchmarks.training_study.measure import Cell, attacks, keep, kept, make_cell
+from benchmarks.training_study.measure import Cell, attacks, make_cell
 from benchmarks.training_study.settings import HELD_OUT, RECIPES, SETTINGS, recipes
 from mixsolve.base.errors import MixsolveError
 
@@ -84,7 +86,7 @@ def _finished(work: Path, images: int) -> dict[str, dict[int, dict[str, Cell]]]:
     for title in SETTINGS:
         for name in recipes(title):
             for path in _path(work, images, title, name, 0).parent.glob("seed-*.npz"):
-                cell = kept(path)
+                cell = kept(path, Cell)
                 if cell is not None:
                     seed = int(path.stem.removeprefix("seed-"))
                     found.setdefault(title, {}).setdefault(seed, {})[name] = cell
@@ -96,10 +98,10 @@ def _path(work: Path, images: int, title: str, name: str, seed: int) -> Path:
     return folder / f"seed-{seed}.npz"
 
 
-def _check(option: str, given: list[str] | None, known: object) -> None:
+def _check(option: str, given: list[str] | None, known: Collection[str]) -> None:
     for name in given or ():
-        if name not in known:  # type: ignore[operator]
-            raise MixsolveError(f"{option} must be from {', '.join(known)}; got {name!r}")  # type: ignore[arg-type]
+        if name not in known:
+            raise MixsolveError(f"{option} must be from {', '.join(known)}; got {name!r}")
 
 
 if __name__ == "__main__":

@@ -14,14 +14,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.training_study.runs import Trained
-from mixsolve.base.files import written_aside
 from mixsolve_torch import APGD, PGD, Attack, Mixture, Standard, build_losses
 
 MEASURES = ("PGD-20", "APGD", "worst")
@@ -113,20 +111,3 @@ def make_cell(
     found = measured(trained.mixture, x, y, suite, seed)
     seconds = np.array([trained.seconds, time.perf_counter() - began])
     return Cell(**found, chosen=trained.chosen, passes=trained.passes, seconds=seconds)
-
-
-def kept(path: Path) -> Cell | None:
-    """Return a cell that was finished earlier, or None."""
-    if not path.exists():
-        return None
-    with np.load(path) as found:
-        entries = {name: found[name] for name in found.files}
-    numbers = {name: float(entries[name]) for name in ("chosen", "passes")}
-    return Cell(**{**entries, **numbers})
-
-
-def keep(path: Path, cell: Cell) -> None:
-    """Write a finished cell."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as aside, aside.open("wb") as file:
-        np.savez_compressed(file, **vars(cell))

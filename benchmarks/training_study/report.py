@@ -108,13 +108,12 @@ def sentences(cells: Cells) -> list[str]:
     return said
 
 
-def missing(cells: Cells, seeds: int) -> list[str]:
+def missing(cells: Cells) -> list[str]:
     """Return which recipes were not measured, by setting."""
     found = []
     for title in SETTINGS:
-        own = cells.get(title, {})
-        expected = recipes(title)
-        lacks = [name for name in expected if sum(name in by for by in own.values()) < seeds]
+        own, expected = cells.get(title, {}).values(), recipes(title)
+        lacks = [name for name in expected if not any(name in by for by in own)]
         if lacks:
             found.append(f"{title}: {'all' if len(lacks) == len(expected) else ', '.join(lacks)}")
     return found
@@ -136,7 +135,8 @@ def show(cells: Cells) -> None:
 
 def write(out: Path, cells: Cells, *, count: int, images: int, epochs: int) -> None:
     """Write the page and its numbers."""
-    open_cells = missing(cells, 1)
+    tables = {title: rows(by_seed) for title, by_seed in cells.items()}
+    said, open_cells = sentences(cells), missing(cells)
     page = [
         "# Training mixtures: does it pay?",
         "",
@@ -151,19 +151,18 @@ def write(out: Path, cells: Cells, *, count: int, images: int, epochs: int) -> N
         "weighted mean.",
         "",
     ]
-    for title, by_seed in cells.items():
-        setting = SETTINGS[title]
-        page += [f"## {title}, eps {setting.eps:g}", ""]
-        page += [*markdown_table(HEADS, [_line(row) for row in rows(by_seed)]), ""]
-    page += ["## What it says", "", *(f"- {sentence}" for sentence in sentences(cells)), ""]
+    for title, own in tables.items():
+        page += [f"## {title}, eps {SETTINGS[title].eps:g}", ""]
+        page += [*markdown_table(HEADS, [_line(row) for row in own]), ""]
+    page += ["## What it says", "", *(f"- {sentence}" for sentence in said), ""]
     if open_cells:
         page += ["Not measured yet:", "", *(f"- {line}" for line in open_cells), ""]
     numbers = {
         "images": count,
         "trained on": images,
         "epochs": epochs,
-        "settings": {title: rows(by_seed) for title, by_seed in cells.items()},
-        "sentences": sentences(cells),
+        "settings": tables,
+        "sentences": said,
     }
     save(out, "training-study", page[:-1], numbers)
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -82,11 +82,11 @@ class APGD(SearchAttack):
         super().__post_init__()
         loss = ascended_loss(self.loss)
         if self.rival is not None:
-            rivals = self.rival if isinstance(self.rival, Sequence) else [self.rival]
             if isinstance(self.rival, Sequence):
-                object.__setattr__(self, "rival", tuple(as_count("rival", own) for own in rivals))
+                rival: Any = tuple(as_count("rival", own) for own in self.rival)
             else:
-                as_count("rival", self.rival)
+                rival = as_count("rival", self.rival)
+            object.__setattr__(self, "rival", rival)
             if loss is not HINGE:
                 raise MixsolveError(
                     f"loss must be 'hinge' for an attack towards a rival; got {loss.name!r}; "

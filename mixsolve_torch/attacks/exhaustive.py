@@ -6,17 +6,18 @@ attack. No other attack in the set can find more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from mixsolve.base.errors import MixsolveTypeError
+from mixsolve_torch.attacks.ball import Ball
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.objective import keep_better
-from mixsolve_torch.attacks.strongest import Judge
-from mixsolve_torch.attacks.threats import Finite
+from mixsolve_torch.attacks.strongest import Judge, strongest
+from mixsolve_torch.attacks.threats import Finite, InBall, Threat
 from mixsolve_torch.core.mixture import Mixture
 
 
@@ -87,3 +88,15 @@ class Exhaustive(Attack):
     def _outside(self, points: Tensor, x: Tensor) -> str | None:
         """Refuse nothing: the set made the points, which `Finite.points` has checked."""
         return None
+
+
+def in_each(sets: Iterable[Threat], in_ball: Callable[[Ball], Attack]) -> Attack:
+    """Return the strongest of an attack in each ball, and of all points of each finite set."""
+
+    def attack(threat: Threat) -> Attack:
+        if isinstance(threat, InBall):
+            return in_ball(threat.ball)
+        assert isinstance(threat, Finite)
+        return Exhaustive(threat)
+
+    return strongest([attack(threat) for threat in sets])

@@ -164,7 +164,7 @@ class Ending:
 
     def _held_out(self, mixture: Mixture) -> tuple[np.ndarray, np.ndarray]:
         """Return losses (N, m, L) and labels (N,) of images that were not trained on."""
-        count = min(self.config.evaluation.images or len(self.validation), len(self.validation))
+        count = self.validation.at_most(self.config.evaluation.images)
         losses = found_losses(self._as_run(mixture), self.validation, count, self.config)
         return losses, self.validation.labels[:count].cpu().numpy()
 
@@ -172,7 +172,7 @@ class Ending:
         """Attack a mixture strongly; the attacks of an interrupted call are not repeated."""
         config = self.config.evaluation
         assert self.test is not None
-        count = min(config.final_images or len(self.test), len(self.test))
+        count = self.test.at_most(config.final_images)
         x, y = self.test.batch(torch.arange(count))
         return evaluate(
             self._as_run(mixture),

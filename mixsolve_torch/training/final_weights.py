@@ -55,7 +55,7 @@ def solve_weights(
     progress : bool, default False
         Show progress bars.
     """
-    count = min(config.evaluation.images or len(data), len(data))
+    count = data.at_most(config.evaluation.images)
     x, y = data.batch(torch.arange(count))
     attack = measuring_attack(config)
     alone = torch.eye(len(mixture), dtype=torch.float64)

@@ -63,6 +63,10 @@ class ImageSet:
         """Return the number of images."""
         return len(self.labels)
 
+    def at_most(self, limit: int | None) -> int:
+        """Return how many images a limit leaves; None is no limit."""
+        return min(limit or len(self), len(self))
+
     def shape(self) -> tuple[int, ...]:
         """Return the shape (C, H, W) of an image."""
         return tuple(self.images.shape[1:])

@@ -157,7 +157,7 @@ class _TrainingRun:
         self._algorithm = Steps(config, models, images.fitted.to(ranks.device), ranks, given)
         if not self._folder.begun:
             self._algorithm.begin(read_pretrained(config, images.classes, ranks))
-        count = min(config.evaluation.images or len(self._measured), len(self._measured))
+        count = self._measured.at_most(config.evaluation.images)
         self._epochs = Epochs(config, self._folder, ranks, images.classes, count)
         self._progress = progress and ranks.first
 

@@ -22,9 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixsolve_torch.attacks import PGD, Attack, Exhaustive
-from mixsolve_torch.attacks.strongest import strongest
-from mixsolve_torch.attacks.threats import Finite, InBall, Threat
+from mixsolve_torch.attacks import PGD, Attack
+from mixsolve_torch.attacks.exhaustive import in_each
 from mixsolve_torch.core.losses import errs
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data import checks
@@ -53,7 +52,7 @@ def measure_epoch(
         "clean" and "robust", each with the accuracy of the "mixture", a list for the "models", and
         a list of that of the mixture on each of the "classes", None where one has no images.
     """
-    count = min(config.evaluation.images or len(data), len(data))
+    count = data.at_most(config.evaluation.images)
     mine = ranks.part(torch.arange(count))
     generator = torch.Generator(ranks.device).manual_seed(_SEED)
     players = _players(mixture)
@@ -125,20 +124,11 @@ def _found(
 
 def measuring_attack(config: TrainConfig) -> Attack:
     """Return the attack of measurements: PGD in each ball, and all points of finite sets."""
-    return strongest([_attack(threat, config) for threat in config.attack.sets])
-
-
-def _attack(threat: Threat, config: TrainConfig) -> Attack:
-    """Return the attack in one set."""
-    if isinstance(threat, InBall):
-        return PGD(
-            threat.ball.norm,
-            threat.ball.eps,
-            steps=config.evaluation.steps,
-            autocast=config.run.half is torch.bfloat16,
-        )
-    assert isinstance(threat, Finite)
-    return Exhaustive(threat)
+    options: dict[str, Any] = {
+        "steps": config.evaluation.steps,
+        "autocast": config.run.half is torch.bfloat16,
+    }
+    return in_each(config.attack.sets, lambda ball: PGD(ball.norm, ball.eps, **options))
 
 
 def _errors(mixture: Mixture, x: Tensor, y: Tensor) -> Tensor:

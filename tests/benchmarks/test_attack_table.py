@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from benchmarks.attack_table import public, report
-from benchmarks.attack_table.measure import Cell, keep, kept, measured
+from benchmarks.attack_table.measure import Cell, measured
+from benchmarks.cells import keep, kept
 from mixsolve.feasible.simplex import project
 from mixsolve_torch import PGD, Mixture, digits
 from mixsolve_torch.attacks.ball import make_ball
@@ -57,9 +58,9 @@ def test_a_finished_cell_is_read_again(tmp_path):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     found = measured(Mixture([model]), data, PGD("Linf", 0.1, steps=3), seed=0)
     path = tmp_path / "folder" / "cell.npz"
-    assert kept(path) is None
+    assert kept(path, Cell) is None
     keep(path, found)
-    again = kept(path)
+    again = kept(path, Cell)
     np.testing.assert_array_equal(again.attacked, found.attacked)
     assert again.passes == found.passes > 3
     assert (found.attacked <= found.clean).all()

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from benchmarks.cells import keep, kept
 from benchmarks.training_study import compare, report
-from benchmarks.training_study.measure import MEASURES, Cell, keep, kept, measured
+from benchmarks.training_study.measure import MEASURES, Cell, measured
 from benchmarks.training_study.settings import RECIPES, SETTINGS, configuration, recipes
 from mixsolve_torch import PGD, Mixture, digits_cnn
 from mixsolve_torch.data.arrays import digits
@@ -108,10 +109,10 @@ def test_a_network_of_less_than_half_the_accuracy_is_told():
 
 def test_cells_come_back_as_they_were_kept(tmp_path):
     keep(tmp_path / "a" / "seed-0.npz", _PAIR)
-    found = kept(tmp_path / "a" / "seed-0.npz")
+    found = kept(tmp_path / "a" / "seed-0.npz", Cell)
     for name, value in vars(_PAIR).items():
         np.testing.assert_array_equal(getattr(found, name), value)
-    assert kept(tmp_path / "other.npz") is None
+    assert kept(tmp_path / "other.npz", Cell) is None
 
 
 def test_a_mixture_is_measured_by_all_three():

@@ -22,9 +22,12 @@ Dbouk, Shanbhag. On the Robustness of Randomized Ensembles to Adversarial Pertur
 
 from __future__ import annotations
 
-from mixsolve_torch.attacks import ARC, Attack, Exhaustive
-from mixsolve_torch.attacks.strongest import strongest
-from mixsolve_torch.attacks.threats import Finite, InBall, Threat
+from typing import Any
+
+import torch
+
+from mixsolve_torch.attacks import ARC, Attack
+from mixsolve_torch.attacks.exhaustive import in_each
 from mixsolve_torch.training.adversary import Adversary
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.methods.base import Batch, Parts
@@ -54,13 +57,8 @@ class Boosting(Staged):
 
 def _arc(config: TrainConfig) -> Attack:
     """Return ARC in each ball of a configuration, and all points of finite sets."""
-
-    def attack(threat: Threat) -> Attack:
-        if isinstance(threat, InBall):
-            ball, steps = threat.ball, config.attack.steps
-            half = config.run.autocast and config.run.autocast_dtype == "bfloat16"
-            return ARC(ball.norm, ball.eps, steps=steps, autocast=half)
-        assert isinstance(threat, Finite)
-        return Exhaustive(threat)
-
-    return strongest([attack(threat) for threat in config.attack.sets])
+    options: dict[str, Any] = {
+        "steps": config.attack.steps,
+        "autocast": config.run.half is torch.bfloat16,
+    }
+    return in_each(config.attack.sets, lambda ball: ARC(ball.norm, ball.eps, **options))

@@ -81,7 +81,6 @@ class MRBoost(Staged):
             self._adversaries[networks] = adversary
         return self._adversaries[networks]
 
-    @torch.no_grad()
     def _sum(self, networks: tuple[int, ...], x: Tensor) -> Tensor:
         """Return the sum of the logits (B, classes) of some networks that are fixed."""
         mixture = Mixture([self.parts.networks.mixture.models[j] for j in networks])
