@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mixsolve.batch.solution import BatchSolution
     from mixsolve.batch.solver import solve_batch
     from mixsolve.cardinality.path import CardinalityPath, solve_cardinality_path
-    from mixsolve.engines.strategy import MixedStrategy
+    from mixsolve.engines.responses import MixedStrategy
     from mixsolve.estimator import perturbations
     from mixsolve.estimator.classifier import MixtureClassifier as MixtureClassifier
     from mixsolve.feasible import constraints
@@ -69,7 +69,7 @@ _HOMES = {
     "feasible.constraints": ("LinearConstraints",),
     "solver.sensitivity": ("Sensitivity",),
     "solver.solve": ("solve", "solve_path"),
-    "engines.strategy": ("MixedStrategy",),
+    "engines.responses": ("MixedStrategy",),
     "solver.solution": ("Solution",),
     "methods.stopping": ("Record", "State", "Status"),
     "base.errors": (

@@ -9,7 +9,7 @@ import numpy as np
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.deferred import DeferredStrategy
-from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.engines.responses import MixedStrategy
 from mixsolve.feasible.simplex import Prices
 from mixsolve.methods.stopping import Status
 from mixsolve.solver.solution import Solution

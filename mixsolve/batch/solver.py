@@ -21,7 +21,7 @@ from mixsolve.base.errors import ConvergenceWarning, MixsolveError
 from mixsolve.base.threads import run_chunks
 from mixsolve.batch.games import GameBatch
 from mixsolve.batch.solution import BatchSolution
-from mixsolve.engines.base import finite_spread
+from mixsolve.engines.bookkeeping import finite_spread
 from mixsolve.methods.stopping import Status
 from mixsolve.solver.solve import solve
 

@@ -20,7 +20,7 @@ import numpy as np
 from mixsolve.base.errors import ConvergenceWarning
 from mixsolve.bench.peers import PEERS
 from mixsolve.engines import as_loss_tensor
-from mixsolve.engines.base import finite_spread
+from mixsolve.engines.bookkeeping import finite_spread
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.methods import METHODS
 from mixsolve.solver.solve import solve

@@ -8,86 +8,14 @@ the same game, to the last bit, as long as nothing leaves the range of float64. 
 to 2^200 are taken as they are; others are scaled as they are read.
 """
 
-import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from mixsolve.arrays.labels import GameLabels
 from mixsolve.arrays.tensor import Shape
-from mixsolve.base.errors import MixsolveError
-from mixsolve.engines.strategy import MixedStrategy
-from mixsolve.kernels.constants import PLAIN_EXPONENTS
-
-
-@dataclass(frozen=True)
-class BestResponse:
-    """The attacker's pure best response to some weights.
-
-    Attributes
-    ----------
-    value : float
-        ``sum_i w_i max_j <lam, l_ij>``, the exact adversarial risk.
-    gradient : ndarray of float64, shape (L,)
-        Loss of each classifier under this response: a subgradient.
-    candidates : ndarray of int64, shape (N,)
-        The (first) best candidate of each sample.
-    """
-
-    value: float
-    gradient: np.ndarray
-    candidates: np.ndarray
-
-    def of(self, samples: np.ndarray) -> np.ndarray:
-        """Best candidates of a few samples, int64 and ascending."""
-        return self.candidates[samples]
-
-    def moved(self, earlier: "BestResponse") -> np.ndarray:
-        """Samples, ascending, whose best candidate is another than in an earlier response."""
-        return np.flatnonzero(self.candidates != earlier.candidates)
-
-
-@dataclass(frozen=True)
-class NearResponse(BestResponse):
-    """A best response, and the candidates that may win for slightly different weights.
-
-    Attributes
-    ----------
-    near_samples, near_candidates : ndarray of int64, shape (n,)
-        For each sample that has a near candidate besides its best one: all of them and the best,
-        samples ascending.
-    n_near : int
-        How many there were; above n when there were more than were kept.
-    """
-
-    near_samples: np.ndarray
-    near_candidates: np.ndarray
-    n_near: int
-
-
-@dataclass(frozen=True)
-class SoftResponse:
-    """The entropic objective of eq. (7) at some weights, with derivatives.
-
-    Attributes
-    ----------
-    value : float
-        ``sum_i w_i alpha_i log sum_j p_ij exp(<lam, l_ij> / alpha_i)``.
-    gradient : ndarray of float64, shape (L,)
-        Loss of each classifier under the Gibbs strategy.
-    hessian : ndarray of float64, shape (L, L), or None
-        ``sum_i w_i / alpha_i Cov_q(l_i)``; None where not computed.
-    """
-
-    value: float
-    gradient: np.ndarray
-    hessian: np.ndarray | None
-
-    def lower_bound(self, weights: np.ndarray, lowest: float) -> float:
-        """A bound on the optimum by convexity: ``F(lam) - <lam, g> + min <g, .>``."""
-        return self.value - float(weights @ self.gradient) + lowest
+from mixsolve.engines.responses import BestResponse, MixedStrategy, NearResponse, SoftResponse
 
 
 class Engine(Protocol):
@@ -228,49 +156,3 @@ class Losses(Shape, ABC):
     @abstractmethod
     def restore(self, weights: np.ndarray) -> Any:
         """Weights, float64 of shape (L,), as the caller's kind of array."""
-
-
-def count_passes(whole: Engine, part: Engine) -> None:
-    """Move the passes over a smaller game, as a share of the losses, to the game it is part of."""
-    passes = part.n_passes
-    if part.n_rows != whole.n_rows:
-        passes = passes * part.n_rows / whole.n_rows
-    if part.n_classifiers != whole.n_classifiers:
-        passes = passes * part.n_classifiers / whole.n_classifiers
-    whole.n_passes += passes
-    part.n_passes = 0.0
-
-
-def restart_count(engine: Engine, n_passes: float = 0.0) -> float:
-    """Set the number of passes counted so far; returns what it was."""
-    before, engine.n_passes = engine.n_passes, n_passes
-    return before
-
-
-def finite_spread(lowest: float, highest: float, losses: str = "losses") -> float:
-    """M, the largest of the losses less the smallest; refuse one that float64 cannot represent.
-
-    `losses` is their name in the message.
-    """
-    with np.errstate(over="ignore"):
-        spread = float(np.float64(highest) - np.float64(lowest))
-    if not np.isfinite(spread):
-        raise MixsolveError(
-            f"{losses} range from {lowest} to {highest}, which overflows float64; divide them by "
-            "their largest absolute value"
-        )
-    return spread
-
-
-def unit_exponent(magnitude: float) -> int:
-    """The exponent of the power of 2 in which losses of a magnitude are counted; 0 for plain."""
-    exponent = math.frexp(magnitude)[1]
-    return exponent if abs(exponent) > PLAIN_EXPONENTS else 0
-
-
-def in_losses_unit(value: float, exponent: int) -> float:
-    """A figure of the engine's unit in that of the losses; infinite where it overflows."""
-    try:
-        return math.ldexp(value, exponent)
-    except OverflowError:
-        return math.copysign(math.inf, value)

@@ -1,4 +1,8 @@
-"""What every engine does in host memory, without reading losses: weights, mask, base measure."""
+"""What every engine does in host memory, without reading losses.
+
+Weights of the samples, mask and base measure; the passes counted; and the unit of 2^e that losses
+are counted in (`mixsolve.engines.base`).
+"""
 
 import math
 from copy import copy
@@ -8,9 +12,10 @@ from typing import NoReturn, Self
 import numpy as np
 
 from mixsolve.arrays.tensor import Shape
-from mixsolve.base.errors import NonFiniteLossError
-from mixsolve.engines.base import SoftResponse
-from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.base.errors import MixsolveError, NonFiniteLossError
+from mixsolve.engines.base import Engine
+from mixsolve.engines.responses import MixedStrategy, SoftResponse
+from mixsolve.kernels.constants import PLAIN_EXPONENTS
 
 
 class Bookkeeping:
@@ -170,3 +175,49 @@ class Bookkeeping:
         indptr = np.zeros(self.n_samples + 1, dtype=np.int64)
         np.cumsum(np.bincount(samples, minlength=self.n_samples), out=indptr[1:])
         return MixedStrategy(indptr, candidates, probabilities, self.shape.n_candidates)
+
+
+def count_passes(whole: Engine, part: Engine) -> None:
+    """Move the passes over a smaller game, as a share of the losses, to the game it is part of."""
+    passes = part.n_passes
+    if part.n_rows != whole.n_rows:
+        passes = passes * part.n_rows / whole.n_rows
+    if part.n_classifiers != whole.n_classifiers:
+        passes = passes * part.n_classifiers / whole.n_classifiers
+    whole.n_passes += passes
+    part.n_passes = 0.0
+
+
+def restart_count(engine: Engine, n_passes: float = 0.0) -> float:
+    """Set the number of passes counted so far; returns what it was."""
+    before, engine.n_passes = engine.n_passes, n_passes
+    return before
+
+
+def finite_spread(lowest: float, highest: float, losses: str = "losses") -> float:
+    """M, the largest of the losses less the smallest; refuse one that float64 cannot represent.
+
+    `losses` is their name in the message.
+    """
+    with np.errstate(over="ignore"):
+        spread = float(np.float64(highest) - np.float64(lowest))
+    if not np.isfinite(spread):
+        raise MixsolveError(
+            f"{losses} range from {lowest} to {highest}, which overflows float64; divide them by "
+            "their largest absolute value"
+        )
+    return spread
+
+
+def unit_exponent(magnitude: float) -> int:
+    """The exponent of the power of 2 in which losses of a magnitude are counted; 0 for plain."""
+    exponent = math.frexp(magnitude)[1]
+    return exponent if abs(exponent) > PLAIN_EXPONENTS else 0
+
+
+def in_losses_unit(value: float, exponent: int) -> float:
+    """A figure of the engine's unit in that of the losses; infinite where it overflows."""
+    try:
+        return math.ldexp(value, exponent)
+    except OverflowError:
+        return math.copysign(math.inf, value)

@@ -24,9 +24,9 @@ from mixsolve.arrays.interop import ArraySource
 from mixsolve.arrays.tensor import even_offsets
 from mixsolve.base.tuning import tuning
 from mixsolve.engines.base import Losses
+from mixsolve.engines.responses import MixedStrategy
 from mixsolve.engines.sharded import ShardedEngine
 from mixsolve.engines.shards import Shards
-from mixsolve.engines.strategy import MixedStrategy
 
 logger = logging.getLogger("mixsolve")
 

@@ -9,7 +9,7 @@ classifiers' losses under it.
 from collections.abc import Callable
 from typing import Any
 
-from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.engines.responses import MixedStrategy
 
 _COMPUTED = ("indptr", "candidates", "probabilities")
 

@@ -11,10 +11,9 @@ import numpy as np
 from mixsolve.arrays.tensor import LossTensor
 from mixsolve.base.threads import chunk_bounds, run_chunks, run_shares
 from mixsolve.base.tuning import tuning
-from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.bookkeeping import Bookkeeping
 from mixsolve.engines.deferred import DeferredStrategy
-from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.engines.responses import BestResponse, MixedStrategy, NearResponse, SoftResponse
 from mixsolve.kernels.constants import CUTOFF
 
 _GATHER_ENTRIES = 1 << 17
@@ -74,7 +73,7 @@ class MemoryEngine(Bookkeeping):
         return slice(int(offsets[start]), int(offsets[stop]))
 
     def scan(self) -> tuple[float, float]:
-        from mixsolve.kernels.scan import extremes
+        from mixsolve.kernels.passes import extremes
 
         lowest = np.full(self._bounds.size - 1, np.inf)
         highest = -lowest
@@ -192,7 +191,7 @@ class MemoryEngine(Bookkeeping):
     def soft_response(
         self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
     ) -> SoftResponse:
-        from mixsolve.kernels import passes
+        from mixsolve.kernels import soft_passes
 
         known = self.recall(weights, alpha, hessian)
         if known is not None:
@@ -204,7 +203,7 @@ class MemoryEngine(Bookkeeping):
 
         def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
             span = self._row_range(start, stop)
-            values[chunk] += passes.soft_response(
+            values[chunk] += soft_passes.soft_response(
                 rows,
                 self.tensor.offsets[start : stop + 1],
                 self.allowed[span],
@@ -234,7 +233,7 @@ class MemoryEngine(Bookkeeping):
         return self._gibbs(weights, alpha)
 
     def _gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
-        from mixsolve.kernels import passes
+        from mixsolve.kernels import soft_passes
 
         parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in self._bounds[1:]]
         counts = np.empty(self.n_samples, dtype=np.int64)
@@ -243,7 +242,7 @@ class MemoryEngine(Bookkeeping):
             span = self._row_range(start, stop)
             candidates = np.empty(rows.shape[0], dtype=np.int64)
             probabilities = np.empty(rows.shape[0])
-            used = passes.gibbs(
+            used = soft_passes.gibbs(
                 rows,
                 self.tensor.offsets[start : stop + 1],
                 self.allowed[span],

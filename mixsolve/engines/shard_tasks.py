@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from mixsolve.base.errors import NonFiniteLossError
-from mixsolve.engines.base import BestResponse, Engine
+from mixsolve.engines.base import Engine
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.memory import Condensing
 from mixsolve.engines.packed import PackedStrategy, narrow
+from mixsolve.engines.responses import BestResponse
 
 _NOTHING = np.empty(0)
 

@@ -22,14 +22,13 @@ import numpy as np
 from mixsolve.arrays.tensor import LossTensor, Shape
 from mixsolve.base.tuning import tuning
 from mixsolve.engines import shard_tasks
-from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.bookkeeping import Bookkeeping
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.engines.packed import PackedStrategy
+from mixsolve.engines.responses import BestResponse, MixedStrategy, NearResponse, SoftResponse
 from mixsolve.engines.shard_tasks import Task, shortened
 from mixsolve.engines.shards import Handle, Reduced, Shards
-from mixsolve.engines.strategy import MixedStrategy
 
 DeferGibbs = Callable[["ShardedEngine", np.ndarray, np.ndarray], Callable[[], MixedStrategy]]
 """Given an engine, weights and alpha: what computes the Gibbs strategy after the solve."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from mixsolve.base.compilation import kernel
 from mixsolve.kernels import batch as run
-from mixsolve.kernels import passes
+from mixsolve.kernels import passes, soft_passes
 from mixsolve.kernels.constants import (
     ARMIJO,
     CUT_BACK,
@@ -46,7 +46,7 @@ def _respond(rows, offsets, prior, weight, alpha, cutoff, point, gradient, hessi
     all_allowed = np.empty(0, dtype=np.uint8)
     gradient[:] = 0.0
     hessian[:, :] = 0.0
-    value = passes.soft_response(
+    value = soft_passes.soft_response(
         rows, offsets, all_allowed, prior, weight, alpha, point, cutoff, gradient, hessian
     )
     for a in range(hessian.shape[0]):
@@ -198,7 +198,7 @@ def solve_entropic_games(
             table, bounds, all_allowed, weight, weights[g], best, gradient
         )
         gradient[:] = 0.0
-        figures[g, run.VALUE] = passes.soft_response(
+        figures[g, run.VALUE] = soft_passes.soft_response(
             table, bounds, all_allowed, priors, weight, alphas, weights[g], cutoff, gradient,
             no_hessian,
         )  # fmt: skip
@@ -208,7 +208,7 @@ def solve_entropic_games(
             elsewhere = elsewhere or proof[k] != weights[g, k]
         if elsewhere:
             gradient[:] = 0.0
-            there = passes.soft_response(
+            there = soft_passes.soft_response(
                 table,
                 bounds,
                 all_allowed,
@@ -244,7 +244,7 @@ def solve_entropic_games(
             counts = np.empty(weight.size, dtype=np.int64)
             candidates = np.empty(table.shape[0], dtype=np.int64)
             probabilities = np.empty(table.shape[0])
-            passes.gibbs(
+            soft_passes.gibbs(
                 table, bounds, all_allowed, priors, alphas, proof, cutoff,
                 counts, candidates, probabilities,
             )  # fmt: skip

@@ -1,13 +1,13 @@
-"""The passes over the tensor: rows of L losses, sample after sample, each row read once.
+"""The passes of the exact problem: rows of L losses, sample after sample, each row read once.
 
-Common arguments, for a chunk of n samples:
+`extremes` checks the losses, `best_response` and `near_response` play them. Common arguments, for a
+chunk of n samples:
 
 - rows (R, L), float64, float32 or uint8: row ``offsets[i] - offsets[0] + j`` is candidate j of
   sample i;
 - offsets (n + 1,) int64;
 - allowed (R,) uint8, or empty where every candidate may be played;
-- prior (R,) float64, the base measure up to a factor for each sample, or empty where uniform;
-- sample_weight (n,), alpha (n,), weights (L,) float64.
+- sample_weight (n,), weights (L,) float64.
 
 Sums are float64 whatever the type of the rows. Samples of weight 0 are left out of all sums: their
 losses may be so large that a product with 0 is a NaN.
@@ -18,10 +18,46 @@ import math
 import numpy as np
 
 from mixsolve.base.compilation import kernel
-from mixsolve.kernels.linear_algebra import BLOCK, OPTIONS, STRIDE, add_outer
+from mixsolve.kernels.linear_algebra import OPTIONS
 
-LOWEST = -float(np.finfo(np.float64).max)  # above the score of a masked candidate
-NEGLIGIBLE = 1e-12  # share of a sample's mass that its covariance can do without
+_BITS = {"f": np.int32, "d": np.int64, "B": np.uint8}
+
+
+@kernel(**OPTIONS)
+def _key_range(bits, shift, turn):
+    """Smallest and largest key of some bits (n,), n > 0, as a pair of the same type."""
+    extremes = np.empty(2, dtype=bits.dtype)
+    low = bits[0] ^ ((bits[0] >> shift) & turn)
+    high = low
+    for r in range(bits.size):
+        key = bits[r] ^ ((bits[r] >> shift) & turn)
+        low = min(low, key)
+        high = max(high, key)
+    extremes[0] = low
+    extremes[1] = high
+    return extremes
+
+
+def extremes(values: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest value; one of them is not finite where any value is not.
+
+    The bits of floating-point numbers, read as integers, order as the numbers do once those of
+    negative numbers are turned round. Minima of integers vectorise, and a NaN comes out as an
+    extreme.
+
+    Parameters
+    ----------
+    values : ndarray of float64, float32 or uint8, shape (n,)
+        Contiguous. Without values the answer is (inf, -inf).
+    """
+    if values.size == 0:
+        return np.inf, -np.inf
+    bits = values.view(_BITS[values.dtype.char])
+    largest = np.iinfo(bits.dtype).max if bits.dtype.kind == "i" else 0
+    shift, turn = bits.dtype.type(8 * bits.itemsize - 1), bits.dtype.type(largest)
+    keys = _key_range(bits, shift, turn)
+    low, high = (keys ^ ((keys >> shift) & turn)).view(values.dtype)
+    return float(low), float(high)
 
 
 @kernel(**OPTIONS)
@@ -33,15 +69,16 @@ def _score(rows, r, weights):
 
 
 @kernel(**OPTIONS)
-def _longest(offsets):
-    longest = 0
+def most_rows(offsets):
+    """Rows of the sample that has the most."""
+    most = 0
     for i in range(offsets.size - 1):
-        longest = max(longest, offsets[i + 1] - offsets[i])
-    return longest
+        most = max(most, offsets[i + 1] - offsets[i])
+    return most
 
 
 @kernel(**OPTIONS)
-def _score_all(rows, first, last, allowed, weights, scores):
+def score_all(rows, first, last, allowed, weights, scores):
     """Scores of a sample's rows, -inf where masked; the highest score and the first row with it."""
     masked = allowed.size > 0
     top = -np.inf
@@ -53,16 +90,6 @@ def _score_all(rows, first, last, allowed, weights, scores):
             top = score
             winner = r
     return top, winner
-
-
-@kernel(**OPTIONS)
-def _find_near(scores, threshold, near):
-    """The places of all scores from `threshold` on, and how many there are."""
-    found = 0
-    for j in range(near.size):
-        near[found] = j  # without a branch, which would be mispredicted
-        found += scores[j] >= threshold
-    return found
 
 
 @kernel(**OPTIONS)
@@ -96,146 +123,6 @@ def best_response(rows, offsets, allowed, sample_weight, weights, best, gradient
 
 
 @kernel(**OPTIONS)
-def soft_response(
-    rows, offsets, allowed, prior, sample_weight, alpha, weights, cutoff, gradient, hessian
-):
-    """sum_i w_i alpha_i log sum_j p_ij exp(<lam, l_ij> / alpha_i), its gradient and Hessian.
-
-    With q the softmax of sample i and lbar = l_i,best + E_q[l_ij - l_i,best]:
-        gradient += w_i lbar,    hessian += w_i / alpha_i E_q[(l_ij - lbar) (l_ij - lbar)'],
-    in the upper triangle only; an empty `hessian` is not written. Differences from the best row
-    lose no digits where the candidates hardly differ, nor does the logarithm where alpha is large
-    and the sum hardly below the measure's. Candidates more than `cutoff` alpha below the best are
-    skipped: exp(-cutoff) is below the rounding of the sum. The Hessian, which only guides steps,
-    leaves out shares below `NEGLIGIBLE`; its outer products are added in blocks.
-
-    Memory walk: every row once for its score, the rows within the cutoff twice more from cache.
-    """
-    n_classifiers = rows.shape[1]
-    second_order = hessian.size > 0
-    masked = allowed.size > 0
-    measured = prior.size > 0
-    scores = np.empty(_longest(offsets))
-    near = np.empty(scores.size, dtype=np.int64)
-    mean = np.empty(n_classifiers)
-    block = np.empty((hessian.shape[0], STRIDE))
-    filled = 0
-    value = 0.0
-    for i in range(offsets.size - 1):
-        if sample_weight[i] == 0.0:
-            continue
-        first = offsets[i] - offsets[0]
-        last = offsets[i + 1] - offsets[0]
-        top, winner = _score_all(rows, first, last, allowed, weights, scores)
-        threshold = max(top - cutoff * alpha[i], LOWEST)
-        n_near = _find_near(scores, threshold, near[: last - first])
-        skipped = float(last - first - n_near)
-        if masked or measured:
-            skipped = 0.0
-            for r in range(first, last):
-                if scores[r - first] < threshold and not (masked and not allowed[r]):
-                    skipped += prior[r] if measured else 1.0
-        measure = skipped
-        total = 0.0
-        deficit = skipped  # measure - total
-        for c in range(n_near):
-            share = prior[first + near[c]] if measured else 1.0
-            exponent = (scores[near[c]] - top) / alpha[i]
-            if exponent > -0.5:
-                less = share * math.expm1(exponent)
-                mass = share + less
-            else:
-                mass = share * math.exp(exponent)
-                less = mass - share
-            measure += share
-            total += mass
-            deficit -= less
-            scores[c] = mass
-        if deficit < 0.5 * measure:
-            logarithm = math.log1p(-deficit / measure)
-        else:
-            logarithm = math.log(total / measure)
-        value += sample_weight[i] * (top + alpha[i] * logarithm)
-        mean[:] = 0.0
-        for c in range(n_near):
-            share = scores[c] / total
-            r = first + near[c]
-            for k in range(n_classifiers):
-                mean[k] += share * (np.float64(rows[r, k]) - np.float64(rows[winner, k]))
-        for k in range(n_classifiers):
-            mean[k] += rows[winner, k]
-            gradient[k] += sample_weight[i] * mean[k]
-        if not second_order or n_near == 1:
-            continue
-        curvature = sample_weight[i] / (alpha[i] * total)
-        for c in range(n_near):
-            if scores[c] < NEGLIGIBLE * total:
-                continue
-            scale = math.sqrt(curvature * scores[c])
-            r = first + near[c]
-            for k in range(n_classifiers):
-                block[k, filled] = scale * (np.float64(rows[r, k]) - mean[k])
-            filled += 1
-            if filled == BLOCK:
-                add_outer(block, filled, hessian)
-                filled = 0
-    if second_order:
-        add_outer(block, filled, hessian)
-    return value
-
-
-@kernel(**OPTIONS)
-def gibbs(
-    rows,
-    offsets,
-    allowed,
-    prior,
-    alpha,
-    weights,
-    cutoff,
-    counts,
-    candidates,
-    probabilities,
-):
-    """The Gibbs strategy p_ij exp(<lam, l_ij> / alpha_i), normalised within each sample.
-
-    Its counts[i] entries, of the candidates within `cutoff` alpha of the best as `soft_response`
-    has them, are written to `candidates` and `probabilities`, both (R,), one sample after the
-    other; they sum to 1. Returns their number.
-
-    Memory walk: every row once, in order.
-    """
-    measured = prior.size > 0
-    scores = np.empty(_longest(offsets))
-    near = np.empty(scores.size, dtype=np.int64)
-    used = 0
-    for i in range(offsets.size - 1):
-        first = offsets[i] - offsets[0]
-        last = offsets[i + 1] - offsets[0]
-        top, _ = _score_all(rows, first, last, allowed, weights, scores)
-        n_near = _find_near(scores, max(top - cutoff * alpha[i], LOWEST), near[: last - first])
-        total = 0.0
-        for c in range(n_near):
-            mass = math.exp((scores[near[c]] - top) / alpha[i])
-            if measured:
-                mass *= prior[first + near[c]]
-            scores[c] = mass
-            total += mass
-        begin = used
-        kept = 0.0
-        for c in range(n_near):
-            if scores[c] > 0.0:
-                candidates[used] = near[c]
-                probabilities[used] = scores[c]
-                kept += scores[c]
-                used += 1
-        for entry in range(begin, used):
-            probabilities[entry] /= kept
-        counts[i] = used - begin
-    return used
-
-
-@kernel(**OPTIONS)
 def near_response(
     rows,
     offsets,
@@ -264,9 +151,9 @@ def near_response(
     n_classifiers = rows.shape[1]
     step = radius * math.sqrt(n_classifiers)
     pure = slack.size == 0
-    scores = np.empty(_longest(offsets))
-    near = np.empty(_longest(offsets), dtype=np.int64)
-    taken = np.empty(_longest(offsets), dtype=np.bool_)
+    scores = np.empty(most_rows(offsets))
+    near = np.empty(most_rows(offsets), dtype=np.int64)
+    taken = np.empty(most_rows(offsets), dtype=np.bool_)
     lead = np.empty((2, n_classifiers))
     leader = np.empty((2, n_classifiers), dtype=np.int64)
     value = 0.0
@@ -274,7 +161,7 @@ def near_response(
     for i in range(offsets.size - 1):
         first = offsets[i] - offsets[0]
         last = offsets[i + 1] - offsets[0]
-        top, winner = _score_all(rows, first, last, allowed, weights, scores)
+        top, winner = score_all(rows, first, last, allowed, weights, scores)
         best[i] = winner - first
         if sample_weight[i] > 0.0:
             value += sample_weight[i] * top

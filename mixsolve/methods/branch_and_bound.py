@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve.engines.base import count_passes
+from mixsolve.engines.bookkeeping import count_passes
 from mixsolve.engines.memory import MemoryEngine
 from mixsolve.feasible.subset import Restricted
 from mixsolve.methods import Method, presolve

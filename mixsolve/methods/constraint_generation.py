@@ -6,7 +6,7 @@ weights are near those of the whole, so that the whole tensor is read two or thr
 
 import numpy as np
 
-from mixsolve.engines.base import count_passes
+from mixsolve.engines.bookkeeping import count_passes
 from mixsolve.methods.exact_rounds import ExactRounds, first_radius
 from mixsolve.methods.presolve import PresolvedGame
 from mixsolve.methods.problem import Outcome, Problem

@@ -20,7 +20,8 @@ import logging
 
 import numpy as np
 
-from mixsolve.engines.base import BestResponse, Engine
+from mixsolve.engines.base import Engine
+from mixsolve.engines.responses import BestResponse
 from mixsolve.feasible import FeasibleSet
 from mixsolve.kernels.constants import TINY
 from mixsolve.methods.stopping import Stop

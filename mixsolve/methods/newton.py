@@ -28,8 +28,10 @@ from dataclasses import replace
 import numpy as np
 
 from mixsolve.arrays.tensor import LossTensor
-from mixsolve.engines.base import Engine, NearResponse, SoftResponse, count_passes
+from mixsolve.engines.base import Engine
+from mixsolve.engines.bookkeeping import count_passes
 from mixsolve.engines.memory import MemoryEngine
+from mixsolve.engines.responses import NearResponse, SoftResponse
 from mixsolve.feasible import FeasibleSet, simplex
 from mixsolve.kernels.constants import (
     ARMIJO,

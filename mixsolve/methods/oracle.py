@@ -14,7 +14,7 @@ section 4.2; Boyd, Subgradient methods, 2003.
 import numpy as np
 
 from mixsolve.engines.base import Engine
-from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.engines.responses import MixedStrategy
 from mixsolve.methods.problem import Outcome, Problem
 from mixsolve.methods.stopping import Stop
 

@@ -19,10 +19,11 @@ import numpy as np
 
 from mixsolve.base.compilation import seconds_of_work
 from mixsolve.base.tuning import tuning
-from mixsolve.engines.base import Engine, count_passes
+from mixsolve.engines.base import Engine
+from mixsolve.engines.bookkeeping import count_passes
 from mixsolve.engines.distinct import Kept, affordable, keep_rows, rows_of
 from mixsolve.engines.memory import Condensing, MemoryEngine
-from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.engines.responses import MixedStrategy
 from mixsolve.methods.problem import Outcome, Problem
 
 logger = logging.getLogger("mixsolve")

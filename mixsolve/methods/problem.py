@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mixsolve.engines.base import Engine, SoftResponse
-from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.engines.base import Engine
+from mixsolve.engines.responses import MixedStrategy, SoftResponse
 from mixsolve.feasible import FeasibleSet, Simplex
 from mixsolve.kernels.constants import EPSILON, LEAST_ALPHA, MOST_ALPHA
 

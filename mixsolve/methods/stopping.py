@@ -10,7 +10,7 @@ from enum import StrEnum
 import numpy as np
 
 from mixsolve.base.compilation import preparing, seconds_of_work
-from mixsolve.engines.base import in_losses_unit
+from mixsolve.engines.bookkeeping import in_losses_unit
 from mixsolve.kernels.constants import ROUNDING
 
 logger = logging.getLogger("mixsolve")

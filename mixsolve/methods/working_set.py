@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixsolve.engines.base import BestResponse, Engine, NearResponse
+from mixsolve.engines.base import Engine
+from mixsolve.engines.responses import BestResponse, NearResponse
 from mixsolve.feasible import simplex
 from mixsolve.kernels.constants import TINY
 

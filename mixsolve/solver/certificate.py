@@ -7,8 +7,8 @@ import numpy as np
 
 from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.errors import ConvergenceWarning
-from mixsolve.engines.base import in_losses_unit, restart_count
-from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.engines.bookkeeping import in_losses_unit, restart_count
+from mixsolve.engines.responses import MixedStrategy
 from mixsolve.feasible import Infeasibility, Prices
 from mixsolve.kernels.constants import EPSILON
 from mixsolve.methods.problem import Outcome

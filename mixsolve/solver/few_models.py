@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve.engines.base import restart_count
+from mixsolve.engines.bookkeeping import restart_count
 from mixsolve.feasible import FeasibleSet, Infeasibility, Simplex, feasible_set
 from mixsolve.feasible.constraints import LinearConstraints
 from mixsolve.feasible.subset import Restricted

@@ -11,7 +11,7 @@ from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.threads import computed_once
 from mixsolve.engines import Engine, open_losses
-from mixsolve.engines.base import finite_spread, unit_exponent
+from mixsolve.engines.bookkeeping import finite_spread, unit_exponent
 from mixsolve.feasible import FeasibleSet, Simplex, check_constraints, feasible_set
 from mixsolve.kernels.constants import ROUNDING
 from mixsolve.methods import Method

@@ -37,7 +37,7 @@ import numpy as np
 from mixsolve.arrays.interop import to_numpy
 from mixsolve.base.errors import MixsolveError
 from mixsolve.engines import Engine, Losses, open_losses
-from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.engines.responses import MixedStrategy
 from mixsolve.methods.stopping import ROUNDING, Status
 from mixsolve.solver import validation
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.engines.responses import MixedStrategy
 from mixsolve.methods.stopping import Record, Status
 
 if TYPE_CHECKING:

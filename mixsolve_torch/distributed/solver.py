@@ -24,10 +24,10 @@ from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.base import Losses
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.packed import PackedStrategy
+from mixsolve.engines.responses import MixedStrategy
 from mixsolve.engines.shard_tasks import shortened, spread_out
 from mixsolve.engines.sharded import ShardedEngine
 from mixsolve.engines.shards import count_bytes
-from mixsolve.engines.strategy import MixedStrategy
 from mixsolve.solver.solution import Solution
 from mixsolve_torch.distributed.ranks import GIVEN, LOSSES, Rank, RankShards, as_rank_error
 from mixsolve_torch.distributed.shares import Share, agree, join, read_share, send_given

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from mixsolve.arrays.interop import array_source
 from mixsolve.arrays.tensor import LARGEST_SCALED, LossTensor, Shape, even_offsets
-from mixsolve.engines.base import BestResponse, NearResponse, SoftResponse
 from mixsolve.engines.bookkeeping import Bookkeeping
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.engines.responses import BestResponse, MixedStrategy, NearResponse, SoftResponse
 from mixsolve.kernels.constants import CUTOFF
 from mixsolve_torch.engine import passes
 from mixsolve_torch.engine.transfer import (

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mixsolve.base.threads import computed_once
-from mixsolve.engines.base import BestResponse, NearResponse
+from mixsolve.engines.responses import BestResponse, NearResponse
 
 
 class Sum:

@@ -8,7 +8,7 @@ import mixsolve
 from mixsolve import games
 from mixsolve.base.tuning import tuning
 from mixsolve.engines.packed import PackedStrategy
-from mixsolve.engines.strategy import MixedStrategy
+from mixsolve.engines.responses import MixedStrategy
 
 N, m, L = 4000, 9, 4
 LOSSES = games.gamma_game(N, m, L, seed=2).losses

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mixsolve.kernels.scan import extremes
+from mixsolve.kernels.passes import extremes
 
 FLOATS = [np.float32, np.float64]
 

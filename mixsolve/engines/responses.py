@@ -1,4 +1,4 @@
-"""The attacker's mixed strategy: for each sample, a distribution over its candidates."""
+"""What the attacker answers to some weights: pure best responses, soft ones, mixed strategies."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +7,74 @@ import numpy as np
 
 from mixsolve.base.arguments import as_count
 from mixsolve.base.errors import MixsolveTypeError
+
+
+@dataclass(frozen=True)
+class BestResponse:
+    """The attacker's pure best response to some weights.
+
+    Attributes
+    ----------
+    value : float
+        ``sum_i w_i max_j <lam, l_ij>``, the exact adversarial risk.
+    gradient : ndarray of float64, shape (L,)
+        Loss of each classifier under this response: a subgradient.
+    candidates : ndarray of int64, shape (N,)
+        The (first) best candidate of each sample.
+    """
+
+    value: float
+    gradient: np.ndarray
+    candidates: np.ndarray
+
+    def of(self, samples: np.ndarray) -> np.ndarray:
+        """Best candidates of a few samples, int64 and ascending."""
+        return self.candidates[samples]
+
+    def moved(self, earlier: "BestResponse") -> np.ndarray:
+        """Samples, ascending, whose best candidate is another than in an earlier response."""
+        return np.flatnonzero(self.candidates != earlier.candidates)
+
+
+@dataclass(frozen=True)
+class NearResponse(BestResponse):
+    """A best response, and the candidates that may win for slightly different weights.
+
+    Attributes
+    ----------
+    near_samples, near_candidates : ndarray of int64, shape (n,)
+        For each sample that has a near candidate besides its best one: all of them and the best,
+        samples ascending.
+    n_near : int
+        How many there were; above n when there were more than were kept.
+    """
+
+    near_samples: np.ndarray
+    near_candidates: np.ndarray
+    n_near: int
+
+
+@dataclass(frozen=True)
+class SoftResponse:
+    """The entropic objective of eq. (7) at some weights, with derivatives.
+
+    Attributes
+    ----------
+    value : float
+        ``sum_i w_i alpha_i log sum_j p_ij exp(<lam, l_ij> / alpha_i)``.
+    gradient : ndarray of float64, shape (L,)
+        Loss of each classifier under the Gibbs strategy.
+    hessian : ndarray of float64, shape (L, L), or None
+        ``sum_i w_i / alpha_i Cov_q(l_i)``; None where not computed.
+    """
+
+    value: float
+    gradient: np.ndarray
+    hessian: np.ndarray | None
+
+    def lower_bound(self, weights: np.ndarray, lowest: float) -> float:
+        """A bound on the optimum by convexity: ``F(lam) - <lam, g> + min <g, .>``."""
+        return self.value - float(weights @ self.gradient) + lowest
 
 
 @dataclass(frozen=True)
