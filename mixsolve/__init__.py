@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mixsolve import games, plots
+    from mixsolve.arrays.result_file import load
     from mixsolve.base.errors import (
         ConvergenceWarning,
         MissingDependencyError,
@@ -49,6 +50,7 @@ __all__ = [
     "bounds",
     "constraints",
     "games",
+    "load",
     "perturbations",
     "plots",
     "solve",
@@ -62,6 +64,7 @@ _OPTIONAL = ("MixtureClassifier",)
 
 # Where each public name lives; imported on first use, so that `import mixsolve` stays light.
 _HOMES = {
+    "arrays.result_file": ("load",),
     "batch.solver": ("solve_batch",),
     "batch.solution": ("BatchSolution",),
     "cardinality.path": ("CardinalityPath", "solve_cardinality_path"),

@@ -7,13 +7,14 @@ A framework's arrays can only come from a caller who has imported it, so it is l
 import os
 import sys
 from collections.abc import Callable, Iterator, MappingView
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from mixsolve.arrays.labels import read_losses
 from mixsolve.arrays.named_arrays import Reordered, labelled, refuse_mask
+from mixsolve.arrays.named_forms import TENSOR, with_axis
 from mixsolve.arrays.read_ahead import MappedFile
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 
@@ -272,16 +273,26 @@ def check_dtype(dtype: Any, name: str) -> None:
     raise MixsolveTypeError(f"{name} must hold real numbers or booleans, got dtype {dtype}; {mend}")
 
 
+def losses_source(losses: Any) -> ArraySource:
+    """Read a `losses` argument of three axes, or of two, which is one candidate a sample."""
+    source = array_source(losses)
+    check_axes(source)
+    if len(source.data.shape) == 2:
+        source = replace(source, data=with_axis(source.data, 1))
+    return source
+
+
 def check_axes(source: ArraySource) -> None:
-    """Refuse a `losses` argument that does not hold real numbers along three axes."""
+    """Refuse a `losses` argument that does not hold real numbers along three axes, or two."""
     shape = tuple(source.data.shape)
     check_dtype(source.data.dtype, "losses")
-    if len(shape) != 3:
+    if len(shape) not in (2, 3):
         raise MixsolveError(
             "losses must have three axes (samples, candidates, classifiers), got an array of "
             f"shape {shape}{_mend_axes(len(shape))}"
         )
-    for axis, length in zip(("samples", "candidates", "classifiers"), shape, strict=True):
+    axes = TENSOR if len(shape) == 3 else (TENSOR[0], TENSOR[2])
+    for axis, length in zip(axes, shape, strict=True):
         if not length:
             raise MixsolveError(
                 f"losses has no {axis}: its shape is {shape}, and every axis needs at least one "
@@ -292,6 +303,4 @@ def check_axes(source: ArraySource) -> None:
 def _mend_axes(n_axes: int) -> str:
     return {
         1: "; one loss a classifier needs losses[None, None, :]",
-        2: "; for one sample (a matrix game of candidates x classifiers) pass losses[None], for "
-        "one candidate a sample losses[:, None, :]",
     }.get(n_axes, "; flatten or index the extra axes")

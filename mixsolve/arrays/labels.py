@@ -10,7 +10,7 @@ Nothing that is named is taken by position where the names disagree:
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,63 +22,44 @@ from mixsolve.arrays.named_arrays import (
     Reordered,
     check_masks,
     labelled,
+    moves,
     nested,
     refuse_mask,
 )
-from mixsolve.base.errors import MixsolveError
+from mixsolve.arrays.named_forms import TENSOR, LongTable, long_table, of_mapping, of_two_axes
+from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 
 _PLAIN = (np.ndarray, float, int)  # types that have neither names nor masks
 
 
-def moves(known: Names, given: Names, what: str) -> np.ndarray | None:
-    """Which entries of an array, in order, are those that another array has.
-
-    Parameters
-    ----------
-    known, given : tuple or None
-        Names of the entries of the other array and of this one.
-    what : str
-        First words of the message: "sample_weight names samples", say.
-
-    Returns
-    -------
-    ndarray of int64 or None
-        None where the order is right already.
+def check_names(names: Any, n_classifiers: int, what: str = "names") -> tuple[str, ...]:
+    """Names of the classifiers: a different word for each.
 
     Raises
     ------
     MixsolveError
-        If both name their entries and the names differ, or the order is ambiguous.
+        There are not as many as classifiers, or two are equal.
+    MixsolveTypeError
+        They are not words.
     """
-    if known == given:
-        return None
-    mend = "; bring both into one order, or pass its values without names to go by position"
-    if known is None or given is None:
-        named = given if known is None else known
-        assert named is not None
-        if set(named) == set(range(len(named))) and named != tuple(range(len(named))):
-            raise MixsolveError(
-                f"{what} by numbers from 0 in another order on one side only, "
-                f"{_few(named)}, so that it cannot be told what belongs together{mend}"
-            )
-        return None
-    places = {entry: place for place, entry in enumerate(given)}
-    if len(places) < len(given) or len(set(known)) < len(known):
-        raise MixsolveError(
-            f"{what} by names that are not all different: {_few(given)}, {_few(known)}{mend}"
+    try:
+        given = tuple(names)
+    except TypeError:
+        given = ()
+    if not given or not all(isinstance(name, str) and name for name in given):
+        raise MixsolveTypeError(
+            f"{what} must be words, one for each of the {n_classifiers} classifiers; got {names!r}"
         )
-    if places.keys() != set(known):
-        odd = next(entry for entry in (*given, *known) if (entry in places) != (entry in known))
+    if len(given) != n_classifiers or len(set(given)) < len(given):
         raise MixsolveError(
-            f"{what} that are not the same as those known already: {odd!r} is on one side only, "
-            f"of {_few(given)} and {_few(known)}{mend}"
+            f"{what} must be {n_classifiers} different names, one a classifier; got {names!r}"
         )
-    return np.array([places[entry] for entry in known], dtype=np.int64)
+    return given
 
 
-def _few(names: Sequence[Hashable]) -> str:
-    shown = ", ".join(map(repr, names[:4]))
-    return f"({shown}, ...)" if len(names) > 4 else f"({shown})"
+def in_words(name: Hashable) -> str:
+    """A name as it is written: the entries of a tuple, as pandas has them, with slashes."""
+    return "/".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
 
 @dataclass
@@ -104,6 +85,37 @@ class GameLabels:
         """The same for another solve, in which names come from other arguments."""
         return GameLabels(self.names, self.items)
 
+    def calling(self, names: Any, n_classifiers: int) -> GameLabels:
+        """The same with names of the classifiers that a caller gave; None leaves them.
+
+        Raises
+        ------
+        MixsolveError
+            There are not as many as classifiers, two are equal, or the losses have others.
+        MixsolveTypeError
+            They are not words.
+        """
+        if names is None:
+            return self
+        given = check_names(names, n_classifiers)
+        known = self.names.get("classifiers", given)
+        if tuple(map(in_words, known)) != given:
+            raise MixsolveError(
+                f"names must be those by which losses names its classifiers, {known}, in that "
+                f"order, or left out; got {given}"
+            )
+        return GameLabels({**self.names, "classifiers": known}, self.items)
+
+    @property
+    def classifiers(self) -> tuple[str, ...] | None:
+        """Names of the classifiers, in words, where the losses or another argument named them."""
+        known = self.names.get("classifiers") or self._lent.get("classifiers", ("", None))[1]
+        if known is None:
+            return None
+        words = tuple(map(in_words, known))
+        # 1 and "1" are different names, and the same word.
+        return words if len(set(words)) == len(words) else tuple(map(repr, known))
+
     def item(self, place: int) -> GameLabels:
         """Those of one game, for losses in a list of games."""
         here = self.items[place] if place < len(self.items) else {}
@@ -122,6 +134,9 @@ class GameLabels:
             ]
         if array is None or type(array) in _PLAIN:
             return array
+        long = long_table(array, name) if len(axes) == 2 else None
+        if long is not None:
+            return self._long(long, axes, name)
         found = labelled(array, name)
         if found is None:
             return array
@@ -135,6 +150,28 @@ class GameLabels:
             order = self.order_of(what, given, name)
             values = values if order is None else _taken(values, order, axis)
         return values
+
+    def _long(self, long: LongTable, axes: Sequence[str], name: str) -> Any:
+        """Rows of a long table (samples and candidates) in the order of the losses."""
+        rectangular = long.rectangular()
+        if rectangular is not None and not any(self.items):
+            values, candidates = rectangular
+            for axis, (what, given) in enumerate(
+                zip(axes, (long.samples, candidates), strict=True)
+            ):
+                order = self.order_of(what, given, name)
+                values = values if order is None else _taken(values, order, axis)
+            return values
+        order = self.order_of("samples", long.samples, name)
+        places = range(len(long.tables)) if order is None else order.tolist()
+        rows = []
+        for sample, place in enumerate(places):
+            item = self.items[sample] if sample < len(self.items) else self.names
+            known, row = item.get("candidates"), long.tables[place]
+            what = f"{name} names candidates of sample {sample}"
+            moved = moves(known, long.candidates[place], what)
+            rows.append(row if moved is None else row[moved])
+        return rows
 
     def _row(self, item: Any, place: int, axes: Sequence[str], name: str) -> Any:
         known = self.items[place].get("candidates") if place < len(self.items) else None
@@ -191,8 +228,21 @@ def read_losses(
     labels = GameLabels()
     if type(losses) in _PLAIN:
         return losses, labels
+    if hasattr(type(losses), "__mixsolve_losses__"):
+        losses, named = losses.__mixsolve_losses__, getattr(losses, "__mixsolve_names__", {})
+        losses, labels = read_losses(losses, axes, name)
+        return losses, GameLabels({**named, **labels.names}, labels.items)
+    if tuple(axes) == TENSOR:
+        if isinstance(losses, Mapping):
+            losses, named = of_mapping(losses, name)
+            return losses, GameLabels({axis: own for axis, own in named.items() if own})
+        long = long_table(losses, name)
+        if long is not None:
+            return _read_long(long)
     found = labelled(losses, name)
     if found is not None:
+        if tuple(axes) == TENSOR and len(found.entries) == 2:
+            found = of_two_axes(found, name)
         found = found.ordered(axes, name)
         if len(found.entries) == len(axes):
             named = zip(axes, found.entries, strict=True)
@@ -201,6 +251,20 @@ def read_losses(
     if isinstance(losses, (list, tuple)) and nested(losses):
         losses = _List(labels).plain(losses, axes, name, top=True)
     return losses, labels
+
+
+def _read_long(long: LongTable) -> tuple[Any, GameLabels]:
+    """Losses of a long table: an array, or a list of tables where candidates differ."""
+    named = {"samples": long.samples}
+    if long.classifiers is not None:
+        named["classifiers"] = long.classifiers
+    rectangular = long.rectangular()
+    if rectangular is None:
+        return long.tables, GameLabels(named, [{"candidates": own} for own in long.candidates])
+    losses, candidates = rectangular
+    if candidates is not None:
+        named["candidates"] = candidates
+    return losses, GameLabels(named)
 
 
 class _List:
@@ -222,7 +286,8 @@ class _List:
             found = labelled(item, here)
             if found is not None and found.entries:
                 found = found.ordered(axes[1:], here)
-                named = dict(zip(axes[1:-1], found.entries, strict=False))
+                if len(found.entries) > 1:  # one axis alone is that of the classifiers
+                    named = dict(zip(axes[1:-1], found.entries, strict=False))
                 item = self._like_first(found, here)
             elif isinstance(item, (list, tuple)) and nested(item):
                 item = self.plain(item, axes[1:], here)

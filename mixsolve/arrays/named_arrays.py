@@ -25,7 +25,7 @@ _WORDS = {
     "candidates": {"candidate", "attack"},
     "classifiers": {"classifier", "model", "member"},
 }
-_AXES = {
+AXES = {
     form: axis for axis, words in _WORDS.items() for word in words for form in (word, f"{word}s")
 }
 
@@ -95,7 +95,7 @@ class Reordered:
 
 def _order(axes: Sequence[str | None], wanted: Sequence[str], name: str) -> tuple[int, ...]:
     """Axis of an array that is the first, second, ... of those wanted."""
-    claims = [_AXES.get(str(axis).lower()) for axis in axes]
+    claims = [AXES.get(str(axis).lower()) for axis in axes]
     known = [claim for claim in claims if claim is not None]
     expected = f"{name} must have the axes ({', '.join(wanted)})"
     if len(set(known)) < len(known) or not set(known) <= set(wanted):
@@ -142,7 +142,8 @@ def labelled(array: Any, name: str = "losses") -> Labelled | None:
     return None
 
 
-def _of_pandas(array: Any, name: str) -> Labelled:
+def of_pandas(array: Any, name: str) -> Labelled:
+    """Values and names of a DataFrame or a Series, whose numbers may be of pandas' own types."""
     pandas = sys.modules["pandas"]
     values = array.to_numpy()
     if values.dtype == object:  # columns of several types, or pandas' own types
@@ -202,8 +203,8 @@ def _of_file(array: Any, names: Any) -> Labelled | None:
 
 # Module to look for, its class, and how to separate its names.
 _KINDS = (
-    ("pandas", "DataFrame", _of_pandas),
-    ("pandas", "Series", _of_pandas),
+    ("pandas", "DataFrame", of_pandas),
+    ("pandas", "Series", of_pandas),
     ("polars", "DataFrame", _of_columns),
     ("polars", "Series", _of_polars_series),
     ("pyarrow", "Table", _of_columns),
@@ -212,6 +213,57 @@ _KINDS = (
     ("zarr", "Array", _of_zarr),
     ("h5py", "Dataset", _of_h5py),
 )
+
+
+def moves(known: Names, given: Names, what: str) -> np.ndarray | None:
+    """Which entries of an array, in order, are those that another array has.
+
+    Parameters
+    ----------
+    known, given : tuple or None
+        Names of the entries of the other array and of this one.
+    what : str
+        First words of the message: "sample_weight names samples", say.
+
+    Returns
+    -------
+    ndarray of int64 or None
+        None where the order is right already.
+
+    Raises
+    ------
+    MixsolveError
+        If both name their entries and the names differ, or the order is ambiguous.
+    """
+    if known == given:
+        return None
+    mend = "; bring both into one order, or pass its values without names to go by position"
+    if known is None or given is None:
+        named = given if known is None else known
+        assert named is not None
+        if set(named) == set(range(len(named))) and named != tuple(range(len(named))):
+            raise MixsolveError(
+                f"{what} by numbers from 0 in another order on one side only, "
+                f"{_few(named)}, so that it cannot be told what belongs together{mend}"
+            )
+        return None
+    places = {entry: place for place, entry in enumerate(given)}
+    if len(places) < len(given) or len(set(known)) < len(known):
+        raise MixsolveError(
+            f"{what} by names that are not all different: {_few(given)}, {_few(known)}{mend}"
+        )
+    if places.keys() != set(known):
+        odd = next(entry for entry in (*given, *known) if (entry in places) != (entry in known))
+        raise MixsolveError(
+            f"{what} that are not the same as those known already: {odd!r} is on one side only, "
+            f"of {_few(given)} and {_few(known)}{mend}"
+        )
+    return np.array([places[entry] for entry in known], dtype=np.int64)
+
+
+def _few(names: Sequence[Hashable]) -> str:
+    shown = ", ".join(map(repr, names[:4]))
+    return f"({shown}, ...)" if len(names) > 4 else f"({shown})"
 
 
 def nested(items: Any) -> bool:

@@ -3,11 +3,14 @@
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from mixsolve.arrays.interop import to_numpy
+from mixsolve.arrays.result_file import Kept
 from mixsolve.base.errors import MixsolveError
+from mixsolve.base.plain import plain
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.responses import MixedStrategy
 from mixsolve.feasible.simplex import Prices
@@ -15,12 +18,12 @@ from mixsolve.methods.stopping import Status
 from mixsolve.solver.solution import Solution
 
 
-@dataclass(frozen=True)
-class BatchSolution:
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchSolution(Kept):
     """Optimal mixtures of B games, with a certificate for each, recomputed from its losses.
 
     ``len(solution)`` is B, ``solution[b]`` the `Solution` of game b, and iteration goes through
-    them.
+    them. Two batches are equal where all fields are but the seconds.
 
     Attributes
     ----------
@@ -48,6 +51,8 @@ class BatchSolution:
     timings : dict of str to float
         Seconds by phase: of work in each, then "compile" for kernels that no cache held, "load" for
         imports and for kernels read from the cache, "total" for everything.
+    names : tuple of str or None
+        What the classifiers are called, where the losses or ``names`` said it.
     """
 
     weights: Any
@@ -57,18 +62,19 @@ class BatchSolution:
     gap: np.ndarray
     status: np.ndarray
     nit: np.ndarray
-    attack: np.ndarray | list[np.ndarray] | None = field(repr=False)
-    attacked_losses: np.ndarray = field(repr=False)
-    smoothing_bound: np.ndarray = field(repr=False)
-    risk_lower_bound: np.ndarray = field(repr=False)
-    spread: np.ndarray = field(repr=False)
-    tolerance: np.ndarray = field(repr=False)
-    n_passes: np.ndarray = field(repr=False)
-    alpha: np.ndarray | list[np.ndarray] = field(repr=False)
-    sample_weight: np.ndarray | list[np.ndarray] = field(repr=False)
+    attack: np.ndarray | list[np.ndarray] | None
+    attacked_losses: np.ndarray
+    smoothing_bound: np.ndarray
+    risk_lower_bound: np.ndarray
+    spread: np.ndarray
+    tolerance: np.ndarray
+    n_passes: np.ndarray
+    alpha: np.ndarray | list[np.ndarray]
+    sample_weight: np.ndarray | list[np.ndarray]
     n_one_by_one: int
-    timings: dict[str, float] = field(repr=False)
-    _shapes: np.ndarray = field(repr=False)
+    timings: dict[str, float] = field(compare=False)
+    _shapes: np.ndarray
+    names: tuple[str, ...] | None = None
 
     @property
     def success(self) -> np.ndarray:
@@ -131,7 +137,39 @@ class BatchSolution:
             sample_weight=self.sample_weight[place],
             prices=Prices(np.empty(0), np.empty(0)),
             attacked_losses=self.attacked_losses[place],
+            names=self.names,
         )
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__}: {self.message}"]
+        for name in ("risk", "value", "gap"):
+            figures = getattr(self, name)
+            if figures.size:
+                lines.append(f"  {name:<5}  {figures.min():.6g} to {figures.max():.6g}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers of all games, without the attacks, in lists of Python's numbers.
+
+        Returns
+        -------
+        dict
+        """
+        names = ("value", "risk", "lower_bound", "gap", "status", "success", "nit", "names")
+        told = {name: getattr(self, name) for name in names}
+        return plain(told | {"weights": to_numpy(self.weights, "weights"), "message": self.message})
+
+    def _entries(self) -> dict[str, Any]:
+        """The fields to be kept."""
+        words = [str(status) for status in self.status]
+        return super()._entries() | {"status": np.array(words, dtype=np.str_)}
+
+    @classmethod
+    def _restored(cls, entries: dict[str, Any]) -> Self:
+        """The batch of these fields."""
+        statuses = np.empty(len(entries["status"]), dtype=object)
+        statuses[:] = [Status(word) for word in entries["status"].tolist()]
+        return super()._restored(entries | {"status": statuses})
 
     def _attack_of(self, place: int) -> MixedStrategy:
         n_samples, n_candidates = map(int, self._shapes[place])

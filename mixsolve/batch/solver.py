@@ -41,6 +41,7 @@ def solve_batch(
     tol: float = 1e-6,
     max_iter: int | None = None,
     keep_attack: bool = True,
+    names: Any = None,
 ) -> BatchSolution:
     r"""Solve many games at once, each as `solve` does, with a certificate for each.
 
@@ -77,6 +78,8 @@ def solve_batch(
     keep_attack : bool, default True
         Keep the attacker's strategies, a number for each candidate of each game. The bounds are
         computed from them in either case.
+    names : sequence of str, optional
+        What the L classifiers are called; where `losses` names them, as there.
 
     Returns
     -------
@@ -115,6 +118,7 @@ def solve_batch(
     check_flags(keep_attack=keep_attack)
     limit = None if max_iter is None else as_count("max_iter", max_iter)
     batch = GameBatch(losses, alpha, sample_weight, candidate_mask, candidate_prior)
+    batch.losses.labels = batch.losses.labels.calling(names, batch.losses.n_classifiers)
     run = _BatchRun(batch, tol, limit, keep_attack)
     checked = time.perf_counter()
     run.solve()
@@ -309,6 +313,7 @@ class _BatchRun:
             n_one_by_one=n_one_by_one,
             timings=timings,
             _shapes=shapes,
+            names=batch.losses.labels.classifiers,
         )
 
     def _attacks(self, shapes: np.ndarray) -> np.ndarray | list[np.ndarray] | None:

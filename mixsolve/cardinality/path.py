@@ -7,31 +7,36 @@ so values fall with k; a bound for k + 1 is one for k too, so each takes the bes
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from mixsolve.arrays.interop import to_numpy
+from mixsolve.arrays.result_file import Kept
 from mixsolve.base.arguments import as_count
 from mixsolve.solver.few_models import solve_few
 from mixsolve.solver.request import OpenGame, Options
 from mixsolve.solver.solution import Solution
+from mixsolve.solver.view import label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class CardinalityPath(Sequence[Solution]):
+@dataclass(frozen=True, eq=False, repr=False)
+class CardinalityPath(Kept, Sequence[Solution]):
     """The best mixtures of at most 1, 2, ... classifiers; ``path[k - 1]`` is that of at most k.
 
-    ``print`` shows a table.
+    ``print`` shows a table, a notebook too. Two paths are equal where their solutions are.
 
     Attributes
     ----------
     solutions : tuple of Solution
         One for each k.
     """
+
+    _parts: ClassVar = (Solution, *Solution._parts)
 
     solutions: tuple[Solution, ...]
 
@@ -74,16 +79,53 @@ class CardinalityPath(Sequence[Solution]):
         """Which classifiers each mixture uses; none where no mixture is feasible."""
         return tuple(tuple(np.flatnonzero(row > 0.0).tolist()) for row in self.weights)
 
-    def __str__(self) -> str:
-        heads = ("models", "risk", "value", "lower bound", "gap")
-        lines = ["{:>6} {:>11} {:>11} {:>11} {:>8}  classifiers".format(*heads)]
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """What the classifiers are called, where anything named them."""
+        return self.solutions[0].names if self.solutions else None
+
+    def __repr__(self) -> str:
+        heads, *rows = self._lines()
+        return "\n".join(
+            "{:>6} {:>11} {:>11} {:>11} {:>8}  {}".format(*cells) for cells in (heads, *rows)
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        heads, *rows = self._lines()
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>" for cells in rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _lines(self) -> list[tuple[str, ...]]:
+        """The cells of the table, heads first."""
+        lines: list[tuple[str, ...]] = [
+            ("models", "risk", "value", "lower bound", "gap", "classifiers")
+        ]
         for k, solution, support in zip(self.max_models, self, self.supports, strict=True):
-            numbers = solution.risk, solution.value, solution.lower_bound
-            shown = " ".join(f"{number:>11.6g}" for number in numbers)
-            used = ", ".join(map(str, support)) if support else str(solution.status)
+            used = ", ".join(label(self.names, place) for place in support)
+            numbers = (solution.risk, solution.value, solution.lower_bound)
             gap = "closed" if solution.success else f"{solution.gap:.1e}"
-            lines.append(f"{k:>6} {shown} {gap:>8}  {used}")
-        return "\n".join(lines)
+            risk, value, bound = (f"{number:.6g}" for number in numbers)
+            lines.append((str(k), risk, value, bound, gap, used or str(solution.status)))
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dictionary of Python's types: "solutions" holds each `Solution.to_dict`.
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "names": None if self.names is None else list(self.names),
+            "max_models": self.max_models.tolist(),
+            "risks": self.risks.tolist(),
+            "lower_bounds": self.lower_bounds.tolist(),
+            "solutions": [solution.to_dict() for solution in self],
+        }
 
     def plot(self) -> "Figure":
         """Draw the risks over the numbers of models, with the lower bounds where a gap is open.
@@ -125,6 +167,7 @@ def solve_cardinality_path(
     warm_start: Any = None,
     verbose: bool = False,
     presolve: bool = True,
+    names: Any = None,
 ) -> CardinalityPath:
     """The best mixtures of at most 1, 2, ... classifiers; bounds found for one serve the next.
 
@@ -140,7 +183,7 @@ def solve_cardinality_path(
         Nodes of each of the searches.
     time_limit : float, optional
         Seconds for each of the searches.
-    A_ub, b_ub, A_eq, b_eq, tol, warm_start, verbose, presolve
+    A_ub, b_ub, A_eq, b_eq, tol, warm_start, verbose, presolve, names
         See `solve`.
 
     Returns
@@ -167,7 +210,7 @@ def solve_cardinality_path(
     options = Options(tol, max_iter, time_limit, None, verbose, presolve)
     most = None if max_models is None else as_count("max_models", max_models)
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
-    with OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits) as game:
+    with OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits, names) as game:
         size = game.losses.n_classifiers
         counts = range(1, min(size if most is None else most, size) + 1)
         found = solve_few(game, alpha, method, warm_start, options, counts, stacklevel=4)

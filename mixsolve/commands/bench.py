@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from mixsolve import plots
 from mixsolve.arrays.files import ARRAY_OPTIONS, choose, load_arrays
-from mixsolve.arrays.interop import array_source, check_axes
+from mixsolve.arrays.interop import losses_source
 from mixsolve.arrays.labels import read_losses
 from mixsolve.base.arguments import as_real
 from mixsolve.base.errors import MixsolveError
@@ -81,8 +81,7 @@ def _read(path: Path) -> tuple[np.ndarray, list[str]]:
     if "losses" not in arrays:
         arrays = {name: array for name, array in arrays.items() if name not in beside}
     axes = ("samples", "candidates", "classifiers")
-    source = array_source(read_losses(choose(arrays, path, "losses"), axes)[0])
-    check_axes(source)
+    source = losses_source(read_losses(choose(arrays, path, "losses"), axes)[0])
     return np.asarray(source.to_numpy(source.data)), beside
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rich.console import Console
 import mixsolve
 from mixsolve.arrays.files import ARRAY_OPTIONS, load_array, load_arrays
 from mixsolve.arrays.labels import read_losses
+from mixsolve.arrays.result_file import check_npz
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError, named
 from mixsolve.commands import report
 from mixsolve.methods.stopping import State
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="save the solution (.npz)")
     parser.add_argument("--replace", action="store_true", help="let --out overwrite a file")
     parser.add_argument("--json", action="store_true", help="print one JSON object, not a table")
-    parser.add_argument("--verbose", action="store_true", help="log every iteration on stderr")
+    parser.add_argument("--verbose", action="store_true", help="print every iteration on stderr")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,13 +95,13 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         read = [args.losses, args.constraints, *(getattr(args, name) for name in ARRAY_OPTIONS)]
         report.check_target(args.out, args.replace, inputs=[*read, Path(args.alpha)])
+        check_npz(args.out, "--out")
     losses, options = _read_input(args)
     if args.constraints is not None:
         options |= _read_constraints(args.constraints)
-    if args.verbose:
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     start = time.perf_counter()
-    with warnings.catch_warnings(), _progress(args) as callback:
+    # The table of iterations goes to stderr: stdout is for the result.
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr), _progress(args) as callback:
         # Reported in the output and by the exit code.
         warnings.simplefilter("ignore", ConvergenceWarning)
         solution = mixsolve.solve(

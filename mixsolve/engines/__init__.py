@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mixsolve.arrays.interop import ArraySource, array_source, check_axes, check_dtype
+from mixsolve.arrays.interop import ArraySource, array_source, check_dtype, losses_source
 from mixsolve.arrays.labels import GameLabels, read_losses
 from mixsolve.arrays.tensor import LossTensor
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
@@ -89,8 +89,7 @@ def as_loss_tensor(losses: Any) -> tuple[LossTensor, ArraySource]:
             f"losses must be an array of numbers, got {type(losses).__name__}; pass one of shape "
             "(samples, candidates, classifiers)"
         )
-    source = array_source(losses)
-    check_axes(source)
+    source = losses_source(losses)
     return LossTensor.from_source(source), source
 
 
@@ -113,6 +112,8 @@ def _from_list(losses: Sequence[Any]) -> tuple[LossTensor, ArraySource]:
         source = array_source(item, name)
         part = source.to_numpy(source.data)
         check_dtype(part.dtype, name)
+        if part.ndim == 1:  # the losses of one candidate
+            part = part[None]
         if part.ndim != 2:
             raise MixsolveError(
                 f"{name} must be a table (candidates, classifiers), got an array of shape "

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixsolve.arrays.compared import Compared
 from mixsolve.base.arguments import as_count
 from mixsolve.base.errors import MixsolveTypeError
 
@@ -77,8 +78,8 @@ class SoftResponse:
         return self.value - float(weights @ self.gradient) + lowest
 
 
-@dataclass(frozen=True)
-class MixedStrategy:
+@dataclass(frozen=True, eq=False)
+class MixedStrategy(Compared):
     """The attacker's mixed strategy: for each sample, a distribution over its candidates.
 
     Only candidates of positive probability are kept, sample after sample. Of a Gibbs strategy

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mixsolve.arrays.checks import check_sample_weight, numbers
+from mixsolve.arrays.compared import Compared
 from mixsolve.arrays.labels import GameLabels, matched, moves, read_losses
 from mixsolve.arrays.named_arrays import Names, labelled
 from mixsolve.base.arguments import as_count, as_real
@@ -29,7 +30,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, eq=False, init=False)
-class LinearConstraints:
+class LinearConstraints(Compared):
     """Constraints ``A_ub @ weights <= b_ub`` and ``A_eq @ weights == b_eq``.
 
     Parameters

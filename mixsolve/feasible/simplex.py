@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixsolve.arrays.compared import Compared
+
 if TYPE_CHECKING:
     from mixsolve.feasible.constraints import LinearConstraints
     from mixsolve.small_game.game import ConvexCuts, Cuts, SmallSolution
 
 
-@dataclass(frozen=True)
-class Infeasibility:
+@dataclass(frozen=True, eq=False)
+class Infeasibility(Compared):
     """Why no weights meet the constraints.
 
     Attributes
@@ -41,8 +43,8 @@ class Infeasibility:
     excess: float
 
 
-@dataclass(frozen=True)
-class Prices:
+@dataclass(frozen=True, eq=False)
+class Prices(Compared):
     """The multipliers of linear constraints: what one more unit of each is worth.
 
     They prove the lower bound. A limit that does not bind may have a positive one, of the size of

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from mixsolve.base.compilation import preparing, seconds_of_work
 from mixsolve.engines.bookkeeping import in_losses_unit
 from mixsolve.kernels.constants import ROUNDING
+from mixsolve.methods.iteration_table import IterationTable
 
 logger = logging.getLogger("mixsolve")
 
@@ -47,14 +48,15 @@ class Record:
     gap : float
         ``value - lower_bound``.
     seconds : float
-        Since the solve began, without those spent on imports and compilation.
+        Since the solve began, without those spent on imports and compilation. Not part of what is
+        compared.
     """
 
     nit: int
     value: float
     lower_bound: float
     gap: float
-    seconds: float
+    seconds: float = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ class Stop:
         Seconds allowed, imports and compilation not counted.
     callback : callable or None
         Called with a `State` once an iteration; returning True stops the solve.
-    verbose : bool
-        Log each iteration at level INFO rather than DEBUG.
+    table : IterationTable or None
+        Where each iteration is printed, besides the log at level DEBUG.
     began : float or None
         When the clock started, by ``time.perf_counter``; now by default.
     exponent : int
@@ -116,7 +118,7 @@ class Stop:
         max_iter: int | None = None,
         time_limit: float | None = None,
         callback: Callable[[State], object] | None = None,
-        verbose: bool = False,
+        table: IterationTable | None = None,
         began: float | None = None,
         exponent: int = 0,
     ) -> None:
@@ -133,7 +135,7 @@ class Stop:
         self._bound_there = -np.inf
         self.history: list[Record] = []
         self._callback = callback
-        self._level = logging.INFO if verbose else logging.DEBUG
+        self.table = table
         self._began = time.perf_counter() if began is None else began
         self._exponent = exponent
         self._smoothing = 0.0
@@ -233,13 +235,14 @@ class Stop:
             shown = [in_losses_unit(figure, self._exponent) for figure in figures]
             figures = shown[0], shown[1], shown[2]
         self.history.append(Record(self.nit, *figures, seconds))
-        logger.log(
-            self._level,
+        logger.debug(
             "iteration %d: value %.12g, lower bound %.12g, gap %.3g, %.3f s",
             self.nit,
             *figures,
             seconds,
         )
+        if self.table is not None:
+            self.table.add(self.nit, *figures, seconds)
         if self._callback is not None:
             state = State(self.nit, weights.copy(), *figures, seconds)
             if self._callback(state):

@@ -8,6 +8,7 @@ from mixsolve.plots.bars import AccuracyBar, accuracy_bars
 from mixsolve.plots.leads import Lead, lead_bars
 from mixsolve.plots.mixture import Example, Variant, mixture_picture
 from mixsolve.plots.radii import risk_by_radius
+from mixsolve.plots.solution import game_picture, solution_picture
 from mixsolve.plots.style import check_ending, png, require_matplotlib, save
 
 __all__ = [
@@ -17,10 +18,12 @@ __all__ = [
     "Variant",
     "accuracy_bars",
     "check_ending",
+    "game_picture",
     "lead_bars",
     "mixture_picture",
     "png",
     "require_matplotlib",
     "risk_by_radius",
     "save",
+    "solution_picture",
 ]

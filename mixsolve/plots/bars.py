@@ -14,7 +14,7 @@ from mixsolve.plots.style import BLUE, GREEN, INK, ORANGE, new_figure, plain
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLOURS = {
+COLOURS = {
     "single": BLUE,
     "uniform": ORANGE,
     "optimal": GREEN,
@@ -81,8 +81,8 @@ def accuracy_bars(
     if not bars:
         raise MixsolveError("bars must hold at least one AccuracyBar; got none")
     for bar in bars:
-        if bar.kind not in _COLOURS:
-            known = ", ".join(map(repr, _COLOURS))
+        if bar.kind not in COLOURS:
+            known = ", ".join(map(repr, COLOURS))
             raise MixsolveError(
                 f"kind of bar {bar.name!r} must be one of {known}; got {bar.kind!r}"
             )
@@ -90,7 +90,7 @@ def accuracy_bars(
     axes = figure.add_subplot()
     rows = np.arange(len(bars))
     worst = [100 * bar.worst for bar in bars]
-    axes.barh(rows, worst, height=0.5, color=[_COLOURS[bar.kind] for bar in bars])
+    axes.barh(rows, worst, height=0.5, color=[COLOURS[bar.kind] for bar in bars])
     for row, bar in enumerate(bars):
         text = f"{100 * bar.worst:.1f} %"
         if bar.interval is not None:

@@ -26,6 +26,8 @@ def finish(
     certifying = time.perf_counter()
     solution = _certify(checked, outcome, stop)
     solution.timings.update(clock.timings(certifying, time.perf_counter()))
+    if stop.table is not None:
+        stop.table.end(f"{solution.status}: {solution.message}")
     if solution.status is not Status.OPTIMAL:
         warnings.warn(
             f"solve ended without reaching tol: {solution.message}",
@@ -113,6 +115,7 @@ def _certify(checked: Request, outcome: Outcome, stop: Stop) -> Solution:
         prices=prices,
         constraints=problem.feasible.linear,
         attacked_losses=np.ldexp(played, exponent) if exponent else played,
+        names=checked.game.labels.classifiers,
     )
 
 
@@ -153,6 +156,7 @@ def infeasible(checked: Request, infeasibility: Infeasibility, stacklevel: int) 
         sample_weight=np.full(shape.n_samples, np.nan),
         prices=None,
         infeasibility=infeasibility,
+        names=checked.game.labels.classifiers,
     )
 
 

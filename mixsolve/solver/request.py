@@ -15,6 +15,7 @@ from mixsolve.engines.bookkeeping import finite_spread, unit_exponent
 from mixsolve.feasible import FeasibleSet, Simplex, check_constraints, feasible_set
 from mixsolve.kernels.constants import ROUNDING
 from mixsolve.methods import Method
+from mixsolve.methods.iteration_table import IterationTable
 from mixsolve.methods.problem import Problem, within_reach
 from mixsolve.methods.stopping import State, Stop
 from mixsolve.solver import validation
@@ -48,13 +49,20 @@ class OpenGame:
     """Checked losses with their engine, which is made when a solve first needs it."""
 
     def __init__(
-        self, losses: Any, sample_weight: Any, mask: Any, prior: Any, limits: tuple[Any, ...]
+        self,
+        losses: Any,
+        sample_weight: Any,
+        mask: Any,
+        prior: Any,
+        limits: tuple[Any, ...],
+        names: Any = None,
     ) -> None:
         self.began: float | None = time.perf_counter()
         self.losses = open_losses(losses)
         self.labels = self.losses.labels
         if self.losses is losses:  # opened by the caller, who may solve them again
             self.labels = self.labels.fresh()
+        self.labels = self.labels.calling(names, self.losses.n_classifiers)
         self.constraints = None
         self._feasible: FeasibleSet | None = Simplex()
         if any(limit is not None for limit in limits):
@@ -157,6 +165,18 @@ class Request:
             alpha = within_reach(alpha, engine)
         return Problem(engine, alpha, self.feasible, self.options.presolve, self.warm)
 
+    def _table(self) -> IterationTable:
+        """The table that ``verbose`` prints, with a line on what is solved."""
+        losses, alpha = self.game.losses, self.alpha
+        shape = losses.n_samples, losses.n_candidates, losses.n_classifiers
+        regularised = "" if alpha is None else f", alpha {alpha.min():g}"
+        if alpha is not None and alpha.min() < alpha.max():
+            regularised += f" to {alpha.max():g}"
+        return IterationTable(
+            "{} samples x {} candidates x {} classifiers".format(*shape)
+            + f", method {self.method}{regularised}, tol {self.options.tol:g}"
+        )
+
     def stop(self) -> Stop:
         """When to stop, by this clock."""
         options, engine = self.options, self.game.engine
@@ -166,7 +186,7 @@ class Request:
             tolerance,
             *limits,
             options.callback,
-            options.verbose,
+            self._table() if options.verbose else None,
             self.clock.began,
             self.game.exponent,
         )

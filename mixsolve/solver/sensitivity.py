@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from mixsolve.arrays.compared import Compared
 from mixsolve.arrays.interop import to_numpy
 from mixsolve.base.errors import MixsolveError
 from mixsolve.engines import Engine, Losses, open_losses
@@ -48,8 +49,8 @@ _TAKEN_TOGETHER = 1 << 16  # samples
 _SAME = 1e-6  # of the magnitude: by how much the value may differ from what it was in the solve
 
 
-@dataclass(frozen=True)
-class Sensitivity:
+@dataclass(frozen=True, eq=False)
+class Sensitivity(Compared):
     """Who and what carries the value of a game.
 
     ``print`` shows a table of the largest entries.

@@ -1,23 +1,31 @@
 """What a solve returns: weights, the attacker's mixed strategy, and the certificate."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from mixsolve.arrays.compared import digest
+from mixsolve.arrays.result_file import Kept
 from mixsolve.base.errors import MixsolveError
 from mixsolve.engines.responses import MixedStrategy
+from mixsolve.feasible.constraints import LinearConstraints
+from mixsolve.feasible.simplex import Infeasibility, Prices
 from mixsolve.methods.stopping import Record, Status
 
 if TYPE_CHECKING:
-    from mixsolve.feasible.constraints import LinearConstraints
-    from mixsolve.feasible.simplex import Infeasibility, Prices
+    from matplotlib.figure import Figure
+
     from mixsolve.solver.sensitivity import Sensitivity
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Solution(Kept):
     """Optimal mixture, attacker's strategy, and the certificate, recomputed from the raw tensor.
+
+    ``print`` shows the figures in a few lines, a notebook with a bar for each weight. Two solutions
+    are equal where all fields are but the seconds that the solve took; a hash goes with that.
 
     Attributes
     ----------
@@ -78,37 +86,58 @@ class Solution:
         How many classifiers may have a weight, where that was limited. Then `lower_bound` holds for
         all mixtures of so many, which took many attacks to prove, and `attack`, `prices` and
         `attacked_losses` are about mixtures of the classifiers that `weights` uses.
+    names : tuple of str or None
+        What the classifiers are called, where the losses, another argument or ``names`` said it.
     """
+
+    _parts: ClassVar = (
+        Infeasibility,
+        LinearConstraints,
+        MixedStrategy,
+        Prices,
+        Record,
+        Status,
+    )
 
     weights: Any
     value: float
     risk: float
     lower_bound: float
     gap: float
-    attack: MixedStrategy = field(repr=False)
+    attack: MixedStrategy
     status: Status
     message: str
     nit: int
     n_passes: float
-    history: tuple[Record, ...] = field(repr=False)
+    history: tuple[Record, ...]
     method: str
     alpha: float | np.ndarray
-    timings: dict[str, float] = field(repr=False)
+    timings: dict[str, float] = field(compare=False)
     smoothing_bound: float
     risk_lower_bound: float
     spread: float
     tolerance: float
-    sample_weight: np.ndarray = field(repr=False)
-    prices: "Prices | None" = field(default=None, repr=False)
-    infeasibility: "Infeasibility | None" = None
-    constraints: "LinearConstraints | None" = field(default=None, repr=False)
-    attacked_losses: np.ndarray | None = field(default=None, repr=False)
+    sample_weight: np.ndarray
+    prices: Prices | None = None
+    infeasibility: Infeasibility | None = None
+    constraints: LinearConstraints | None = None
+    attacked_losses: np.ndarray | None = None
     max_models: int | None = None
+    names: tuple[str, ...] | None = None
 
     @property
     def success(self) -> bool:
         """Whether the certified gap is within the tolerance."""
         return self.status is Status.OPTIMAL
+
+    @property
+    def named_weights(self) -> dict[Hashable, float]:
+        """Probability of each classifier by its name, by its place where there are no names."""
+        from mixsolve.solver.view import as_vector
+
+        weights = as_vector(self).tolist()
+        names = range(len(weights)) if self.names is None else self.names
+        return dict(zip(names, weights, strict=True))
 
     def raise_for_status(self) -> "Solution":
         """Return the solution itself, or raise `MixsolveError` when it is not a success."""
@@ -181,3 +210,82 @@ class Solution:
         from mixsolve.solver.sensitivity import sensitivity
 
         return sensitivity(self, losses, candidate_mask, candidate_prior)
+
+    def to_dict(self, *, attack: bool = False) -> dict[str, Any]:
+        """Return the fields as numbers, words, lists and dictionaries of Python.
+
+        Constraints are told by `price_ub`, `price_eq` and `clash`.
+
+        Parameters
+        ----------
+        attack : bool, default False
+            With `attack` (its indptr, candidates and probabilities) and `sample_weight`, which hold
+            numbers for each sample.
+
+        Returns
+        -------
+        dict
+        """
+        from mixsolve.solver.view import as_dict
+
+        return as_dict(self, attack)
+
+    def plot(
+        self, losses: Any = None, *, candidate_mask: Any = None, candidate_prior: Any = None
+    ) -> "Figure":
+        """Draw the weights, the risks of classifiers and mixtures, and the gap over time.
+
+        Parameters
+        ----------
+        losses : array_like, optional
+            The losses that were solved. With them the risks are those of each classifier alone and
+            of the uniform mixture, each against its own best response, beside the optimal one. They
+            take a pass over the losses each. Without, only what each classifier loses to `attack`
+            is known, which its risk is no less than.
+        candidate_mask, candidate_prior : array_like, optional
+            As they were given to `mixsolve.solve`; only looked at with `losses`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            To be written with ``mixsolve.plots.save``.
+
+        Raises
+        ------
+        MissingDependencyError
+            matplotlib is not installed.
+        MixsolveError
+            The losses are not those that were solved, or nothing was.
+        """
+        from mixsolve.solver.picture import figure
+
+        return figure(self, losses, candidate_mask, candidate_prior)
+
+    def __hash__(self) -> int:
+        return digest((str(self.status), self.method, self.nit, self.value, self.weights))
+
+    def __repr__(self) -> str:
+        from mixsolve.solver.view import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from mixsolve.solver.view import html
+
+        return html(self)
+
+    def _entries(self) -> dict[str, Any]:
+        """The fields to be kept, with an attack that may still have to be computed."""
+        entries = {each.name: getattr(self, each.name) for each in fields(Solution)}
+        strategy = self.attack
+        parts = (strategy.indptr, strategy.candidates, strategy.probabilities)
+        return entries | {"attack": MixedStrategy(*parts, strategy.n_candidates)}
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """All that the file holds; beside the fields, what is derived from them."""
+        from mixsolve.solver.view import as_dict
+
+        told = as_dict(self)
+        derived = {name: told[name] for name in ("success", "price_ub", "price_eq") if name in told}
+        return {name: np.array(value) for name, value in derived.items()} | super()._arrays()

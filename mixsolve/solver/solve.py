@@ -35,6 +35,7 @@ def solve(
     callback: Callable[[State], object] | None = None,
     verbose: bool = False,
     presolve: bool = True,
+    names: Any = None,
 ) -> Solution:
     r"""Find the random mixture of classifiers that an attacker can hurt least, with a certificate.
 
@@ -47,14 +48,17 @@ def solve(
 
     Parameters
     ----------
-    losses : array_like of shape (N, m, L), or list of N arrays of shape (m_i, L)
+    losses : array_like of shape (N, m, L), list of N arrays (m_i, L), dict of arrays, or (N, L)
         ``losses[i, j, k]`` is the loss of classifier k on attack candidate j of sample i: real or
         boolean, from NumPy (memory maps too), PyTorch, JAX, CuPy, Dask, Zarr, h5py, DLPack,
         ``__array__`` or nested lists. Never modified; copied whole only below 16 MB, where its
         layout or type is not one that the kernels read. A larger CUDA tensor is solved on its
         device. Axes, samples, candidates and classifiers that pandas, polars, xarray or a file
         names are found by name, here and in the other arguments; where names contradict each other
-        they are refused (see `mixsolve.arrays.labels`). Also what
+        they are refused (see `mixsolve.arrays.labels`). A DataFrame whose index has two levels,
+        sample and candidate, and whose columns are the classifiers, may leave out candidates of
+        some samples. A dictionary holds an array (N, m) for each classifier, by its name. Two axes
+        are one candidate a sample: the (N, L) losses on clean images, say. Also what
         ``mixsolve_torch.build_losses`` returns, and `Losses`, which bring an engine of their own:
         ``mixsolve_torch.TorchLosses(tensor)``.
     alpha : float or array_like of shape (N,), default 0
@@ -97,9 +101,13 @@ def solve(
     callback : callable, optional
         Called with a `State` once an iteration; returning True stops the solve.
     verbose : bool, default False
-        Log each iteration at level INFO (logger "mixsolve") rather than DEBUG.
+        Print a table with a line for each iteration. (The logger "mixsolve" has them at level
+        DEBUG.)
     presolve : bool, default True
         Whether the method may first drop what cannot matter.
+    names : sequence of str, optional
+        What the L classifiers are called, in tables, pictures, files and
+        ``solution.named_weights``. Where `losses` names them they are taken from there.
 
     Returns
     -------
@@ -139,7 +147,7 @@ def solve(
     """
     options = Options(tol, max_iter, time_limit, callback, verbose, presolve)
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
-    with OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits) as game:
+    with OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits, names) as game:
         if max_models is not None:
             most = as_count("max_models", max_models)
             if most < game.losses.n_classifiers:
@@ -167,6 +175,7 @@ def solve_path(
     time_limit: float | None = None,
     verbose: bool = False,
     presolve: bool = True,
+    names: Any = None,
 ) -> tuple[Solution, ...]:
     """Solve the same game for several regularisations, each from the weights of a larger one.
 
@@ -182,7 +191,7 @@ def solve_path(
         See `solve`.
     time_limit : float, optional
         Seconds for each of the solves.
-    A_ub, b_ub, A_eq, b_eq, tol, max_iter, verbose, presolve
+    A_ub, b_ub, A_eq, b_eq, tol, max_iter, verbose, presolve, names
         See `solve`.
 
     Returns
@@ -213,7 +222,7 @@ def solve_path(
     values = validation.check_alphas(alphas)
     solutions: dict[int, Solution] = {}
     warm_start: Any = None
-    with OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits) as game:
+    with OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits, names) as game:
         for place in np.argsort(-values, kind="stable").tolist():
             solution = _solve(game, values[place], method, warm_start, options, stacklevel=3)
             solutions[place] = solution

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixsolve.arrays.compared import Compared
 from mixsolve.base.arguments import as_count, check_flags
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.base.tuning import tuning
@@ -43,8 +44,8 @@ from mixsolve_torch.runs.progress import ProgressBar
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class CandidateLosses:
+@dataclass(frozen=True, eq=False)
+class CandidateLosses(Compared):
     """The losses of L classifiers on m attack candidates of N images.
 
     Attributes

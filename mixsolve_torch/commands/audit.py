@@ -332,7 +332,7 @@ def _write(
         "attack_names": args.attacks,
         "steps": args.steps,
         "restarts": args.restarts,
-        **report.as_dict(),
+        **report.to_dict(),
         "warnings": remarks,
         "seconds": round(seconds, 1),
     }

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from mixsolve_torch.distributed.wire import Wire
 from mixsolve_torch.runs.interrupt import Interrupt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class DistributedSolution(Solution):
     """A `mixsolve.Solution`, the same on every rank, and which samples are this rank's.
 
@@ -48,7 +48,9 @@ class DistributedSolution(Solution):
     """
 
     samples: range = field(kw_only=True)
-    own_attack: MixedStrategy = field(kw_only=True, repr=False)
+    own_attack: MixedStrategy = field(kw_only=True)
+
+    _kept_as: ClassVar = Solution  # in a file, which any process may read
 
 
 def solve_distributed(

@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from mixsolve import plots
+from mixsolve.base.errors import MissingDependencyError
 from mixsolve_torch.evaluation import view
 from mixsolve_torch.evaluation.bootstrap import Estimate
 from mixsolve_torch.evaluation.measured import Measured, PlayerRow
@@ -71,15 +72,13 @@ def _numbers(estimate: Estimate | None) -> list[Any]:
 
 def html_text(report: Measured) -> str:
     """Return the page: sentences, table, pictures as data URIs, and how it was measured."""
-    title = f"Accuracy of {len(report.losses)} images under {report.threat}"
-    first, *others = view.sentences(report)
+    title = _title(report)
     pictures = [(view.figure(report), "worst-case accuracies, with intervals")]
     if len(report.ranking) > 1:
         pictures.append((view.leads(report), "differences to the best, with intervals"))
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="verdict">{escape(first)}</p>',
-        *(f"<p>{escape(text)}</p>" for text in others),
+        *_told(report),
         *(_picture(plots.png(figure), text) for figure, text in pictures),
         _table(report),
         f"<p>{escape(view.caption(report))}</p>",
@@ -92,6 +91,26 @@ def html_text(report: Measured) -> str:
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def fragment(report: Measured) -> str:
+    """Return what a notebook shows: sentences and table, and a picture if matplotlib is there."""
+    try:
+        picture = _picture(plots.png(view.figure(report)), "worst-case accuracies, with intervals")
+    except MissingDependencyError:
+        picture = ""
+    parts = [f"<p><strong>{escape(_title(report))}</strong></p>", *_told(report), picture]
+    return "\n".join([*parts, _table(report)])
+
+
+def _title(report: Measured) -> str:
+    return f"Accuracy of {len(report.losses)} images under {report.threat}"
+
+
+def _told(report: Measured) -> list[str]:
+    """Return the sentences as paragraphs."""
+    first, *others = view.sentences(report)
+    return [f'<p class="verdict">{escape(first)}</p>', *(f"<p>{escape(t)}</p>" for t in others)]
 
 
 def _settings(report: Measured) -> Iterable[tuple[str, Any]]:

@@ -110,7 +110,7 @@ class Settings:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Measured:
     """The numbers of an `Evaluation`, whose attributes are documented there."""
 
@@ -130,7 +130,7 @@ class Measured:
     ensemble_losses: np.ndarray
     fitted_losses: np.ndarray
     passes: int = 0
-    parts: Path | None = field(default=None, repr=False)
+    parts: Path | None = field(default=None, compare=False)
 
     @classmethod
     def of(

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from rich.table import Table
 
 from mixsolve import plots
+from mixsolve.arrays.result_file import Kept
 from mixsolve.base.files import write_text
+from mixsolve.solver.solution import Solution
 from mixsolve_torch.evaluation import files, view
-from mixsolve_torch.evaluation.measured import Measured, PlayerRow
+from mixsolve_torch.evaluation.bootstrap import Estimate
+from mixsolve_torch.evaluation.measured import Measured, Place, PlayerRow, Settings
 from mixsolve_torch.evaluation.verdict import to_deploy
 
 
-@dataclass(frozen=True)
-class Evaluation(Measured):
-    """The outcome of `evaluate`.
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Kept, Measured):
+    """The outcome of `evaluate`; ``print`` shows who is best, a notebook the table as well.
 
     Attributes
     ----------
@@ -63,6 +65,8 @@ class Evaluation(Measured):
     parts : path or None
         Where the finished parts of the work are, if they were kept; they may be deleted.
     """
+
+    _parts: ClassVar = (Estimate, Place, PlayerRow, Settings, Solution, *Solution._parts)
 
     def table(self) -> Table:
         """Lay the accuracies out, in percent; rich prints it."""
@@ -110,7 +114,7 @@ class Evaluation(Measured):
             plots.save(figure, path)
         return figure
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return everything but the losses, in the types of JSON."""
         images, candidates, _ = self.losses.shape
         return {
@@ -160,23 +164,40 @@ class Evaluation(Measured):
 
     @property
     def json(self) -> str:
-        """Everything but the losses as a JSON object."""
-        return json.dumps(self.as_dict(), indent=2, allow_nan=False)
+        """Everything but the losses as a JSON object: `to_json` without a file."""
+        return self.to_json()
 
-    def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write `json` to a file, aside and renamed; a file there is replaced.
+    def __repr__(self) -> str:
+        return view.text(self)
 
-        Parameters
-        ----------
-        path : str or path
-            Where to.
+    def _repr_html_(self) -> str:
+        """What a notebook shows: sentences, the accuracies, and the picture with matplotlib."""
+        return files.fragment(self)
 
-        Raises
-        ------
-        MixsolveError
-            It cannot be written there.
-        """
-        write_text(Path(path), self.json + "\n")
+    def _entries(self) -> dict[str, Any]:
+        """The fields to be kept; players that stand in several of them by their places."""
+        place = {id(row): number for number, row in enumerate(self.players)}
+
+        def number(row: PlayerRow | None) -> int | None:
+            return None if row is None else place[id(row)]
+
+        return super()._entries() | {
+            "best_single": number(self.best_single),
+            "best_ensemble": number(self.best_ensemble),
+            "optimal": number(self.optimal),
+            "ranking": tuple((number(each.row), each.behind) for each in self.ranking),
+        }
+
+    @classmethod
+    def _restored(cls, entries: dict[str, Any]) -> Self:
+        """The evaluation of these fields."""
+        players = entries["players"]
+        rows = {
+            name: None if entries[name] is None else players[entries[name]]
+            for name in ("best_single", "best_ensemble", "optimal")
+        }
+        ranking = tuple(Place(players[number], behind) for number, behind in entries["ranking"])
+        return super()._restored(entries | rows | {"ranking": ranking})
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a row a player: name, kind, weights, and each accuracy with its interval.

@@ -56,6 +56,16 @@ def table(report: Measured) -> Table:
     return table
 
 
+def text(report: Measured) -> str:
+    """The lines that ``repr`` shows: the contenders, the best first, and what randomising buys."""
+    width = max(len(place.row.name) for place in report.ranking)
+    lines = [f"Evaluation: {len(report.losses)} images under {report.threat}"]
+    for place in report.ranking:
+        behind = "" if place is report.ranking[0] else f"  behind by {place.behind.percent()}"
+        lines.append(f"  {place.row.name:<{width}}  {place.row.worst.percent()} %{behind}")
+    return "\n".join([*lines, f"  gain of randomising: {report.gain.percent()} points"])
+
+
 def columns(report: Measured, row: PlayerRow) -> tuple[list[str], list[Estimate]]:
     """Return names and accuracies of a row: clean, then under each attack, or each of several sets.
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from html import escape
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from mixsolve import plots
+from mixsolve.arrays.compared import Compared
+from mixsolve.arrays.result_file import Kept
+from mixsolve.base.plain import plain
 from mixsolve.solver.solution import Solution
+from mixsolve.solver.view import title, weight_bars, weights_line
 from mixsolve_torch.candidates.build import CandidateLosses
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-@dataclass(frozen=True)
-class GameRound:
+
+@dataclass(frozen=True, eq=False)
+class GameRound(Compared):
     """One round of the game: weights, and their risk under attack.
 
     Attributes
@@ -29,7 +42,7 @@ class GameRound:
     candidates : int
         Columns of the tensor after the round.
     seconds : float
-        Duration of the round, in the call that finished it.
+        Duration of the round, in the call that finished it. Not part of what is compared.
     """
 
     number: int
@@ -38,12 +51,15 @@ class GameRound:
     risk: float
     attacks: int
     candidates: int
-    seconds: float
+    seconds: float = field(compare=False)
 
 
-@dataclass(frozen=True)
-class GameSolution:
+@dataclass(frozen=True, eq=False, repr=False)
+class GameSolution(Kept):
     """Weights, and a lower and an upper end of their risk.
+
+    Two are equal where all fields are but seconds. A file holds the losses of all candidates, and
+    the candidates where they were kept.
 
     Attributes
     ----------
@@ -74,13 +90,117 @@ class GameSolution:
         Forward and backward runs of one classifier on one image that the attacks took.
     """
 
+    _parts: ClassVar = (CandidateLosses, GameRound, Solution, *Solution._parts)
+
     weights: Tensor
     value: float
     risk: float
-    history: tuple[GameRound, ...] = field(repr=False)
-    losses: CandidateLosses = field(repr=False)
-    found: Tensor = field(repr=False)
-    solution: Solution = field(repr=False)
+    history: tuple[GameRound, ...]
+    losses: CandidateLosses
+    found: Tensor
+    solution: Solution
     converged: bool
     message: str
     passes: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """What the classifiers are called, where they have names."""
+        return self.solution.names
+
+    @property
+    def named_weights(self) -> dict[Hashable, float]:
+        """Probability of each classifier by its name, by its place where there are no names."""
+        weights = self.weights.tolist()
+        names = range(len(weights)) if self.names is None else self.names
+        return dict(zip(names, weights, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the losses as numbers, words, lists and dictionaries of Python.
+
+        Returns
+        -------
+        dict
+        """
+        told = {name: getattr(self, name) for name in ("value", "risk", "converged", "message")}
+        return plain(
+            told
+            | {
+                "weights": self.weights.tolist(),
+                "names": self.names,
+                "named_weights": self.named_weights,
+                "passes": self.passes,
+                "candidates": self.losses.candidate_names,
+                "history": [
+                    vars(each) | {"weights": each.weights.tolist()} for each in self.history
+                ],
+                "solution": self.solution.to_dict(),
+            }
+        )
+
+    def plot(self) -> Figure:
+        """Draw the weights, and the lower and the upper end of the risk by rounds.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            To be written with ``mixsolve.plots.save``.
+
+        Raises
+        ------
+        MissingDependencyError
+            matplotlib is not installed.
+        """
+        weights = self.weights.tolist()
+        named = [(title(self.names, k), weight) for k, weight in enumerate(weights)]
+        rounds = [(each.number, each.value, each.risk) for each in self.history]
+        return plots.game_picture(named, rounds)
+
+    def __repr__(self) -> str:
+        told = self._told() | {"weights": weights_line(self.weights.cpu().numpy(), self.names)}
+        width = max(map(len, told))
+        lines = [f"{type(self).__name__}: {self.message}"]
+        return "\n".join([*lines, *(f"  {name:<{width}}  {text}" for name, text in told.items())])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = "".join(
+            f"<tr><th style='text-align: left'>{escape(name)}</th>"
+            f"<td style='text-align: left'>{escape(text)}</td></tr>"
+            for name, text in self._told().items()
+        )
+        bars = weight_bars(self.weights.cpu().numpy(), self.names)
+        head = escape(f"{type(self).__name__}: {self.message}")
+        return f"<div><strong>{head}</strong><table>{rows}</table>{bars}</div>"
+
+    def _told(self) -> dict[str, str]:
+        """The figures in words, by what they are called."""
+        images, candidates, _ = self.losses.values.shape
+        return {
+            "value": f"{self.value:.9g} against {candidates} candidates of {images} images",
+            "risk": f"{self.risk:.9g} under fresh attacks",
+            "rounds": f"{len(self.history)}",
+            "passes": f"{self.passes:,}",
+        }
+
+    @classmethod
+    def _restored(cls, entries: dict[str, Any]) -> Self:
+        """The game of these fields, its arrays as tensors."""
+        losses = entries["losses"]
+        tensors = {
+            name: torch.from_numpy(value)
+            for name, value in vars(losses).items()
+            if isinstance(value, np.ndarray)
+        }
+        rounds = (
+            replace(each, weights=torch.from_numpy(each.weights)) for each in entries["history"]
+        )
+        return super()._restored(
+            entries
+            | {
+                "weights": torch.from_numpy(entries["weights"]),
+                "found": torch.from_numpy(entries["found"]),
+                "losses": replace(losses, **tensors),
+                "history": tuple(rounds),
+            }
+        )

@@ -17,7 +17,6 @@ mean by giving up whole classes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mixsolve.base.files import write_text
+from mixsolve.base.plain import json_text
 from mixsolve_torch.evaluation.bootstrap import Estimate, bootstrap
 
 _RESAMPLES = 2000
@@ -151,7 +151,7 @@ class Verdict:
             f"Accuracy of {who} {where}: {rows}. The worst is class {worst.label}, at {lowest}."
         ]
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return everything in the types of JSON."""
         return {
             **asdict(self),
@@ -161,8 +161,8 @@ class Verdict:
         }
 
     def to_json(self, path: Path) -> None:
-        """Write `as_dict` to a file, aside and renamed."""
-        write_text(path, json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
+        """Write `to_dict` to a file, aside and renamed."""
+        write_text(path, json_text(self.to_dict(), indent=2) + "\n")
 
 
 def judge(

@@ -1,7 +1,5 @@
 """Every method against cvxpy, on random and degenerate games, and against its own certificate."""
 
-import logging
-
 import numpy as np
 import pytest
 from corpus import entropic_game, exact_game, magnitude_of, seeds, spread_of
@@ -533,13 +531,22 @@ class TestAnswer:
             assert solution.timings["total"] > 0
             assert isinstance(solution.alpha, float)
 
-    def test_verbose_logs_and_never_prints(self, losses, capsys, caplog):
-        with caplog.at_level(logging.INFO, logger="mixsolve"):
-            mixsolve.solve(losses, 0.3)
-            assert not caplog.records
-            solution = mixsolve.solve(losses, 0.3, verbose=True)
-        assert len(caplog.records) >= solution.nit
+    def test_verbose_prints_a_table_of_iterations(self, losses, capsys):
+        solution = mixsolve.solve(losses, 0.3)
         assert capsys.readouterr() == ("", "")
+        solution = mixsolve.solve(losses, 0.3, verbose=True)
+        printed, errors = capsys.readouterr()
+        title, heads, *lines, outcome = printed.splitlines()
+        assert not errors
+        assert title.startswith(f"{losses.shape[0]} samples x {losses.shape[1]} candidates x ")
+        assert "method newton, alpha 0.3" in title
+        assert heads.split() == ["iter", "value", "lower", "bound", "gap", "seconds"]
+        assert len({len(line) for line in (heads, *lines)}) == 1
+        assert [int(line.split()[0]) for line in lines] == [r.nit for r in solution.history]
+        assert [float(line.split()[1]) for line in lines] == pytest.approx(
+            [record.value for record in solution.history], rel=1e-8
+        )
+        assert outcome == f"optimal: {solution.message}"
 
     def test_numpys_error_state_and_random_state_are_left_alone(self, losses):
         before = np.random.get_state()[1].copy()  # noqa: NPY002

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mixsolve.base import compilation
+from mixsolve.methods.iteration_table import IterationTable
 from mixsolve.methods.stopping import ROUNDING, Status, Stop
 
 ONE, TWO, THREE = np.array([1.0, 0.0]), np.array([0.5, 0.5]), np.array([0.0, 1.0])
@@ -178,11 +179,13 @@ def test_optimal_even_if_the_callback_stops_there():
     assert stop.status is Status.OPTIMAL
 
 
-def test_a_part_has_the_same_clock_and_nothing_else():
+def test_a_part_has_the_same_clock_and_nothing_else(capsys):
     seen = []
     began = time.perf_counter() - 50.0
-    stop = Stop(0.1, max_iter=3, time_limit=60.0, callback=seen.append, verbose=True, began=began)
+    limits = {"max_iter": 3, "time_limit": 60.0}
+    stop = Stop(0.1, **limits, callback=seen.append, table=IterationTable("x"), began=began)
     stop.record(ONE, 1.0, 0.0)
+    capsys.readouterr()
     part = stop.part(0.7)
     assert (part.tolerance, part.time_limit, part.max_iter) == (0.7, 60.0, None)
     assert part.seconds >= 50.0
@@ -190,6 +193,7 @@ def test_a_part_has_the_same_clock_and_nothing_else():
     assert (part.nit, part.status, part.history, part.gap) == (0, None, [], np.inf)
     assert run(part, [(2.0, 0.0), (2.0, 1.0), (2.0, 1.5)]) == [1, 2, 3]
     assert len(seen) == 1
+    assert not capsys.readouterr().out
     assert (stop.nit, stop.value, stop.status) == (0, 1.0, None)
     assert len(stop.history) == 1
 
@@ -199,14 +203,24 @@ def test_a_part_of_a_solve_whose_time_is_up_does_nothing():
     assert run(stop.part(0.1), [(1.0, 0.0)]) == []
 
 
-@pytest.mark.parametrize(("verbose", "level"), [(True, logging.INFO), (False, logging.DEBUG)])
-def test_log(caplog, verbose, level):
-    stop = Stop(0.0, verbose=verbose)
+def test_log(caplog):
+    stop = Stop(0.0)
     with caplog.at_level(logging.DEBUG, logger="mixsolve"):
         run(stop, [(1.0, 0.5)], default_max_iter=1)
     (line,) = caplog.records
-    assert line.levelno == level
+    assert line.levelno == logging.DEBUG
     assert line.getMessage().startswith("iteration 1: value 1, lower bound 0.5, gap 0.5")
+
+
+def test_heads_stand_again_after_many_lines(capsys):
+    table = IterationTable("a game")
+    for nit in range(1, 100):
+        table.add(nit, 1.0, 0.5, 0.5, 0.01)
+    table.end("over")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "a game"
+    assert lines[-1] == "over"
+    assert [place for place, line in enumerate(lines) if "lower bound" in line] == [1, 42, 83]
 
 
 def test_ties_do_not_add_up_to_a_worse_point():

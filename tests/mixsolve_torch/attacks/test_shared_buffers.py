@@ -148,7 +148,7 @@ def test_the_game(writer, pools, images):
     assert torch.equal(games[0].weights, games[1].weights)
     assert games[0].value == games[1].value
     reports = [evaluate(pool, images, attack, resamples=20) for pool in pools(writer)]
-    assert reports[0].as_dict() == reports[1].as_dict()
+    assert reports[0].to_dict() == reports[1].to_dict()
 
 
 def test_torchvision_normalize_in_place(linear, images):
@@ -229,7 +229,7 @@ def test_an_attack_that_writes(pools, images):
     found = [build_losses(mixture, images, suite, keep_inputs=True) for suite in suites]
     assert torch.equal(found[0].values, found[1].values)
     assert torch.equal(found[0].inputs, found[1].inputs)
-    reports = [evaluate(mixture, images, suite, resamples=20).as_dict() for suite in suites]
+    reports = [evaluate(mixture, images, suite, resamples=20).to_dict() for suite in suites]
     assert reports[0] == reports[1]
     assert torch.equal(y, labels)
 
@@ -266,7 +266,7 @@ def test_a_loader_that_reuses_its_tensors(pools, images):
     assert torch.equal(games[0].losses.labels, games[1].losses.labels)
     assert games[0].value == games[1].value
     reports = [
-        evaluate(mixture, data, attack, resamples=20).as_dict()
+        evaluate(mixture, data, attack, resamples=20).to_dict()
         for data in (Loader(), (images[0][:6], images[1][:6]))
     ]
     assert reports[0] == reports[1]

@@ -150,7 +150,7 @@ def test_spellings_of_linf(spelling, linear, batch):
     mixture = Mixture([linear(0)])
     assert torch.equal(attack(mixture, *batch), same(mixture, *batch))
     reports = [
-        evaluate(mixture, batch, "pgd", norm=norm, eps=eps, steps=2, resamples=20).as_dict()
+        evaluate(mixture, batch, "pgd", norm=norm, eps=eps, steps=2, resamples=20).to_dict()
         for norm, eps in ((spelling, "8/255"), ("Linf", 8 / 255))
     ]
     assert reports[0] == reports[1]

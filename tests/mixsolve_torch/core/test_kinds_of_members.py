@@ -57,7 +57,7 @@ def test_scripts_and_exported_programs(kind, quiet, linear, batch, tmp_path):
     assert torch.equal(found[0].values, found[1].values)
     games = [solve_game(pool, batch, ATTACK) for pool in (made, same)]
     assert games[0].value == pytest.approx(games[1].value, abs=1e-9)
-    reports = [evaluate(pool, batch, ATTACK, resamples=20).as_dict() for pool in (made, same)]
+    reports = [evaluate(pool, batch, ATTACK, resamples=20).to_dict() for pool in (made, same)]
     assert reports[0]["players"] == reports[1]["players"]
     out = build_losses(made, batch, ATTACK, out=tmp_path / "losses.npy")
     assert out.values.tolist() == found[1].values.tolist()
@@ -119,8 +119,8 @@ def test_labels_of_every_integer(dtype, linear, batch):
     )
     assert torch.equal(expected_loss(mixture, x, told), expected_loss(mixture, x, y))
     assert solve_game(mixture, [(x, told)], ATTACK).losses.labels.dtype == torch.int64
-    assert evaluate(mixture, (x, told), ATTACK).as_dict() == (
-        evaluate(mixture, (x, y), ATTACK).as_dict()
+    assert evaluate(mixture, (x, told), ATTACK).to_dict() == (
+        evaluate(mixture, (x, y), ATTACK).to_dict()
     )
 
 

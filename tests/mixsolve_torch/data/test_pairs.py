@@ -118,7 +118,7 @@ def test_evaluations_games_and_training_take_a_dataset(data, mixture):
     plain = (to_unit(dataset.tensors[0]), data.labels)
     options = {"norm": "Linf", "eps": 0.1, "steps": 2}
     reports = [
-        evaluate(mixture, form, "pgd", resamples=20, rounds=1, **options).as_dict()
+        evaluate(mixture, form, "pgd", resamples=20, rounds=1, **options).to_dict()
         for form in (plain, dataset, data._replace(images=dataset.tensors[0]))
     ]
     assert reports[0] == reports[1] == reports[2]

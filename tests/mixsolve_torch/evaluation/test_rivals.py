@@ -301,7 +301,7 @@ def test_a_report_advises_one_thing_or_nothing():
     mixture = Mixture([Watch(k) for k in range(2)])
     report = evaluate(mixture, dark(6), [Light("Linf", 1.0, pixels=(k,)) for k in range(2)])
     assert report.recommended is report.ranking[0].row
-    assert report.as_dict()["recommended"] == report.recommended.name
+    assert report.to_dict()["recommended"] == report.recommended.name
     assert report.sentences()[0].startswith("Randomise. ")
     silent = replace(report, gain=Estimate(-0.1, -0.2, 0.0)).sentences(advice=False)
     assert not any(word in " ".join(silent) for word in ("Randomise.", "Deploy", "play"))

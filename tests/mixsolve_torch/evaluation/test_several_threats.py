@@ -107,7 +107,7 @@ def test_a_list_of_one_threat_is_the_plain_way(game, threat, held_out):
     options = {"steps": 4, "resamples": 20, "held_out": held_out}
     plain = mt.evaluate(mixture, (x, y), "pgd,arc", norm=norm, eps=eps, **options)
     listed = mt.evaluate(mixture, (x, y), "pgd,arc", threats=[threat], **options)
-    assert listed.as_dict() == plain.as_dict()
+    assert listed.to_dict() == plain.to_dict()
     assert np.array_equal(listed.losses, plain.losses)
     assert np.array_equal(listed.fitted_losses, plain.fitted_losses)
 
@@ -180,7 +180,7 @@ def report(game):
 
 def test_every_form_of_the_report_shows_each_threat(report):
     pytest.importorskip("matplotlib")
-    told = report.as_dict()
+    told = report.to_dict()
     assert told["threats"] == ("Linf 0.06", "L2 0.1")
     assert told["norm"] is None
     assert list(told["players"][0]["threats"]) == ["Linf 0.06", "L2 0.1"]
@@ -206,7 +206,7 @@ def test_an_evaluation_resumes_only_under_the_same_threats(game, threats, tmp_pa
     first = mt.evaluate(mixture, (x, y), "pgd", threats=threats, **options)
     again = mt.evaluate(mixture, (x, y), "pgd", threats=threats, **options)
     assert again.parts == first.parts
-    assert again.as_dict() == first.as_dict()
+    assert again.to_dict() == first.to_dict()
     other = [threats[0], ("L2", 0.11)]
     assert mt.evaluate(mixture, (x, y), "pgd", threats=other, **options).parts != first.parts
 

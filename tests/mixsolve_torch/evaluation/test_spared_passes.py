@@ -103,7 +103,7 @@ def test_the_passes_of_all_players_are_those_of_the_evaluation(networks, held_ou
     assert report.passes == hooks.forward + hooks.backward
     players = sum(row.passes for row in report.players)
     assert players == report.passes if held_out else 0 < players < report.passes
-    written = report.as_dict()
+    written = report.to_dict()
     assert written["passes"] == report.passes
     assert [row["passes"] for row in written["players"]] == [row.passes for row in report.players]
 

@@ -469,9 +469,9 @@ def test_another_effort_in_the_end_is_no_dead_end(run):
         final = replace(FINAL, final_steps=steps, final_images=count)
         training = train(tiny(run, epochs=2, evaluation=final), resume=True)
         assert json.loads((run / "evaluation.json").read_text()) == json.loads(
-            json.dumps(training.evaluation.as_dict())
+            json.dumps(training.evaluation.to_dict())
         )
-        assert training.evaluation.as_dict()["images"] == count
+        assert training.evaluation.to_dict()["images"] == count
 
 
 # The command line.

@@ -90,7 +90,7 @@ def test_every_class_is_told_beside_the_mean():
         [e.mixture for e in verdict.classes], weights=[e.images for e in verdict.classes]
     )
     assert mean == pytest.approx(verdict.mixture)
-    assert len(verdict.as_dict()["classes"]) == 3
+    assert len(verdict.to_dict()["classes"]) == 3
     (told,) = [text for text in verdict.sentences() if "by class" in text]
     low = min(verdict.classes, key=lambda each: each.mixture)
     assert f"The worst is class {low.label}, at {100 * low.mixture:.2f} %." in told
