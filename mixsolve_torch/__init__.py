@@ -74,6 +74,8 @@ from mixsolve_torch.models.architectures import (
 from mixsolve_torch.models.black_box import BlackBox
 from mixsolve_torch.models.load import load_model
 from mixsolve_torch.training import TrainConfig, Training, fit, train
+from mixsolve_torch.verification.solve import BallSolution, solve_ball
+from mixsolve_torch.verification.verify import Verification, verify
 
 __all__ = [
     "APGD",
@@ -81,6 +83,7 @@ __all__ = [
     "FAB",
     "PGD",
     "Attack",
+    "BallSolution",
     "BlackBox",
     "CandidateLosses",
     "Digits",
@@ -108,6 +111,7 @@ __all__ = [
     "Training",
     "TransferPGD",
     "UniformSampling",
+    "Verification",
     "WorstOf",
     "batches",
     "blur",
@@ -135,10 +139,12 @@ __all__ = [
     "resolve_attacks",
     "rotations",
     "shifts",
+    "solve_ball",
     "solve_distributed",
     "solve_game",
     "to_unit",
     "train",
+    "verify",
     "wide_resnet28_10",
     "zero_one",
 ]
