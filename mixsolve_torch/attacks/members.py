@@ -22,7 +22,8 @@ from torch import Tensor
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks.masking import LOGITS, GradientSigns, sentences, warn
 from mixsolve_torch.core.losses import errs
-from mixsolve_torch.core.mixture import Mixture, check_weights
+from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.core.weights import check_weights
 from mixsolve_torch.data import checks
 from mixsolve_torch.models.classifiers import run_member
 from mixsolve_torch.models.passes import after_run, before_run

@@ -33,7 +33,8 @@ from mixsolve_torch.candidates.disk_store import DiskStore
 from mixsolve_torch.candidates.memory_store import MemoryStore
 from mixsolve_torch.candidates.recorder import Recorder, Source, clean, source
 from mixsolve_torch.core.losses import LossFunction, get_loss
-from mixsolve_torch.core.mixture import Mixture, check_weights
+from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.core.weights import check_weights
 from mixsolve_torch.data.batching import Data, in_batches, pair
 from mixsolve_torch.models.classifiers import frozen
 from mixsolve_torch.models.passes import counted
@@ -65,6 +66,8 @@ class CandidateLosses(Compared):
     passes : int
         Forward and backward runs of one classifier on one image that it took to find and to record
         them.
+    names : tuple of str or None
+        What the classifiers are called, where the mixture says so.
     """
 
     values: Tensor
@@ -73,6 +76,12 @@ class CandidateLosses(Compared):
     loss: str
     inputs: Tensor | None = None
     passes: int = 0
+    names: tuple[str, ...] | None = None
+
+    @property
+    def __mixsolve_names__(self) -> dict[str, tuple[str, ...]]:
+        """What `mixsolve.solve` takes the names of the classifiers from."""
+        return {} if self.names is None else {"classifiers": self.names}
 
     @property
     def __mixsolve_losses__(self) -> Tensor:
@@ -271,6 +280,7 @@ def build_losses(
         loss=recorded.name,
         inputs=inputs,
         passes=store.passes,
+        names=mixture.names,
     )
     logger.info("built %s losses of shape %s", losses.loss, tuple(losses.values.shape))
     return losses

@@ -32,7 +32,8 @@ import torch
 from torch import Tensor, nn
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve_torch.core.mixture import Mixture, check_weights
+from mixsolve_torch.core.mixture import Mixture
+from mixsolve_torch.core.weights import check_weights
 from mixsolve_torch.models.classifiers import run_member
 
 RULES = ("mean of probabilities", "mean of logits", "vote")

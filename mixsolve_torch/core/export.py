@@ -1,8 +1,8 @@
-"""A mixture as one TorchScript file, which draws its classifiers by itself.
+"""A mixture as one file: a graph that takes a seed, or TorchScript, which draws by itself.
 
-TorchScript, since a file for serving must branch on a random number: `torch.export` writes graphs
-without branches on data, and ONNX fixes the seed of its random operators when the graph is written.
-Newer versions of PyTorch call TorchScript deprecated, but write and read it as before.
+Graphs, of `torch.export` and of ONNX, are written by `mixsolve_torch.core.export_graph`. A file of
+TorchScript has its own source of randomness and state. PyTorch calls TorchScript deprecated, but
+writes and reads it as before.
 
 References
 ----------
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from mixsolve.base.arguments import as_count, check_flags
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.base.files import check_output, written_aside
-from mixsolve_torch.models.classifiers import cast_for, frozen, run_member
+from mixsolve_torch.core.export_graph import GRAPHS, write_graph
+from mixsolve_torch.models.classifiers import Cast, cast_for, frozen, run_member
 
 _DRAWS = ("call", "image", "none")
 _MEND = "; give torch.jit.script(model) in its place if it branches on what it sees"
@@ -41,7 +42,7 @@ def export(
     seed: int | None = None,
     replace: bool = False,
 ) -> None:
-    """Write classifiers (L) and their weights (L,) as one TorchScript file.
+    """Write classifiers (L) and their weights (L,) as one file, in the format of its ending.
 
     `mixsolve_torch.Mixture.export` documents the arguments and the errors.
     """
@@ -51,6 +52,11 @@ def export(
         raise MixsolveError(f"draw must be one of {', '.join(map(repr, _DRAWS))}; got {draw!r}")
     if seed is not None and as_count("seed", seed, minimum=0) >= 2**63:
         raise MixsolveError(f"seed must be below 2**63, got {seed}")
+    if seed is not None and path.suffix in GRAPHS:
+        raise MixsolveError(
+            f"seed must be left out for a {path.suffix} file, whose graph takes one with each "
+            f"call; got {seed}"
+        )
     if not isinstance(example, Tensor):
         raise MixsolveTypeError(
             f"example must be a torch.Tensor of images; got {type(example).__name__}"
@@ -62,6 +68,11 @@ def export(
     _check_path(path, replace)
     example = example.detach()
     support = [k for k, weight in enumerate(weights.tolist()) if weight > 0]
+    if path.suffix in GRAPHS:
+        # A classifier that draws, which is refused, must not move the global generator.
+        with frozen(models), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            write_graph(models, weights, support, path, example, draw)
+        return
     with frozen(models), torch.no_grad(), _quiet():
         served = _served(models, weights, support, example, draw, seed)
         with written_aside(path) as aside:
@@ -115,7 +126,7 @@ def _traced(model: nn.Module, k: int, example: Tensor) -> nn.Module:
         model = _reloaded(model)  # frozen: the compiler takes it as a submodule when loaded only
     dtype = cast_for(model, example)
     if dtype is not None:
-        model = _Cast(model, dtype, logits.dtype)
+        model = Cast(model, dtype, logits.dtype)
     elif scripted:
         return model
     try:
@@ -131,19 +142,6 @@ def _reloaded(model: nn.Module) -> nn.Module:
     torch.jit.save(model, buffer)
     buffer.seek(0)
     return torch.jit.load(buffer)
-
-
-class _Cast(nn.Module):
-    """A classifier that takes its own dtype only, for images of another."""
-
-    def __init__(self, model: nn.Module, taken: torch.dtype, returned: torch.dtype) -> None:
-        super().__init__()
-        self.model = model
-        self.taken = taken
-        self.returned = returned
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x.to(self.taken)).to(self.returned)
 
 
 def _compare(models: nn.ModuleList, support: list[int], served: Any, example: Tensor) -> None:

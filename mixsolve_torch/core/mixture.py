@@ -12,20 +12,18 @@ ICML 2021, section 4.
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mixsolve.arrays.labels import check_names
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.core.export import export
+from mixsolve_torch.core.weights import check_weights
 from mixsolve_torch.models.classifiers import run_member
-
-_SUM_TOLERANCE = 1e-5  # float32 weights of a few hundred classifiers pass, wrong ones do not
 
 
 class Mixture(nn.Module):
@@ -33,11 +31,16 @@ class Mixture(nn.Module):
 
     Parameters
     ----------
-    models : iterable of torch.nn.Module
+    models : iterable of torch.nn.Module, or mapping of str to torch.nn.Module
         L >= 1 classifiers, each mapping images (B, C, H, W) to logits (B, classes). They are held,
-        not copied: two mixtures may share their classifiers.
-    weights : array-like of shape (L,), optional
-        Probabilities, non-negative, summing to 1; uniform by default.
+        not copied: two mixtures may share their classifiers. A mapping names them:
+        ``Mixture({"plain": f, "at": g})``.
+    weights : array-like of shape (L,), or mapping of str to float, optional
+        Probabilities, non-negative, summing to 1; uniform by default. A mapping has the names of
+        the classifiers; those that are left out have the weight 0.
+    names : sequence of str, optional
+        What the classifiers are called, where `models` is no mapping. Losses, games and evaluations
+        take the names from here.
 
     Attributes
     ----------
@@ -46,6 +49,8 @@ class Mixture(nn.Module):
     weights : torch.Tensor of shape (L,), float64
         The probabilities, a buffer: it is saved with the module and moves between devices with it.
         It stays float64 when the module changes its dtype, so that an expected 0/1 loss is exact.
+    names : tuple of str or None
+        What the classifiers are called, where that was said.
 
     Raises
     ------
@@ -64,9 +69,22 @@ class Mixture(nn.Module):
     """
 
     weights: Tensor
+    names: tuple[str, ...] | None = None
 
-    def __init__(self, models: Iterable[nn.Module], weights: Any = None) -> None:
+    def __init__(
+        self,
+        models: Iterable[nn.Module] | Mapping[str, nn.Module],
+        weights: Any = None,
+        *,
+        names: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
+        if isinstance(models, Mapping):
+            if names is not None:
+                raise MixsolveError(
+                    "names must be left out where models is a mapping, which names them"
+                )
+            names, models = list(models), models.values()
         members = list(models)
         if not members:
             raise MixsolveError("models must hold at least one classifier; got none")
@@ -77,6 +95,9 @@ class Mixture(nn.Module):
                     "wrap a function, an estimator or a session in BlackBox"
                 )
         self.models = nn.ModuleList(members)
+        if names is not None:
+            self.names = check_names(names, len(members))
+        weights = self._by_place(weights)
         if weights is None:
             weights = torch.full((len(members),), 1 / len(members), dtype=torch.float64)
         home = next((p.device for p in self.models.parameters()), torch.device("cpu"))
@@ -91,6 +112,24 @@ class Mixture(nn.Module):
         """The device of the weights, to which images are to be brought."""
         return self.weights.device
 
+    @property
+    def named_weights(self) -> dict[Hashable, float]:
+        """Probability of each classifier by its name, by its place where there are no names."""
+        weights = self.weights.tolist()
+        return dict(zip(self.names or range(len(weights)), weights, strict=True))
+
+    def _by_place(self, weights: Any) -> Any:
+        """Weights by name in the order of the classifiers; any others as they are."""
+        if not isinstance(weights, Mapping):
+            return weights
+        known: Sequence[Hashable] = self.names or range(len(self.models))
+        unknown = [name for name in weights if name not in known]
+        if unknown:
+            raise MixsolveError(
+                f"weights must name classifiers of the mixture, {tuple(known)}; got {unknown[0]!r}"
+            )
+        return [float(weights.get(name, 0.0)) for name in known]
+
     def support(self) -> list[int]:
         """Return the classifiers that are played: the indices of the positive weights."""
         return [k for k, weight in enumerate(self.weights.tolist()) if weight > 0]
@@ -100,7 +139,7 @@ class Mixture(nn.Module):
 
         Parameters
         ----------
-        weights : array-like of shape (L,)
+        weights : array-like of shape (L,), or mapping of str to float
             Probabilities, non-negative, summing to 1.
 
         Raises
@@ -108,7 +147,7 @@ class Mixture(nn.Module):
         MixsolveError
             Weights that are not L probabilities.
         """
-        self.weights.copy_(check_weights(weights, len(self)))
+        self.weights.copy_(check_weights(self._by_place(weights), len(self)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logarithm of the expected class probabilities.
@@ -209,19 +248,25 @@ class Mixture(nn.Module):
         seed: int | None = None,
         replace: bool = False,
     ) -> None:
-        """Write the mixture as one TorchScript file, which draws its classifiers by itself.
+        """Write the mixture as one file, in the format that its name ends in.
 
-        `torch.jit.load`, or libtorch from C++, is all that is needed to run it. Besides the forward
-        the file has the methods ``set_seed(seed)``, with None for the operating system's
+        **.pt2**, a program of `torch.export`, and **.onnx**, for ONNX Runtime and others, are
+        graphs. They take ``images`` and, if they draw, ``seed``, int64 of shape (1,) and at least
+        0, from which the draws follow: give one with each call, from the operating system
+        (``secrets.randbits(63)``). Of a draw for the call only that classifier is run.
+
+        **Any other ending** is TorchScript, which PyTorch calls deprecated, but which draws by
+        itself: `torch.jit.load`, or libtorch from C++, is all that is needed to run it. Besides the
+        forward the file has the methods ``set_seed(seed)``, with None for the operating system's
         randomness; ``draw()``, which returns a classifier's place in the mixture; ``run(k, x)``,
         its logits; ``each(x)``, logits of a classifier drawn for each image; and ``expected(x)``,
         what this module's forward returns. ``members`` and ``weights`` are the classifiers of
-        positive weight; others are left out.
+        positive weight; others are left out. With the same seed all formats draw the same.
 
         Parameters
         ----------
         path : path
-            The file.
+            The file: .pt2, .onnx, or TorchScript.
         example : torch.Tensor of shape (B, C, H, W)
             Images to trace the classifiers with, on their device. The file takes any number of
             images of that size.
@@ -231,7 +276,7 @@ class Mixture(nn.Module):
         seed : int, optional
             A number from 0 to 2**63 - 1 makes the draws repeatable, the same sequence whenever
             the file is loaded, and predictable for anyone who knows it. By default each draw comes
-            from the operating system.
+            from the operating system. Not for graphs, which take one with each call.
         replace : bool, default False
             Whether a file of that name may be overwritten.
 
@@ -240,12 +285,18 @@ class Mixture(nn.Module):
         MixsolveError
             A file that is there already or cannot be written, or a classifier that TorchScript
             does not reproduce: the written file is compared with the classifiers on `example`, on
-            one image of it and on twice as many, before it is renamed into place.
+            one image of it and on twice as many, before it is renamed into place. Graphs are
+            compared as well, those in ONNX by ONNX Runtime where it is installed.
+        MissingDependencyError
+            An .onnx file without the packages that write it: ``pip install 'mixsolve[onnx]'``.
         """
         export(self.models, self.weights, path, example, draw=draw, seed=seed, replace=replace)
 
     def extra_repr(self) -> str:
         """Return the weights, for the module's printed form."""
+        if self.names is not None:
+            named = zip(self.names, self.weights.tolist(), strict=True)
+            return "weights={" + ", ".join(f"{name}: {each:.4g}" for name, each in named) + "}"
         return "weights=[" + ", ".join(f"{weight:.4g}" for weight in self.weights.tolist()) + "]"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mixture:
@@ -255,38 +306,3 @@ class Mixture(nn.Module):
         if self.weights.dtype != torch.float64:
             self.weights = exact.to(self.weights.device)
         return self
-
-
-def check_weights(weights: Any, count: int) -> Tensor:
-    """Return `weights` as `count` float64 probabilities that sum to 1 to the last bits.
-
-    Raises
-    ------
-    MixsolveError
-        A shape other than (count,), a negative or non-finite entry, or a sum away from 1.
-    MixsolveTypeError
-        Something that is not an array of real numbers.
-    """
-    try:
-        # NumPy takes what has __array__, and the copy keeps a read-only array's memory apart.
-        tensor = weights if isinstance(weights, Tensor) else torch.as_tensor(np.array(weights))
-        if tensor.is_complex():
-            raise TypeError("complex numbers are no probabilities")
-        tensor = tensor.detach().to(torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise MixsolveTypeError(
-            f"weights must be {count} numbers; got {type(weights).__name__}: {error}"
-        ) from error
-    if tuple(tensor.shape) != (count,):
-        raise MixsolveError(
-            f"weights must have shape ({count},), one a classifier; got {tuple(tensor.shape)}"
-        )
-    for k, weight in enumerate(tensor.tolist()):
-        if not math.isfinite(weight) or weight < 0:
-            raise MixsolveError(
-                f"weights must be finite and non-negative; got {weight:.6g} at index {k}"
-            )
-    total = float(tensor.sum())
-    if abs(total - 1) > _SUM_TOLERANCE:
-        raise MixsolveError(f"weights must sum to 1; got {total:.6g}; divide them by their sum")
-    return tensor / total

@@ -103,7 +103,8 @@ def evaluate(
         candidate found in any of the sets. The report shows each alone as well; points count in
         every set that they lie in. Of a finite set all points are tried.
     names : sequence of str of length L, optional
-        How the classifiers are called; "classifier 1" and so on by default.
+        How the classifiers are called; as the mixture names them, or "classifier 1" and so on, by
+        default.
     held_out : bool, default True
         Fit the weights, and choose the best single classifier, on half of the images, drawn by
         `seed`, and report on the other half. False does both on all images, which flatters the
@@ -163,7 +164,7 @@ def evaluate(
     ['classifier 1', 'classifier 2', 'uniform mixture', 'optimal mixture', 'mean of probabilities']
     """
     check_mixture(mixture)
-    classifiers = check_names(names, len(mixture))
+    classifiers = check_names(names or mixture.names, len(mixture))
     chosen, sets = _resolve(attacks, norm, eps, threats, steps, restarts)
     check_flags(held_out=held_out, spare=spare, progress=progress)
     batch_size = as_count("batch_size", batch_size)
@@ -236,7 +237,7 @@ def evaluate(
         else np.ascontiguousarray(losses[..., : len(mixture)])
     )
     best = min(range(len(mixture)), key=lambda k: _risk(seen, shown.players[k].weights))
-    solution = mixsolve.solve(seen)
+    solution = mixsolve.solve(seen, names=classifiers)
     return Evaluation.of(
         losses,
         seen,

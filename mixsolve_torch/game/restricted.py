@@ -41,8 +41,7 @@ class RestrictedGame:
 
     def solve(self, alpha: Any, before: Any) -> Solution:
         """Solve the game; repeated candidates are masked, since they count where alpha > 0."""
-        values = self.losses.values
-        return mixsolve.solve(values, alpha, candidate_mask=self.found, warm_start=before)
+        return mixsolve.solve(self.losses, alpha, candidate_mask=self.found, warm_start=before)
 
     def vulnerable(self, weights: Tensor) -> Tensor:
         """Return the images whose risk can still rise.

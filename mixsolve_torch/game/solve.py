@@ -251,7 +251,7 @@ def solve_game(
                 start = read_candidates(kept, clean, images, settings["classifiers"])
             begin = check_start(start, clean)
             folder.keep_start(begin, ceiling)
-        restricted = RestrictedGame(begin, ceiling)
+        restricted = RestrictedGame(replace(begin, names=mixture.names), ceiling)
         # Solved before the attacks, so that a wrong alpha is refused at once.
         solution = restricted.solve(alpha, None)
         weights = mixture.weights.to(restricted.losses.values.device)

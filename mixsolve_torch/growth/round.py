@@ -115,7 +115,11 @@ class GrowthRounds:
 
     def pool(self, members: Sequence[nn.Module], weights: Any = None) -> Mixture:
         """Return the mixture of the classifiers given and some more."""
-        return Mixture([*self.mixture.models, *members], weights).to(self.mixture.device)
+        names = self.mixture.names
+        if names is not None:
+            names = (*names, *(f"grown {place + 1}" for place in range(len(members))))
+        pool = Mixture([*self.mixture.models, *members], weights, names=names)
+        return pool.to(self.mixture.device)
 
     def begin(self) -> Progress:
         """Solve the game of the held-out images under the classifiers given."""

@@ -134,6 +134,20 @@ def check_repeatable(model: nn.Module, title: str, x: Tensor) -> Tensor:
     return first
 
 
+class Cast(nn.Module):
+    """A classifier that takes its own dtype only, for images of another."""
+
+    def __init__(self, model: nn.Module, taken: torch.dtype, returned: torch.dtype) -> None:
+        super().__init__()
+        self.model = model
+        self.taken = taken
+        self.returned = returned
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits in the type of the images."""
+        return self.model(x.to(self.taken)).to(self.returned)
+
+
 def cast_for(model: nn.Module, x: Tensor) -> torch.dtype | None:
     """Return the dtype that images are known to need for this classifier, None if their own."""
     own = _dtype(model)
