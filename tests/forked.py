@@ -11,7 +11,17 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 
 CORE = ("distributed", "dask.array", "mixsolve.engines.dask", "mixsolve.kernels.passes")
-PLUGIN = ("mixsolve.kernels.passes", "mixsolve_torch.training", "torch.distributed")
+PLUGIN = (
+    "mixsolve.kernels.passes",
+    "mixsolve_torch.commands.train",
+    "torch.distributed",
+    # What a training run imports while it runs: the optimizers, the digits, the pictures.
+    "torch._dynamo",
+    "sklearn.datasets",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "cvxpy",
+)
 _SECONDS = 300  # one that takes longer hangs
 
 

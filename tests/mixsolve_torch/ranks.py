@@ -7,9 +7,20 @@ import traceback
 
 import torch
 import torch.distributed as dist
-from forked import PLUGIN, forking
+from forked import PLUGIN, forking, run_script
 
 _SECONDS = 300  # all ranks together; one that takes longer hangs
+_LAUNCH = """
+import os, sys
+os.environ |= {"OMP_NUM_THREADS": "1", "MIXSOLVE_NUM_THREADS": "1"}
+import torch.distributed.run
+torch.distributed.run.main(["--nproc-per-node", "2", *sys.argv[1:]])
+"""
+
+
+def torchrun(*words, folder):
+    """Run a script on two ranks that torchrun starts, with its options and the script's."""
+    return run_script(_LAUNCH, *words, folder=folder)
 
 
 def run_ranks(size, program, folder, timeout=None, group=True):

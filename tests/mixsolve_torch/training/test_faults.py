@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import run_script
-from ranks import run_ranks
+from ranks import run_ranks, torchrun
 
 from mixsolve.base.errors import MixsolveError
+from mixsolve.commands.main import main
 from mixsolve_torch.runs import checkpoint
 from mixsolve_torch.training import (
     AttackConfig,
@@ -112,10 +112,15 @@ def test_a_run_that_diverges_before_its_first_checkpoint_says_that_there_is_none
 # Several ranks.
 
 
-def ended_by_a_signal(folder, port, rank):
-    """Train with and without a SIGTERM that one of two ranks gets; resume the run that got it."""
+def as_torchrun(port, rank):
+    """The environment that torchrun makes for one of two processes."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+
+
+def ended_by_a_signal(folder, port, rank):
+    """Train with and without a SIGTERM that one of two ranks gets; resume the run that got it."""
+    as_torchrun(port, rank)
     step = Together.step
 
     def signalled(self, batch):
@@ -157,25 +162,22 @@ KILLED = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-from mixsolve_torch.commands.train import read
-from mixsolve_torch.training import train
+from mixsolve.commands.main import main
 from mixsolve_torch.training.methods import Together
-config, _ = read(["--config", sys.argv[1]])
 step = Together.step
 def killed(self, batch):
-    if batch.t == int(sys.argv[2]):
+    if batch.t == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     step(self, batch)
 Together.step = killed
-train(config)
+sys.exit(main(["train", *sys.argv[2:]]))
 """
 
-LAUNCH = """
-import os, sys
-os.environ |= {"OMP_NUM_THREADS": "1", "MIXSOLVE_NUM_THREADS": "1"}
-import torch.distributed.run
-torch.distributed.run.main(["--nproc-per-node", "2", *sys.argv[1:]])
-"""
+
+def command(port, words, rank):
+    """The command line on one of two ranks."""
+    as_torchrun(port, rank)
+    return main(["train", *words])
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
@@ -185,17 +187,19 @@ def test_two_ranks_of_torchrun_killed_at_a_random_step_resume_to_the_same_bits(t
     file, script = tmp_path / "run.toml", tmp_path / "killed.py"
     file.write_text(toml(config))
     script.write_text(KILLED)
-    launch = partial(run_script, LAUNCH, "--master-port", folder=tmp_path)
-    command = ("-m", "mixsolve", "train", "--config", file)
-    done = launch(free_port(), *command, "--run.out", tmp_path / "whole")
-    assert done.returncode == 0, done.stderr
-    done = launch(free_port(), script, file, killed_in)
+
+    def codes(*words):
+        program = partial(command, free_port(), ["--config", str(file), *words])
+        return run_ranks(2, program, tmp_path, group=False)
+
+    assert codes("--run.out", str(tmp_path / "whole")) == [0, 0]
+    port = "--master-port", free_port()
+    done = torchrun(*port, script, killed_in, "--config", file, folder=tmp_path)
     assert "SIGKILL" in done.stderr or "-9" in done.stderr, done.stderr
     last = tmp_path / "run" / "last.pt"
     kept = checkpoint.load(last)["algorithm"]["t"] if last.exists() else 0
     assert kept < killed_in
-    done = launch(free_port(), *command, "--resume")
-    assert done.returncode == 0, (killed_in, done.stderr)
+    assert codes("--resume") == [0, 0], killed_in
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
