@@ -17,7 +17,11 @@ import torch
 from mixsolve.commands import main as cli
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+PAGES = sorted(
+    path.relative_to(ROOT / "docs").as_posix()
+    for place in ("*.md", "commands/*.md")
+    for path in (ROOT / "docs").glob(place)
+)
 EXAMPLE = re.compile(
     r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```$)?", re.DOTALL | re.MULTILINE
 )
@@ -80,6 +84,19 @@ def test_commands_are_understood(page, monkeypatch):
             module.read(words)
         else:
             cli._parser(name, module).parse_args([name, *words])
+
+
+@pytest.mark.parametrize("name", cli._COMMANDS)
+def test_every_command_has_a_page_with_its_options(name):
+    page = (ROOT / "docs" / "commands" / f"{name}.md").read_text(encoding="utf-8")
+    assert COMMAND.search(page)
+    spec = importlib.util.spec_from_file_location("site_commands", ROOT / "docs" / "commands.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shown = module.on_page_markdown(page)
+    assert "usage: mixsolve" in shown
+    assert all(word in shown for word in cli.option_words()[name])
+    assert f"commands/{name}.md" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("package", ["mixsolve", "mixsolve_torch", "mixsolve_torch.training"])

@@ -18,6 +18,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from mixsolve.base.kernel_cache import KernelCache
+from mixsolve.base.notice import watch
 
 
 class Intervals:
@@ -102,7 +103,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         def compile_and_count(signature: Any) -> Any:
             began, missed = time.perf_counter(), cache.n_missed
             try:
-                with preparation():
+                with preparation(), watch.compiling():
                     return compile_or_load(signature)
             finally:
                 if cache.n_missed > missed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mixsolve.arrays.labels import read_losses
 from mixsolve.base.arguments import as_real
 from mixsolve.base.errors import MixsolveError
 from mixsolve.bench import report, runner
+from mixsolve.commands.output import add_output_arguments, is_silent, print_json
 from mixsolve.commands.report import check_target
 
 
@@ -41,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", type=Path, help="draw certified gap against time (.png or .svg)")
     parser.add_argument("--replace", action="store_true", help="let --plot overwrite a file")
+    add_output_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,10 +57,11 @@ def run(args: argparse.Namespace) -> int:
         plots.check_ending(args.plot, "--plot")
     losses, beside = _read(args.losses)
     spread = runner.spread(losses)
-    if beside:
+    if beside and not is_silent(args):
         Console(stderr=True).print(f"not used: {', '.join(beside)} in {args.losses}", markup=False)
     rows = []
-    with tempfile.TemporaryDirectory() as folder, Progress(console=Console(stderr=True)) as bar:
+    progress = Progress(console=Console(stderr=True), disable=is_silent(args))
+    with tempfile.TemporaryDirectory() as folder, progress as bar:
         path = Path(folder) / "losses.npy"
         np.save(path, losses)
         task = bar.add_task("", total=len(names))
@@ -67,7 +71,11 @@ def run(args: argparse.Namespace) -> int:
             bar.advance(task)
     shape = " x ".join(map(str, losses.shape))
     title = f"{args.losses.name}: {shape}, alpha {alpha:g}, tolerance {tol:g} M"
-    Console().print(report.table(rows, spread, title))
+    if args.json:
+        settings = {"alpha": alpha, "tol": tol, "spread": spread, "shape": losses.shape}
+        print_json(settings | {"rows": [asdict(row) for row in report.ranked(rows)]})
+    elif not args.quiet:
+        Console().print(report.table(rows, spread, title))
     if args.plot is not None:
         report.plot({title: (rows, spread or 1.0)}, args.plot)
     certified = [row for row in rows if row.gap is not None and row.gap <= tol * spread]

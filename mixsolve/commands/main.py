@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import NoReturn
 
 from mixsolve import __version__
+from mixsolve.base import notice
 from mixsolve.base.errors import MissingDependencyError, MixsolveError
 
 _USAGE_ERROR = 2
@@ -36,7 +39,7 @@ class _Command:
 
 _COMMANDS = {
     "solve": _Command(
-        help="find the optimal mixture for a loss tensor in a file (.npy, .npz, Zarr, HDF5)",
+        help="find the optimal mixture for a loss tensor in a file (.npy, .npz, CSV, Zarr, HDF5)",
         module="mixsolve.commands.solve",
     ),
     "bench": _Command(
@@ -59,6 +62,10 @@ _COMMANDS = {
         module="mixsolve_torch.commands.audit",
         install="mixsolve[torch,plot]",
     ),
+    "completion": _Command(
+        help="print a script that completes subcommands and options in bash, zsh or fish",
+        module="mixsolve.commands.completion",
+    ),
 }
 
 
@@ -76,30 +83,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 for a success, 1 for a run that did not reach it, 2 for wrong input or usage.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in argv
     # The options before a subcommand take no value, so the first word is the subcommand.
     name = next((word for word in argv if not word.startswith("-")), None)
     try:
         module = _load(name) if name in _COMMANDS else None
         if name is not None and module is not None and _COMMANDS[name].parses_itself:
             return module.main(argv[argv.index(name) + 1 :])
-        args = _parser(name, module).parse_args(argv)
+        args = _parser(name, module, as_json).parse_args(argv)
         if module is None:
             _parser(None, None).print_help(sys.stderr)
             return _USAGE_ERROR
+        if as_json or getattr(args, "quiet", False):
+            with notice.silent():
+                return module.run(args)
         return module.run(args)
     except SystemExit as stop:  # argparse leaves this way, after --help too
         return stop.code if isinstance(stop.code, int) else 0
     except MixsolveError as error:
-        return _complain(name, str(error))
+        return _complain(name, str(error), as_json)
     except KeyboardInterrupt as interrupt:
         # Long work adds notes about what it has saved.
-        _complain(name, "; ".join(["interrupted", *getattr(interrupt, "__notes__", [])]))
+        notes = getattr(interrupt, "__notes__", [])
+        _complain(name, "; ".join(["interrupted", *notes]), as_json, _INTERRUPTED)
         return _INTERRUPTED
 
 
-def _parser(chosen: str | None, module: ModuleType | None) -> argparse.ArgumentParser:
+class _JsonParser(argparse.ArgumentParser):
+    """A parser whose errors become those of the project, which are told as JSON."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the arguments."""
+        raise MixsolveError(f"{message}; see {self.prog} --help")
+
+
+def _parser(
+    chosen: str | None, module: ModuleType | None, as_json: bool = False
+) -> argparse.ArgumentParser:
     """Parser that lists every subcommand and has the arguments of the chosen one."""
-    parser = argparse.ArgumentParser(
+    parser = (_JsonParser if as_json else argparse.ArgumentParser)(
         prog="mixsolve",
         description="Optimal random mixtures of classifiers against adversarial attacks, "
         "with a certificate.",
@@ -126,11 +148,33 @@ def _load(name: str) -> ModuleType:
         ) from error
 
 
-def _complain(name: str | None, message: str) -> int:
-    """Print one line on stderr and return the exit code of wrong input."""
-    program = f"mixsolve {name}" if name in _COMMANDS else "mixsolve"
-    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
-    return _USAGE_ERROR
+def option_words() -> dict[str, list[str]]:
+    """The options of each subcommand, for completion; none of one whose packages are missing."""
+    found: dict[str, list[str]] = {}
+    for name, command in _COMMANDS.items():
+        try:
+            module = _load(name)
+        except MixsolveError:
+            found[name] = []
+            continue
+        parser = module.parser() if command.parses_itself else argparse.ArgumentParser()
+        if not command.parses_itself:
+            module.add_arguments(parser)
+        words = {word for action in parser._actions for word in action.option_strings}
+        choices = [str(c) for a in parser._actions if not a.option_strings for c in a.choices or ()]
+        found[name] = sorted(words) + choices
+    return found
+
+
+def _complain(name: str | None, message: str, as_json: bool, code: int = _USAGE_ERROR) -> int:
+    """Print one line on stderr, or a JSON object on stdout; return the exit code."""
+    message = " ".join(message.split())
+    if as_json:
+        print(json.dumps({"error": message, "exit_code": code}))
+    else:
+        program = f"mixsolve {name}" if name in _COMMANDS else "mixsolve"
+        print(f"{program}: error: {message}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

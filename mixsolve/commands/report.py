@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from mixsolve.base.files import check_output
-from mixsolve.base.plain import json_text
 from mixsolve.solver.sensitivity import clean_prices
 from mixsolve.solver.solution import Solution
 from mixsolve.solver.view import as_vector, weights_line
@@ -55,14 +54,6 @@ def table(solution: Solution, shape: tuple[int, ...], seconds: float) -> Table:
     for name, text in rows.items():
         lines.add_row(name, Text(text))
     return lines
-
-
-def as_json(solution: Solution, shape: tuple[int, ...], seconds: float) -> str:
-    """Write the solution as one line of JSON, without the attack.
-
-    A number that is not finite is null.
-    """
-    return json_text(solution.to_dict() | {"shape": shape, "seconds": seconds})
 
 
 def _number(value: float) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -16,10 +18,12 @@ from rich.console import Console
 
 import mixsolve
 from mixsolve.arrays.files import ARRAY_OPTIONS, load_array, load_arrays
-from mixsolve.arrays.labels import read_losses
 from mixsolve.arrays.result_file import check_npz
+from mixsolve.arrays.text_tables import read_csv
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError, named
 from mixsolve.commands import report
+from mixsolve.commands.output import add_output_arguments, is_silent, print_json
+from mixsolve.methods import ALIASES, METHODS
 from mixsolve.methods.stopping import State
 
 _CONSTRAINTS = ("A_ub", "b_ub", "A_eq", "b_eq")
@@ -36,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="losses of shape (samples, candidates, classifiers): a .npy file, or a .npz or HDF5 "
         "file or a Zarr store with one array or one named 'losses', and possibly 'sample_weight', "
-        "'candidate_mask' and 'candidate_prior' beside it",
+        "'candidate_mask' and 'candidate_prior' beside it; or a .csv file with a column for each "
+        "classifier, and for sample and candidate, unless each sample has one; - for stdin, as "
+        ".npy, .npz or CSV. Two axes are (samples, classifiers)",
     )
     parser.add_argument(
         "--dataset",
@@ -52,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         default="auto",
-        help="auto, lp, oracle, apg, newton, entropic or cvxpy (default: auto)",
+        help=f"{', '.join(('auto', *METHODS, *ALIASES))} (default: auto)",
     )
     parser.add_argument(
         "--tol",
@@ -84,9 +90,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="linear constraints on the weights: a .npz file with A_ub and b_ub, A_eq and b_eq, or "
         "all four (A_ub @ weights <= b_ub, A_eq @ weights == b_eq)",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="save the solution (.npz)")
+    parser.add_argument(
+        "--max-models", type=int, metavar="K", help="classifiers that may have a weight"
+    )
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", help="what the classifiers are called"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="save the solution: a .npz file, for mixsolve.load and numpy.load",
+    )
     parser.add_argument("--replace", action="store_true", help="let --out overwrite a file")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, not a table")
+    add_output_arguments(parser)
     parser.add_argument("--verbose", action="store_true", help="print every iteration on stderr")
 
 
@@ -113,16 +130,19 @@ def run(args: argparse.Namespace) -> int:
             time_limit=args.time_limit,
             callback=callback,
             verbose=args.verbose,
+            max_models=args.max_models,
+            names=args.names,
             **options,
         )
     seconds = time.perf_counter() - start
     if args.out is not None:
         report.save(solution, args.out, args.replace)
+    shape = solution.shape
     if args.json:
-        sys.stdout.write(report.as_json(solution, losses.shape, seconds) + "\n")
-    else:
+        print_json(solution.to_dict() | {"shape": shape, "seconds": seconds})
+    elif not args.quiet:
         console = Console()
-        console.print(report.table(solution, losses.shape, seconds))
+        console.print(report.table(solution, shape, seconds))
         if args.out is not None:
             console.print(f"saved to {args.out}", markup=False, highlight=False, soft_wrap=True)
     return 0 if solution.success else 1
@@ -130,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_input(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Losses, and the array options found beside them or in files of their own."""
-    arrays = load_arrays(args.losses, "losses")
+    arrays = _open(args.losses)
     chosen = "losses" if args.dataset is None else args.dataset.strip("/")
     if args.dataset is not None and chosen not in arrays:
         found = named(sorted(arrays), len(arrays))
@@ -155,7 +175,33 @@ def _read_input(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
                 f"are: {found}; name one of them with --dataset"
             )
         losses = next(iter(arrays.values()))
-    return read_losses(losses, ("samples", "candidates", "classifiers"))[0], options
+    return losses, options
+
+
+def _open(path: Path) -> dict[str, Any]:
+    """The arrays of a file, or of stdin for the name "-"."""
+    if str(path) == "-":
+        content = sys.stdin.buffer.read()
+        if content.startswith((b"\x93NUMPY", b"PK")):
+            return _unpacked(content)
+        text = content.decode("utf-8", errors="replace")
+        return {"losses": read_csv(text.splitlines(), "stdin")}
+    if path.suffix.lower() == ".csv":
+        try:
+            text = path.read_text(encoding="utf-8-sig", errors="replace")
+        except OSError as error:
+            raise MixsolveError(f"{path} cannot be read: {error.strerror}") from error
+        return {"losses": read_csv(text.splitlines(), str(path))}
+    return load_arrays(path, "losses")
+
+
+def _unpacked(content: bytes) -> dict[str, Any]:
+    """The arrays of a .npy or .npz file in memory."""
+    try:
+        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+        return dict(loaded) if hasattr(loaded, "files") else {"losses": loaded}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise MixsolveError(f"stdin is not a readable .npy or .npz file: {error}") from error
 
 
 def _read_constraints(path: Path) -> dict[str, Any]:
@@ -185,7 +231,7 @@ def _read_alpha(text: str) -> float | np.ndarray:
 def _progress(args: argparse.Namespace) -> Iterator[Callable[[State], None] | None]:
     """Show the gap on stderr while the solve runs, on a terminal."""
     console = Console(stderr=True)
-    if args.verbose or not console.is_terminal:
+    if args.verbose or is_silent(args) or not console.is_terminal:
         yield None
         return
     with console.status("solving") as status:

@@ -131,6 +131,11 @@ class Solution(Kept):
         return self.status is Status.OPTIMAL
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Samples, candidates (of the sample with the most) and classifiers."""
+        return len(self.attack), self.attack.n_candidates, len(self.weights)
+
+    @property
     def named_weights(self) -> dict[Hashable, float]:
         """Probability of each classifier by its name, by its place where there are no names."""
         from mixsolve.solver.view import as_vector

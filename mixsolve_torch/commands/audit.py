@@ -13,6 +13,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mixsolve import plots
 from mixsolve.base.arguments import as_count
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.files import check_folder, check_output, write_text, written_aside
+from mixsolve.commands.output import add_output_arguments, is_silent
 from mixsolve.commands.report import save as save_solution
 from mixsolve_torch.attacks.ball import BALLS, make_ball
 from mixsolve_torch.attacks.given import SUFFIXES
@@ -130,6 +132,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", "--replace", action="store_true", help="overwrite these files"
     )
+    add_output_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -142,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     work = f"what was found is kept in {args.out}: the same command goes on from there"
     with (
         explained(lambda: work),
-        progress_on_stderr(),
+        nullcontext() if is_silent(args) else progress_on_stderr(),
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
@@ -154,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
             restarts=args.restarts,
             held_out=args.held_out,
             out=args.out,
-            progress=True,
+            progress=not is_silent(args),
             **options,
         )
         remarks = list(dict.fromkeys(str(warning.message) for warning in caught))
@@ -163,6 +166,10 @@ def run(args: argparse.Namespace) -> int:
         _write(report, args, names, remarks, seconds)
     if report.parts is not None:
         shutil.rmtree(report.parts, ignore_errors=True)
+    if args.json:
+        print((args.out / "audit.json").read_text(encoding="utf-8"), end="")
+    if is_silent(args):
+        return 0 if report.settled else 1
     show(report, args.out, FILES, seconds, warnings=remarks)
     if args.report is not None:
         say(f"The page is {args.report}.")

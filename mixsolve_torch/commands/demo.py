@@ -23,6 +23,7 @@ from mixsolve import plots
 from mixsolve.base.arguments import as_count, check_flags
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.files import check_folder, written_aside
+from mixsolve.commands.output import add_output_arguments, is_silent, print_json
 from mixsolve.commands.report import save as save_solution
 from mixsolve_torch.commands.console import progress_on_stderr, say, show
 from mixsolve_torch.commands.demo_networks import DemoSettings, attacks, train
@@ -52,13 +53,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="of everything that is drawn (default: 0)"
     )
+    add_output_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and print the outcome; 1 if the optimal mixture does not hold."""
     started = time.perf_counter()
-    report = demo(DemoSettings(), args.out, seed=args.seed, replace=args.replace, progress=True)
-    show(report, args.out, FILES, time.perf_counter() - started)
+    report = demo(
+        DemoSettings(),
+        args.out,
+        seed=args.seed,
+        replace=args.replace,
+        progress=not is_silent(args),
+    )
+    seconds = time.perf_counter() - started
+    if args.json:
+        print_json(report.to_dict() | {"seconds": seconds, "out": str(args.out)})
+    if is_silent(args):
+        return 0 if report.settled else 1
+    show(report, args.out, FILES, seconds)
     say(f"Continue with: mixsolve solve {args.out / 'losses.npy'} --alpha 0.01")
     return 0 if report.settled else 1
 

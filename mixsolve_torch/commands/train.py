@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tomllib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from mixsolve.base.errors import MissingDependencyError, MixsolveError, shortened
+from mixsolve.commands.output import print_json
 from mixsolve_torch.commands.console import logged
 from mixsolve_torch.runs.memory import keep_freed
 from mixsolve_torch.training.config import SECTIONS, TrainConfig
@@ -35,19 +37,34 @@ _ENTRIES = (*SECTIONS, "method")
 def main(argv: Sequence[str]) -> int:
     """Train as the arguments after ``mixsolve train`` say, print the outcome; the exit code."""
     config, resume = read(argv)
+    silent = not {"--json", "--quiet"}.isdisjoint(argv)
     keep_freed()
-    console = Console(quiet=own_rank() > 0)
+    console = Console(quiet=silent or own_rank() > 0)
     handler = RichHandler(console=Console(stderr=True), show_path=False)
     try:
-        with logged("mixsolve_torch", handler):
-            training = train(config, resume=resume, progress=True)
+        with nullcontext() if silent else logged("mixsolve_torch", handler):
+            training = train(config, resume=resume, progress=not silent)
     except (KeyboardInterrupt, SystemExit) as stop:
         console.print("interrupted; go on with the same command and --resume")
         if isinstance(stop, SystemExit):
             raise
         return _INTERRUPTED
+    if "--json" in argv and own_rank() == 0:
+        print_json(_told(training))
     _report(console, training)
     return _SUCCESS
+
+
+def _told(training: Training) -> dict[str, Any]:
+    """Return the outcome of a run for ``--json``."""
+    evaluation, verdict = training.evaluation, training.verdict
+    return {
+        "folder": str(training.folder),
+        "best": training.best,
+        "evaluation": None if evaluation is None else evaluation.to_dict(),
+        "verdict": None if verdict is None else verdict.to_dict(),
+        "deploy": None if training.deploy is None else str(training.deploy),
+    }
 
 
 def read(argv: Sequence[str]) -> tuple[TrainConfig, bool]:
@@ -58,11 +75,11 @@ def read(argv: Sequence[str]) -> tuple[TrainConfig, bool]:
     MixsolveError
         A setting that is not known or not allowed; the message names it.
     """
-    parser = _parser()
+    declared = parser()
     _check_files(argv)
     try:
-        args = parser.parse_args(list(argv))
-        values = parser.instantiate(args)
+        args = declared.parse_args(list(argv))
+        values = declared.instantiate(args)
     except jsonargparse.ArgumentError as error:
         raise MixsolveError(
             f"{error}; settings are named section.name, as `mixsolve train --help` lists them"
@@ -116,21 +133,26 @@ def _toml(values: dict[str, Any]) -> str:
     return tomli_w.dumps(settings)
 
 
-def _parser() -> jsonargparse.ArgumentParser:
+def parser() -> jsonargparse.ArgumentParser:
+    """Declare the arguments of `mixsolve train`."""
     jsonargparse.set_dumper("toml", _toml)
-    parser = jsonargparse.ArgumentParser(
+    declared = jsonargparse.ArgumentParser(
         prog="mixsolve train",
         parser_mode="toml",
         exit_on_error=False,
         description="Train a mixture of classifiers by adversarial training against the whole "
         "mixture: all networks together, or by another method.",
     )
-    parser.add_argument("--config", action="config", help="a TOML file of settings")
-    parser.add_argument(
+    declared.add_argument("--config", action="config", help="a TOML file of settings")
+    declared.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint in run.out"
     )
-    parser.add_class_arguments(TrainConfig, as_group=False)
-    return parser
+    declared.add_argument(
+        "--json", action="store_true", help="print one JSON object on stdout and no progress"
+    )
+    declared.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    declared.add_class_arguments(TrainConfig, as_group=False)
+    return declared
 
 
 def _report(console: Console, training: Training) -> None:

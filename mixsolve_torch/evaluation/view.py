@@ -21,10 +21,12 @@ _GROUPS = {"single": "single", "ensemble": "ensemble"}
 def table(report: Measured) -> Table:
     """Lay the accuracies out, in percent; rich prints it."""
     images = len(report.losses)
+    told = caption(report)
     table = Table(
         title=f"Accuracy, %, under {report.threat} on {images} images",
         title_style="bold",
-        caption=caption(report),
+        caption=told,
+        min_width=max(map(len, told.splitlines())),  # else its lines would break in the middle
         box=box.SIMPLE_HEAD,
         padding=(0, 1),
         pad_edge=False,
