@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from mixsolve_torch import Mixture, load_data
 from mixsolve_torch.training import train
 from mixsolve_torch.training.final_weights import solve_weights
 from mixsolve_torch.training.images import ImageSet
+from mixsolve_torch.training.kept import as_mixture, read_kept
 
 _APART = 100  # between the seeds of networks that are trained apart
 _ONE = "one"
@@ -54,10 +56,20 @@ def trained(title: str, name: str, seed: int, work: Path, *, images: int, epochs
     if recipe.apart:
         return _apart(title, setting, recipe, seed, work, images=images, epochs=epochs)
     folder = work / slug(title) / slug(name) / f"seed-{seed}"
+    if recipe.networks == 1 and (folder / "deploy.pt").exists():
+        return _read(folder)
     config = configuration(setting, recipe, seed, folder, images=images, epochs=epochs)
     run = train(config, resume=(folder / "last.pt").exists())
     last = run.records[-1]
     return Trained(run.mixture, run.best["robust"]["mixture"], last["passes"], last["seconds"])
+
+
+def _read(folder: Path) -> Trained:
+    """Read a network whose run has ended: `deploy.pt` is its last file."""
+    kept = read_kept(folder)
+    last = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    chosen = kept["record"]["robust"]["mixture"]
+    return Trained(as_mixture(kept, folder), chosen, last["passes"], last["seconds"])
 
 
 def _apart(

@@ -1,7 +1,8 @@
 """What is trained (settings: network, ball, loss), and ways to spend passes on it (recipes).
 
 Single networks are also trained two and three times as long: a mixture is compared with those that
-took no more passes. The networks of "apart" differ by their seeds alone.
+took no more passes. The networks of "apart" differ by their seeds alone. The recipes stand in the
+order in which they are trained: first those of at most two networks.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from mixsolve_torch.training.config import (
 
 DATA = "fashion-mnist"
 HELD_OUT = 1_000  # training images that weights are solved and epochs selected on
+BATCH = 64
+EVERY = 2  # epochs between two measurements
 _STEPS = 10
 _BALLS = {"Linf": 0.1, "L2": 1.5}
 _MEAN, _STD = 0.2860, 0.3530  # of Fashion-MNIST
@@ -107,25 +110,25 @@ SETTINGS = {
 RECIPES = {
     "one": Recipe(1),
     "one, 2x as long": Recipe(1, epochs=2),
-    "one, 3x as long": Recipe(1, epochs=3),
-    "two apart": Recipe(2, apart=True),
-    "three apart": Recipe(3, apart=True),
     "two together": Recipe(2),
-    "three together": Recipe(3),
-    "two, half of each batch their own": Recipe(2, options={"attack": {"own_share": 0.5}}),
+    "two apart": Recipe(2, apart=True),
+    "two, boosting": Recipe(2, options={"method": "boosting"}),
     "two, Algorithm 2": Recipe(
         2, options={"method": "algorithm2", "weights": {"update": "oracle"}}
     ),
+    "two, DVERGE": Recipe(2, options={"method": "dverge"}),
+    "two, MRBoost": Recipe(2, options={"method": "mrboost"}, losses=("at",)),
+    "two, half of each batch their own": Recipe(2, options={"attack": {"own_share": 0.5}}),
+    "one, bounded loss": Recipe(1, options={"loss": {"member": "error"}}),
+    "two together, bounded loss": Recipe(2, options={"loss": {"member": "error"}}),
+    "two, grown": Recipe(2, options={"method": "grow"}),
+    "one, 3x as long": Recipe(1, epochs=3),
+    "three together": Recipe(3),
+    "three apart": Recipe(3, apart=True),
+    "three, boosting": Recipe(3, options={"method": "boosting"}),
     "three, Algorithm 2": Recipe(
         3, options={"method": "algorithm2", "weights": {"update": "oracle"}}
     ),
-    "two, boosting": Recipe(2, options={"method": "boosting"}),
-    "three, boosting": Recipe(3, options={"method": "boosting"}),
-    "two, DVERGE": Recipe(2, options={"method": "dverge"}),
-    "two, grown": Recipe(2, options={"method": "grow"}),
-    "two, MRBoost": Recipe(2, options={"method": "mrboost"}, losses=("at",)),
-    "one, bounded loss": Recipe(1, options={"loss": {"member": "error"}}),
-    "two together, bounded loss": Recipe(2, options={"loss": {"member": "error"}}),
 }
 
 
@@ -156,17 +159,17 @@ def configuration(
     options = {name: dict(own) for name, own in recipe.options.items() if name != "method"}
     attack = {"norm": setting.norm, "eps": setting.eps, "steps": _STEPS}
     return TrainConfig(
-        data=DataConfig(DATA, limit=images),
+        data=DataConfig(DATA, limit=images, validation=(HELD_OUT + 0.5) / images),
         model=ModelConfig(setting.architecture, recipe.networks, **options.pop("model", {})),
         loss=LossConfig(**{"name": setting.loss, **options.pop("loss", {})}),
         attack=AttackConfig(**{**attack, **options.pop("attack", {})}),
         optimizer=OptimizerConfig(
             epochs=recipe.epochs * epochs,
-            batch_size=128,
+            batch_size=BATCH,
             learning_rate=0.05,
             schedule="cyclic",
         ),
-        evaluation=EvaluationConfig(images=HELD_OUT, final="none"),
+        evaluation=EvaluationConfig(images=HELD_OUT, every=EVERY, final="none"),
         run=RunConfig(out=str(out), seed=seed, device="cpu", tensorboard=False, save_every=50),
         **{"method": recipe.options["method"]} if "method" in recipe.options else {},
         **_sections(options),

@@ -1,7 +1,8 @@
-"""The epochs of a run: their records, which one is kept, and networks that lost their robustness.
+"""The epochs of a run: their records, which one is kept, and networks that are warned about.
 
 The most robust epoch is written to `best.pt` when it ends. Where networks are added one after
-another, one with more networks ranks above one with fewer, however robust.
+another, one with more networks ranks above one with fewer, however robust. Networks are warned
+about, each once, that lost their robustness, and that have learned nothing in two epochs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.runs import checkpoint
 from mixsolve_torch.training.config import TrainConfig
@@ -17,6 +20,7 @@ from mixsolve_torch.training.kept import kept_state
 from mixsolve_torch.training.measure import forgotten
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.run_folder import RunFolder
+from mixsolve_torch.training.unlearned import said_of, unlearned
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +38,8 @@ class Epochs:
         This process among those of the run.
     classes : int
         Number of classes.
-    images : int
-        How many images accuracies are measured on.
+    labels : torch.Tensor of shape (N,), int64
+        Of the images that accuracies are measured on.
 
     Attributes
     ----------
@@ -44,14 +48,15 @@ class Epochs:
     """
 
     def __init__(
-        self, config: TrainConfig, folder: RunFolder, ranks: Ranks, classes: int, images: int
+        self, config: TrainConfig, folder: RunFolder, ranks: Ranks, classes: int, labels: Tensor
     ) -> None:
         self._config = config
         self._folder = folder
         self._ranks = ranks
         self._classes = classes
-        self._images = images
+        self._labels = labels.cpu()
         self._warned: set[int] = set()
+        self._unlearned: set[int] = set()
         self._kept: dict[str, Any] | None = None
         self.records: list[dict[str, Any]] = []
 
@@ -82,13 +87,17 @@ class Epochs:
         else:
             logger.warning("%s; the most robust one of those to come takes its place", words)
 
-    def add(self, record: dict[str, Any], mixture: Mixture, unfinished: set[int]) -> None:
+    def add(
+        self, record: dict[str, Any], mixture: Mixture, unfinished: set[int], *, last: bool = False
+    ) -> None:
         """Add the record of an epoch, and keep its networks if they are the best so far.
 
-        Networks that lost their robustness are warned about once, but not `unfinished` ones.
+        Networks that lost their robustness or learned nothing are warned about once, but not
+        `unfinished` ones; the `last` epoch counts for two.
         """
         self.records.append(record)
-        for k in set(forgotten(record, self._images)) - self._warned - unfinished:
+        self._warn_of_unlearned(unfinished, last)
+        for k in set(forgotten(record, len(self._labels))) - self._warned - unfinished:
             self._warned.add(k)
             models = record["robust"]["models"]
             logger.warning(
@@ -100,6 +109,17 @@ class Epochs:
             )
         if self._kept is None or _place(record) > _place(self._kept):
             self._keep(record, mixture)
+
+    def _warn_of_unlearned(self, unfinished: set[int], last: bool) -> None:
+        """Warn of networks that the most frequent class alone is as good as, in two epochs."""
+        present = self.records[-1]["clean"]["models"]
+        lately = set(unlearned(present, self._labels))
+        if not last:
+            before = self.records[-2]["clean"]["models"] if len(self.records) > 1 else []
+            lately &= set(unlearned(before, self._labels))
+        for k in sorted(lately - self._unlearned - unfinished):
+            self._unlearned.add(k)
+            logger.warning("%s", said_of(k, present[k], f" by epoch {self.records[-1]['epoch']}"))
 
     def _keep(self, record: dict[str, Any], mixture: Mixture) -> None:
         """Write the best checkpoint."""

@@ -2,9 +2,10 @@
 
     lam  =  argmin over the simplex of   mean_i  max_{j in J_i}  sum_k lam_k 1[f_k errs on x_ij]
 
-J_i are the image itself and what PGD finds on the mixture and on each network alone, round after
-round of the double oracle. The images were not trained on, so that networks are played by how
-robust they are, and not by what a weight update on batches has left of them.
+J_i are the image itself and what APGD, on the cross-entropy and on the hinge, finds on the mixture
+and on each network alone, round after round of the double oracle. The images were not trained on,
+so that networks are played by how robust they are, and not by what a weight update on batches has
+left of them.
 
 References
 ----------
@@ -49,7 +50,7 @@ def solve_weights(
     data : ImageSet
         Images that were not trained on; as many of them as ``config.evaluation.images``.
     config : TrainConfig
-        The attacker's sets, the steps of PGD, and the seed.
+        The attacker's sets, the steps of APGD, and the seed.
     folder : path
         For what the attacks find: after an interruption they are not repeated.
     progress : bool, default False

@@ -1,7 +1,7 @@
 """A whole training run: the steps of a method, measurements, checkpoints and the evaluation.
 
 After every epoch (a pass over the data for each model) the mixture and each of its models are
-measured under PGD, and everything is written to `last.pt`; the most robust epoch is in `best.pt`.
+measured under APGD, and everything is written to `last.pt`; the most robust epoch is in `best.pt`.
 A run that was interrupted at any moment resumes from `last.pt` and ends with the same result. At
 the end the best mixture gets its final weights, is evaluated under strong attacks on the test set,
 and is compared with the best single network: the one that wins is in `deploy.pt`.
@@ -157,8 +157,8 @@ class _TrainingRun:
         self._algorithm = Steps(config, models, images.fitted.to(ranks.device), ranks, given)
         if not self._folder.begun:
             self._algorithm.begin(read_pretrained(config, images.classes, ranks))
-        count = self._measured.at_most(config.evaluation.images)
-        self._epochs = Epochs(config, self._folder, ranks, images.classes, count)
+        labels = self._measured.labels[: self._measured.at_most(config.evaluation.images)]
+        self._epochs = Epochs(config, self._folder, ranks, images.classes, labels)
         self._progress = progress and ranks.first
 
     @contextmanager
@@ -258,7 +258,7 @@ class _TrainingRun:
             "split": self._config.evaluation.select,
         }
         journal.log(record)
-        self._epochs.add(record, algorithm.evaluated, algorithm.unfinished)
+        self._epochs.add(record, algorithm.evaluated, algorithm.unfinished, last=algorithm.done)
         self._save()
         self._callbacks.epoch(record, self._checkpoints.resumable())
 

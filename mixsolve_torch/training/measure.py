@@ -1,6 +1,10 @@
-"""How robust a mixture under training is: its accuracy, and that of each model alone, under PGD.
+"""How robust a mixture under training is: its accuracy, and that of each model alone, under APGD.
 
-Against several sets the accuracy is that under PGD in each ball and all points of finite sets.
+APGD ascends the expected cross-entropy for half of the steps and, from another start, the expected
+hinge for the other half; the stronger point of an image counts. The cross-entropy alone flatters,
+and networks trained on attacks on their mixture more than others: its gradient hardly sees an image
+that a network is sure of, and goes on pushing the networks that err already.
+Against several sets the accuracy is that under APGD in each ball and all points of finite sets.
 
 The mixture and each of its models are attacked on their own, and all are measured on all points
 that were found: with e_ijk the error of model k on point j of image i, the accuracy is
@@ -22,8 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixsolve_torch.attacks import PGD, Attack
+from mixsolve_torch.attacks import APGD, Attack
+from mixsolve_torch.attacks.ball import Ball
 from mixsolve_torch.attacks.exhaustive import in_each
+from mixsolve_torch.attacks.strongest import WorstOf
 from mixsolve_torch.core.losses import errs
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data import checks
@@ -123,12 +129,23 @@ def _found(
 
 
 def measuring_attack(config: TrainConfig) -> Attack:
-    """Return the attack of measurements: PGD in each ball, and all points of finite sets."""
-    options: dict[str, Any] = {
-        "steps": config.evaluation.steps,
-        "autocast": config.run.half is torch.bfloat16,
-    }
-    return in_each(config.attack.sets, lambda ball: PGD(ball.norm, ball.eps, **options))
+    """Return the attack of measurements: APGD in each ball, and all points of finite sets.
+
+    Half of the steps ascend the cross-entropy, the others the hinge.
+    """
+    hinge = -(-config.evaluation.steps // 2)
+    steps = {"cross-entropy": max(1, config.evaluation.steps - hinge), "hinge": hinge}
+    half = config.run.half is torch.bfloat16
+
+    def in_ball(ball: Ball) -> Attack:
+        return WorstOf(
+            [
+                APGD(ball.norm, ball.eps, loss=loss, steps=own, autocast=half)
+                for loss, own in steps.items()
+            ]
+        )
+
+    return in_each(config.attack.sets, in_ball)
 
 
 def _errors(mixture: Mixture, x: Tensor, y: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ mean by giving up whole classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ import numpy as np
 from mixsolve.base.files import write_text
 from mixsolve.base.plain import json_text
 from mixsolve_torch.evaluation.bootstrap import Estimate, bootstrap
+from mixsolve_torch.training.unlearned import said_of, unlearned
 
 _RESAMPLES = 2000
 LEVEL = 0.95
@@ -83,6 +84,10 @@ class Verdict:
         The same for each class that has images; empty where labels were not given.
     split : {"test", "held-out"}
         Whether the images are those of the test, or those that epoch and weights were chosen on.
+    unlearned : dict of int to float
+        Networks of the mixture, counted from 0, that are right on the images as they are no more
+        often than one that always names the most frequent class, and how often; empty where labels
+        were not given.
     """
 
     members: tuple[float, ...]
@@ -97,6 +102,7 @@ class Verdict:
     images: int
     classes: tuple[ClassAccuracy, ...] = ()
     split: Literal["test", "held-out"] = "test"
+    unlearned: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def recommended(self) -> str:
@@ -105,10 +111,11 @@ class Verdict:
 
     def sentences(self) -> list[str]:
         """Return the accuracies, the gain, the classes and the recommendation in words."""
+        nothing = [f"N{said_of(k, own)[1:]}." for k, own in self.unlearned.items()]
         single = f"{self.single} alone: {_percent(self.single_accuracy)}"
         images = f"{self.images} {'' if self.split == 'test' else 'held-out '}images"
         if len(self.members) == 1 and self.gain.value == 0:
-            return [f"{single} on {images}.", *self._by_class(alone=True)]
+            return [*nothing, f"{single} on {images}.", *self._by_class(alone=True)]
         members = ", ".join(map(_percent, self.members))
         interval = (
             f"{100 * self.gain.value:+.2f} points, paired {100 * LEVEL:g} % interval "
@@ -116,6 +123,7 @@ class Verdict:
             f"{100 * self.error:.2f}"
         )
         said = [
+            *nothing,
             f"Networks {members}; weighted mean {_percent(self.weighted_mean)}, margin "
             f"{100 * self.margin:.2f} points: the mixture has {_percent(self.mixture)} on "
             f"{images}.",
@@ -178,7 +186,7 @@ def judge(
     Parameters
     ----------
     losses : ndarray of shape (N, m, L)
-        0/1 losses of the networks on all candidates found.
+        0/1 losses of the networks on all candidates found, the image itself first.
     weights : ndarray of shape (L,)
         Of the mixture.
     singles : mapping of str to ndarray of shape (N,)
@@ -197,6 +205,7 @@ def judge(
     (gain,) = bootstrap(difference[:, None], resamples=_RESAMPLES, level=LEVEL, seed=seed)
     mean, accuracy = float(own @ weights), float(mixed.mean())
     count = len(losses)
+    clean = 1 - losses[:, 0].mean(axis=0)
     return Verdict(
         members=tuple(own.tolist()),
         weights=tuple(weights.tolist()),
@@ -209,6 +218,9 @@ def judge(
         error=float(difference.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0,
         images=count,
         classes=() if labels is None else _classes(right, mixed, singles[name], labels),
+        unlearned={}
+        if labels is None
+        else {k: float(clean[k]) for k in unlearned(clean.tolist(), labels)},
     )
 
 

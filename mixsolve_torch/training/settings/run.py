@@ -22,7 +22,8 @@ class EvaluationConfig:
     every : int
         Epochs per model between two measurements.
     steps : int
-        Steps of the PGD attack of the measurements during training.
+        Steps of APGD in the measurements during training: half of them on the cross-entropy, half
+        on the hinge.
     images : int, optional
         Images of the measurements during training; all by default.
     final : str

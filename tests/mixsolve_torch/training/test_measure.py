@@ -5,8 +5,9 @@ import textwrap
 
 import pytest
 import torch
+from torch import nn
 
-from mixsolve_torch.attacks import PGD
+from mixsolve_torch.attacks import APGD, WorstOf
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.training import (
     AttackConfig,
@@ -41,12 +42,13 @@ def labelled(mixture, generator, count=60):
 
 
 def test_an_epoch_is_measured_by_the_worst_point_found_for_anyone(linear, generator):
-    mixture = Mixture([linear(seed) for seed in range(2)], [0.6, 0.4])
+    mixture = Mixture([linear(seed) for seed in (0, 2)], [0.6, 0.4])
     data = labelled(mixture, generator)
     told = measure_epoch(mixture, data, settings(), Ranks("cpu"))
     x, y = data.batch(torch.arange(60))
     draws = torch.Generator().manual_seed(0x5EED)
-    attack = PGD("Linf", 0.1, steps=4)
+    pair = [APGD("Linf", 0.1, steps=2), APGD("Linf", 0.1, steps=2, loss="hinge")]
+    attack = WorstOf(pair)
     weights = torch.tensor([[0.6, 0.4], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     points = [attack(Mixture(mixture.models, own), x, y, draws)[0] for own in weights]
     wrong = torch.stack(
@@ -66,6 +68,46 @@ def test_an_epoch_is_measured_by_the_worst_point_found_for_anyone(linear, genera
     assert told["robust"]["mixture"] < alone  # the attack on the mixture alone flatters it
     mean = 0.6 * robust[1] + 0.4 * robust[2]
     assert told["robust"]["mixture"] >= mean - 1e-12
+
+
+def sure_of_everything():
+    """A network, another one of a fifth of its margins and logits so large that float32 has no
+    cross-entropy of them, and images between dark and light to tell apart."""
+
+    def network(slopes, scale):
+        model = nn.Sequential(nn.Flatten(), nn.utils.skip_init(nn.Linear, 9, 2))
+        with torch.no_grad():
+            model[1].weight.copy_(scale * torch.stack([-slopes, slopes]))
+            model[1].bias.copy_(scale * slopes.sum() / 2 * torch.tensor([1.0, -1.0]))
+        return model
+
+    checkered = torch.tensor([1.0, -1.0] * 4 + [1.0])
+    plain = network(torch.ones(9), 1.0)
+    sure = network(torch.ones(9) + 5 * (checkered - checkered.mean()), 1e5)
+    light = torch.cat([torch.linspace(0.1, 0.45, 30), torch.linspace(0.55, 0.9, 30)])
+    x = light.view(-1, 1, 1, 1).expand(-1, 1, 3, 3).contiguous()
+    return plain, sure, ImageSet(x, (light > 0.5).long())
+
+
+@pytest.mark.filterwarnings("ignore::mixsolve.base.errors.GradientWarning")
+def test_a_network_whose_cross_entropy_is_flat_does_not_win_an_epoch(tmp_path):
+    plain, sure, data = sure_of_everything()
+    config = settings(evaluation=EvaluationConfig(steps=10, final="none"))
+
+    def robust(network):
+        told = measure_epoch(Mixture([network]), data, config, Ranks("cpu"))
+        assert told["clean"]["mixture"] == 1
+        return told["robust"]["mixture"]
+
+    assert robust(plain) == pytest.approx(50 / 60)  # an image at least 0.1 from 0.5 cannot fall
+    assert robust(sure) < 0.5
+    mixture = Mixture([plain, sure])
+    with torch.no_grad():
+        x, y = data.batch(torch.arange(60))
+        flat = APGD("Linf", 0.1, steps=10)(Mixture([sure]), x, y)[0]
+        assert (sure(flat).argmax(dim=1) == y).double().mean() > 50 / 60
+    weights = solve_weights(mixture, data, config, tmp_path)
+    assert weights.tolist() == pytest.approx([1.0, 0.0], abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +167,15 @@ def test_a_dead_member_is_warned_about_and_loses_its_weight(tmp_path, monkeypatc
     assert len(said) == 1
     assert said[0].startswith("network 2, of weight 0.50, has ")
     assert "less than half of the best one" in said[0]
+    nothing = [
+        text for text in map(logging.LogRecord.getMessage, caplog.records) if "nothing" in text
+    ]
+    assert len(nothing) == 1
+    assert nothing[0].startswith("network 2 has learned nothing by epoch 2: it is right on ")
+    assert "lower optimizer.learning_rate, warm up" in nothing[0]
+    assert training.verdict is not None
+    assert list(training.verdict.unlearned) == [1]
+    assert training.verdict.sentences()[0].startswith("Network 2 has learned nothing: it is right")
     weights = training.mixture.weights.tolist()
     assert weights == ([0.5, 0.5] if final == "last" else pytest.approx([1.0, 0.0], abs=0.1))
 
@@ -134,5 +185,5 @@ def test_final_weights_are_found_once(linear, generator, tmp_path, monkeypatch):
     data = labelled(mixture, generator)
     found = solve_weights(mixture, data, settings(), tmp_path / "game")
     assert found[0] > 0.5
-    monkeypatch.setattr(PGD, "visit", lambda *_: pytest.fail("attacked again"))
+    monkeypatch.setattr(APGD, "visit", lambda *_: pytest.fail("attacked again"))
     assert torch.equal(solve_weights(mixture, data, settings(), tmp_path / "game"), found)
