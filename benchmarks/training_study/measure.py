@@ -23,7 +23,7 @@ from benchmarks.training_study.runs import Trained
 from mixsolve_torch import APGD, PGD, Attack, Mixture, Standard, build_losses
 
 MEASURES = ("PGD-20", "APGD", "worst")
-_STANDARD_STEPS = 25
+STANDARD_STEPS = 25
 
 
 def attacks(norm: str, eps: float) -> dict[str, Attack]:
@@ -31,7 +31,7 @@ def attacks(norm: str, eps: float) -> dict[str, Attack]:
     return {
         "PGD-20": PGD(norm, eps, steps=20),
         "APGD": APGD(norm, eps, steps=100, restarts=5),
-        "worst": Standard(norm, eps, steps=_STANDARD_STEPS),
+        "worst": Standard(norm, eps, steps=STANDARD_STEPS),
     }
 
 

@@ -20,7 +20,7 @@ from benchmarks.training_study.compare import (
     gain,
     worst_class,
 )
-from benchmarks.training_study.measure import MEASURES, Cell
+from benchmarks.training_study.measure import MEASURES, STANDARD_STEPS, Cell
 from benchmarks.training_study.settings import BATCH, HELD_OUT, RECIPES, SETTINGS, recipes
 
 # By setting, by seed, by recipe.
@@ -142,13 +142,14 @@ def write(out: Path, cells: Cells, *, count: int, images: int, epochs: int) -> N
         "",
         f"{origin('training_study', f'PyTorch {torch.__version__}')}. Fashion-MNIST, {images} "
         f"training images, {HELD_OUT} of them held out to select epochs and weights, {epochs} "
-        f"epochs of each network, batches of {BATCH}, PGD-10 in training; passes are millions of runs of a network on an image, forward and backward, in training; "
-        f"all accuracies in % on the same {count} test images, the mean over seeds. `worst` is the "
-        "worst of everything found for anyone, `standard` with 25 steps included. Gains are paired differences to the single network "
-        "of equal cost that was chosen on held-out images, in points: in brackets the standard "
-        "error over images, and over seeds after the slash where there are several. Networks "
-        "alone are under everything found; the margin is what the mixture has above their "
-        "weighted mean.",
+        f"epochs of each network, batches of {BATCH}, PGD-10 in training; passes are millions of "
+        "runs of a network on an image, forward and backward, in training; all accuracies in % on "
+        f"the same {count} test images, the mean over seeds. `worst` is the worst of everything "
+        f"found for anyone, `standard` with {STANDARD_STEPS} steps included. Gains are paired "
+        "differences to the single network of equal cost that was chosen on held-out images, in "
+        "points: in brackets the standard error over images, and over seeds after the slash where "
+        "there are several. Networks alone are under everything found; the margin is what the "
+        "mixture has above their weighted mean.",
         "",
     ]
     for title, own in tables.items():

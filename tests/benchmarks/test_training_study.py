@@ -132,7 +132,7 @@ def test_a_mixture_is_measured_by_all_three():
 @pytest.mark.parametrize("title", SETTINGS)
 def test_every_recipe_is_a_configuration(title, tmp_path):
     for recipe in map(RECIPES.get, recipes(title)):
-        config = configuration(SETTINGS[title], recipe, 3, tmp_path, images=100, epochs=2)
+        config = configuration(SETTINGS[title], recipe, 3, tmp_path, images=2000, epochs=2)
         assert config.model.count == recipe.networks
         assert config.optimizer.epochs == 2 * recipe.epochs
         assert config.loss.name == SETTINGS[title].loss
