@@ -226,7 +226,8 @@ class _LinfBall(Ball):
         lowest, highest = self._bounds(center)
 
         def move(point: Tensor, gradient: Tensor) -> Tensor:
-            return gradient.sign_().mul_(length).add_(point).clamp_(lowest, highest)
+            ahead = torch.add(point, gradient.sign_(), alpha=length, out=gradient)
+            return ahead.clamp_(lowest, highest)
 
         return move
 

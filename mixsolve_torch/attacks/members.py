@@ -31,6 +31,8 @@ from mixsolve_torch.models.passes import after_run, before_run
 # Gradients of a member that are noted before they are counted: some kilobytes each.
 _UNCOUNTED = 64
 
+_AS_IT_IS: AbstractContextManager[Any] = nullcontext()
+
 Function = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -197,7 +199,8 @@ class Members:
         It is for the steps between points that `gradient` looks at, where the function has one
         value an image.
         """
-        with torch.enable_grad():
+        # Switching takes as long as an operation on a small batch, and attacks run with it on.
+        with _AS_IT_IS if torch.is_grad_enabled() else torch.enable_grad():
             point = x.detach().clone().requires_grad_()  # a classifier may write into it
             logits = self._direct(i, point)
             if logits is None:
@@ -265,7 +268,7 @@ class Members:
         """Return the context that classifiers run in."""
         if self._autocast:
             return torch.autocast(x.device.type, dtype=self._autocast)
-        return nullcontext()
+        return _AS_IT_IS
 
     def _run_under_autograd(self, i: int, point: Tensor, noted: bool = True) -> Tensor:
         """Return the logits of member i, in a graph if it can be run in one."""
@@ -329,4 +332,4 @@ class Members:
         if own is None:
             self._missing[i] = True
             return torch.zeros_like(point)
-        return own.detach()
+        return own

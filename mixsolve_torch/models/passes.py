@@ -66,7 +66,8 @@ def counted() -> Iterator[Passes]:
 
 def before_run() -> list[int]:
     """Return what `after_run` takes: the forward runs so far, one number a counter."""
-    return [passes.forward for passes in _COUNTING.get()]
+    counting = _COUNTING.get()
+    return [passes.forward for passes in counting] if counting else []
 
 
 def after_run(before: list[int], logits: Tensor) -> None:

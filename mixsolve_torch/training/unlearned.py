@@ -21,6 +21,9 @@ MEND = (
 def unlearned(accuracies: Sequence[float], labels: ArrayLike) -> list[int]:
     """Return the networks that the most frequent class alone is as good as.
 
+    Of images so few that twice its share n/N is not told from it by two standard errors,
+    2 sqrt(n/N (1 - n/N) / N) >= n/N, nothing is said.
+
     Parameters
     ----------
     accuracies : sequence of float
@@ -30,13 +33,17 @@ def unlearned(accuracies: Sequence[float], labels: ArrayLike) -> list[int]:
 
     Examples
     --------
-    >>> unlearned([0.5, 0.75, 0.25], [0, 0, 1, 2])
+    >>> unlearned([0.6, 0.8, 0.2], [0, 0, 0, 1, 2])
     [0, 2]
+    >>> unlearned([0.5], [0, 1])
+    []
     """
     count = np.bincount(np.asarray(labels))
+    images, most = int(count.sum()), int(count.max())
+    if most * images <= 4 * (images - most):
+        return []
     # Accuracies are means of N zeros and ones: in whole images rounding does not matter.
-    images = int(count.sum())
-    return [k for k, own in enumerate(accuracies) if round(own * images) <= count.max()]
+    return [k for k, own in enumerate(accuracies) if round(own * images) <= most]
 
 
 def said_of(k: int, accuracy: float, learned_in: str = "") -> str:

@@ -162,7 +162,9 @@ def test_what_wins_is_what_is_deployed(tmp_path, monkeypatch, gains):
 
     single = train(tiny(tmp_path / "single", 1))
     assert single.verdict.gain.value == 0
-    mean, classes = single.verdict.sentences()
+    # A network as weak as this one may be told of, before its accuracies.
+    *nothing, mean, classes = single.verdict.sentences()
+    assert len(nothing) == len(single.verdict.unlearned)
     assert mean == f"the network alone: {100 * single.verdict.mixture:.2f} % on 24 images."
     assert classes.startswith("Accuracy of the network by class: 0: ")
     assert sum(each.images for each in single.verdict.classes) == 24
