@@ -6,6 +6,9 @@ For a mixture with accuracies a_i and a single network with b_i on images i = 1,
 
     gain = mean_s gain_s,          seed error  = sqrt( var_s (gain_s) / S ),   S > 1.
 
+Under the worst of everything it has two parts: what its networks alone have on their weighted mean
+beyond the single network, mostly less than 0, and the margin.
+
 The single network is the one of the highest robust accuracy on held-out images among those that
 took no more passes than the mixture, but for a twentieth. The verdict of a run is judged on the
 first half of the test images and checked on the second one.
@@ -41,6 +44,13 @@ class Gain:
     image_error: float
     seed_error: float
 
+    @property
+    def sign(self) -> int:
+        """Whether it is beyond two standard errors: 1 above 0, -1 below, 0 neither."""
+        error = self.image_error if np.isnan(self.seed_error) else self.seed_error
+        error = max(error, self.image_error)
+        return int(self.value > 2 * error) - int(self.value < -2 * error)
+
 
 def rival(cells: Mapping[str, Cell], name: str) -> str | None:
     """Return the single network that a recipe is compared with, if one was trained."""
@@ -72,6 +82,19 @@ def gain(
     over_images = float(np.sqrt((errors**2).sum()) / count)
     own = Gain(100 * float(means.mean()), 100 * over_images, 100 * over_seeds)
     return own, tuple(dict.fromkeys(rivals))
+
+
+def parts(by_seed: Mapping[int, Mapping[str, Cell]], name: str) -> tuple[float, float]:
+    """Return the parts of a gain under the worst of everything, in points: networks, and margin."""
+    networks, margins = [], []
+    for cells in by_seed.values():
+        other = rival(cells, name) if name in cells else None
+        if other is not None:
+            own = cells[name]
+            alone = float(own.members.mean(axis=0) @ own.weights)
+            networks.append(alone - float(cells[other].accuracy("worst").mean()))
+            margins.append(float(own.accuracy("worst").mean()) - alone)
+    return 100 * float(np.mean(networks)), 100 * float(np.mean(margins))
 
 
 @dataclass(frozen=True)

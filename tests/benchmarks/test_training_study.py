@@ -84,6 +84,21 @@ def test_gains_are_paired_and_have_errors_over_images_and_seeds():
     assert np.isnan(compare.gain({0: by_seed[0]}, _TWO, "worst")[0].seed_error)
 
 
+def test_a_gain_is_that_of_the_networks_alone_and_the_margin():
+    cells = {0: {_ONE: _single([1, 0]), _TWO: _PAIR}}
+    networks, margin = compare.parts(cells, _TWO)
+    assert networks + margin == pytest.approx(compare.gain(cells, _TWO, "worst")[0].value)
+    assert (networks, margin) == (pytest.approx(-50.0), pytest.approx(12.5))
+
+
+@pytest.mark.parametrize(
+    ("value", "image_error", "seed_error", "sign"),
+    [(2.1, 1.0, np.nan, 1), (1.9, 1.0, np.nan, 0), (2.1, 1.0, 1.1, 0), (-5.0, 1.0, 2.0, -1)],
+)
+def test_a_gain_counts_beyond_two_of_the_larger_error(value, image_error, seed_error, sign):
+    assert compare.Gain(value, image_error, seed_error).sign == sign
+
+
 def test_a_verdict_of_one_half_is_checked_on_the_other():
     # On the first 20 images the pair is right and the single network wrong; then the reverse.
     single = _single([0] * 20 + [1] * 20)
@@ -146,4 +161,9 @@ def test_the_page_holds_figures_and_what_was_not_measured(tmp_path):
     page = (tmp_path / "training-study.md").read_text()
     assert "| two together | 0.0 | 1 | 100.0 | 25.0 | 75.0 | 12.5 |" in page
     assert "-87.5" in page
+    # Both networks can be fooled everywhere: all that the mixture has is margin.
+    assert "Its networks have -100.0 points on their own, and the margin is 12.5." in page
+    assert "PGD-20: 0 ahead, 1 behind; APGD: 0 ahead, 1 behind; worst: 0 ahead, 1 behind" in page
+    assert "none is ahead: one network of equal cost is the better" in page
+    assert "PGD-20 misses 12.5 points of what is found on a mixture, and 0.0 on a single" in page
     assert "Not measured yet:" in page
