@@ -17,6 +17,16 @@ from mixsolve.engines.base import Engine
 from mixsolve.engines.responses import MixedStrategy, SoftResponse
 from mixsolve.kernels.constants import PLAIN_EXPONENTS
 
+_SUMMED_TOGETHER = 1 << 16  # samples
+
+
+def add_by_block(sums: np.ndarray, block: np.ndarray, weight: np.ndarray, rows: np.ndarray) -> None:
+    """Add weighted rows (n, L) to the sums (B, L) of their blocks (n,)."""
+    for classifier in range(rows.shape[1]):
+        sums[:, classifier] += np.bincount(
+            block, weight * rows[:, classifier], minlength=sums.shape[0]
+        )
+
 
 class Bookkeeping:
     """Base class of engines: everything that needs no losses.
@@ -91,6 +101,44 @@ class Bookkeeping:
         part.take_range(lowest, highest)
         part._last = None
         return part
+
+    def weighed(self, sample_weight: np.ndarray) -> Self:
+        """The same engine with other weights (N,) of its samples, and no passes counted yet."""
+        part = self.as_shard(sample_weight, self.lowest, self.highest)
+        part.n_passes = 0.0
+        return part
+
+    def group_sums(self, candidates: np.ndarray, block: np.ndarray, n_blocks: int) -> np.ndarray:
+        """Weighted losses of one candidate (N,) of each sample, summed by blocks: (B, L)."""
+        sums = np.zeros((n_blocks, self.n_classifiers))
+        for first in range(0, self.n_samples, _SUMMED_TOGETHER):
+            some = np.arange(first, min(first + _SUMMED_TOGETHER, self.n_samples))
+            some = some[self.sample_weight[some] > 0.0]
+            rows = self.gather(some, candidates[some])
+            add_by_block(sums, block[some], self.sample_weight[some], rows)
+        return sums
+
+    def soft_sums(
+        self, weights: np.ndarray, alpha: np.ndarray, block: np.ndarray, n_blocks: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Eq. (7) and its gradient on each block, (B,) and (B, L); a pass for each block."""
+        values, gradients = np.zeros(n_blocks), np.zeros((n_blocks, self.n_classifiers))
+        for number in range(n_blocks):
+            part = self.weighed(np.where(block == number, self.sample_weight, 0.0))
+            soft = part.soft_response(weights, alpha, False)
+            values[number], gradients[number] = soft.value, soft.gradient
+            self.n_passes += part.n_passes
+        return values, gradients
+
+    def soft_response(
+        self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
+    ) -> SoftResponse:
+        """See `mixsolve.engines.Engine.soft_response`."""
+        raise NotImplementedError
+
+    def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """See `mixsolve.engines.Engine.gather`."""
+        raise NotImplementedError
 
     def scan(self) -> tuple[float, float]:
         """Extremes of the losses that count, in a pass; refuse one that is NaN or infinite."""

@@ -225,6 +225,35 @@ class MemoryEngine(Bookkeeping):
         )
         return self.remember(weights, alpha, response)
 
+    def soft_sums(
+        self, weights: np.ndarray, alpha: np.ndarray, block: np.ndarray, n_blocks: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Eq. (7) and its gradient on each block, in one pass."""
+        from mixsolve.kernels import group_passes
+
+        n_chunks = self._bounds.size - 1
+        values = np.zeros((n_chunks, n_blocks))
+        gradients = np.zeros((n_chunks, n_blocks, self.n_classifiers))
+
+        def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
+            span = self._row_range(start, stop)
+            group_passes.soft_response(
+                rows,
+                self.tensor.offsets[start : stop + 1],
+                self.allowed[span],
+                self.prior[span],
+                self.sample_weight[start:stop],
+                alpha[start:stop],
+                weights,
+                self._cutoff,
+                block[start:stop],
+                values[chunk],
+                gradients[chunk],
+            )
+
+        self.each_block(work)
+        return values.sum(axis=0), gradients.sum(axis=0)
+
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         """See `Engine.gibbs`; for a tensor in a file it is computed when it is first read."""
         if self.tensor.elsewhere:

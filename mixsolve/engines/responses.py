@@ -28,6 +28,11 @@ class BestResponse:
     gradient: np.ndarray
     candidates: np.ndarray
 
+    @property
+    def struck(self) -> np.ndarray | None:
+        """Weight (N,) of each sample, where the attacker chooses it; None for the game's own."""
+        return None
+
     def of(self, samples: np.ndarray) -> np.ndarray:
         """Best candidates of a few samples, int64 and ascending."""
         return self.candidates[samples]
@@ -95,12 +100,16 @@ class MixedStrategy(Compared):
         Positive, summing to 1 within each sample.
     n_candidates : int
         Length of the candidate axis (the longest, for a ragged tensor).
+    weight : ndarray of float64, shape (N,), or None
+        How the attacker weighs the samples, where he chooses that: of sum 1. None for the weights
+        of the game.
     """
 
     indptr: np.ndarray
     candidates: np.ndarray
     probabilities: np.ndarray
     n_candidates: int
+    weight: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.indptr.size - 1
@@ -131,6 +140,13 @@ class MixedStrategy(Compared):
             self.candidates[entries],
             self.probabilities[entries],
             self.n_candidates,
+            None if self.weight is None else self.weight[first:last],
+        )
+
+    def weighed(self, weight: np.ndarray) -> "MixedStrategy":
+        """The same strategy, with weights (N,) of the samples."""
+        return MixedStrategy(
+            self.indptr, self.candidates, self.probabilities, self.n_candidates, weight
         )
 
     def dense(self) -> np.ndarray:

@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 
 from mixsolve.kernels.constants import NEGLIGIBLE_SMOOTHING
-from mixsolve.methods.problem import Outcome, Problem
+from mixsolve.methods.problem import Outcome, Problem, blocks_of
 from mixsolve.methods.stopping import Stop
 
 
@@ -23,32 +23,41 @@ class Method:
     limit : str, optional
         The method that solves the exact problem instead, where alpha is so small that it makes no
         difference.
+    grouped : str, optional
+        The file of the method where the attacker also weighs blocks of samples.
+    smooth : bool
+        Whether it runs as it is where that choice has a temperature.
     """
 
     module: str
     exact: bool = False
     entropic: bool = False
     limit: str | None = None
+    grouped: str | None = None
+    smooth: bool = False
 
     def minimize(self, problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
         """Run the method from weights (L,) until `stop` is satisfied."""
-        if self.limit is not None and problem.alpha is not None:
+        blocks = blocks_of(problem)
+        tempered = blocks is not None and blocks.temperature > 0.0
+        if self.limit is not None and problem.alpha is not None and not tempered:
             smoothing = problem.smoothing()
             if smoothing <= NEGLIGIBLE_SMOOTHING * stop.tolerance:
                 # An attack on the exact game is one here, worth less by the smoothing at most.
                 exact = replace(problem, alpha=None)
                 return METHODS[self.limit].minimize(exact, start, stop.less(smoothing))
-        module = import_module(f"mixsolve.methods.{self.module}")
+        name = self.module if blocks is None or tempered else self.grouped
+        module = import_module(f"mixsolve.methods.{name}")
         outcome: Outcome = module.minimize(problem, start, stop)
         return outcome
 
 
 METHODS = {
-    "lp": Method("constraint_generation", exact=True),
+    "lp": Method("constraint_generation", exact=True, grouped="grouped_rounds"),
     "interior-point": Method("interior_point", exact=True),
-    "oracle": Method("oracle", exact=True),
-    "newton": Method("newton", entropic=True, limit="lp"),
-    "apg": Method("apg", entropic=True),
+    "oracle": Method("oracle", exact=True, grouped="oracle"),
+    "newton": Method("newton", entropic=True, limit="lp", grouped="grouped_newton", smooth=True),
+    "apg": Method("apg", entropic=True, smooth=True),
     "cvxpy": Method("cvxpy_model", exact=True, entropic=True),
 }
 ALIASES = {"entropic": "newton"}

@@ -345,7 +345,9 @@ class Search:
         attack = solved.outcome.attack
         if attack is not None:
             lifted = self._game.lift(attack.samples, attack.candidates, attack.probabilities)
+            weight = attack.weight  # of the samples, which are not merged where it is chosen
             attack = self._problem.engine.strategy(*lifted)
+            attack = attack if weight is None else attack.weighed(weight)
         outcome = self._game.outcome(self._weights, message, attack=attack)
         return replace(
             outcome,

@@ -31,7 +31,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     best_mixture = played.mixture()
     for nit in stop.iterations(n_iter):
         response = engine.best_response(weights)
-        played.add(response.candidates)
+        played.add(response.candidates, response.struck)
         mean_losses = played.losses + (response.gradient - played.losses) / nit
         played.losses = mean_losses
         bound = problem.feasible.lowest(mean_losses)
@@ -58,11 +58,18 @@ class PlayedResponses:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._entries: list[tuple[np.ndarray, np.ndarray]] = []
+        self._struck: np.ndarray | None = None
         self.losses = np.zeros(engine.n_classifiers)
 
-    def add(self, candidates: np.ndarray) -> None:
-        """Take in one more response: a candidate for each sample, int64 of shape (N,)."""
-        self._entries.append((self._keys(candidates), np.ones(candidates.size)))
+    def add(self, candidates: np.ndarray, struck: np.ndarray | None = None) -> None:
+        """Take in one more response: a candidate for each sample, int64 of shape (N,).
+
+        `struck` is the weight (N,) of each sample, where the attacker chooses it.
+        """
+        counts = np.ones(candidates.size) if struck is None else struck
+        if struck is not None:
+            self._struck = struck if self._struck is None else self._struck + struck
+        self._entries.append((self._keys(candidates), counts))
         if len(self._entries) > self._MERGE_EVERY:
             self._entries = [_merge(self._entries)]
 
@@ -73,6 +80,7 @@ class PlayedResponses:
         """The shares as they stand now; costs nothing, since entries are never changed."""
         now = PlayedResponses(self._engine)
         now._entries = list(self._entries)
+        now._struck = self._struck
         return now
 
     def attack(self) -> MixedStrategy | None:
@@ -81,7 +89,10 @@ class PlayedResponses:
             return None
         keys, counts = _merge(self._entries)
         samples, candidates = np.divmod(keys, self._engine.n_rows)
-        return self._engine.strategy(samples, candidates, counts)
+        attack = self._engine.strategy(samples, candidates, counts)
+        if self._struck is None:
+            return attack
+        return attack.weighed(self._struck / self._struck.sum())
 
 
 def _merge(entries: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mixsolve.engines.base import Engine
+from mixsolve.engines.grouped import Blocks, GroupedEngine
 from mixsolve.engines.responses import MixedStrategy, SoftResponse
 from mixsolve.feasible import FeasibleSet, Simplex
 from mixsolve.kernels.constants import EPSILON, LEAST_ALPHA, MOST_ALPHA
@@ -44,6 +45,8 @@ class Problem:
     def smoothing(self) -> float:
         """A bound on how far eq. (7) is below the exact risk, at any weights."""
         assert self.alpha is not None
+        if blocks_of(self) is not None:  # the attacker may strike where alpha is largest
+            return float(self.alpha.max()) * self.engine.surprise
         return float(self.engine.sample_weight @ self.alpha) * self.engine.surprise
 
     def divergence(self, attack: MixedStrategy) -> float:
@@ -65,12 +68,19 @@ class Problem:
         left = 1.0 - np.bincount(samples, measure, minlength=size)
         left[left < _ROUNDED] = 0.0
         each = np.bincount(samples, terms, minlength=size) + left
-        return float((self.engine.sample_weight * self.alpha) @ each)
+        weight = self.engine.sample_weight if attack.weight is None else attack.weight
+        return float((weight * self.alpha) @ each)
 
     def soft_response(self, weights: np.ndarray, hessian: bool = False) -> SoftResponse:
         """Eq. (7) at `weights` of shape (L,), with this problem's alpha."""
         assert self.alpha is not None
         return self.engine.soft_response(weights, self.alpha, hessian)
+
+
+def blocks_of(problem: Problem) -> Blocks | None:
+    """The blocks of samples that the attacker weighs; None in the ordinary game."""
+    engine = problem.engine
+    return engine.blocks if isinstance(engine, GroupedEngine) else None
 
 
 def within_reach(alpha: np.ndarray, engine: Engine) -> np.ndarray:

@@ -2,13 +2,15 @@
 
 import time
 import warnings
+from typing import Any
 
 import numpy as np
 
 from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.errors import ConvergenceWarning
 from mixsolve.engines.bookkeeping import in_losses_unit, restart_count
-from mixsolve.engines.responses import MixedStrategy
+from mixsolve.engines.grouped import inner_engine
+from mixsolve.engines.responses import BestResponse, MixedStrategy
 from mixsolve.feasible import Infeasibility, Prices
 from mixsolve.kernels.constants import EPSILON
 from mixsolve.methods.problem import Outcome
@@ -50,6 +52,7 @@ def _certify(checked: Request, outcome: Outcome, stop: Stop) -> Solution:
         attack = outcome.attack
         if attack is None:
             attack = engine.strategy(every_sample, response.candidates, np.ones(engine.n_samples))
+            attack = attack if response.struck is None else attack.weighed(response.struck)
         played = engine.expected_losses(attack)
         lower_bound = lowest = feasible.lowest(played)
     else:
@@ -57,7 +60,8 @@ def _certify(checked: Request, outcome: Outcome, stop: Stop) -> Solution:
         value = soft.value
         surprise = -engine.log_prior(every_sample, response.candidates)
         assert checked.alpha is not None
-        smoothing = float((engine.sample_weight * checked.alpha) @ surprise)
+        weight = engine.sample_weight if response.struck is None else response.struck
+        smoothing = float((weight * checked.alpha) @ surprise) + checked.smoothing_of_groups(weight)
         if outcome.attack is not None:
             attack = outcome.attack
             played = engine.expected_losses(attack)
@@ -89,6 +93,7 @@ def _certify(checked: Request, outcome: Outcome, stop: Stop) -> Solution:
     def real(value: float) -> float:
         return in_losses_unit(value, exponent) if exponent else float(value)
 
+    groups = _groups(checked, response, attack, weights)
     prices = feasible.prices(played)
     if prices is not None and exponent:
         prices = Prices(*(np.ldexp(side, exponent) for side in (prices.upper, prices.equal)))
@@ -111,12 +116,33 @@ def _certify(checked: Request, outcome: Outcome, stop: Stop) -> Solution:
         risk_lower_bound=real(risk_lower_bound),
         spread=real(engine.spread),
         tolerance=real(stop.tolerance),
-        sample_weight=engine.sample_weight,
+        sample_weight=checked.game.weights,
         prices=prices,
         constraints=problem.feasible.linear,
+        **groups,
         attacked_losses=np.ldexp(played, exponent) if exponent else played,
         names=checked.game.labels.classifiers,
     )
+
+
+def _groups(
+    checked: Request, response: BestResponse, attack: MixedStrategy, weights: np.ndarray
+) -> dict[str, Any]:
+    """What the attacker may choose besides candidates, as fields of the solution."""
+    grouping, engine = checked.game.grouping, checked.problem.engine
+    weight = engine.sample_weight if attack.weight is None else attack.weight
+    if grouping is None:
+        return {"attack_weight": weight}
+    risks = grouping.risks(inner_engine(engine), response.candidates, weights)
+    if risks is not None:
+        risks = np.ldexp(risks, checked.game.exponent)
+    return {
+        "attack_weight": weight,
+        "group_labels": grouping.labels,
+        "group_weights": grouping.weights(weight),
+        "group_risks": risks,
+        "tail": grouping.tail,
+    }
 
 
 def infeasible(checked: Request, infeasibility: Infeasibility, stacklevel: int) -> Solution:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -12,13 +12,15 @@ from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.threads import computed_once
 from mixsolve.engines import Engine, open_losses
 from mixsolve.engines.bookkeeping import finite_spread, unit_exponent
+from mixsolve.engines.grouped import GroupedEngine
 from mixsolve.feasible import FeasibleSet, Simplex, check_constraints, feasible_set
 from mixsolve.kernels.constants import ROUNDING
 from mixsolve.methods import Method
 from mixsolve.methods.iteration_table import IterationTable
-from mixsolve.methods.problem import Problem, within_reach
+from mixsolve.methods.problem import Problem, blocks_of, within_reach
 from mixsolve.methods.stopping import State, Stop
 from mixsolve.solver import validation
+from mixsolve.solver.grouping import Grouping, check_grouping
 
 
 class Options:
@@ -56,6 +58,7 @@ class OpenGame:
         prior: Any,
         limits: tuple[Any, ...],
         names: Any = None,
+        attacker: tuple[Any, ...] = (None, None, None, None),
     ) -> None:
         self.began: float | None = time.perf_counter()
         self.losses = open_losses(losses)
@@ -74,6 +77,10 @@ class OpenGame:
             self.named(mask, table, "candidate_mask"),
             self.named(prior, table, "candidate_prior"),
         )
+        self._weights: np.ndarray | None = None
+        labels = self.named(attacker[0], table[:1], "groups")
+        self._attacker: tuple[Any, ...] = (labels, *attacker[1:])
+        self.is_grouped = any(argument is not None for argument in attacker)
         self._engine: Engine | None = None
         self.exponent = 0  # of the engine's unit, a power of 2
 
@@ -89,14 +96,32 @@ class OpenGame:
         return self._feasible
 
     @property
+    def weights(self) -> np.ndarray:
+        """Weights (N,) of the samples as they were given, of sum 1."""
+        if self._weights is None:
+            self._weights = validation.check_sample_weight(self._given[0], self.losses.n_samples)
+        return self._weights
+
+    @computed_once
+    def grouping(self) -> Grouping | None:
+        """Whom the attacker may strike; None where he takes the samples as they are."""
+        if not self.is_grouped:
+            return None
+        groups, group_weight, tail, alpha_groups = self._attacker
+        return check_grouping(groups, group_weight, tail, alpha_groups, self.weights)
+
+    @property
     def engine(self) -> Engine:
         """Passes over the losses, which are checked when it is made.
 
         Its unit is 2^`exponent`: 1, unless squares of the losses could over- or underflow.
         """
         if self._engine is None:
-            sample_weight, mask, prior = self._given
-            weights = validation.check_sample_weight(sample_weight, self.losses.n_samples)
+            _, mask, prior = self._given
+            weights = self.weights
+            grouping = self.grouping
+            if grouping is not None:
+                weights = grouping.sample_weight
             allowed = validation.check_candidate_mask(mask, self.losses)
             measure = validation.check_candidate_prior(prior, self.losses, allowed)
             self._engine = engine = self.losses.engine(weights, allowed, measure)
@@ -108,6 +133,9 @@ class OpenGame:
             if self.exponent:
                 engine = engine.in_unit(self.exponent)
             self._engine = engine
+            if grouping is not None and grouping.blocks is not None:
+                blocks = grouping.blocks.in_unit(self.exponent)
+                self._engine = cast(Engine, GroupedEngine(engine, blocks))
         return self._engine
 
     def __enter__(self) -> Self:
@@ -177,6 +205,19 @@ class Request:
             + f", method {self.method}{regularised}, tol {self.options.tol:g}"
         )
 
+    def smoothing_of_groups(self, weight: np.ndarray) -> float:
+        """What a temperature of the groups takes at most from the objective, in the losses' unit.
+
+        `weight` (N,) is that of the samples under the attacker's exact choice.
+        """
+        blocks = blocks_of(self.problem)
+        if blocks is None or blocks.temperature == 0.0:
+            return 0.0
+        mass = np.bincount(blocks.block, weight, minlength=blocks.n_blocks)[blocks.active]
+        struck = mass > 0.0
+        surprise = mass[struck] @ np.log(mass[struck] / blocks.prior[struck])
+        return float(np.ldexp(blocks.temperature * surprise, self.game.exponent))
+
     def stop(self) -> Stop:
         """When to stop, by this clock."""
         options, engine = self.options, self.game.engine
@@ -204,6 +245,10 @@ def check(game: OpenGame, alpha: Any, method: str, warm_start: Any, options: Opt
     name, entry = validation.check_method(
         method, entropic=alphas is not None, modelled=callable(game.constraints)
     )
+    if game.grouping is not None and game.grouping.blocks is not None:
+        validation.check_grouped(
+            name, entry, game.grouping.blocks.temperature, alphas is not None, game.constraints
+        )
     start = validation.check_warm_start(warm_start, game.losses.n_classifiers)
     feasible = game.feasible(name)
     if feasible.infeasibility is None:

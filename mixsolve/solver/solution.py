@@ -88,6 +88,18 @@ class Solution(Kept):
         `attacked_losses` are about mixtures of the classifiers that `weights` uses.
     names : tuple of str or None
         What the classifiers are called, where the losses, another argument or ``names`` said it.
+    attack_weight : ndarray of float64, shape (N,), or None
+        Weight of each sample in `attack`, of sum 1: `sample_weight`, unless the attacker chose it
+        because ``groups`` or ``tail`` were given. None where no weights meet the constraints.
+    group_labels : ndarray of shape (G,), or None
+        The labels in ``groups``, sorted. None where none were given, as in the next two.
+    group_weights : ndarray of float64, shape (G,), or None
+        The attacker's distribution over the groups: part of what proves `lower_bound`.
+    group_risks : ndarray of float64, shape (G,), or None
+        Exact adversarial risk of each group at `weights` (the mean over its worst share, where
+        ``tail`` was given); NaN for a group whose samples all have weight 0.
+    tail : float or None
+        The share beta of the worst samples, where one below 1 was given.
     """
 
     _parts: ClassVar = (
@@ -124,6 +136,11 @@ class Solution(Kept):
     attacked_losses: np.ndarray | None = None
     max_models: int | None = None
     names: tuple[str, ...] | None = None
+    attack_weight: np.ndarray | None = None
+    group_labels: np.ndarray | None = None
+    group_weights: np.ndarray | None = None
+    group_risks: np.ndarray | None = None
+    tail: float | None = None
 
     @property
     def success(self) -> bool:

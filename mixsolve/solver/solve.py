@@ -28,6 +28,10 @@ def solve(
     A_eq: Any = None,
     b_eq: Any = None,
     max_models: int | None = None,
+    groups: Any = None,
+    group_weight: Any = None,
+    tail: float | None = None,
+    alpha_groups: float | None = None,
     tol: float = 1e-6,
     max_iter: int | None = None,
     time_limit: float | None = None,
@@ -88,6 +92,24 @@ def solve(
         looked for by branch and bound: ``lower_bound`` holds for every choice of so many
         classifiers, ``attack`` is the one on mixtures of those chosen, iterations are nodes.
         Constraints must be linear. See `solve_cardinality_path` for all numbers at once.
+    groups : array_like of shape (N,), optional
+        A label for each sample: integers, strings or booleans. The attacker then also chooses how
+        much the groups weigh, and the value is the worst group's risk:
+        ``max over v of sum_g v_g f_g(lam)``, f_g being the risk of group g with its samples'
+        weights, of sum 1. See `docs/groups.md`, also for how optimistic a value fitted on few
+        samples is, and `cross_fit`.
+    group_weight : float, array_like of shape (G,), or dict, optional
+        The most that a group may weigh. A number c >= 1: c times its share of the sample weights
+        (1: the plain mean). Or a bound for each group, in the order of the sorted labels or by
+        label, of sum 1 at least. Any distribution by default.
+    tail : float, optional
+        Share beta of the samples, above 0 and at most 1: the risk is the mean over the worst share
+        beta of the sample weights (conditional value at risk), in each group where there are
+        groups.
+    alpha_groups : float, optional
+        Temperature of the choice of groups, for alpha > 0: the maximum over groups becomes
+        ``alpha_groups log sum_g p_g exp(f_g / alpha_groups)``, with the groups' shares p of the
+        sample weights. 0, the default, is the exact choice.
     tol : float, default 1e-6
         Stop when the certified gap is at most ``tol * (max(losses) - min(losses))``, the extremes
         being those of what can be played; at least 16 machine epsilons of the largest loss.
@@ -147,7 +169,9 @@ def solve(
     """
     options = Options(tol, max_iter, time_limit, callback, verbose, presolve)
     limits = (constraints, A_ub, b_ub, A_eq, b_eq)
-    with OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits, names) as game:
+    attacker = (groups, group_weight, tail, alpha_groups)
+    rules = sample_weight, candidate_mask, candidate_prior, limits, names, attacker
+    with OpenGame(losses, *rules) as game:
         if max_models is not None:
             most = as_count("max_models", max_models)
             if most < game.losses.n_classifiers:
@@ -170,6 +194,10 @@ def solve_path(
     b_ub: Any = None,
     A_eq: Any = None,
     b_eq: Any = None,
+    groups: Any = None,
+    group_weight: Any = None,
+    tail: float | None = None,
+    alpha_groups: float | None = None,
     tol: float = 1e-6,
     max_iter: int | None = None,
     time_limit: float | None = None,
@@ -191,7 +219,9 @@ def solve_path(
         See `solve`.
     time_limit : float, optional
         Seconds for each of the solves.
-    A_ub, b_ub, A_eq, b_eq, tol, max_iter, verbose, presolve, names
+    A_ub, b_ub, A_eq, b_eq, groups, group_weight, tail, alpha_groups
+        See `solve`.
+    tol, max_iter, verbose, presolve, names
         See `solve`.
 
     Returns
@@ -222,7 +252,9 @@ def solve_path(
     values = validation.check_alphas(alphas)
     solutions: dict[int, Solution] = {}
     warm_start: Any = None
-    with OpenGame(losses, sample_weight, candidate_mask, candidate_prior, limits, names) as game:
+    attacker = (groups, group_weight, tail, alpha_groups)
+    rules = sample_weight, candidate_mask, candidate_prior, limits, names, attacker
+    with OpenGame(losses, *rules) as game:
         for place in np.argsort(-values, kind="stable").tolist():
             solution = _solve(game, values[place], method, warm_start, options, stacklevel=3)
             solutions[place] = solution

@@ -40,6 +40,28 @@ def check_method(name: Any, *, entropic: bool, modelled: bool) -> tuple[str, Met
     return name, method
 
 
+def check_grouped(
+    name: str, method: Method, temperature: float, entropic: bool, constraints: Any
+) -> None:
+    """Refuse what is not solved where the attacker weighs groups or samples himself."""
+    if temperature and not entropic:
+        raise MixsolveError(
+            "alpha_groups smooths the groups of an entropic problem, and alpha is 0; give "
+            "alpha > 0, or leave the choice exact with alpha_groups=0"
+        )
+    if method.grouped is None and not (method.smooth and temperature):
+        others = ", ".join(repr(key) for key, other in METHODS.items() if other.grouped)
+        mend = " (it needs alpha_groups > 0, which smooths their choice)" if method.smooth else ""
+        raise MixsolveError(
+            f"method {name!r} does not choose groups or tails{mend}; use one of {others}"
+        )
+    if callable(constraints):
+        raise MixsolveError(
+            "constraints are a function, which groups and tail do not go with; give linear ones "
+            "as arrays"
+        )
+
+
 def check_alpha(alpha: Any, n_samples: int) -> np.ndarray | None:
     """Regularisation as (N,) positive numbers, or None where it is 0."""
     if isinstance(alpha, str) or alpha is None:
