@@ -241,8 +241,8 @@ class Solution(Kept):
         Parameters
         ----------
         attack : bool, default False
-            With `attack` (its indptr, candidates and probabilities) and `sample_weight`, which hold
-            numbers for each sample.
+            With `attack` (its indptr, candidates and probabilities), `sample_weight` and
+            `attack_weight`, which hold numbers for each sample.
 
         Returns
         -------
@@ -302,7 +302,7 @@ class Solution(Kept):
         entries = {each.name: getattr(self, each.name) for each in fields(Solution)}
         strategy = self.attack
         parts = (strategy.indptr, strategy.candidates, strategy.probabilities)
-        return entries | {"attack": MixedStrategy(*parts, strategy.n_candidates)}
+        return entries | {"attack": MixedStrategy(*parts, strategy.n_candidates, strategy.weight)}
 
     def _arrays(self) -> dict[str, np.ndarray]:
         """All that the file holds; beside the fields, what is derived from them."""

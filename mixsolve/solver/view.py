@@ -17,7 +17,7 @@ from mixsolve.solver.sensitivity import clean_prices
 
 _SHOWN = 8  # classifiers in a line
 _BARS = 20  # classifiers in a page
-_LARGE = ("attack", "sample_weight")  # a number or more for each sample
+_LARGE = ("attack", "attack_weight", "sample_weight")  # a number or more for each sample
 _APART = ("prices", "constraints", "infeasibility", "history")
 # Colours that stand out on white and on black.
 _BAR, _TRACK = "#0072B2", "rgba(128, 128, 128, 0.25)"
@@ -57,6 +57,8 @@ def rows(solution: Any) -> dict[str, str]:
         "gap": f"{solution.gap:.3g} (tolerance {solution.tolerance:.3g})",
         "weights": weights_line(as_vector(solution), solution.names),
     }
+    if solution.group_labels is not None:
+        told["groups"] = groups_line(solution)
     if entropic:
         alpha = np.asarray(solution.alpha)
         told["alpha"] = f"{alpha.min():g} to {alpha.max():g}" if alpha.ndim else f"{alpha:g}"
@@ -64,6 +66,18 @@ def rows(solution: Any) -> dict[str, str]:
         "method": f"{solution.method}, {counted(solution.nit, 'iteration')}, "
         f"{solution.n_passes:.3g} passes over the losses"
     }
+
+
+def groups_line(solution: Any) -> str:
+    """List the risks of the groups, worst first, with the attacker's weights."""
+    risks, weights = solution.group_risks, solution.group_weights
+    order = np.argsort(-np.nan_to_num(risks, nan=-np.inf), kind="stable")
+    line = ", ".join(
+        f"{solution.group_labels[g]}: {risks[g]:.6g} (struck {weights[g]:.3g})"
+        for g in order[:_SHOWN]
+    )
+    left = len(order) - _SHOWN
+    return line + (f", and {left} more" if left > 0 else "")
 
 
 def text(solution: Any) -> str:

@@ -281,3 +281,16 @@ def test_reduced_costs_and_sensitivity_know_the_attackers_weights(game):
     sensitivity = part.sensitivity(losses[:, :, :4])
     assert sensitivity.sample_shares.sum() == pytest.approx(part.value, abs=1e-6)
     assert sensitivity.candidate_mass.sum() == pytest.approx(1.0)
+
+
+def test_groups_are_told_and_kept(game, tmp_path):
+    losses, groups, _ = game
+    solution = mixsolve.solve(losses, groups=np.array(["a", "b", "c", "d"])[groups])
+    worst = int(solution.group_risks.argmax())
+    told = next(line for line in repr(solution).splitlines() if line.startswith("  groups"))
+    assert told.split()[1] == f"{solution.group_labels[worst]}:"
+    assert solution.to_dict()["group_labels"] == ["a", "b", "c", "d"]
+    solution.save(tmp_path / "game.npz")
+    kept = mixsolve.load(tmp_path / "game.npz")
+    assert kept == solution
+    np.testing.assert_array_equal(kept.attack.weight, solution.attack_weight)
