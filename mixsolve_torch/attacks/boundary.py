@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from mixsolve_torch.attacks.ball import Ball
-from mixsolve_torch.attacks.members import Function, Members
+from mixsolve_torch.attacks.derived import Derived, LogitSlopes
+from mixsolve_torch.attacks.members import Members
 
 
 class Boundary(NamedTuple):
@@ -75,10 +76,24 @@ def nearest_boundary(
     )
 
 
-def _gaps(rivals: int) -> Function:
-    def gaps(logits: Tensor, y: Tensor) -> Tensor:
+def _gaps(rivals: int) -> Derived:
+    """Return the gaps (Q, B) of the rivals with the largest logits, the largest first."""
+
+    def ranked(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         own = logits.gather(1, y[:, None])
         others = logits.scatter(1, y[:, None], -torch.inf)
-        return (others.topk(min(rivals, logits.shape[1] - 1), dim=1).values - own).T
+        top, classes = others.topk(min(rivals, logits.shape[1] - 1), dim=1)
+        return (top - own).T, classes.T
 
-    return gaps
+    def judged(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        gaps, _ = ranked(logits, y)
+        return gaps, ~(gaps[0] < 0)
+
+    def derived(logits: Tensor, y: Tensor) -> LogitSlopes:
+        gaps, classes = ranked(logits, y)
+        slopes = logits.new_zeros(*gaps.shape, logits.shape[1])
+        slopes.scatter_(2, classes[..., None], 1.0)
+        slopes.scatter_(2, y[None, :, None].expand(len(gaps), -1, 1), -1.0)
+        return LogitSlopes(gaps, ~(gaps[0] < 0), slopes)
+
+    return Derived(judged, derived)

@@ -40,11 +40,19 @@ def seeds_of(values: Tensor) -> Tensor:
 class Draws:
     """The draws of one step for int64 seeds (B,), one for each row; each step has its own."""
 
-    def __init__(self, seeds: Tensor, step: int) -> None:
+    def __init__(self, seeds: Tensor, step: int, ahead: Tensor | None = None) -> None:
         self._seeds = seeds[:, None]
         self._first = step * _PER_STEP
         self._drawn = 0
-        self._ahead = self._made(0, _AHEAD)
+        self._ahead = self._made(0, _AHEAD) if ahead is None else ahead
+
+    @classmethod
+    def of(cls, seeds: Tensor, steps: range) -> list[Draws]:
+        """Return the draws of several steps, whose first ones are made together."""
+        begins = torch.arange(steps.start, steps.stop, device=seeds.device) * _PER_STEP
+        numbers = begins[:, None, None] + torch.arange(_AHEAD, device=seeds.device)
+        ahead = _uniform(seeds[:, None], numbers)
+        return [cls(seeds, step, own) for step, own in zip(steps, ahead.unbind(), strict=True)]
 
     def uniform(self, count: int) -> Tensor:
         """Return `count` draws (B, count), float64, uniform in [0, 1)."""
@@ -55,8 +63,7 @@ class Draws:
 
     def _made(self, begin: int, end: int) -> Tensor:
         numbers = torch.arange(self._first + begin, self._first + end, device=self._seeds.device)
-        bits = _mix(self._seeds + (numbers + 1) * _STEP)
-        return _shifted(bits, 11).to(torch.float64) * 2.0**-53
+        return _uniform(self._seeds, numbers)
 
     def integers(self, below: int) -> Tensor:
         """Return one draw (B,), int64, uniform in 0 ... below - 1."""
@@ -65,6 +72,11 @@ class Draws:
     def signs(self, count: int) -> Tensor:
         """Return `count` draws (B, count), float64, of -1 and 1."""
         return 1.0 - 2.0 * (self.uniform(count) < 0.5)
+
+
+def _uniform(seeds: Tensor, numbers: Tensor) -> Tensor:
+    """Return the draws of these numbers, float64 in [0, 1)."""
+    return _shifted(_mix(seeds + (numbers + 1) * _STEP), 11).to(torch.float64) * 2.0**-53
 
 
 def _mix(bits: Tensor) -> Tensor:

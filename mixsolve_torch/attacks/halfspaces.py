@@ -9,6 +9,10 @@ point sought is the one that misses them by least squares:
 
 If a point x' of C lies in all of them, the solution misses none by more than
 sqrt(delta) ||x' - o||. It is found in the dual, see `attacks.dual`; no network is run.
+
+Where C is a box, l <= x <= u, and the set has one half-space, it needs no search: the point nearest
+to an origin in C is x(c) = o + sign(n) min(c |n|, r), r the room of each entry in the direction of
+n, with the least c such that <n, x(c)> = t, or all the room if that is not enough.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from torch import Tensor
 
 from mixsolve_torch.attacks.ball import Ball, euclidean_lengths
 from mixsolve_torch.attacks.dual import Dual, ascend, pairs
+from mixsolve_torch.attacks.thresholds import level
 
 # Numbers of one kind that are held at a time: on a CPU no more than pays, elsewhere enough to keep
 # the device busy.
@@ -140,15 +145,40 @@ class HalfSpaces:
         normals, start = self.normals.double().transpose(0, 1), origins.double().transpose(0, 1)
         ahead = start.flatten(2) - self.origin.double().flatten(1)[:, None]
         thresholds = (self.distances + aim).double().permute(2, 0, 1) - ahead @ normals.mT
-        found, raised = ascend(
-            Dual.of(normals, thresholds, start, center.double(), ball),
-            multipliers.double().permute(2, 0, 1) * active,
-            active,
-            aim.double().permute(2, 0, 1),
-            iterations,
-        )
+        if len(self.normals) == 1 and ball.norm == "Linf":
+            found, raised = _met_in_box(normals, thresholds, active, start, center.double(), ball)
+        else:
+            found, raised = ascend(
+                Dual.of(normals, thresholds, start, center.double(), ball),
+                multipliers.double().permute(2, 0, 1) * active,
+                active,
+                aim.double().permute(2, 0, 1),
+                iterations,
+            )
         points = found.transpose(0, 1).view(origins.shape).to(origins.dtype)
         return points, raised.permute(1, 2, 0)
+
+
+def _met_in_box(
+    normals: Tensor, thresholds: Tensor, active: Tensor, origins: Tensor, center: Tensor, ball: Ball
+) -> tuple[Tensor, Tensor]:
+    """Return what `ascend` does where ball and box are one box: points (B, Q, D), multipliers.
+
+    `normals` (B, 1, D), `thresholds` and `active` (B, Q, 1), and the origins (B, Q, C, H, W), which
+    lie in the box, are those of `Dual.of`.
+    """
+    lowest, highest = (
+        ball.project(torch.full_like(center, bound), center).flatten(1)[:, None]
+        for bound in (-torch.inf, torch.inf)
+    )
+    start = origins.flatten(2)
+    rooms = torch.where(normals > 0, highest - start, start - lowest).clamp(min=0)
+    sizes = normals.abs().expand_as(rooms)
+    bounds = torch.where(sizes > 0, rooms / sizes, 0)
+    wanted = torch.where(active, thresholds, 0).flatten()
+    rate = level(sizes.square().flatten(0, 1), bounds.flatten(0, 1), wanted).view(active.shape)
+    points = start + normals.sign() * torch.minimum(rate * sizes, rooms)
+    return torch.clamp(points, lowest, highest), rate
 
 
 def half_spaces(origin: Tensor, gaps: Tensor, gradients: Tensor, reaches: Tensor) -> HalfSpaces:

@@ -4,10 +4,13 @@ An attack on a mixture needs, of each classifier f_k of positive weight, its log
 of some function of them with respect to the images. The classifiers are run one after another, so
 that the memory of one network's graph is enough for a mixture of any size.
 
-Failures are counted on the device without synchronising, and `Members.check` reports them once at
-the end: logits that are not finite are refused; gradients that vanish or are not finite are signs
-of gradient masking (see `attacks.masking`) and give a warning that names the classifier. A
-classifier that autograd cannot differentiate has the gradient zero.
+Failures are noted (see `attacks.noted`), and `Members.check` reports them once at the end: logits
+that are not finite are refused; gradients that vanish or are not finite give a warning that names
+the classifier. A classifier that autograd cannot differentiate has the gradient zero.
+
+A step of an attack on small networks takes as long for what is done around a network as for the
+network. Therefore functions whose derivatives in the logits are written out (`attacks.derived`) are
+not differentiated by autograd; see `attacks.member_runs`, too.
 """
 
 from __future__ import annotations
@@ -20,16 +23,13 @@ import torch
 from torch import Tensor
 
 from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.attacks.derived import Derived
 from mixsolve_torch.attacks.masking import LOGITS, GradientSigns, sentences, warn
+from mixsolve_torch.attacks.member_runs import MemberRuns
+from mixsolve_torch.attacks.noted import Noted
 from mixsolve_torch.core.losses import errs
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.core.weights import check_weights
-from mixsolve_torch.data import checks
-from mixsolve_torch.models.classifiers import run_member
-from mixsolve_torch.models.passes import after_run, before_run
-
-# Gradients of a member that are noted before they are counted: some kilobytes each.
-_UNCOUNTED = 64
 
 _AS_IT_IS: AbstractContextManager[Any] = nullcontext()
 
@@ -109,29 +109,19 @@ class Members:
         for weight in self.weights:  # in the order of `expected`; sum() rounds otherwise
             self.total += weight
         models = [(mixture.models if runs is None else runs)[k] for k in self.indices]
-        self._models: list[Any] = [torch.compile(m) for m in models] if compile else models
-        self._autocast = torch.bfloat16 if autocast is True else autocast
-        self._largest_label = int(labels.max())
-        self._differentiated = [0] * len(models)
-        self._missing = [False] * len(models)  # who is known to have no gradient in the images
-        self._converted = [False] * len(models)  # whose images or logits need a conversion
-        self._runs_without = [False] * len(models)  # who runs only where nothing is differentiated
-        # For each member: passes with logits that are not finite; gradients on images that it
-        # classifies correctly; those of them that vanish; gradients that are not finite.
-        self._counts = torch.zeros(len(models), 4, dtype=torch.int64, device=labels.device)
-        # Not yet counted, so that a step need not wait: sums of logits, and where a member errs
-        # with the largest entry of its gradients.
-        self._sums: list[list[Tensor]] = [[] for _ in models]
-        self._slopes: list[list[tuple[Tensor, Tensor]]] = [[] for _ in models]
+        models = [torch.compile(model) for model in models] if compile else models
+        self._runs = MemberRuns(models, self.indices, int(labels.max()), autocast)
+        self._noted = Noted(self.indices, labels.device)
 
     def __len__(self) -> int:
         """Return n, the number of classifiers with a positive weight."""
-        return len(self._models)
+        return len(self._runs)
 
     def logits(self, i: int, x: Tensor) -> Tensor:
         """Return the logits (B, classes) of member i on images, without a graph."""
-        with torch.no_grad():
-            return self._run(i, x)
+        logits = self._runs.logits(i, x)
+        self._noted.logits(i, logits)
+        return logits
 
     def wrong(self, x: Tensor, y: Tensor) -> Tensor:
         """Return a mask (n, B) of which member errs on which image."""
@@ -157,7 +147,8 @@ class Members:
             The member.
         function : callable
             ``function(logits, y)`` returns one value an image, (B,), or Q of them, (Q, B); the
-            forward pass is then shared by Q backward passes.
+            forward pass is then shared by Q backward passes. Autograd differentiates it unless it
+            is a `Derived`.
         x, y : torch.Tensor of shape (B, C, H, W), (B,)
             Images and labels.
 
@@ -172,26 +163,27 @@ class Members:
             The function has no gradient in the logits.
         """
         with torch.enable_grad():
-            point = x.detach().requires_grad_()
-            logits = self._run_under_autograd(i, point)
-            values = function(logits, y)
-            rows = values.unbind() if values.ndim == 2 else (values,)
+            point = x.detach().clone().requires_grad_()  # a classifier may write into it
+            logits = self._runs.graph(i, point)
+            self._noted.logits(i, logits)
+            if isinstance(function, Derived):
+                values, wrong, slopes = function.derived(logits.detach(), y)
+                several = slopes.unbind() if slopes.ndim == 3 else (slopes,)
+                ends: list[tuple[Tensor, Tensor | None]] = [(logits, own) for own in several]
+            else:
+                values, wrong = function(logits, y), errs(logits, y)
+                ends = [(own, None) for own in (values.unbind() if values.ndim == 2 else (values,))]
             parts = [
-                self._backward(i, logits, row, point, keep=q < len(rows) - 1)
-                for q, row in enumerate(rows)
+                self._backward(i, logits, end, slopes, point, keep=q < len(ends) - 1)
+                for q, (end, slopes) in enumerate(ends)
             ]
-        logits = logits.detach()
-        wrong = errs(logits, y)
         # One reduction detects both failures: NaN and infinity survive a maximum.
-        largest = [part.abs().amax(dim=(1, 2, 3)) for part in parts]
-        self._slopes[i].append((wrong, torch.stack(largest) if values.ndim == 2 else largest[0]))
-        self._differentiated[i] += len(x)
-        if len(self._slopes[i]) == _UNCOUNTED:
-            self._count()
+        largest = [torch.linalg.vector_norm(part, torch.inf, dim=(1, 2, 3)) for part in parts]
+        self._noted.gradient(i, wrong, torch.stack(largest))
         # The points stay finite, so that a NaN met later comes from the classifier.
         parts = [part.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for part in parts]
         gradient = torch.stack(parts) if values.ndim == 2 else parts[0]
-        return Slope(logits, wrong, values.detach(), gradient)
+        return Slope(logits.detach().clone(), wrong, values.detach(), gradient)
 
     def slope(self, i: int, function: Function, x: Tensor, y: Tensor) -> Tensor:
         """Return the gradient (B, C, H, W) of `gradient` alone; nothing of it is noted.
@@ -202,27 +194,13 @@ class Members:
         # Switching takes as long as an operation on a small batch, and attacks run with it on.
         with _AS_IT_IS if torch.is_grad_enabled() else torch.enable_grad():
             point = x.detach().clone().requires_grad_()  # a classifier may write into it
-            logits = self._direct(i, point)
-            if logits is None:
-                logits = self._run_under_autograd(i, point, noted=False)
-            slope = self._backward(i, logits, function(logits, y), point, keep=False)
+            logits = self._runs.graph(i, point)
+            if isinstance(function, Derived):
+                _, _, slopes = function.derived(logits.detach(), y)
+                slope = self._backward(i, logits, logits, slopes, point, keep=False)
+            else:
+                slope = self._backward(i, logits, function(logits, y), None, point, keep=False)
         return slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-
-    def _direct(self, i: int, point: Tensor) -> Tensor | None:
-        """Return plain logits of member i without checks; None for what has to be converted."""
-        if self._converted[i]:
-            return None
-        before = before_run()
-        try:
-            with self._precision(point):
-                logits = self._models[i](point)
-        except Exception:  # those of its own are raised again by the checked way
-            logits = None
-        if type(logits) is Tensor and logits.ndim == 2 and logits.is_floating_point():
-            after_run(before, logits)
-            return logits if logits.dtype == point.dtype else logits.to(point.dtype)
-        self._converted[i] = True
-        return None
 
     def check(self, followed: str = LOGITS) -> None:
         """Report failures so far; to be called once at the end, since it waits for the device.
@@ -250,75 +228,30 @@ class Members:
 
         It waits for the device, and refuses logits that were not finite.
         """
-        self._count()
-        signs: dict[int, GradientSigns] = {}
-        for i, (k, row) in enumerate(zip(self.indices, self._counts.tolist(), strict=True)):
-            diverged, right, vanished, broken = row
-            if diverged:
-                raise MixsolveError(
-                    f"models[{k}] must have finite logits; got NaN or infinity under attack; "
-                    "look for overflow (half precision?) or a diverged classifier"
-                )
-            signs[k] = GradientSigns(
-                self._differentiated[i], right, vanished, broken, self._missing[i]
-            )
-        return signs
-
-    def _precision(self, x: Tensor) -> AbstractContextManager[Any]:
-        """Return the context that classifiers run in."""
-        if self._autocast:
-            return torch.autocast(x.device.type, dtype=self._autocast)
-        return _AS_IT_IS
-
-    def _run_under_autograd(self, i: int, point: Tensor, noted: bool = True) -> Tensor:
-        """Return the logits of member i, in a graph if it can be run in one."""
-        if not self._runs_without[i]:
-            try:
-                return self._run(i, point, noted)
-            except (MixsolveError, torch.cuda.OutOfMemoryError):
-                raise
-            except Exception as error:
-                # Such as a call of .numpy(), which refuses what is under differentiation.
-                try:
-                    logits = self.logits(i, point.detach())
-                except Exception:
-                    raise error from None
-                self._runs_without[i] = True
-                return logits
-        return self.logits(i, point.detach())
-
-    def _run(self, i: int, x: Tensor, noted: bool = True) -> Tensor:
-        with self._precision(x):
-            logits = run_member(self._models[i], self.indices[i], x)
-        checks.label_range("y", self._largest_label, logits.shape[1])
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        if noted:  # one NaN or infinity makes the sum one
-            self._sums[i].append(logits.detach().sum())
-        return logits
-
-    def _count(self) -> None:
-        """Count what was noted so far, without waiting for the device."""
-        for i, (sums, slopes) in enumerate(zip(self._sums, self._slopes, strict=True)):
-            if sums:
-                self._counts[i, 0] += (~torch.stack(sums).isfinite()).sum()
-            if slopes:
-                right = ~torch.cat([wrong for wrong, _ in slopes])
-                largest = torch.cat([own.reshape(-1, own.shape[-1]).T for _, own in slopes])
-                vanished = right & (largest == 0).all(dim=1)
-                broken = ~largest.isfinite().all(dim=1)
-                self._counts[i, 1:] += torch.stack([right, vanished, broken]).sum(dim=1)
-            sums.clear()
-            slopes.clear()
+        return self._noted.signs()
 
     def _backward(
-        self, i: int, logits: Tensor, values: Tensor, point: Tensor, keep: bool
+        self,
+        i: int,
+        logits: Tensor,
+        end: Tensor,
+        slopes: Tensor | None,
+        point: Tensor,
+        keep: bool,
     ) -> Tensor:
-        """Return the gradient of values (B,) in the images; zero where member i has none."""
+        """Return the gradient in the images of `end`; zero where member i has none.
+
+        `end` is values (B,), or the logits (B, classes) with the slopes in them.
+        """
         own = None
-        if values.requires_grad:
+        if end.requires_grad:
             try:
                 (own,) = torch.autograd.grad(
-                    values, point, torch.ones_like(values), retain_graph=keep, allow_unused=True
+                    end,
+                    point,
+                    torch.ones_like(end) if slopes is None else slopes,
+                    retain_graph=keep,
+                    allow_unused=True,
                 )
             except RuntimeError as error:
                 # NotImplementedError among them: an operation without a derivative.
@@ -330,6 +263,6 @@ class Members:
                 "look for a loss that rounds, detaches or runs without gradients"
             )
         if own is None:
-            self._missing[i] = True
+            self._noted.missing(i)
             return torch.zeros_like(point)
         return own

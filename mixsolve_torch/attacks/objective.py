@@ -33,7 +33,8 @@ import torch
 from torch import Tensor
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve_torch.attacks.hinge import hinge, targeted_hinge
+from mixsolve_torch.attacks.derived import Derived
+from mixsolve_torch.attacks.hinge import DERIVED_HINGE, hinge, targeted_hinge
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.core.losses import LOSSES, Loss, LossFunction, errs, get_loss
 
@@ -98,7 +99,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 DLR = Loss("dlr", dlr)
-HINGE = Loss("hinge", hinge)
+HINGE = Loss("hinge", DERIVED_HINGE)
 
 
 def ascended_loss(loss: str | LossFunction) -> Loss:
@@ -160,9 +161,17 @@ class Objective:
 
     def judge(self, logits: Sequence[Tensor], y: Tensor) -> Score:
         """Return the score of images from the logits (B, classes) of every member on them."""
-        wrong = [errs(own, y) for own in logits]
+        wrong: list[Tensor] = []
+        losses: list[Tensor] = []
         with torch.no_grad():
-            losses = [self.function(i)(own, y) for i, own in enumerate(logits)]
+            for i, own in enumerate(logits):
+                function = self.function(i)
+                if isinstance(function, Derived):
+                    value, error = function.judged(own, y)
+                else:
+                    value, error = function(own, y), errs(own, y)
+                losses.append(value)
+                wrong.append(error)
         return Score(self.members.expected(wrong), self._combine(losses))
 
     def score_and_gradient(self, x: Tensor, y: Tensor) -> tuple[Score, Tensor]:

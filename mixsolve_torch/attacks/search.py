@@ -124,6 +124,16 @@ class SearchAttack(GradientAttack):
             True classes.
         """
 
+    def strongest(
+        self, objective: Objective, start: Tensor, center: Tensor, y: Tensor
+    ) -> tuple[Tensor, Score, Tensor]:
+        """Return the best point that `visit` yields, its score, and the last point."""
+        best, best_score, last = start, None, start
+        for last, score in self.visit(objective, start, center, y):
+            best, best_score = keep_better(best, best_score, last, score)
+        assert best_score is not None
+        return best, best_score, last
+
     def aims(self) -> list[SearchAttack]:
         """Return the attacks that this one does in one batch, a restart of each in turn."""
         return [self]
@@ -270,10 +280,7 @@ class SearchAttack(GradientAttack):
         restarts: Tensor,
     ) -> tuple[Tensor, Score]:
         objective = self.aim(objective, center, y, restarts)
-        best, best_score, last = start, None, start
-        for last, score in self.visit(objective, start, center, y):
-            best, best_score = keep_better(best, best_score, last, score)
-        assert best_score is not None
+        best, best_score, last = self.strongest(objective, start, center, y)
         if not self.autocast:
             return best, best_score
         kept, kept_score = best, exact.score(best, y)

@@ -32,8 +32,9 @@ Salmon, Moraes, Dror, Shaw. Parallel random numbers: as easy as 1, 2, 3. SC 2011
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import ClassVar
@@ -53,6 +54,12 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 # After how many equal parts of the steps images that are lost are left out.
 _PARTS = 10
+
+# Steps whose random draws are made at once, at most.
+_BLOCK = 64
+
+# Makes trials (B, C, H, W) from points.
+Proposal = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -98,21 +105,40 @@ class Square(SearchAttack):
         best, best_score = start, objective.score(start, y)
         yield best, best_score
         seeds, rows = seeds_of(start - center), torch.arange(len(y), device=y.device)
-        propose = _PROPOSALS[self.norm]
         for part in range(_PARTS):
             rows = rows[best_score.errors[rows] < objective.members.total]
-            for step in range(part * self.steps // _PARTS, (part + 1) * self.steps // _PARTS):
-                if len(rows):
-                    here, draws = best[rows], Draws(seeds[rows], step)
-                    trial = propose(here, center[rows], self._window(step, here), self.ball, draws)
-                    score = objective.score(trial, y[rows])
-                    own = best_score.at(rows)
-                    # What is neither better nor worse is taken too: plateaus are crossed.
-                    taken = ~own.beats(score)
-                    point = torch.where(taken[:, None, None, None], trial, here)
-                    best = best.index_copy(0, rows, point)
-                    best_score = best_score.put(rows, score.where(taken, own))
+            steps = range(part * self.steps // _PARTS, (part + 1) * self.steps // _PARTS)
+            if len(rows) == 0:
+                yield from itertools.repeat((best, best_score), len(steps))
+                continue
+            here, own, labels = best[rows], best_score.at(rows), y[rows]
+            for propose in self._proposals(center[rows], seeds[rows], steps):
+                trial = propose(here)
+                score = objective.score(trial, labels)
+                # What is neither better nor worse is taken too: plateaus are crossed.
+                taken = ~own.beats(score)
+                here = torch.where(taken[:, None, None, None], trial, here)
+                own = score.where(taken, own)
+                if len(rows) == len(y):
+                    best, best_score = here, own
+                else:
+                    best, best_score = best.index_copy(0, rows, here), best_score.put(rows, own)
                 yield best, best_score
+
+    def strongest(
+        self, objective: Objective, start: Tensor, center: Tensor, y: Tensor
+    ) -> tuple[Tensor, Score, Tensor]:
+        """Return the last point visited: no step lowers its score."""
+        for point, score in self.visit(objective, start, center, y):
+            last, last_score = point, score
+        return last, last_score, last
+
+    def _proposals(self, center: Tensor, seeds: Tensor, steps: range) -> Iterator[Proposal]:
+        """Yield for each step what proposes trials (B, C, H, W) from points."""
+        for first in range(steps.start, steps.stop, _BLOCK):
+            block = range(first, min(first + _BLOCK, steps.stop))
+            windows = [self._window(step, center) for step in block]
+            yield from _PROPOSALS[self.norm](center, windows, self.ball, Draws.of(seeds, block))
 
     def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return stripes (Linf) or tiles (L2, L1) of random signs around each image."""
@@ -141,28 +167,52 @@ class Square(SearchAttack):
         return min(side, height), min(side, width)
 
 
-def _propose_linf(
-    here: Tensor, center: Tensor, window: tuple[int, int], ball: Ball, draws: Draws
-) -> Tensor:
-    """Return points with another perturbation, +eps or -eps, in one window of each image."""
-    inside, _, _ = _placed(here, window, draws)
-    change = ball.eps * draws.signs(here.shape[1])[:, :, None, None].to(here.dtype)
-    trial = torch.where(inside, ball.project(center + change, center), here)
-    other = torch.where(inside, ball.project(center - change, center), here)
+def _linf_proposals(
+    center: Tensor, windows: Sequence[tuple[int, int]], ball: Ball, draws: Sequence[Draws]
+) -> Iterator[Proposal]:
+    """Yield proposals of another perturbation, +eps or -eps, in one window of each image."""
+    lowest, highest = (ball.project(center + ball.eps * sign, center) for sign in (-1, 1))
+    height, width = center.shape[2:]
+    rows = _within(height, [own.uniform(1) for own in draws], [side for side, _ in windows])
+    columns = _within(width, [own.uniform(1) for own in draws], [side for _, side in windows])
+    ups = torch.stack([own.uniform(center.shape[1]) for own in draws]) >= 0.5
+    for down, right, up in zip(rows, columns, ups[..., None, None], strict=True):
+        inside = down[:, None, :, None] & right[:, None, None, :]
+        trial, other = torch.where(up, highest, lowest), torch.where(up, lowest, highest)
+        yield partial(_either, inside, trial, other)
+
+
+def _within(length: int, draws: Sequence[Tensor], sides: Sequence[int]) -> Tensor:
+    """Return which of so many places (S, B, length) lie in windows of S steps."""
+    drawn = torch.stack(list(draws))  # (S, B, 1)
+    side = torch.tensor(sides, device=drawn.device)[:, None, None]
+    place = torch.arange(length, device=drawn.device) - (drawn * (length - side + 1)).long()
+    return (place >= 0) & (place < side)
+
+
+def _either(inside: Tensor, first: Tensor, second: Tensor, here: Tensor) -> Tensor:
+    """Return points that are `first` inside, or `second` where that would change nothing."""
+    trial, other = torch.where(inside, first, here), torch.where(inside, second, here)
     same = (trial == here).flatten(1).all(dim=1)
     return torch.where(same[:, None, None, None], other, trial)
 
 
-def _propose_lq(
-    here: Tensor,
+def _lq_proposals(
     center: Tensor,
-    window: tuple[int, int],
+    windows: Sequence[tuple[int, int]],
     ball: Ball,
-    draws: Draws,
+    draws: Sequence[Draws],
     *,
     q: int,
+) -> Iterator[Proposal]:
+    """Yield proposals that spend the perturbation of one window of each image on another one."""
+    for window, own in zip(windows, draws, strict=True):
+        yield partial(_exchange, center, window, ball, own, q)
+
+
+def _exchange(
+    center: Tensor, window: tuple[int, int], ball: Ball, draws: Draws, q: int, here: Tensor
 ) -> Tensor:
-    """Return points that spend the perturbation of one window of each image on another one."""
     shift = here - center
     tiny = torch.finfo(shift.dtype).tiny
     first, down, right = _placed(here, window, draws)
@@ -181,10 +231,10 @@ def _propose_lq(
     return ball.project(center + moved, center)
 
 
-_PROPOSALS: dict[str, Callable[..., Tensor]] = {
-    "Linf": _propose_linf,
-    "L2": partial(_propose_lq, q=2),
-    "L1": partial(_propose_lq, q=1),
+_PROPOSALS: dict[str, Callable[..., Iterator[Proposal]]] = {
+    "Linf": _linf_proposals,
+    "L2": partial(_lq_proposals, q=2),
+    "L1": partial(_lq_proposals, q=1),
 }
 
 

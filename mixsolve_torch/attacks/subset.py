@@ -49,7 +49,7 @@ from mixsolve_torch.attacks.search import SearchAttack
 
 # Depths in the half-spaces, as shares of the largest possible in the ball: the first is required of
 # every set, the others are tried for the set that was found.
-_DEPTHS = (1e-3, 0.01, 0.03, 0.1, 0.3)
+_DEPTHS = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3)
 
 # The share of the aim that may be lacking of a set that counts as fooled.
 _SHORT = 0.9

@@ -155,14 +155,15 @@ def cast_for(model: nn.Module, x: Tensor) -> torch.dtype | None:
 
 
 def _run(model: nn.Module, x: Tensor) -> Tensor:
-    own = _dtype(model)
-    if own is None or own == x.dtype:
-        return model(x.clone())
     if model in _CAST:
-        return model(x.to(own))
+        own = _dtype(model)
+        return model(x.clone() if own in (None, x.dtype) else x.to(own))
     try:
         return model(x.clone())
     except RuntimeError as error:
+        own = _dtype(model)
+        if own is None or own == x.dtype:
+            raise
         try:
             logits = model(x.to(own))
         except Exception:

@@ -154,6 +154,35 @@ def test_what_is_met_lies_nearest_to_the_origin(norm):
     assert compared > 3
 
 
+def test_one_half_space_in_a_box_is_met_as_the_dual_meets_it():
+    rng = np.random.default_rng(6)
+    images, d, eps = 40, 6, RADII["Linf"]
+    center, normals = drawn("inside", rng, images, 1, d)
+    normals[0, 0] = 0
+    x = torch.as_tensor(center)[:, None, None, :]
+    ball = make_ball("Linf", eps)
+    reach = eps * np.abs(normals).sum(axis=2)
+    # Inside already, within reach, and out of reach.
+    distances = rng.uniform(-0.5, 1.3, (1, images)) * np.maximum(reach, 0.1)
+    model = model_of(x, normals, distances, reach, torch.float64)
+    twice = model_of(x, np.repeat(normals, 2, 0), np.repeat(distances, 2, 0), reach, torch.float64)
+    origins = ball.project(x + torch.from_numpy(rng.uniform(-1, 1, (3, *x.shape))), x)
+    sets = torch.ones(3, 1, images, dtype=torch.bool)
+    sets[2] = False
+    zeros = torch.zeros(3, 1, images, dtype=torch.float64)
+    found, raised = model.meet(sets, zeros, zeros, origins, x, ball, 0)
+    # The same half-space twice goes by the dual, in which its multiplier is shared.
+    both = [torch.cat([own, own], dim=1) for own in (sets, zeros, zeros)]
+    expected, halves = twice.meet(*both, origins, x, ball, 60)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert torch.equal(found[2], origins[2])
+    met = (model.slack(found) > -1e-9).flatten()
+    assert met.any()
+    assert not met.all()
+    total = halves.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(raised.flatten()[met], total.flatten()[met], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_what_cannot_be_met_is_missed_by_least_squares(norm):
     # Two walls that face away from each other, at 0.2 and 0.1 of the center: between them is best.

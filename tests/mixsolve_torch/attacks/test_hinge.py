@@ -7,9 +7,11 @@ from torch.nn.functional import one_hot
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import APGD, Mixture, TargetedAPGD, expected_loss
-from mixsolve_torch.attacks.hinge import SLACK, hinge, targeted_hinge
+from mixsolve_torch.attacks.boundary import _gaps
+from mixsolve_torch.attacks.hinge import DERIVED_HINGE, SLACK, hinge, targeted_hinge
 from mixsolve_torch.attacks.members import Members
 from mixsolve_torch.attacks.objective import Objective
+from mixsolve_torch.core.losses import errs
 from mixsolve_torch.models.classifiers import frozen
 
 
@@ -129,3 +131,29 @@ def test_a_rival_beyond_the_classes(batch):
     attack = APGD("L2", 0.1, loss="hinge", rival=4)
     with pytest.raises(MixsolveError, match=r"below the number of classes, 4; got 4"):
         attack(Mixture([curved()]), batch[0].double(), batch[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_derivatives_that_are_written_out_are_those_of_autograd(dtype):
+    draws = torch.Generator().manual_seed(2)
+    logits = 3 * torch.randn(200, 5, generator=draws, dtype=dtype)
+    logits[:20, 1:] = logits[:20, 1:2]  # rivals that tie
+    labels = torch.randint(5, (200,), generator=draws)
+    target = (labels + torch.randint(1, 5, (200,), generator=draws)) % 5
+    for function in (DERIVED_HINGE, targeted_hinge(target), _gaps(3)):
+        point = logits.clone().requires_grad_()
+        values = function(point, labels)
+        found = function.derived(logits, labels)
+        assert torch.equal(found.values, values)
+        assert torch.equal(found.wrong, errs(logits, labels))
+        for row, own in zip(
+            torch.atleast_2d(values), found.slopes.view(-1, *logits.shape), strict=True
+        ):
+            (slopes,) = torch.autograd.grad(row.sum(), point, retain_graph=True)
+            torch.testing.assert_close(own, slopes)
+
+
+def test_logits_that_are_no_numbers_count_as_errors():
+    logits, labels = torch.tensor([[torch.nan, 0.0], [1.0, torch.nan]]), torch.tensor([0, 0])
+    assert DERIVED_HINGE.judged(logits, labels)[1].all()
+    assert DERIVED_HINGE.derived(logits, labels).wrong.all()

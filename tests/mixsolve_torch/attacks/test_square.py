@@ -95,6 +95,9 @@ def test_the_counter_draws_uniform_independent_numbers():
     assert torch.equal(Draws(seeds, 1).uniform(13), parts)
     draw = Draws(seeds, 0)
     assert torch.equal(draw.uniform(3), torch.cat([draw_of(seeds, n) for n in range(3)], dim=1))
+    # Of one step or several at once.
+    several = Draws.of(seeds, range(3, 6))
+    assert torch.equal(several[2].uniform(11), Draws(seeds, 5).uniform(11))
     assert set(Draws(seeds, 5).integers(3).tolist()) == {0, 1, 2}
     assert set(Draws(seeds, 5).signs(1).flatten().tolist()) == {-1.0, 1.0}
 
