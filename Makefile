@@ -5,20 +5,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# The tests run as four processes, two at a time: each part of a package takes minutes.
+# The tests run as four processes, three at a time: each part of a package takes minutes, some of
+# which it waits for other processes. That of the solver compiles most kernels, so it comes first:
+# those after it find them.
 CORE := $(addprefix tests/mixsolve/,arrays base batch bench cardinality commands engines)
 PLUGIN := $(addprefix tests/mixsolve_torch/,attacks candidates commands core data engine evaluation)
-PYTEST := pytest-plugin pytest-training pytest-core pytest-solver
+PYTEST := pytest-training pytest-plugin pytest-core
 
-.PHONY: demo test lint types docs pytest $(PYTEST) format install clean
+.PHONY: demo test lint types docs pytest pytest-solver $(PYTEST) format install clean
 
 demo: $(INSTALLED)
 	$(BIN)/mixsolve demo --out demo --replace
 
-# Two at a time, so that both cores are busy to the end; the longest first, and the lints, which
-# fail soonest, before them.
+# The lints, which fail soonest, come first, and what takes a minute while kernels are compiled.
 test: $(INSTALLED)
-	$(MAKE) --no-print-directory --jobs 2 lint $(PYTEST) types docs
+	$(MAKE) --no-print-directory --jobs 3 lint pytest-solver types docs $(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -33,7 +34,7 @@ docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 pytest: $(INSTALLED)
-	$(MAKE) --no-print-directory --jobs 2 $(PYTEST)
+	$(MAKE) --no-print-directory --jobs 3 pytest-solver $(PYTEST)
 
 pytest-core: $(INSTALLED)
 	$(BIN)/pytest $(CORE)
