@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mixsolve.feasible.constraints import LinearConstraints
     from mixsolve.games import bounds
     from mixsolve.methods.stopping import Record, State, Status
+    from mixsolve.solver.cross_fit import CrossFit, cross_fit, group_risks
     from mixsolve.solver.sensitivity import Sensitivity
     from mixsolve.solver.solution import Solution
     from mixsolve.solver.solve import solve, solve_path
@@ -37,6 +38,7 @@ __all__ = [
     "BatchSolution",
     "CardinalityPath",
     "ConvergenceWarning",
+    "CrossFit",
     "LinearConstraints",
     "MissingDependencyError",
     "MixedStrategy",
@@ -49,7 +51,9 @@ __all__ = [
     "Status",
     "bounds",
     "constraints",
+    "cross_fit",
     "games",
+    "group_risks",
     "load",
     "perturbations",
     "plots",
@@ -70,6 +74,7 @@ _HOMES = {
     "cardinality.path": ("CardinalityPath", "solve_cardinality_path"),
     "estimator.classifier": _OPTIONAL,
     "feasible.constraints": ("LinearConstraints",),
+    "solver.cross_fit": ("CrossFit", "cross_fit", "group_risks"),
     "solver.sensitivity": ("Sensitivity",),
     "solver.solve": ("solve", "solve_path"),
     "engines.responses": ("MixedStrategy",),

@@ -18,6 +18,7 @@ from mixsolve.engines.responses import MixedStrategy, SoftResponse
 from mixsolve.kernels.constants import PLAIN_EXPONENTS
 
 _SUMMED_TOGETHER = 1 << 16  # samples
+_MOST_PASSES = 200  # that eq. (7) on blocks may take
 
 
 def add_by_block(sums: np.ndarray, block: np.ndarray, weight: np.ndarray, rows: np.ndarray) -> None:
@@ -122,6 +123,12 @@ class Bookkeeping:
         self, weights: np.ndarray, alpha: np.ndarray, block: np.ndarray, n_blocks: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Eq. (7) and its gradient on each block, (B,) and (B, L); a pass for each block."""
+        if n_blocks > _MOST_PASSES:
+            raise MixsolveError(
+                f"alpha > 0 with {n_blocks} groups, or with a tail over so many samples, would "
+                "take a pass over the losses for each on this engine; give the losses as a NumPy "
+                "array"
+            )
         values, gradients = np.zeros(n_blocks), np.zeros((n_blocks, self.n_classifiers))
         for number in range(n_blocks):
             part = self.weighed(np.where(block == number, self.sample_weight, 0.0))

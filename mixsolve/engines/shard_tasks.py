@@ -137,6 +137,22 @@ def soft_response(
     return PartialResult(np.concatenate([[response.value], response.gradient, square]))
 
 
+def group_sums(
+    engine: Any, n_blocks: int, candidates: np.ndarray, block: np.ndarray
+) -> PartialResult:
+    """Weighted losses of one candidate of each sample, summed by blocks."""
+    sums = engine.group_sums(candidates.astype(np.int64), block.astype(np.int64), n_blocks)
+    return PartialResult(sums.reshape(-1))
+
+
+def soft_sums(
+    engine: Any, alpha: np.ndarray, weights: np.ndarray, n_blocks: int, block: np.ndarray
+) -> PartialResult:
+    """Eq. (7) and its gradient, by blocks."""
+    values, gradients = engine.soft_sums(weights, alpha, block.astype(np.int64), n_blocks)
+    return PartialResult(np.concatenate([values, gradients.reshape(-1)]))
+
+
 def gibbs(engine: Engine, alpha: np.ndarray, weights: np.ndarray) -> PartialResult:
     """The Gibbs strategy."""
     return PartialResult(gathered=PackedStrategy.of(engine.gibbs(weights, alpha)))

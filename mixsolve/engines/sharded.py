@@ -25,7 +25,7 @@ from mixsolve.engines import shard_tasks
 from mixsolve.engines.bookkeeping import Bookkeeping
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.memory import MemoryEngine
-from mixsolve.engines.packed import PackedStrategy
+from mixsolve.engines.packed import PackedStrategy, narrow
 from mixsolve.engines.responses import BestResponse, MixedStrategy, NearResponse, SoftResponse
 from mixsolve.engines.shard_tasks import Task, shortened
 from mixsolve.engines.shards import Handle, Reduced, Shards
@@ -127,6 +127,52 @@ class ShardedEngine(Bookkeeping):
         scaled.exponent = exponent
         scaled._engines = self._map_reduce(shard_tasks.in_unit, exponent).states
         return scaled
+
+    def weighed(self, sample_weight: np.ndarray) -> Self:
+        """See `Bookkeeping.weighed`; every shard gets its part of the weights."""
+        part = super().weighed(sample_weight)
+        part._share_extremes()
+        return part
+
+    def group_sums(self, candidates: np.ndarray, block: np.ndarray, n_blocks: int) -> np.ndarray:
+        """See `Bookkeeping.group_sums`; B x L numbers travel, besides the candidates."""
+        own = list(
+            zip(
+                (narrow(mine, self.shape.n_candidates) for mine in self._shares(candidates)),
+                (narrow(mine, n_blocks) for mine in self._shares(block)),
+                strict=True,
+            )
+        )
+        reduced = self._map_reduce(
+            shard_tasks.group_sums,
+            n_blocks,
+            own=own,
+            n_sums=n_blocks * self.n_classifiers,
+            passes=self.n_samples / self.n_rows,
+        )
+        return reduced.sums.reshape(n_blocks, self.n_classifiers)
+
+    def soft_sums(
+        self, weights: np.ndarray, alpha: np.ndarray, block: np.ndarray, n_blocks: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Bookkeeping.soft_sums`; B x (1 + L) numbers travel."""
+        own = [(narrow(mine, n_blocks),) for mine in self._shares(block)]
+        n = self.n_classifiers
+        sums = self._map_reduce(
+            shard_tasks.soft_sums,
+            weights,
+            n_blocks,
+            scattered=[alpha],
+            own=own,
+            n_sums=n_blocks * (1 + n),
+            passes=1,
+        ).sums
+        return sums[:n_blocks], sums[n_blocks:].reshape(n_blocks, n)
+
+    def _shares(self, values: np.ndarray) -> list[np.ndarray]:
+        """Each shard's numbers of those for each sample."""
+        bounds = zip(self._bounds[:-1], self._bounds[1:], strict=True)
+        return [values[first:last] for first, last in bounds]
 
     def _map_reduce(
         self,
