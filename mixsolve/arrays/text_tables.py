@@ -8,6 +8,7 @@ for each pair. Samples may have different candidates.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,46 @@ def read_csv(lines: Iterable[str], called: str) -> NamedLosses:
     if len(keys) < 2:
         return NamedLosses(table[:, None, :], names)
     return NamedLosses(_grouped(rows[1:], keys, table, names, called), names)
+
+
+def take_column(lines: Iterable[str], column: str, called: str) -> tuple[list[str], np.ndarray]:
+    """Take a column of labels, one for each sample, out of a table of losses.
+
+    Returns
+    -------
+    lines : list of str
+        The table without it.
+    labels : ndarray of str, shape (N,)
+        In the order of the samples' first lines.
+
+    Raises
+    ------
+    MixsolveError
+        There is no such column, or lines of one sample differ in it.
+    """
+    rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
+    heads = [cell.strip() for cell in rows[0]] if rows else []
+    if column not in heads:
+        raise MixsolveError(
+            f"{called} has no column {column!r}, its columns are: {', '.join(heads[:8])}"
+        )
+    place = heads.index(column)
+    claims = [AXES.get(head.lower()) for head in heads]
+    key = claims.index("samples") if {"samples", "candidates"} <= set(claims) else None
+    labels: dict[str, str] = {}
+    for number, row in enumerate(rows[1:]):
+        if len(row) != len(heads):
+            continue  # refused where the losses are read
+        sample = str(number) if key is None else row[key]
+        label = labels.setdefault(sample, row[place].strip())
+        if label != row[place].strip():
+            raise MixsolveError(
+                f"{called}: line {number + 2} has {column} {row[place].strip()!r}, and sample "
+                f"{sample!r} had {label!r} before; a sample is of one group"
+            )
+    text = io.StringIO()
+    csv.writer(text).writerows([cell for k, cell in enumerate(row) if k != place] for row in rows)
+    return text.getvalue().splitlines(), np.array(list(labels.values()))
 
 
 def _grouped(

@@ -19,7 +19,7 @@ from rich.console import Console
 import mixsolve
 from mixsolve.arrays.files import ARRAY_OPTIONS, load_array, load_arrays
 from mixsolve.arrays.result_file import check_npz
-from mixsolve.arrays.text_tables import read_csv
+from mixsolve.arrays.text_tables import read_csv, take_column
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError, named
 from mixsolve.commands import report
 from mixsolve.commands.output import add_output_arguments, is_silent, print_json
@@ -94,6 +94,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-models", type=int, metavar="K", help="classifiers that may have a weight"
     )
     parser.add_argument(
+        "--groups",
+        metavar="FILE|NAME",
+        help="the worst group decides: a file with one label per sample, or the name of an array "
+        "beside the losses, or of a column of a .csv file",
+    )
+    parser.add_argument(
+        "--group-weight",
+        type=float,
+        metavar="C",
+        help="no group weighs more than C times its share of the samples (default: any weight)",
+    )
+    parser.add_argument(
+        "--tail",
+        type=float,
+        metavar="SHARE",
+        help="the mean over the worst share of the samples, above 0 and at most 1",
+    )
+    parser.add_argument(
+        "--alpha-groups",
+        type=float,
+        metavar="NUMBER",
+        help="temperature of the choice of groups, for alpha > 0 (default: 0, exact)",
+    )
+    parser.add_argument(
         "--names", nargs="+", metavar="NAME", help="what the classifiers are called"
     )
     parser.add_argument(
@@ -132,6 +156,9 @@ def run(args: argparse.Namespace) -> int:
             verbose=args.verbose,
             max_models=args.max_models,
             names=args.names,
+            group_weight=args.group_weight,
+            tail=args.tail,
+            alpha_groups=args.alpha_groups,
             **options,
         )
     seconds = time.perf_counter() - start
@@ -150,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_input(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Losses, and the array options found beside them or in files of their own."""
-    arrays = _open(args.losses)
+    arrays = _open(args.losses, args.groups)
     chosen = "losses" if args.dataset is None else args.dataset.strip("/")
     if args.dataset is not None and chosen not in arrays:
         found = named(sorted(arrays), len(arrays))
@@ -166,6 +193,13 @@ def _read_input(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         path = getattr(args, name)
         if path is not None:
             options[name] = load_array(path, name)
+    if args.groups is not None:
+        if args.groups in arrays and args.groups != chosen:
+            options["groups"] = arrays.pop(args.groups)
+        elif f"{group}/{args.groups}" in arrays:
+            options["groups"] = arrays.pop(f"{group}/{args.groups}")
+        else:
+            options["groups"] = load_array(args.groups, "groups")
     losses = arrays.get(chosen)
     if losses is None:
         if len(arrays) != 1:
@@ -178,21 +212,30 @@ def _read_input(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     return losses, options
 
 
-def _open(path: Path) -> dict[str, Any]:
-    """The arrays of a file, or of stdin for the name "-"."""
+def _open(path: Path, column: str | None = None) -> dict[str, Any]:
+    """The arrays of a file, or of stdin for the name "-"; of a table, a column of labels apart."""
     if str(path) == "-":
         content = sys.stdin.buffer.read()
         if content.startswith((b"\x93NUMPY", b"PK")):
             return _unpacked(content)
         text = content.decode("utf-8", errors="replace")
-        return {"losses": read_csv(text.splitlines(), "stdin")}
+        return _table(text, "stdin", column)
     if path.suffix.lower() == ".csv":
         try:
             text = path.read_text(encoding="utf-8-sig", errors="replace")
         except OSError as error:
             raise MixsolveError(f"{path} cannot be read: {error.strerror}") from error
-        return {"losses": read_csv(text.splitlines(), str(path))}
+        return _table(text, str(path), column)
     return load_arrays(path, "losses")
+
+
+def _table(text: str, called: str, column: str | None) -> dict[str, Any]:
+    """Losses of a table, and the labels in a column of it unless that is a file of its own."""
+    lines = text.splitlines()
+    if column is None or Path(column).exists():
+        return {"losses": read_csv(lines, called)}
+    lines, labels = take_column(lines, column, called)
+    return {"losses": read_csv(lines, called), column: labels}
 
 
 def _unpacked(content: bytes) -> dict[str, Any]:
