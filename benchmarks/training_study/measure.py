@@ -4,7 +4,7 @@
     APGD       the worst of the image itself and APGD with 100 steps and 5 restarts on the mixture,
                the final attack of the article
     worst      the worst of everything found: both of these and `standard` with 25 steps, which
-               attacks members alone too
+               attacks members alone too, and on members of weight 0, which it leaves out
 
 The accuracy of an image is 1 - max_j sum_k lam_k l_jk over the candidates j of the measure.
 """
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from benchmarks.training_study.runs import Trained
 from mixsolve_torch import APGD, PGD, Attack, Mixture, Standard, build_losses
+from mixsolve_torch.attacks.aimed import Aimed
 
 MEASURES = ("PGD-20", "APGD", "worst")
 STANDARD_STEPS = 25
@@ -89,16 +90,22 @@ def measured(
     mixture: Mixture, x: Tensor, y: Tensor, suite: Mapping[str, Attack], seed: int
 ) -> Mapping[str, np.ndarray]:
     """Attack a mixture for each of `MEASURES`; return what a `Cell` holds of it."""
+    alone = [
+        Aimed(suite["worst"], Mixture([model]))
+        for model, weight in zip(mixture.models, mixture.weights.tolist(), strict=True)
+        if weight == 0
+    ]
     values, ends = [], []
-    for attack in suite.values():
-        generator = torch.Generator().manual_seed(seed)
-        found = build_losses(mixture, (x, y), attack, generator=generator, progress=True)
-        own = found.values.to(torch.uint8).cpu().numpy()
-        values.append(own if not values else own[:, 1:])  # each begins with the image itself
-        ends.append(values[-1].shape[1])
+    for attacked in ([suite["PGD-20"]], [suite["APGD"]], [suite["worst"], *alone]):
+        for attack in attacked:
+            generator = torch.Generator().manual_seed(seed)
+            found = build_losses(mixture, (x, y), attack, generator=generator, progress=True)
+            own = found.values.to(torch.uint8).cpu().numpy()
+            values.append(own if not values else own[:, 1:])  # each begins with the image itself
+        ends.append(sum(own.shape[1] for own in values))
     return {
         "losses": np.concatenate(values, axis=1),
-        "ends": np.cumsum(ends),
+        "ends": np.array(ends),
         "labels": y.cpu().numpy(),
         "weights": mixture.weights.cpu().numpy(),
     }

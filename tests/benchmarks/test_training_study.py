@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.cells import keep, kept
 from benchmarks.training_study import compare, report
@@ -142,6 +143,25 @@ def test_a_mixture_is_measured_by_all_three():
     assert cell.ends[-1] == cell.losses.shape[1]
     assert (cell.accuracy("worst") <= cell.accuracy("PGD-20")).all()
     assert (cell.accuracy("worst") <= cell.accuracy("APGD")).all()
+
+
+def test_a_network_of_weight_0_is_attacked_as_the_others_are():
+    networks = [digits_cnn(seed=0), digits_cnn(seed=1)]
+    x, y = digits().test.images[:20], digits().test.labels[:20]
+    with torch.no_grad():
+        y = networks[1].eval()(x).argmax(dim=1)  # it is right on all of them
+    suite = {name: PGD("Linf", 0.5, steps=10) for name in MEASURES}
+    found = [
+        Cell(
+            **measured(Mixture(networks, weights).eval(), x, y, suite, seed=0),
+            chosen=0.5,
+            passes=1.0,
+            seconds=np.zeros(2),
+        )
+        for weights in ([1.0, 0.0], [0.0, 1.0])
+    ]
+    assert found[0].members[:, 1].mean() < 0.5
+    assert found[0].members[:, 1].mean() == pytest.approx(found[1].members[:, 1].mean(), abs=0.1)
 
 
 @pytest.mark.parametrize("title", SETTINGS)
