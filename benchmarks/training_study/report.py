@@ -179,7 +179,7 @@ def missing(cells: Cells) -> list[str]:
         own, expected = cells.get(title, {}).values(), recipes(title)
         lacks = [name for name in expected if not any(name in by for by in own)]
         if lacks:
-            found.append(f"{title}: {'all' if len(lacks) == len(expected) else ', '.join(lacks)}")
+            found.append(f"{title}: {'all' if len(lacks) == len(expected) else '; '.join(lacks)}")
     return found
 
 
@@ -216,12 +216,12 @@ def write(out: Path, cells: Cells, *, count: int, images: int, epochs: int) -> N
         "mixture has above their weighted mean.",
         "",
     ]
+    page += ["## What it says", "", *(f"- {sentence}" for sentence in said), ""]
     for title, own in tables.items():
         page += [f"## {title}, eps {SETTINGS[title].eps:g}", ""]
         page += [*markdown_table(HEADS, [_line(row) for row in own]), ""]
-    page += ["## What it says", "", *(f"- {sentence}" for sentence in said), ""]
     if open_cells:
-        page += ["Not measured yet:", "", *(f"- {line}" for line in open_cells), ""]
+        page += ["## Not measured", "", *(f"- {line}" for line in open_cells), ""]
     numbers = {
         "images": count,
         "trained on": images,
