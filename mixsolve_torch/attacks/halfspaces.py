@@ -106,39 +106,22 @@ class HalfSpaces:
         entries = self.normals.shape[2] * max(len(sets), pairs(len(self.normals)))
         limit = _ENTRIES if center.device.type == "cpu" else _ENTRIES_ON_DEVICE
         size = max(1, limit // max(1, entries))
-        found = [
-            self._part(rows)._met(
-                sets[..., rows],
-                aim[..., rows],
-                multipliers[..., rows],
-                origins[:, rows],
-                center[rows],
-                ball,
-                iterations,
-            )
-            for rows in (slice(first, first + size) for first in range(0, len(center), size))
-        ]
-        if len(found) == 1:
-            return found[0]
-        points, raised = zip(*found, strict=True)
-        return torch.cat(points, dim=1), torch.cat(raised, dim=2)
-
-    def _part(self, rows: slice) -> HalfSpaces:
-        return HalfSpaces(
-            self.origin[rows], self.normals[:, rows], self.distances[:, rows], self.reach[:, rows]
-        )
-
-    def _met(
-        self,
-        sets: Tensor,
-        aim: Tensor,
-        multipliers: Tensor,
-        origins: Tensor,
-        center: Tensor,
-        ball: Ball,
-        iterations: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Do what `meet` does, for all images at once."""
+        if size < len(center):
+            parts = [slice(first, first + size) for first in range(0, len(center), size)]
+            met = [
+                self._part(rows).meet(
+                    sets[..., rows],
+                    aim[..., rows],
+                    multipliers[..., rows],
+                    origins[:, rows],
+                    center[rows],
+                    ball,
+                    iterations,
+                )
+                for rows in parts
+            ]
+            points, raised = zip(*met, strict=True)
+            return torch.cat(points, dim=1), torch.cat(raised, dim=2)
         # A classifier whose gradient vanishes has no say: no point changes its depth.
         moved = self.normals.any(dim=2)
         active = (sets & moved).permute(2, 0, 1)
@@ -146,9 +129,11 @@ class HalfSpaces:
         ahead = start.flatten(2) - self.origin.double().flatten(1)[:, None]
         thresholds = (self.distances + aim).double().permute(2, 0, 1) - ahead @ normals.mT
         if len(self.normals) == 1 and ball.norm == "Linf":
-            found, raised = _met_in_box(normals, thresholds, active, start, center.double(), ball)
+            found, multipliers = _met_in_box(
+                normals, thresholds, active, start, center.double(), ball
+            )
         else:
-            found, raised = ascend(
+            found, multipliers = ascend(
                 Dual.of(normals, thresholds, start, center.double(), ball),
                 multipliers.double().permute(2, 0, 1) * active,
                 active,
@@ -156,7 +141,12 @@ class HalfSpaces:
                 iterations,
             )
         points = found.transpose(0, 1).view(origins.shape).to(origins.dtype)
-        return points, raised.permute(1, 2, 0)
+        return points, multipliers.permute(1, 2, 0)
+
+    def _part(self, rows: slice) -> HalfSpaces:
+        return HalfSpaces(
+            self.origin[rows], self.normals[:, rows], self.distances[:, rows], self.reach[:, rows]
+        )
 
 
 def _met_in_box(
