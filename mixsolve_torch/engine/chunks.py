@@ -240,6 +240,24 @@ class TorchEngine(Bookkeeping):
         )
         return self.remember(weights, alpha, response)
 
+    def soft_sums(
+        self, weights: np.ndarray, alpha: np.ndarray, block: np.ndarray, n_blocks: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Eq. (7) and its gradient on each block, in one pass."""
+        lam, alphas, blocks = self._send(weights), self._send_once(alpha), self._send(block)
+        sums = torch.zeros(
+            (n_blocks, 1 + self.n_classifiers), dtype=torch.float64, device=lam.device
+        )
+        for part in self._parts():
+            rows = self._rows(part)
+            each = passes.soft_samples(
+                rows, self._scores(part, rows, lam), alphas[part], self._measure(part)
+            )
+            weight = self._weight[part, None]
+            sums.index_add_(0, blocks[part], torch.where(weight > 0.0, weight * each, 0.0))
+        found = receive(sums)
+        return found[:, 0], found[:, 1:]
+
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         lam, alphas = self._send(weights), self._send_once(alpha)
         cutoff = CUTOFF + self.surprise - math.log(self.shape.n_candidates)

@@ -10,6 +10,7 @@ Nothing here waits for the device, except where the number of entries found deci
 are matrix products and reductions in a fixed order: no result depends on the order of threads.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -218,3 +219,19 @@ def distinct_sets(
     end = (samples + 1) * m  # a masked candidate comes before a sample's others, so no run holds it
     end[:-1] = torch.minimum(end[:-1], begin[1:])
     return new.sum(dim=1), order[samples, places], codes[samples, places], end - begin
+
+
+def soft_samples(rows: Tensor, scores: Tensor, alpha: Tensor, measure: Tensor | None) -> Tensor:
+    """Eq. (7) on each sample of a chunk, and its gradient: (n, 1 + L).
+
+    `rows` are (n, m, L), `scores` (n, m) with -inf where masked, `alpha` (n,), `measure` (n, m) the
+    base measure up to a factor; None for uniform.
+    """
+    logits = scores / alpha[:, None]
+    if measure is None:
+        logits = logits - math.log(scores.shape[1])
+    else:
+        logits = logits + measure.log() - measure.sum(1, keepdim=True).log()
+    values = alpha * logits.logsumexp(1)
+    gradients = torch.bmm(logits.softmax(1)[:, None], rows)[:, 0]
+    return torch.cat([values[:, None], gradients], dim=1)
