@@ -10,6 +10,7 @@ from mixsolve.plots.mixture import Example, Variant, mixture_picture
 from mixsolve.plots.radii import risk_by_radius
 from mixsolve.plots.solution import game_picture, solution_picture
 from mixsolve.plots.style import check_ending, png, require_matplotlib, save
+from mixsolve.plots.two_classes import two_classes
 
 __all__ = [
     "AccuracyBar",
@@ -26,4 +27,5 @@ __all__ = [
     "risk_by_radius",
     "save",
     "solution_picture",
+    "two_classes",
 ]

@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -34,6 +35,7 @@ from mixsolve_torch.attacks.threat_list import read_threats
 from mixsolve_torch.attacks.transforms import KINDS
 from mixsolve_torch.candidates.build import unique_names
 from mixsolve_torch.commands.console import progress_on_stderr, say, show
+from mixsolve_torch.core.groups import CLASS, read_groups
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.datasets import NAMES, SPLITS, load_data, splits
 from mixsolve_torch.data.labelled import LabelledImages, to_unit
@@ -113,6 +115,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-held-out does both on all of them, which flatters the mixture",
     )
     parser.add_argument(
+        "--groups",
+        metavar="class|FILE",
+        help="find the mixture for the worst group of images: 'class' for their labels, or a .npy "
+        "file with a label for each image, in the order of the data",
+    )
+    parser.add_argument(
         "--report",
         type=Path,
         metavar="FILE",
@@ -142,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
     device = _device(args.device)
     with explained(lambda: "nothing was attacked yet: give the same command again"):
         models, data = _load(args, device)
+        groups = _groups(args, data)
     work = f"what was found is kept in {args.out}: the same command goes on from there"
     with (
         explained(lambda: work),
@@ -155,6 +164,7 @@ def run(args: argparse.Namespace) -> int:
             args.attacks,
             steps=args.steps,
             restarts=args.restarts,
+            groups=groups,
             held_out=args.held_out,
             out=args.out,
             progress=not is_silent(args),
@@ -264,6 +274,25 @@ def _load(args: argparse.Namespace, device: torch.device) -> tuple[list[nn.Modul
     return models, data
 
 
+def _groups(args: argparse.Namespace, data: LabelledImages) -> Any:
+    """Return what `evaluate` takes as groups, checked before the work."""
+    if args.groups is None or args.groups == CLASS:
+        groups: Any = args.groups
+    else:
+        path = Path(args.groups)
+        try:
+            groups = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise MixsolveError(
+                f"--groups must be {CLASS!r} or a .npy file of labels that can be read; got "
+                f"{path}: {error}"
+            ) from error
+        if args.limit is not None:
+            groups = groups[: args.limit]
+    read_groups(groups, data.labels, least=2 if args.held_out else 1)
+    return groups
+
+
 def short_names(models: Sequence[str]) -> list[str]:
     """Return a name for each model: its file's, with a number where that is not the only one.
 
@@ -339,6 +368,7 @@ def _write(
         "attack_names": args.attacks,
         "steps": args.steps,
         "restarts": args.restarts,
+        "groups": args.groups,
         **report.to_dict(),
         "warnings": remarks,
         "seconds": round(seconds, 1),

@@ -44,6 +44,8 @@ def show(
     """Print the table, the sentences and the warnings of an evaluation, and where its files are."""
     console = Console()
     console.print(report.table())
+    if report.by_group is not None:
+        console.print(report.table_by_group())
     for text in (*report.sentences(), *(f"Warning: {warning}" for warning in warnings)):
         console.print(f"\n{text}", markup=False, highlight=False)
     say(f"\nWrote {', '.join(files)} to {out} in {seconds:.0f} s.")

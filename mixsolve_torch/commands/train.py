@@ -31,7 +31,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 _SUCCESS, _INTERRUPTED = 0, 130
-_ENTRIES = (*SECTIONS, "method")
+_ENTRIES = (*SECTIONS, "method", "objective")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -24,6 +24,7 @@ from mixsolve_torch.attacks.aimed import Aimed
 from mixsolve_torch.candidates.build import CandidateLosses, build_losses
 from mixsolve_torch.candidates.recorder import member_losses
 from mixsolve_torch.core.ensemble import Ensemble, WithEnsembles
+from mixsolve_torch.core.groups import Groups
 from mixsolve_torch.core.losses import LOSSES
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.evaluation.players import Player
@@ -139,10 +140,12 @@ class AttackedPlayers:
         logger.info("attacked %s%s", player.name, self._purpose)
         return placed
 
-    def solve(self, rounds: int, tol: float) -> GameSolution:
+    def solve(self, rounds: int, tol: float, groups: Groups | None = None) -> GameSolution:
         """Find the optimal mixture; the game begins with the candidates found for all players.
 
-        The uniform mixture, with which it begins, is among them: it is not attacked again.
+        The uniform mixture, with which it begins, is among them: it is not attacked again. With
+        groups it is the optimal one for the worst group, and only images of groups that can be the
+        worst are attacked.
         """
         x, y = self._data
         known = torch.from_numpy(self.values()[..., : len(self._mixture)])
@@ -163,6 +166,7 @@ class AttackedPlayers:
                 start=CandidateLosses(known, y, names, "zero-one", inputs),
                 start_attacked=True,
                 ceiling=known.amax(dim=1) if self._work.thorough else None,
+                groups=None if groups is None else groups.index,
                 out=folder,
                 keep_inputs=self._keep_inputs,
                 progress=self._work.progress,

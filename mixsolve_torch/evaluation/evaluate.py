@@ -16,6 +16,8 @@ no further is left out, see `evaluation.sharing`.
 The optimal mixture is that of `solve_game`, which begins with the candidates found for the others
 and ends when attacks on it gain next to nothing. It is then attacked like the others. By default
 its weights are fitted on one half of the images, and all players are measured on the other half.
+Where the attacker also chooses the group of images that he strikes, it is the mixture for the worst
+group, see `evaluation.by_group`.
 
 References
 ----------
@@ -45,15 +47,19 @@ from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
 from mixsolve_torch.attacks.threat_list import Threats, read_threats
 from mixsolve_torch.attacks.threats import InBall, Threat
+from mixsolve_torch.core.groups import Groups, read_groups
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.batching import Data, gather, is_pair
 from mixsolve_torch.data.labelled import LabelledImages, to_unit
 from mixsolve_torch.evaluation.attacked import AttackedPlayers, as_array
+from mixsolve_torch.evaluation.by_group import measure_groups
 from mixsolve_torch.evaluation.measured import Settings
 from mixsolve_torch.evaluation.players import Player, given_players, rivals
 from mixsolve_torch.evaluation.report import Evaluation
 from mixsolve_torch.evaluation.split import halves
-from mixsolve_torch.evaluation.work import Work, groups
+from mixsolve_torch.evaluation.work import Work
+from mixsolve_torch.evaluation.work import groups as candidate_groups
+from mixsolve_torch.game.fitting import fit_weights
 from mixsolve_torch.runs.fingerprint import describe, short_digest
 from mixsolve_torch.runs.interrupt import explained
 from mixsolve_torch.runs.resumable import ResumableFolder, as_folder
@@ -70,6 +76,7 @@ def evaluate(
     steps: int | None = None,
     restarts: int | None = None,
     names: Sequence[str] | None = None,
+    groups: Any = None,
     held_out: bool = True,
     spare: bool = True,
     rounds: int = 30,
@@ -105,6 +112,12 @@ def evaluate(
     names : sequence of str of length L, optional
         How the classifiers are called; as the mixture names them, or "classifier 1" and so on, by
         default.
+    groups : "class" or array-like of shape (N,), optional
+        The attacker also chooses whom he strikes: "class" for the classes of the images, or a label
+        for each image. The optimal mixture is then that for the worst group, best classifier and
+        advice go by its accuracy, and ``report.by_group`` has the accuracies of all players on each
+        group. The game attacks images of groups that can be the worst. How far weights are fitted
+        is chosen by halves of the images fitted on, see `by_group.fit`.
     held_out : bool, default True
         Fit the weights, and choose the best single classifier, on half of the images, drawn by
         `seed`, and report on the other half. False does both on all images, which flatters the
@@ -180,10 +193,13 @@ def evaluate(
             "held_out needs 2 images or more: some to fit on, some to report on; "
             "with held_out=False both are all images"
         )
-    fitted, reported = halves(len(x), seed) if held_out else (np.arange(len(x)),) * 2
+    grouped = read_groups(groups, y, least=2 if held_out else 1)
+    fitted, reported = halves(len(x), seed, grouped) if held_out else (np.arange(len(x)),) * 2
+    whom = None if grouped is None else grouped.at(fitted)
     parts = _folder(
         out,
         {
+            **({} if grouped is None else {"groups": grouped.index}),
             "classifiers": mixture.models,
             "weights": mixture.weights,
             "images": x,
@@ -208,14 +224,18 @@ def evaluate(
         )
         for player in given_players(mixture, classifiers):
             chosen_on.add(player)
-        shown, optimal = chosen_on, None
+        shown, optimal, fit = chosen_on, None, None
         extra, value, settled = np.empty((len(fitted), 0, len(mixture)), np.uint8), 0.0, True
         if len(mixture) > 1:
             known = chosen_on.width
-            game = chosen_on.solve(rounds, tol)
+            game = chosen_on.solve(rounds, tol, whom)
             extra = as_array(game.losses.values)[:, known:]
             value, settled = game.value, game.converged
             weights = game.weights.cpu().numpy()
+            if whom is not None:
+                fit = fit_weights(as_array(game.losses.values), whom, seed=seed)
+                weights = fit.weights
+                value = _risk(as_array(game.losses.values), weights, whom)
             optimal = chosen_on.add(Player("optimal mixture", "optimal", weights))
             ensembles = rivals(mixture.models, weights)
             modules = [player.ensemble for player in ensembles if player.ensemble is not None]
@@ -236,17 +256,32 @@ def evaluate(
         if held_out
         else np.ascontiguousarray(losses[..., : len(mixture)])
     )
-    best = min(range(len(mixture)), key=lambda k: _risk(seen, shown.players[k].weights))
-    solution = mixsolve.solve(seen, names=classifiers)
+    best = min(range(len(mixture)), key=lambda k: _risk(seen, shown.players[k].weights, whom))
+    struck: dict[str, Any] = {} if whom is None else {"groups": whom.index}
+    solution = mixsolve.solve(seen, names=classifiers, **struck)
+    by_group = None
+    if grouped is not None and whom is not None:
+        by_group = measure_groups(
+            losses,
+            grouped.at(reported),
+            (seen, whom) if held_out else None,
+            players=shown.players,
+            best=best,
+            fit=fit,
+            bound=1 - solution.risk_lower_bound,
+            resamples=resamples,
+            level=level,
+            seed=seed,
+        )
     return Evaluation.of(
         losses,
         seen,
         players=shown.players,
         within=None if len(sets) == 1 else shown.within(),
-        attack_names=list(groups(suite, sets, 1)),
+        attack_names=list(candidate_groups(suite, sets, 1)),
         best=best,
         solution=solution,
-        raised=_risk(seen, optimal.weights) - value if optimal else 0.0,
+        raised=_risk(seen, optimal.weights, whom) - value if optimal else 0.0,
         settled=settled and solution.success,
         settings=Settings(
             norm=sets[0].ball.norm if len(sets) == 1 and isinstance(sets[0], InBall) else None,
@@ -263,6 +298,7 @@ def evaluate(
         images=reported,
         passes=work.passes,
         parts=parts.path,
+        by_group=by_group,
     )
 
 
@@ -288,8 +324,9 @@ def _folder(out: str | os.PathLike[str] | None, settings: dict[str, Any]) -> Res
     return ResumableFolder("out", path, f"the evaluation in {out}")
 
 
-def _risk(values: np.ndarray, weights: np.ndarray) -> float:
-    return float((values @ weights).max(axis=1).mean())
+def _risk(values: np.ndarray, weights: np.ndarray, groups: Groups | None) -> float:
+    risks = (values @ weights).max(axis=1)
+    return float(risks.mean()) if groups is None else groups.risk(risks)
 
 
 def _resolve(

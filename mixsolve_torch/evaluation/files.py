@@ -11,7 +11,7 @@ from typing import Any
 
 from mixsolve import plots
 from mixsolve.base.errors import MissingDependencyError
-from mixsolve_torch.evaluation import view
+from mixsolve_torch.evaluation import group_view, view
 from mixsolve_torch.evaluation.bootstrap import Estimate
 from mixsolve_torch.evaluation.measured import Measured, PlayerRow
 
@@ -39,6 +39,9 @@ def csv_text(report: Measured) -> str:
     several = len(report.settings.threats) > 1
     alone = [f"under {name}" for name in report.settings.threats] if several else []
     titles = ["clean", *report.attack_names, *alone, "worst", "fitted", "behind"]
+    told = report.by_group
+    if told is not None:
+        titles += [*(f"group {name}" for name in told.names), "lowest group"]
     writer.writerow(
         [
             *("name", "kind", "place"),
@@ -48,11 +51,13 @@ def csv_text(report: Measured) -> str:
         ]
     )
     places = {id(place.row): rank for rank, place in enumerate(report.ranking)}
-    for row in report.players:
+    for number, row in enumerate(report.players):
         rank = places.get(id(row))
         behind = None if rank is None else report.ranking[rank].behind
         each = row.threats if several else ()
         estimates = [row.clean, *row.attacks, *each, row.worst, row.fitted, behind]
+        if told is not None:
+            estimates += [*told.rows[number].groups, told.rows[number].lowest]
         writer.writerow(
             [
                 *(row.name, row.kind, "" if rank is None else rank + 1),
@@ -82,6 +87,7 @@ def html_text(report: Measured) -> str:
         *(_picture(plots.png(figure), text) for figure, text in pictures),
         _table(report),
         f"<p>{escape(view.caption(report))}</p>",
+        *_by_group(report),
         "<h2>Settings</h2>",
         _rows((), [([name, str(value)], False) for name, value in _settings(report)]),
     ]
@@ -140,6 +146,20 @@ def _table(report: Measured) -> str:
         cells += [row.worst.percent(), _weights(row)]
         lines.append((cells, row is best))
     return _rows([*heads, "worst case, %", "weights, %"], lines)
+
+
+def _by_group(report: Measured) -> list[str]:
+    """Return the table by group, if there are groups."""
+    told = report.by_group
+    if told is None:
+        return []
+    heads, lines = group_view.columns(told)
+    rows = [([row.name, *cells], row == told.recommended) for row, cells in lines]
+    return [
+        "<h2>Worst-case accuracy by group, %</h2>",
+        _rows(["", *heads], rows),
+        f"<p>{escape(group_view.caption(told))}</p>",
+    ]
 
 
 def _rows(head: Sequence[str], lines: Iterable[tuple[Sequence[str], bool]]) -> str:

@@ -19,7 +19,8 @@ import numpy as np
 from mixsolve.solver.solution import Solution
 from mixsolve_torch.attacks.threats import radius
 from mixsolve_torch.evaluation.bootstrap import Estimate, bootstrap
-from mixsolve_torch.evaluation.players import Player
+from mixsolve_torch.evaluation.by_group import ByGroup
+from mixsolve_torch.evaluation.players import Player, contenders
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class Measured:
     fitted_losses: np.ndarray
     passes: int = 0
     parts: Path | None = field(default=None, compare=False)
+    by_group: ByGroup | None = None
 
     @classmethod
     def of(
@@ -149,12 +151,14 @@ class Measured:
         within: np.ndarray | None = None,
         passes: Mapping[int, int] | None = None,
         parts: Path | None = None,
+        by_group: ByGroup | None = None,
     ) -> Self:
         """Measure all players on the losses (N, m, L + E).
 
         The weights, and `best`, the place of the best single classifier, were chosen on the losses
         `seen` (N', m', L). Ensembles are the last of the players. Of several threats, `within`
-        (N, m, T) says which candidate lies in which set. `passes` are those of `Work`.
+        (N, m, T) says which candidate lies in which set. `passes` are those of `Work`. `by_group`
+        has the same players measured by group, if there are groups.
         """
         passes = passes or {}
 
@@ -166,13 +170,14 @@ class Measured:
 
         worst = [1 - player.risks(losses).max(axis=1) for player in players]
         optimal = next((i for i, p in enumerate(players) if p.kind == "optimal"), best)
-        contenders = _contenders(players, best, worst)
-        first = worst[contenders[0]]
+        kinds = [player.kind for player in players]
+        places = contenders(kinds, best, (own.mean() for own in worst))
+        first = worst[places[0]]
         columns = [column for p in players for column in _accuracies(losses, p, settings.in_turn)]
         columns += worst
         columns.append(worst[optimal] - worst[best])
-        columns += [first - worst[i] for i in contenders]
-        count_of_leads = len(contenders)
+        columns += [first - worst[i] for i in places]
+        count_of_leads = len(places)
         if within is not None:
             columns += [column for p in players for column in _alone(losses, p, within)]
         found = iter(estimates(columns))
@@ -205,7 +210,7 @@ class Measured:
                 zip(players, told, worst_of, fitted, alone, strict=True)
             )
         )
-        ensembles = [rows[i] for i in contenders if players[i].ensemble is not None]
+        ensembles = [rows[i] for i in places if players[i].ensemble is not None]
         count = len(players[best].weights)
         return cls(
             players=rows,
@@ -214,7 +219,7 @@ class Measured:
             best_ensemble=ensembles[0] if ensembles else None,
             optimal=rows[optimal],
             gain=gain,
-            ranking=tuple(Place(rows[i], lead) for i, lead in zip(contenders, leads, strict=True)),
+            ranking=tuple(Place(rows[i], lead) for i, lead in zip(places, leads, strict=True)),
             solution=solution,
             raised=raised,
             settled=settled,
@@ -225,13 +230,14 @@ class Measured:
             fitted_losses=seen,
             passes=sum(passes.values()),
             parts=parts,
+            by_group=by_group,
         )
 
     @property
     def bound(self) -> float:
         """No mixture of these classifiers has a higher accuracy against the candidates found.
 
-        This is proven, for the images fitted on.
+        This is proven, for the images fitted on. With groups it is the accuracy of the worst one.
         """
         return 1 - self.solution.risk_lower_bound
 
@@ -245,20 +251,6 @@ class Measured:
             return settings.threats[0]
         *others, last = settings.threats
         return f"the union of {', '.join(others)} and {last}"
-
-
-def _contenders(players: Sequence[Player], best: int, worst: Sequence[np.ndarray]) -> list[int]:
-    """Return the best single classifier, the best ensemble and the mixtures, the best one first.
-
-    Of equals the one that is simpler to deploy comes first.
-    """
-    means = [round(float(own.mean()), 12) for own in worst]
-    ensembles = [i for i, player in enumerate(players) if player.ensemble is not None]
-    chosen = [best]
-    if ensembles:
-        chosen.append(max(ensembles, key=lambda i: (means[i], -i)))
-    chosen += [i for i, p in enumerate(players) if p.kind not in ("single", "ensemble")]
-    return sorted(chosen, key=lambda i: -means[i])
 
 
 def _alone(losses: np.ndarray, player: Player, within: np.ndarray) -> list[np.ndarray]:

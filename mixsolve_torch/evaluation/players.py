@@ -105,3 +105,26 @@ def rivals(models: Iterable[nn.Module], weights: np.ndarray) -> list[Player]:
         Player(title, "ensemble", own, ensemble=Ensemble(members, rule, own), place=place)
         for place, (rule, title, own) in enumerate(chosen)
     ]
+
+
+def contenders(kinds: Sequence[str], best: int, values: Iterable[float]) -> list[int]:
+    """Return the best single classifier, the best ensemble and the mixtures, the best one first.
+
+    Of equals the one that is simpler to deploy comes first.
+
+    Parameters
+    ----------
+    kinds : sequence of str
+        Of the players.
+    best : int
+        The place of the best single classifier.
+    values : iterable of float
+        What each is ranked by, more being better.
+    """
+    own = [round(float(value), 12) for value in values]
+    ensembles = [i for i, kind in enumerate(kinds) if kind == "ensemble"]
+    chosen = [best]
+    if ensembles:
+        chosen.append(max(ensembles, key=lambda i: (own[i], -i)))
+    chosen += [i for i, kind in enumerate(kinds) if kind not in ("single", "ensemble")]
+    return sorted(chosen, key=lambda i: -own[i])

@@ -11,10 +11,12 @@ from rich.table import Table
 
 from mixsolve import plots
 from mixsolve.arrays.result_file import Kept
+from mixsolve.base.errors import MixsolveError
 from mixsolve.base.files import write_text
 from mixsolve.solver.solution import Solution
-from mixsolve_torch.evaluation import files, view
+from mixsolve_torch.evaluation import files, group_view, view
 from mixsolve_torch.evaluation.bootstrap import Estimate
+from mixsolve_torch.evaluation.by_group import ByGroup, GroupPlace, GroupRow, WeightFit
 from mixsolve_torch.evaluation.measured import Measured, Place, PlayerRow, Settings
 from mixsolve_torch.evaluation.verdict import to_deploy
 
@@ -64,20 +66,43 @@ class Evaluation(Kept, Measured):
         all players, see ``PlayerRow.passes``, and those of trying candidates on all ensembles.
     parts : path or None
         Where the finished parts of the work are, if they were kept; they may be deleted.
+    by_group : ByGroup or None
+        The same players on each group of images, and on the worst one, if there are groups:
+        `best_single`, `optimal`, `bound` and `recommended` are then those for the worst group.
     """
 
-    _parts: ClassVar = (Estimate, Place, PlayerRow, Settings, Solution, *Solution._parts)
+    _parts: ClassVar = (
+        *(Estimate, Place, PlayerRow, Settings, Solution, *Solution._parts),
+        *(ByGroup, GroupPlace, GroupRow, WeightFit),
+    )
 
     def table(self) -> Table:
         """Lay the accuracies out, in percent; rich prints it."""
         return view.table(self)
 
+    def table_by_group(self) -> Table:
+        """Lay the accuracies on each group out, in percent; rich prints it.
+
+        Raises
+        ------
+        MixsolveError
+            The evaluation had no groups.
+        """
+        if self.by_group is None:
+            raise MixsolveError(
+                "there is no table by group: groups must be given to evaluate, e.g. groups='class'"
+            )
+        return group_view.table(self.by_group)
+
     @property
     def recommended(self) -> PlayerRow:
         """Who is to be deployed: the best of the ranking if its lead over one classifier is sure.
 
-        Otherwise the optimal mixture, if its gain is, or else the best single classifier.
+        Otherwise the optimal mixture, if its gain is, or else the best single classifier. With
+        groups, all of that on the worst group.
         """
+        if self.by_group is not None:
+            return self.players[self.by_group.rows.index(self.by_group.recommended)]
         return to_deploy(self.ranking, self.gain).row if self.ranking[1:] else self.best_single
 
     def sentences(self, *, advice: bool = True) -> list[str]:
@@ -159,6 +184,7 @@ class Evaluation(Kept, Measured):
             "bound": self.bound,
             "raised": self.raised,
             "settled": self.settled,
+            "by_group": None if self.by_group is None else self.by_group.to_dict(),
             "sentences": self.sentences(),
         }
 
@@ -202,7 +228,7 @@ class Evaluation(Kept, Measured):
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a row a player: name, kind, weights, and each accuracy with its interval.
 
-        Several threats have a column each, as in "under L2 0.5".
+        Several threats have a column each, as in "under L2 0.5", and groups, as in "group 3".
 
         Parameters
         ----------

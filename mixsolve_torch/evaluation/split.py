@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from mixsolve_torch.core.groups import Groups
 
-def halves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+
+def halves(count: int, seed: int, groups: Groups | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the places, ascending, of the images to fit on and of those to report on.
 
     Parameters
@@ -18,6 +20,8 @@ def halves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         Number of images, at least 2.
     seed : int
         Of the draw.
+    groups : Groups, optional
+        Each is divided by itself, into halves that differ by one image at most.
 
     Returns
     -------
@@ -31,5 +35,9 @@ def halves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     (4, 3, [0, 1, 2, 3, 4, 5, 6])
     """
     drawn = np.random.default_rng(seed).permutation(count)
+    if groups is not None:
+        # Neighbours in this order are of one group: each second image goes to either half.
+        drawn = drawn[np.argsort(groups.index[drawn], kind="stable")]
+        return np.sort(drawn[::2]), np.sort(drawn[1::2])
     middle = (count + 1) // 2
     return np.sort(drawn[:middle]), np.sort(drawn[middle:])

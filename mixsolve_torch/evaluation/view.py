@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from mixsolve import plots
+from mixsolve_torch.evaluation import group_view
 from mixsolve_torch.evaluation.bootstrap import Estimate
 from mixsolve_torch.evaluation.measured import Measured, PlayerRow
 from mixsolve_torch.evaluation.verdict import to_deploy, what_randomising_buys, who_is_best
@@ -124,6 +125,12 @@ def sentences(report: Measured, *, advice: bool = True) -> list[str]:
     """
     if len(report.best_single.weights) == 1:
         return ["There is one classifier: nothing to randomise between."]
+    if report.by_group is not None:
+        return [
+            *group_view.sentences(report.by_group, report.settings.level, advice=advice),
+            _mean(report),
+            *_unsettled(report),
+        ]
     images = len(report.losses)
     single, optimal, gain = report.best_single, report.optimal, report.gain
     bought = what_randomising_buys(
@@ -170,13 +177,31 @@ def sentences(report: Measured, *, advice: bool = True) -> list[str]:
         sentences.insert(2, f"The optimal mixture is no mixture: it always plays {alone}.")
     if _several(report):
         sentences.append(_under_each(report))
-    if not report.settled:
-        sentences.append(
-            "Better weights may exist: the last attacks on the optimal mixture still raised "
-            f"its risk by {100 * report.raised:.2f} points, which its figures count; allow more "
-            "rounds."
-        )
-    return sentences
+    return [*sentences, *_unsettled(report)]
+
+
+def _mean(report: Measured) -> str:
+    """Say what the players have on all images, where weights are those for the worst group."""
+    single, optimal, gain = report.best_single, report.optimal, report.gain
+    uniform = next(row for row in report.players if row.kind == "uniform")
+    return (
+        f"On all images the optimal mixture has {100 * optimal.worst.value:.2f} %, {single.name} "
+        f"{100 * single.worst.value:.2f} %: a difference of {100 * gain.value:+.2f} points, "
+        f"{100 * report.settings.level:g} % interval {100 * gain.low:+.2f} to "
+        f"{100 * gain.high:+.2f}. The uniform mixture has {100 * uniform.worst.value:.2f} %. "
+        "Stronger attacks can only lower the figures, and may lower one more than another."
+    )
+
+
+def _unsettled(report: Measured) -> list[str]:
+    """Say that better weights may exist, if the game did not end."""
+    if report.settled:
+        return []
+    return [
+        "Better weights may exist: the last attacks on the optimal mixture still raised "
+        f"its risk by {100 * report.raised:.2f} points, which its figures count; allow more "
+        "rounds."
+    ]
 
 
 def _under_each(report: Measured) -> str:

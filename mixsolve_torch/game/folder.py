@@ -4,6 +4,7 @@
     clean.npy              losses on the images
     start.npy              candidates that the game began with
     ceiling.npy            the most that each classifier can lose on each image, if it was given
+    groups.npy             the place of each image's group, if the attacker chooses it
     round-1-run-1.npy ...  losses on what one run of the attacks found, see `build_losses`
 
 A call that is repeated repeats its rounds: it solves again, and reads from the files what the
@@ -29,6 +30,7 @@ from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.candidates.build import CandidateLosses
 from mixsolve_torch.candidates.disk_store import read_rows
 from mixsolve_torch.candidates.row_file import load_values
+from mixsolve_torch.core.groups import Groups, read_groups
 from mixsolve_torch.game.restricted import RestrictedGame
 from mixsolve_torch.runs import manifest
 from mixsolve_torch.runs.durable import replaced
@@ -122,12 +124,24 @@ class GameFolder(ResumableFolder):
             return None
         return _begin(self.path, self._game, clean)
 
-    def keep_start(self, start: CandidateLosses, ceiling: Tensor | None = None) -> None:
-        """Keep the candidates that the game begins with, whose origin may change, and a ceiling."""
+    def keep_start(
+        self,
+        start: CandidateLosses,
+        ceiling: Tensor | None = None,
+        groups: Groups | None = None,
+    ) -> None:
+        """Keep the candidates that the game begins with, whose origin may change.
+
+        A ceiling and the groups, which say which images a run attacks, are kept beside them.
+        """
         if self.path is None:
             return
         with self.writing():
-            kept = ((start.values, "start"), (start.inputs, "start.inputs"), (ceiling, "ceiling"))
+            index = None if groups is None else torch.from_numpy(groups.index)
+            kept = (
+                *((start.values, "start"), (start.inputs, "start.inputs")),
+                *((ceiling, "ceiling"), (index, "groups")),
+            )
             for tensor, name in kept:
                 if tensor is not None:
                     with replaced(self.path / f"{name}.npy") as file:
@@ -190,10 +204,14 @@ def read_candidates(
             raise MixsolveError(f"start {folder} must be of a game of the same {name}")
     if not known.settings["keep_inputs"]:
         clean = replace(clean, inputs=None)
-    file = folder / "ceiling.npy"
+    ceiling, groups = (
+        load_values(file) if file.exists() else None
+        for file in (folder / "ceiling.npy", folder / "groups.npy")
+    )
     restricted = RestrictedGame(
         _begin(folder, known, clean) if known.start else clean,
-        load_values(file) if file.exists() else None,
+        ceiling,
+        None if groups is None else read_groups(groups, groups),
     )
     for number, each in enumerate(known.weights):
         weights = torch.tensor(each, dtype=torch.float64)

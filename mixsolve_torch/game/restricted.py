@@ -3,6 +3,9 @@
 Each run of the attacks adds at most one column: for each image its strongest candidate, where it
 raises the risk of that image. Elsewhere the column repeats the clean image, which changes nothing
 in the exact game and is masked in the entropic one.
+
+Where the attacker also chooses the group, risk is that of the worst one. Images of groups that
+cannot become the worst are then left alone: attacks go where the worst group is decided.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import mixsolve
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.solver.solution import Solution
 from mixsolve_torch.candidates.build import CandidateLosses
+from mixsolve_torch.core.groups import Groups
 
 _ROUNDING = 1e-12  # expected losses that differ by less are equal
 
@@ -24,8 +28,14 @@ _ROUNDING = 1e-12  # expected losses that differ by less are equal
 class RestrictedGame:
     """The game in which the attacker has the candidates found so far."""
 
-    def __init__(self, losses: CandidateLosses, ceiling: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        losses: CandidateLosses,
+        ceiling: Tensor | None = None,
+        groups: Groups | None = None,
+    ) -> None:
         self.losses = losses
+        self._groups = groups
         values = losses.values
         self._ceiling = None if ceiling is None else ceiling.to(values.device)
         self.found = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
@@ -36,15 +46,20 @@ class RestrictedGame:
         return len(self.losses.candidate_names)
 
     def risk(self, weights: Tensor) -> float:
-        """Return the risk of weights against all candidates."""
-        return self.losses.adversarial_risk(weights)
+        """Return the risk of weights against all candidates, that of the worst group if chosen."""
+        if self._groups is None:
+            return self.losses.adversarial_risk(weights)
+        return self._groups.risk(self.losses.worst(weights).cpu().numpy())
 
     def solve(self, alpha: Any, before: Any) -> Solution:
         """Solve the game; repeated candidates are masked, since they count where alpha > 0."""
-        return mixsolve.solve(self.losses, alpha, candidate_mask=self.found, warm_start=before)
+        options: dict[str, Any] = {} if self._groups is None else {"groups": self._groups.index}
+        return mixsolve.solve(
+            self.losses, alpha, candidate_mask=self.found, warm_start=before, **options
+        )
 
     def vulnerable(self, weights: Tensor) -> Tensor:
-        """Return the images whose risk can still rise.
+        """Return the images whose risk can still rise, of groups that can still be the worst.
 
         The risk of an image is at most the expectation of what each classifier can lose on it:
         1 of a 0/1 loss, or less where a ceiling says so.
@@ -54,7 +69,12 @@ class RestrictedGame:
         if self._ceiling is not None:
             reached = self.losses.values.amax(dim=1).to(torch.float64)
             most = torch.maximum(self._ceiling, reached) @ weights.to(worst)
-        return (worst < most - _ROUNDING).nonzero().squeeze(1)
+        rises = worst < most - _ROUNDING
+        if self._groups is not None:
+            limits = torch.as_tensor(most).to(worst).expand_as(worst)
+            deciding = self._groups.deciding(worst.cpu().numpy(), limits.cpu().numpy())
+            rises &= torch.from_numpy(deciding).to(rises.device)
+        return rises.nonzero().squeeze(1)
 
     def add(self, name: str, fresh: CandidateLosses, weights: Tensor, rows: Tensor) -> None:
         """Add the strongest new candidate of each image among `rows` whose risk it raises."""

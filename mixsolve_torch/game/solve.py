@@ -7,7 +7,7 @@ J_i are the candidates found so far. The first line is a restricted game: the at
 moves, so that its value is at most the game's. The risk of lam_t under the attacks of the second
 line is at least the game's value if the attacks are optimal. They are not: the attacker's oracle is
 heuristic, and the method ends without a proof, when independent attacks raise the risk by less than
-a tolerance.
+a tolerance. With groups the mean over the images is that over the worst group.
 
 References
 ----------
@@ -37,6 +37,7 @@ from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
 from mixsolve_torch.attacks.threat_list import Threats
 from mixsolve_torch.candidates.build import CandidateLosses, build_losses, check_device
+from mixsolve_torch.core.groups import read_groups
 from mixsolve_torch.core.losses import LossFunction, get_loss
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.batching import Data, gather
@@ -70,6 +71,7 @@ def solve_game(
     start: CandidateLosses | str | os.PathLike[str] | None = None,
     start_attacked: bool = False,
     ceiling: Any = None,
+    groups: Any = None,
     out: str | os.PathLike[str] | None = None,
     keep_inputs: bool = False,
     device: str | torch.device | None = None,
@@ -135,6 +137,10 @@ def solve_game(
         attacks on it alone make it likely. An image's risk is at most the expectation of these over
         the weights: an image that has reached it is not attacked. Candidates that lose more raise
         it. By default 1 for the 0/1 loss, and no limit for others.
+    groups : "class" or array-like of shape (N,), optional
+        The attacker also chooses whom he strikes: "class" for the classes of the images, or a label
+        for each image. Risk is then that of the worst group, here and in what is returned, and the
+        images of groups that cannot become the worst are not attacked.
     out : str or path, optional
         A folder for what the attacks find, made if it is missing: the losses on the candidates of
         each run of the attacks, and with `keep_inputs` the images.
@@ -193,6 +199,7 @@ def solve_game(
     chosen = [attack.bind(x) for attack in chosen]
     images = digest(x, y)
     ceiling = _checked_ceiling(ceiling, (len(y), len(mixture)))
+    chosen_groups = read_groups(groups, y)
     kept = as_folder("start", start) if isinstance(start, str | os.PathLike) else None
     settings = {
         "classifiers": describe(mixture.models),
@@ -212,6 +219,8 @@ def solve_game(
         settings["start_attacked"] = True
     if ceiling is not None:
         settings["ceiling"] = describe(ceiling)
+    if chosen_groups is not None:
+        settings["groups"] = describe(chosen_groups.index)
     folder = GameFolder(out, settings, images)
 
     passes = 0
@@ -250,8 +259,9 @@ def solve_game(
             if kept is not None:
                 start = read_candidates(kept, clean, images, settings["classifiers"])
             begin = check_start(start, clean)
-            folder.keep_start(begin, ceiling)
-        restricted = RestrictedGame(replace(begin, names=mixture.names), ceiling)
+            folder.keep_start(begin, ceiling, chosen_groups)
+        begin = replace(begin, names=mixture.names)
+        restricted = RestrictedGame(begin, ceiling, chosen_groups)
         # Solved before the attacks, so that a wrong alpha is refused at once.
         solution = restricted.solve(alpha, None)
         weights = mixture.weights.to(restricted.losses.values.device)

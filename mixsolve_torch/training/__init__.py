@@ -18,6 +18,7 @@ from mixsolve_torch.training.settings import (
     OptimizerConfig,
     RunConfig,
     WeightsConfig,
+    WorstGroupConfig,
 )
 from mixsolve_torch.training.single import fit
 from mixsolve_torch.training.verdict import Verdict
@@ -40,6 +41,7 @@ __all__ = [
     "Training",
     "Verdict",
     "WeightsConfig",
+    "WorstGroupConfig",
     "fit",
     "load_trained",
     "train",

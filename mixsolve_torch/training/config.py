@@ -26,6 +26,7 @@ from mixsolve_torch.training.settings import (
     OptimizerConfig,
     RunConfig,
     WeightsConfig,
+    WorstGroupConfig,
 )
 
 
@@ -59,6 +60,8 @@ class TrainConfig:
         Of "dverge".
     grow : GrowConfig
         Of "grow".
+    worst_group : WorstGroupConfig
+        Of the objective "worst-group".
     method : {"together", "algorithm2", "boosting", "mrboost", "grow", "dverge"}
         "together": every step trains all networks on one attack on the mixture. "algorithm2": every
         step trains one network, drawn at random, as in the article. "boosting": one network after
@@ -67,6 +70,10 @@ class TrainConfig:
         another, each on the attacker's equilibrium strategy against those before it. "dverge":
         every step trains all networks, each on images with the features that the others rely on
         too.
+    objective : {"mean", "worst-group"}
+        "mean": the accuracy on all images. "worst-group": that on the worst class. One network is
+        trained with weights on the classes, and a mixture of its own snapshots is compared with the
+        best of them.
 
     Raises
     ------
@@ -86,7 +93,9 @@ class TrainConfig:
     mrboost: MRBoostConfig = field(default_factory=MRBoostConfig)
     dverge: DvergeConfig = field(default_factory=DvergeConfig)
     grow: GrowConfig = field(default_factory=GrowConfig)
+    worst_group: WorstGroupConfig = field(default_factory=WorstGroupConfig)
     method: Literal["together", "algorithm2", "boosting", "mrboost", "grow", "dverge"] = "together"
+    objective: Literal["mean", "worst-group"] = "mean"
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -98,7 +107,9 @@ class TrainConfig:
         self._check_method()
 
     def _check_method(self) -> None:
-        """Refuse settings that do not go with the method."""
+        """Refuse settings that do not go with the method, or with the objective."""
+        if self.objective == "worst-group":
+            self._check_worst_group()
         if self.method == "dverge" and self.model.count < 2:
             raise MixsolveError(
                 "method = 'dverge' trains networks on the features of the others: model.count must "
@@ -126,6 +137,28 @@ class TrainConfig:
             raise MixsolveError(
                 f"boosting.fixed = {self.boosting.fixed} needs networks that are trained already: "
                 "name their files in model.pretrained"
+            )
+
+    def _check_worst_group(self) -> None:
+        """Refuse settings that do not go with one network and its snapshots."""
+        fixed = {
+            "method": (self.method, "together"),
+            "model.count": (self.model.count, 1),
+            "attack.own_share": (self.attack.own_share, 0.0),
+            "evaluation.compare": (self.evaluation.compare, None),
+        }
+        for name, (value, only) in fixed.items():
+            if value != only:
+                raise MixsolveError(
+                    "objective = 'worst-group' trains one network by a method of its own and "
+                    f"compares a mixture of its snapshots with the best of them: {name} must be "
+                    f"{only!r}; got {value!r}"
+                )
+        measured = -(-self.optimizer.epochs // self.evaluation.every)
+        if self.worst_group.first > measured:
+            raise MixsolveError(
+                f"worst_group.first must be at most {measured}, the number of epochs measured, for "
+                f"a snapshot to be kept; got {self.worst_group.first}"
             )
 
     def to_dict(self) -> dict[str, Any]:

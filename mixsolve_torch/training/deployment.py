@@ -58,6 +58,51 @@ def read_rival(path: str | None, classes: int, device: torch.device) -> Rival | 
     return Rival(f"the network of {path}", {"classes": classes, **state}, mixture)
 
 
+def decide_on_worst_class(
+    mixture: Mixture,
+    single: tuple[int, str, np.ndarray],
+    losses: np.ndarray,
+    labels: np.ndarray,
+    record: dict[str, Any],
+    config: TrainConfig,
+    classes: int,
+    mixed: np.ndarray | None = None,
+) -> tuple[Verdict, dict[str, Any]]:
+    """Compare a mixture with one of its networks on the worst class.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        The networks and their weights.
+    single : tuple of int, str and ndarray of shape (N,)
+        The place of the network compared with, its name, and its accuracy on each image.
+    losses, labels, record, config, classes
+        As in `decide`.
+    mixed : ndarray of shape (N,), optional
+        The accuracy of the mixture on each held-out image, under weights that were not chosen on
+        it; else the images are those of the test.
+    """
+    place, name, alone = single
+    weights = mixture.weights.cpu().numpy()
+    verdict = judge(
+        losses,
+        weights,
+        {name: alone},
+        labels,
+        seed=config.run.seed,
+        mixed=mixed,
+        by_worst_class=True,
+    )
+    verdict = replace(verdict, split="test" if mixed is None else "held-out")
+    if verdict.recommended == "mixture":
+        # The network compared with is in the mixture, perhaps of weight 0.
+        played = [k for k, weight in enumerate(weights) if weight > 0]
+        winner = Mixture([mixture.models[k] for k in played], weights[played])
+    else:
+        winner = Mixture([mixture.models[place]])
+    return verdict, kept_state(config.to_dict(), record, winner, classes)
+
+
 def decide(
     mixture: Mixture,
     losses: np.ndarray,

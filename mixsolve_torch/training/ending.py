@@ -2,7 +2,8 @@
 
 The most robust epoch gets its final weights, is attacked on the test set, and is compared with
 single networks: the one that wins is in `deploy.pt`. Without final attacks they are compared on
-held-out images, under the attacks that epochs are measured with.
+held-out images, under the attacks that epochs are measured with. With the objective "worst-group"
+the mixture is of the run's snapshots, and the best snapshot is what it is compared with.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from mixsolve_torch.evaluation.evaluate import evaluate
 from mixsolve_torch.evaluation.report import Evaluation
 from mixsolve_torch.runs import checkpoint
 from mixsolve_torch.training.config import TrainConfig
-from mixsolve_torch.training.deployment import Rival, decide
+from mixsolve_torch.training.deployment import Rival, decide, decide_on_worst_class
 from mixsolve_torch.training.final_weights import solve_weights
 from mixsolve_torch.training.images import ImageSet
 from mixsolve_torch.training.measure import found_losses
 from mixsolve_torch.training.networks import as_run
 from mixsolve_torch.training.ranks import Ranks
+from mixsolve_torch.training.snapshot_weights import Chosen, choose, find_candidates
+from mixsolve_torch.training.snapshots import Pool, read_snapshots
 from mixsolve_torch.training.verdict import Verdict
 
 
@@ -115,6 +118,8 @@ class Ending:
         kept : dict
             What the file of that epoch holds.
         """
+        if self.config.objective == "worst-group":
+            return self._from_snapshots(records, kept["record"])
         for model, saved in zip(models, kept["models"], strict=True):
             model.load_state_dict(saved)
         mixture = Mixture(models, kept["weights"]).eval()
@@ -152,6 +157,46 @@ class Ending:
         checkpoint.save(winner, self.folder / "deploy.pt")
         return verdict, self.folder / "deploy.pt"
 
+    def _from_snapshots(self, records: list[dict[str, Any]], record: dict[str, Any]) -> Training:
+        """Mix the snapshots of the run for the worst class, and compare with the best of them."""
+        pool = read_snapshots(self.folder, self.ranks.device)
+        picked = self.ranks.lead(lambda: self._picked(pool))
+        mixture = pool.mixture(picked.kept, picked.weights)
+        evaluation = verdict = deploy = None
+        if self.ranks.first:
+            plots.save(training_history(records), self.folder / "history.png")
+            place = picked.kept.index(picked.single)
+            name = f"the snapshot of epoch {pool.epochs[picked.single]}"
+            if self.final is not None or self.config.evaluation.final != "none":
+                evaluation = self._attacked(mixture, [pool.name(k) for k in picked.kept])
+                evaluation.to_json(self.folder / "evaluation.json")
+                evaluation.plot(self.folder / "evaluation.png")
+                assert self.test is not None
+                losses, mixed = evaluation.losses, None
+                labels = self.test.labels.cpu().numpy()[evaluation.images]
+                alone = 1.0 - losses[..., place].max(axis=1)
+            else:
+                losses, labels = picked.losses[..., picked.kept], picked.labels
+                mixed, alone = picked.crossed(self.config)
+            verdict, winner = decide_on_worst_class(
+                *(mixture, (place, name, alone), losses, labels, record),
+                *(self.config, self.classes, mixed),
+            )
+            deploy = self.folder / "deploy.pt"
+            verdict.to_json(self.folder / "verdict.json")
+            checkpoint.save(winner, deploy)
+        return Training(mixture, records, record, evaluation, self.folder, verdict, deploy)
+
+    def _picked(self, pool: Pool) -> Chosen:
+        """Choose snapshots and weights on held-out images."""
+        uniform = self._as_run(pool.mixture(range(len(pool.models))))
+        count = self.validation.at_most(self.config.worst_group.images)
+        losses, labels = find_candidates(
+            *(uniform, self.validation, count, self.config, self.folder / "attacks" / "weights"),
+            progress=self.progress,
+        )
+        return choose(losses, labels, self.config)
+
     def _solved(self, mixture: Mixture) -> list[float]:
         folder = self.folder / "attacks" / "weights"
         return solve_weights(
@@ -168,7 +213,7 @@ class Ending:
         losses = found_losses(self._as_run(mixture), self.validation, count, self.config)
         return losses, self.validation.labels[:count].cpu().numpy()
 
-    def _attacked(self, mixture: Mixture) -> Evaluation:
+    def _attacked(self, mixture: Mixture, names: Sequence[str] | None = None) -> Evaluation:
         """Attack a mixture strongly; the attacks of an interrupted call are not repeated."""
         config = self.config.evaluation
         assert self.test is not None
@@ -182,6 +227,8 @@ class Ending:
             steps=config.final_steps,
             restarts=config.final_restarts,
             seed=self.config.run.seed,
+            names=names,
+            groups="class" if self.config.objective == "worst-group" else None,
             held_out=False,  # networks and mixture did not see these images; all are reported on
             out=self.folder / "attacks",
             progress=self.progress,

@@ -1,6 +1,7 @@
 """The epochs of a run: their records, which one is kept, and networks that are warned about.
 
-The most robust epoch is written to `best.pt` when it ends. Where networks are added one after
+The most robust epoch is written to `best.pt` when it ends; with the objective "worst-group" that of
+the highest accuracy on its worst class, and snapshots beside it. Where networks are added one after
 another, one with more networks ranks above one with fewer, however robust. Networks are warned
 about, each once, that lost their robustness, and that have learned nothing in two epochs.
 """
@@ -20,6 +21,7 @@ from mixsolve_torch.training.kept import kept_state
 from mixsolve_torch.training.measure import forgotten
 from mixsolve_torch.training.ranks import Ranks
 from mixsolve_torch.training.run_folder import RunFolder
+from mixsolve_torch.training.snapshots import is_due, write_snapshot
 from mixsolve_torch.training.unlearned import said_of, unlearned
 
 logger = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ class Epochs:
         if not records or self._kept is not None:
             return
         record = records[-1]
-        lost = max(records, key=_place)["epoch"]
+        lost = max(records, key=self._place)["epoch"]
         words = f"{self._folder.best} is lost or damaged, and with it epoch {lost}"
         if record["step"] == step:
             self._keep(record, mixture())
@@ -107,8 +109,11 @@ class Epochs:
                 "it longer",
                 *(k + 1, record["weights"][k], 100 * models[k], 100 * max(models)),
             )
-        if self._kept is None or _place(record) > _place(self._kept):
+        if self._kept is None or self._place(record) > self._place(self._kept):
             self._keep(record, mixture)
+        if self._ranks.first and is_due(record["epoch"], self._config):
+            state = kept_state(self._config.to_dict(), record, mixture, self._classes)
+            write_snapshot(self._folder.path, record["epoch"], state)
 
     def _warn_of_unlearned(self, unfinished: set[int], last: bool) -> None:
         """Warn of networks that the most frequent class alone is as good as, in two epochs."""
@@ -128,7 +133,9 @@ class Epochs:
             state = kept_state(self._config.to_dict(), record, mixture, self._classes)
             checkpoint.save(state, self._folder.best)
 
-
-def _place(record: dict[str, Any]) -> tuple[int, float]:
-    """Return what epochs are ranked by: the networks that are trained, then robust accuracy."""
-    return len(record.get("weights", ())), record["robust"]["mixture"]
+    def _place(self, record: dict[str, Any]) -> tuple[int, float, float]:
+        """Return what epochs are ranked by: the networks that are trained, then robust accuracy."""
+        robust = record["robust"]
+        told = [each for each in robust.get("classes", ()) if each is not None]
+        worst = min(told, default=0.0) if self._config.objective == "worst-group" else 0.0
+        return len(record.get("weights", ())), worst, robust["mixture"]

@@ -113,7 +113,13 @@ class Networks:
         return Mixture([average.module for average in self._averages], self.mixture.weights)
 
     def descend(
-        self, k: int, x: Tensor, attacked: Tensor, y: Tensor, learning_rate: float
+        self,
+        k: int,
+        x: Tensor,
+        attacked: Tensor,
+        y: Tensor,
+        learning_rate: float,
+        share: Tensor | None = None,
     ) -> Tensor:
         """Make a step of descent of network k, and return its loss before it.
 
@@ -125,18 +131,20 @@ class Networks:
             Images, what an attack made of them, and labels.
         learning_rate : float
             Of this step.
+        share : torch.Tensor of shape (B,), optional
+            How much each image counts; 1 by default. The loss is the mean of the products.
         """
-        images, loss = self.task(x, attacked, y)
+        images, loss = self.task(x, attacked, y, share)
         return self.minimize(k, lambda forward: loss(forward(images)), learning_rate)
 
     def task(
-        self, x: Tensor, attacked: Tensor, y: Tensor
+        self, x: Tensor, attacked: Tensor, y: Tensor, share: Tensor | None = None
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return the images that a network is run on to learn from a batch, and the loss.
 
         Parameters
         ----------
-        x, attacked, y
+        x, attacked, y, share
             As in `descend`.
 
         Returns
@@ -146,13 +154,17 @@ class Networks:
         loss : callable
             The mean loss as a function of the logits (B', classes) on these.
         """
+
+        def mean(values: Tensor) -> Tensor:
+            return (values if share is None else share * values).mean()
+
         if self._config.loss.name == "at":
-            return attacked, lambda logits: self.member_loss(logits, y).mean()
+            return attacked, lambda logits: mean(self.member_loss(logits, y))
 
         def loss(logits: Tensor) -> Tensor:
             clean, moved = logits.chunk(2)
-            apart = divergence(clean.log_softmax(dim=1), moved.log_softmax(dim=1)).mean()
-            return self.member_loss(clean, y).mean() + self._config.loss.beta * apart
+            apart = mean(divergence(clean.log_softmax(dim=1), moved.log_softmax(dim=1)))
+            return mean(self.member_loss(clean, y)) + self._config.loss.beta * apart
 
         return torch.cat([x, attacked]), loss
 

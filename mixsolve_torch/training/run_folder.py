@@ -32,6 +32,7 @@ _FREE = (
     *("run.out", "run.tensorboard", "run.save_every"),
     *("data.dir", "data.download", "data.workers", "data.test"),
     *("weights.final", "evaluation.compare", "model.pretrained"),
+    *("worst_group.images", "worst_group.members"),
 )
 
 

@@ -23,7 +23,7 @@ from mixsolve_torch.models.passes import counted
 from mixsolve_torch.training.attackers import Attackers
 from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.images import ImageSet, prepared
-from mixsolve_torch.training.methods import METHODS
+from mixsolve_torch.training.methods import method_of
 from mixsolve_torch.training.methods.base import Batch, Parts
 from mixsolve_torch.training.methods.batch_game import BatchGame
 from mixsolve_torch.training.networks import Networks, as_run
@@ -76,7 +76,7 @@ class Steps:
                 f"optimizer.batch_size must be at least the number of processes; got {batch} for "
                 f"{ranks.size}"
             )
-        method = METHODS[config.method]
+        method = method_of(config)
         self.steps_per_pass = len(data) // batch
         self.steps_per_epoch = method.passes(len(models)) * self.steps_per_pass
         self.steps = config.optimizer.epochs * method.stages(config) * self.steps_per_epoch
@@ -100,6 +100,7 @@ class Steps:
                 self.steps,
                 self._shared,
                 self._own,
+                data.labels.bincount(),
             )
         )
 

@@ -12,7 +12,8 @@ mean of paired differences, and the single network is recommended unless their i
 it is simpler to deploy, and what is not told apart is not worth a mixture.
 
 All accuracies are told for each class as well, as means over its images: training can raise the
-mean by giving up whole classes.
+mean by giving up whole classes. Where the objective is the worst class, so is the verdict: the gain
+is that of the lowest accuracy on a class, see `evaluation.by_group`.
 """
 
 from __future__ import annotations
@@ -28,9 +29,15 @@ from mixsolve.base.files import write_text
 from mixsolve.base.plain import json_text
 from mixsolve_torch.evaluation.bootstrap import Estimate, bootstrap
 from mixsolve_torch.training.unlearned import said_of, unlearned
+from mixsolve_torch.training.worst_class import (
+    LEVEL,
+    RESAMPLES,
+    WorstClass,
+    compare_worst_class,
+    percent,
+    points,
+)
 
-_RESAMPLES = 2000
-LEVEL = 0.95
 _TOLD = 20  # classes in a sentence; of more, the worst ones
 
 
@@ -88,6 +95,10 @@ class Verdict:
         Networks of the mixture, counted from 0, that are right on the images as they are no more
         often than one that always names the most frequent class, and how often; empty where labels
         were not given.
+    worst : WorstClass or None
+        The lowest accuracies on a class, where the recommendation goes by them. On held-out images
+        each is then under what was chosen on the half that it is not in, and so are `mixture` and
+        `single_accuracy`.
     """
 
     members: tuple[float, ...]
@@ -103,29 +114,41 @@ class Verdict:
     classes: tuple[ClassAccuracy, ...] = ()
     split: Literal["test", "held-out"] = "test"
     unlearned: Mapping[int, float] = field(default_factory=dict)
+    worst: WorstClass | None = None
 
     @property
     def recommended(self) -> str:
         """What to deploy: "mixture" if its gain exceeds its error, else "single"."""
-        return "mixture" if self.gain.low > 0 else "single"
+        gain = self.gain if self.worst is None else self.worst.gain
+        return "mixture" if gain.low > 0 else "single"
 
     def sentences(self) -> list[str]:
         """Return the accuracies, the gain, the classes and the recommendation in words."""
         nothing = [f"N{said_of(k, own)[1:]}." for k, own in self.unlearned.items()]
-        single = f"{self.single} alone: {_percent(self.single_accuracy)}"
+        single = f"{self.single} alone: {percent(self.single_accuracy)}"
         images = f"{self.images} {'' if self.split == 'test' else 'held-out '}images"
         if len(self.members) == 1 and self.gain.value == 0:
             return [*nothing, f"{single} on {images}.", *self._by_class(alone=True)]
-        members = ", ".join(map(_percent, self.members))
-        interval = (
-            f"{100 * self.gain.value:+.2f} points, paired {100 * LEVEL:g} % interval "
-            f"{100 * self.gain.low:+.2f} to {100 * self.gain.high:+.2f}, standard error "
-            f"{100 * self.error:.2f}"
-        )
+        members = ", ".join(map(percent, self.members))
+        interval = points(self.gain, self.error)
+        if self.worst is not None:
+            said = [
+                *nothing,
+                *self.worst.sentences(self.single, images),
+                f"On all images the mixture has {percent(self.mixture)} and {self.single} "
+                f"{percent(self.single_accuracy)}: {interval}.",
+                *self._by_class(),
+            ]
+            if self.split == "held-out":
+                said.append(
+                    "Snapshots and weights were chosen on one half of these images and measured on "
+                    "the other half, and back."
+                )
+            return [*said, self._advice()]
         said = [
             *nothing,
-            f"Networks {members}; weighted mean {_percent(self.weighted_mean)}, margin "
-            f"{100 * self.margin:.2f} points: the mixture has {_percent(self.mixture)} on "
+            f"Networks {members}; weighted mean {percent(self.weighted_mean)}, margin "
+            f"{100 * self.margin:.2f} points: the mixture has {percent(self.mixture)} on "
             f"{images}.",
             f"{single}. Gain of the mixture: {interval}.",
             *self._by_class(),
@@ -134,9 +157,12 @@ class Verdict:
             said.append(
                 "Epoch and weights were chosen on these images, which flatters the mixture."
             )
+        return [*said, self._advice()]
+
+    def _advice(self) -> str:
         if self.recommended == "mixture":
-            return [*said, "Deploy the mixture: its gain exceeds its error."]
-        return [*said, f"Deploy {self.single} alone: the gain of the mixture is within its error."]
+            return "Deploy the mixture: its gain exceeds its error."
+        return f"Deploy {self.single} alone: the gain of the mixture is within its error."
 
     def _by_class(self, *, alone: bool = False) -> list[str]:
         """Return a sentence of the accuracies of all classes, or of the worst of very many."""
@@ -154,7 +180,7 @@ class Verdict:
         some = f"on the {_TOLD} worst of {len(told)} classes"
         where = some if len(shown) < len(told) else "by class"
         who = self.single if alone else f"the mixture and of {self.single}"
-        lowest = _percent(worst.single if alone else worst.mixture)
+        lowest = percent(worst.single if alone else worst.mixture)
         return [
             f"Accuracy of {who} {where}: {rows}. The worst is class {worst.label}, at {lowest}."
         ]
@@ -180,6 +206,8 @@ def judge(
     labels: np.ndarray | None = None,
     *,
     seed: int = 0,
+    mixed: np.ndarray | None = None,
+    by_worst_class: bool = False,
 ) -> Verdict:
     """Compare a mixture with the best of some single networks on the same images.
 
@@ -196,13 +224,17 @@ def judge(
         True classes; without them nothing is told class by class.
     seed : int, default 0
         Of the bootstrap.
+    mixed : ndarray of shape (N,), optional
+        Accuracy of the mixture on each image, if other weights than `weights` give it.
+    by_worst_class : bool, default False
+        Compare the lowest accuracies on a class; `labels` must be given.
     """
     right = 1 - losses.max(axis=1).astype(np.float64)
     own = right.mean(axis=0)
-    mixed = 1 - (losses @ weights).max(axis=1)
+    mixed = 1 - (losses @ weights).max(axis=1) if mixed is None else mixed
     name = max(singles, key=lambda each: singles[each].mean())
     difference = mixed - singles[name]
-    (gain,) = bootstrap(difference[:, None], resamples=_RESAMPLES, level=LEVEL, seed=seed)
+    (gain,) = bootstrap(difference[:, None], resamples=RESAMPLES, level=LEVEL, seed=seed)
     mean, accuracy = float(own @ weights), float(mixed.mean())
     count = len(losses)
     clean = 1 - losses[:, 0].mean(axis=0)
@@ -221,6 +253,9 @@ def judge(
         unlearned={}
         if labels is None
         else {k: float(clean[k]) for k in unlearned(clean.tolist(), labels)},
+        worst=compare_worst_class(mixed, singles[name], labels, seed=seed)
+        if by_worst_class and labels is not None
+        else None,
     )
 
 
@@ -239,7 +274,3 @@ def _classes(
         for label in np.unique(labels)
         for own in (labels == label,)
     )
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"

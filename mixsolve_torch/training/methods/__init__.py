@@ -1,5 +1,6 @@
 """Ways to train, one file each: what a step does with a batch. `METHODS` finds them by name."""
 
+from mixsolve_torch.training.config import TrainConfig
 from mixsolve_torch.training.methods.algorithm2 import Algorithm2
 from mixsolve_torch.training.methods.base import Method
 from mixsolve_torch.training.methods.boosting import Boosting
@@ -7,6 +8,7 @@ from mixsolve_torch.training.methods.dverge import Dverge
 from mixsolve_torch.training.methods.grow import Grow
 from mixsolve_torch.training.methods.mrboost import MRBoost
 from mixsolve_torch.training.methods.together import Together
+from mixsolve_torch.training.methods.worst_group import WorstGroup
 
 METHODS: dict[str, type[Method]] = {
     "together": Together,
@@ -16,3 +18,8 @@ METHODS: dict[str, type[Method]] = {
     "grow": Grow,
     "dverge": Dverge,
 }
+
+
+def method_of(config: TrainConfig) -> type[Method]:
+    """Return the way to train that settings name: that of the objective, if it has its own."""
+    return WorstGroup if config.objective == "worst-group" else METHODS[config.method]

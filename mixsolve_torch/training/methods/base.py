@@ -64,6 +64,8 @@ class Parts:
         T, the steps of the whole run.
     shared, own : torch.Generator
         Draws that are the same on all ranks, and those of each rank for its own images.
+    images : torch.Tensor of shape (classes,), int64
+        How many of the training images are of each class, the same on all ranks.
     """
 
     config: TrainConfig
@@ -74,6 +76,7 @@ class Parts:
     steps: int
     shared: torch.Generator
     own: torch.Generator
+    images: Tensor
 
     def updates(self, t: int, trained: int) -> bool:
         """Whether step t updates the weights: one in `trained` + 1, if there are any to update."""

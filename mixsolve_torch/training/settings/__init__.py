@@ -7,6 +7,7 @@ from mixsolve_torch.training.settings.methods import (
     DvergeConfig,
     GrowConfig,
     MRBoostConfig,
+    WorstGroupConfig,
 )
 from mixsolve_torch.training.settings.networks import LossConfig, ModelConfig, OptimizerConfig
 from mixsolve_torch.training.settings.run import EvaluationConfig, RunConfig
@@ -24,4 +25,5 @@ __all__ = [
     "OptimizerConfig",
     "RunConfig",
     "WeightsConfig",
+    "WorstGroupConfig",
 ]

@@ -105,3 +105,43 @@ class GrowConfig:
     def check(self) -> None:
         """Refuse values out of their range."""
         as_real("grow.fresh", self.fresh, at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class WorstGroupConfig:
+    """How a network is trained under ``objective = "worst-group"``, and mixed from its snapshots.
+
+    Parameters
+    ----------
+    rate : float
+        Of the multiplicative weights: a class on which all images are lost gains a factor of
+        exp(rate) in a step over one on which none is.
+    floor : float
+        Share of the classes' own frequencies in the weights trained with, in [0, 1].
+    every : int
+        Measured epochs from one snapshot to the next.
+    first : int
+        The epoch of the first snapshot: earlier ones are too weak to be in a mixture.
+    images : int, optional
+        Held-out images that the best snapshot and the weights are chosen on; all by default. The
+        weights are fitted to the classes' errors there: the fewer images, the less they hold
+        elsewhere.
+    members : int
+        Snapshots in the mixture at most.
+    """
+
+    rate: float = 0.1
+    floor: float = 0.2
+    every: int = 1
+    first: int = 1
+    images: int | None = None
+    members: int = 4
+
+    def check(self) -> None:
+        """Refuse values out of their range."""
+        as_real("worst_group.rate", self.rate, at_least=0)
+        as_real("worst_group.floor", self.floor, at_least=0, at_most=1)
+        for name in ("every", "first", "members"):
+            as_count(f"worst_group.{name}", getattr(self, name))
+        if self.images is not None:
+            as_count("worst_group.images", self.images)

@@ -55,6 +55,26 @@ def finished(models, tmp_path_factory):
     return code, out
 
 
+def test_groups_are_those_of_the_labels_or_of_a_file(models, tmp_path, capsys):
+    code = main(command(models[:2], tmp_path / "class", "--groups", "class", "--no-held-out"))
+    assert code in (0, 1)
+    printed = capsys.readouterr().out
+    assert "Worst-case accuracy, %, on each group" in printed
+    content = json.loads((tmp_path / "class" / "audit.json").read_text())
+    assert content["groups"] == "class"
+    assert len(content["by_group"]["names"]) == 10
+    np.save(tmp_path / "sites.npy", np.repeat(["north", "south"], 25))
+    sites = command(models[:2], tmp_path / "sites", "--groups", str(tmp_path / "sites.npy"))
+    assert main(sites) in (0, 1)
+    content = json.loads((tmp_path / "sites" / "audit.json").read_text())
+    assert content["by_group"]["names"] == ["north", "south"]
+    assert "group south" in (tmp_path / "sites" / "audit.csv").read_text()
+    np.save(tmp_path / "few.npy", np.zeros(7, dtype=int))
+    wrong = command(models[:2], tmp_path / "few", "--groups", str(tmp_path / "few.npy"))
+    assert main(wrong) == 2
+    assert "a label for each of the 40 images" in capsys.readouterr().err
+
+
 def test_it_writes_its_files_and_leaves_nothing_else(finished):
     code, out = finished
     assert code == 0

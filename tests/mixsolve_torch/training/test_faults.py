@@ -205,7 +205,7 @@ def test_two_ranks_of_torchrun_killed_at_a_random_step_resume_to_the_same_bits(t
 
 def toml(config):
     sections = config.to_dict()
-    lines = [f"method = {json.dumps(sections.pop('method'))}"]
+    lines = [f"{name} = {json.dumps(sections.pop(name))}" for name in ("method", "objective")]
     for section, values in sections.items():
         lines.append(f"[{section}]")
         lines += [f"{name} = {json.dumps(v)}" for name, v in values.items() if v is not None]
