@@ -58,7 +58,7 @@ def with_method(config, method):
 
 def toml(config):
     sections = config.to_dict()
-    lines = [f"method = {json.dumps(sections.pop('method'))}"]
+    lines = [f"{name} = {json.dumps(sections.pop(name))}" for name in ("method", "objective")]
     for section, values in sections.items():
         lines.append(f"[{section}]")
         lines += [f"{name} = {json.dumps(v)}" for name, v in values.items() if v is not None]
