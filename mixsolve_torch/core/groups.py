@@ -43,6 +43,16 @@ class Groups:
         """Return the groups of some images."""
         return Groups(self.names, self.index[places])
 
+    def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places, ascending, of two halves, drawn within each group.
+
+        Those of a group differ by one image at most.
+        """
+        drawn = np.random.default_rng(seed).permutation(len(self.index))
+        # Neighbours in this order are of one group: each second image goes to either half.
+        drawn = drawn[np.argsort(self.index[drawn], kind="stable")]
+        return np.sort(drawn[::2]), np.sort(drawn[1::2])
+
     def means(self, values: np.ndarray) -> np.ndarray:
         """Return the mean (G, ...), float64, over the images of each group of values (N, ...).
 

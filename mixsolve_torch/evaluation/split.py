@@ -34,10 +34,8 @@ def halves(count: int, seed: int, groups: Groups | None = None) -> tuple[np.ndar
     >>> len(fitted), len(reported), sorted([*fitted.tolist(), *reported.tolist()])
     (4, 3, [0, 1, 2, 3, 4, 5, 6])
     """
-    drawn = np.random.default_rng(seed).permutation(count)
     if groups is not None:
-        # Neighbours in this order are of one group: each second image goes to either half.
-        drawn = drawn[np.argsort(groups.index[drawn], kind="stable")]
-        return np.sort(drawn[::2]), np.sort(drawn[1::2])
+        return groups.halves(seed)
+    drawn = np.random.default_rng(seed).permutation(count)
     middle = (count + 1) // 2
     return np.sort(drawn[:middle]), np.sort(drawn[middle:])

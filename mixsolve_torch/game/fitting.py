@@ -27,6 +27,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ FITS: Mapping[str, Mapping[str, Any]] = {
 }
 _LEAST = 4  # images of a group, for halves with two each
 _DRAWS = 3  # of the halves
+LEVEL = 0.95  # of the bounds
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Fit:
     error : float
         Standard error of `held_out`.
     bounds : ndarray of shape (G,)
-        Upper confidence bounds of the groups' risks, all at once.
+        Upper confidence bounds of the groups' risks, all at once with probability `LEVEL`.
     """
 
     weights: np.ndarray
@@ -102,7 +104,7 @@ def fit_weights(losses: np.ndarray, groups: Groups, *, seed: int = 0) -> Fit:
 
 
 def _weights(losses: np.ndarray, groups: Groups, name: str) -> np.ndarray:
-    """Return the weights (L,) of a fit on all images."""
+    """Return the weights (L,) of a fit on some images."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # what they hold is measured
         return np.asarray(mixsolve.solve(losses, groups=groups.index, **FITS[name]).weights)
@@ -111,22 +113,24 @@ def _weights(losses: np.ndarray, groups: Groups, name: str) -> np.ndarray:
 def _crossed(name: str, losses: np.ndarray, groups: Groups, seed: int) -> Fit:
     """Return what a fit holds on other halves; its weights are those of the last one."""
     fitted, held_out, errors, bounds = [], [], [], []
+    sure = NormalDist().inv_cdf(1 - (1 - LEVEL) / len(groups.names))  # all groups at once
+    weights = np.empty(losses.shape[2])
     for draw in range(_DRAWS):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            own = mixsolve.cross_fit(
-                losses, groups=groups.index, rng=_DRAWS * seed + draw, **FITS[name]
-            )
-        worst = int(np.nanargmax(own.group_risks))
-        held_out.append(float(own.group_risks[worst]))
-        errors.append(float(own.group_errors[worst]))
-        bounds.append(own.group_bounds)
-        # A smoothed or bounded game has another value than the worst group's risk.
-        for half, weights in enumerate(own.weights):
-            on = np.flatnonzero(own.halves == half)
-            fitted.append(groups.at(on).risk((losses[on] @ weights).max(axis=1)))
+        risks = np.empty(len(losses))
+        halved = groups.halves(_DRAWS * seed + draw)
+        for seen, other in (halved, halved[::-1]):
+            weights = _weights(losses[seen], groups.at(seen), name)
+            # A smoothed or bounded game has another value than the worst group's risk.
+            fitted.append(groups.at(seen).risk((losses[seen] @ weights).max(axis=1)))
+            risks[other] = (losses[other] @ weights).max(axis=1)
+        means = groups.means(risks)
+        spread = np.sqrt(np.maximum(groups.means(risks**2) - means**2, 0) / groups.images)
+        worst = int(means.argmax())
+        held_out.append(means[worst])
+        errors.append(spread[worst])
+        bounds.append(means + sure * spread)
     return Fit(
-        weights=own.weights[1],
+        weights=weights,
         name=name,
         fitted=float(np.mean(fitted)),
         held_out=float(np.mean(held_out)),

@@ -31,7 +31,6 @@ from mixsolve_torch.attacks.aimed import Aimed
 from mixsolve_torch.candidates.build import CandidateLosses, build_losses
 from mixsolve_torch.core.groups import read_groups
 from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.evaluation.split import halves
 from mixsolve_torch.game.fitting import Fit, fit_weights
 from mixsolve_torch.game.solution import GameSolution
 from mixsolve_torch.game.solve import solve_game
@@ -83,7 +82,8 @@ class Chosen:
         """
         groups = read_groups(self.labels, torch.from_numpy(self.labels))
         mixed, alone = np.empty((2, len(self.losses)))
-        halved = halves(len(self.losses), config.run.seed, groups)
+        assert groups is not None
+        halved = groups.halves(config.run.seed)
         for seen, other in (halved, halved[::-1]):
             own, losses = choose(self.losses[seen], self.labels[seen], config), self.losses[other]
             mixed[other] = 1 - (losses @ own.weights).max(axis=1)
