@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mixsolve.feasible.constraints import LinearConstraints
     from mixsolve.games import bounds
     from mixsolve.methods.stopping import Record, State, Status
+    from mixsolve.reach.certificate import ReachCertificate
+    from mixsolve.reach.losses import ReachLosses, reach_losses
     from mixsolve.solver.cross_fit import CrossFit, cross_fit, group_risks
     from mixsolve.solver.sensitivity import Sensitivity
     from mixsolve.solver.solution import Solution
@@ -44,6 +46,8 @@ __all__ = [
     "MixedStrategy",
     "MixsolveError",
     "MixsolveTypeError",
+    "ReachCertificate",
+    "ReachLosses",
     "Record",
     "Sensitivity",
     "Solution",
@@ -57,6 +61,7 @@ __all__ = [
     "load",
     "perturbations",
     "plots",
+    "reach_losses",
     "solve",
     "solve_batch",
     "solve_cardinality_path",
@@ -75,6 +80,8 @@ _HOMES = {
     "estimator.classifier": _OPTIONAL,
     "feasible.constraints": ("LinearConstraints",),
     "solver.cross_fit": ("CrossFit", "cross_fit", "group_risks"),
+    "reach.certificate": ("ReachCertificate",),
+    "reach.losses": ("ReachLosses", "reach_losses"),
     "solver.sensitivity": ("Sensitivity",),
     "solver.solve": ("solve", "solve_path"),
     "engines.responses": ("MixedStrategy",),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mixsolve.base.halves import halves as plain_halves
 from mixsolve_torch.core.groups import Groups
 
 
@@ -36,6 +37,4 @@ def halves(count: int, seed: int, groups: Groups | None = None) -> tuple[np.ndar
     """
     if groups is not None:
         return groups.halves(seed)
-    drawn = np.random.default_rng(seed).permutation(count)
-    middle = (count + 1) // 2
-    return np.sort(drawn[:middle]), np.sort(drawn[middle:])
+    return plain_halves(count, seed)
