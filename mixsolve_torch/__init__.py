@@ -73,7 +73,12 @@ from mixsolve_torch.models.architectures import (
 )
 from mixsolve_torch.models.black_box import BlackBox
 from mixsolve_torch.models.load import load_model
+from mixsolve_torch.reach import views
+from mixsolve_torch.reach.losses import reach_losses
+from mixsolve_torch.reach.masked import Masked
+from mixsolve_torch.reach.sets import Patch, Sensors
 from mixsolve_torch.training import TrainConfig, Training, fit, train
+from mixsolve_torch.training.views import choose_views, fit_views
 from mixsolve_torch.verification.solve import BallSolution, solve_ball
 from mixsolve_torch.verification.verify import Verification, verify
 
@@ -100,8 +105,11 @@ __all__ = [
     "GrowRound",
     "Growth",
     "LabelledImages",
+    "Masked",
     "Mixture",
     "Normalize",
+    "Patch",
+    "Sensors",
     "Square",
     "Standard",
     "Subset",
@@ -119,6 +127,7 @@ __all__ = [
     "brightness",
     "build_losses",
     "build_model",
+    "choose_views",
     "contrast",
     "corruptions",
     "cross_entropy",
@@ -127,6 +136,7 @@ __all__ = [
     "evaluate",
     "expected_loss",
     "fit",
+    "fit_views",
     "game_value",
     "game_weights",
     "grow",
@@ -134,6 +144,7 @@ __all__ = [
     "load_model",
     "mnist_cnn",
     "noise",
+    "reach_losses",
     "read_threats",
     "resnet18",
     "resolve_attacks",
@@ -145,6 +156,7 @@ __all__ = [
     "to_unit",
     "train",
     "verify",
+    "views",
     "wide_resnet28_10",
     "zero_one",
 ]

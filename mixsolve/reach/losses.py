@@ -197,7 +197,8 @@ def distinct_patterns(
 ) -> tuple[NDArray[np.bool_], tuple[tuple[int, ...], ...]]:
     """Return the distinct unions (P, L) of up to `at_most` rows (S, L), and rows that make each."""
     single, first = np.unique(touched, axis=0, return_index=True)
-    patterns, examples = single, [(int(s),) for s in first]
+    patterns = single
+    examples: list[tuple[int, ...]] = [(int(s),) for s in first]
     for _ in range(at_most - 1):
         unions = (patterns[:, None, :] | single[None]).reshape(-1, single.shape[1])
         grown, places = np.unique(unions, axis=0, return_index=True)

@@ -54,7 +54,8 @@ def test_several_sets_at_once_are_all_unions(at_most):
         tuple(touched[list(chosen)].any(axis=0))
         for chosen in itertools.product(range(len(sets)), repeat=at_most)
     }
-    assert {tuple(pattern) for pattern in patterns} == unions and len(patterns) == len(unions)
+    assert {tuple(pattern) for pattern in patterns} == unions
+    assert len(patterns) == len(unions)
     for pattern, chosen in zip(patterns, examples, strict=True):
         assert len(chosen) <= at_most
         assert (touched[list(chosen)].any(axis=0) == pattern).all()
@@ -67,7 +68,8 @@ def test_names_lists_and_masks_say_the_same():
     masks = mixsolve.reach_losses(predictions, labels, reads, sets)
     lists = mixsolve.reach_losses(predictions, labels, as_lists, by_name)
     mixed = mixsolve.reach_losses(predictions, labels, as_lists, sets.tolist())
-    assert (masks.values == lists.values).all() and (masks.values == mixed.values).all()
+    assert (masks.values == lists.values).all()
+    assert (masks.values == mixed.values).all()
 
 
 def test_no_values_in_reach_do_worse_than_the_certificate():
@@ -96,7 +98,7 @@ def test_no_values_in_reach_do_worse_than_the_certificate():
 
 
 def test_weights_of_one_half_are_reported_on_the_other():
-    predictions, labels, reads, sets = drawn(1, samples=400)
+    predictions, labels, _, sets = drawn(1, samples=400)
     losses = mixsolve.reach_losses(predictions, labels, np.eye(5, 9, dtype=bool), sets)
     certificate = losses.certify(seed=3)
     drawn_half = np.random.default_rng(3).permutation(400)
@@ -106,11 +108,13 @@ def test_weights_of_one_half_are_reported_on_the_other():
     worst = (losses.values[rest] @ certificate.weights).max(axis=1)
     assert certificate.certified.value == pytest.approx(1 - worst.mean())
     assert certificate.certified.low < certificate.certified.value < certificate.certified.high
-    assert certificate.held_out and certificate.reported == 200
+    assert certificate.held_out
+    assert certificate.reported == 200
     assert "held-out" in certificate.sentences()[0]
     given = losses.certify(certificate.weights)
     both = 1 - (losses.values @ certificate.weights).max(axis=1).mean()
-    assert given.certified.value == pytest.approx(both) and given.fitted is None
+    assert given.certified.value == pytest.approx(both)
+    assert given.fitted is None
 
 
 @pytest.mark.parametrize("p", [0.02, 0.5, 0.93])
