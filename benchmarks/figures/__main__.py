@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.figures import style
 from mixsolve.base.errors import MixsolveError
 
-NAMES = ("motivating", "synthetic", "exact", "bounds", "game")
+NAMES = ("motivating", "synthetic", "exact", "bounds", "game", "reach")
 OUT = Path(__file__).parents[1] / "results" / "figures"
 
 logger = logging.getLogger("mixsolve")

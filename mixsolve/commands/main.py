@@ -62,6 +62,11 @@ _COMMANDS = {
         module="mixsolve_torch.commands.audit",
         install="mixsolve[torch,plot]",
     ),
+    "certify": _Command(
+        help="certify saved classifiers against every patch, or every forged sensor",
+        module="mixsolve_torch.commands.certify",
+        install="mixsolve[torch]",
+    ),
     "completion": _Command(
         help="print a script that completes subcommands and options in bash, zsh or fish",
         module="mixsolve.commands.completion",

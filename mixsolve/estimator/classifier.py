@@ -30,6 +30,9 @@ from mixsolve.base.errors import MissingDependencyError, MixsolveError, Mixsolve
 from mixsolve.estimator import member_losses
 from mixsolve.estimator.perturbations import Perturbation
 from mixsolve.estimator.pool import fit_member, generator, held_out, with_names, without_dropped
+from mixsolve.estimator.reach import columns_read, threat_sets
+from mixsolve.reach.certificate import ReachCertificate
+from mixsolve.reach.losses import ReachLosses, reach_losses
 from mixsolve.solver.solve import solve
 
 try:
@@ -64,6 +67,12 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         classes and a `numpy.random.Generator`. It returns candidates, an array (candidates, n,
         features) or an iterable of arrays (n, features). The sample itself is always a candidate
         too. None for no attack. See `mixsolve.estimator.perturbations`.
+    threat : sequence or mapping of column groups, optional
+        Instead of `perturb`: sensors, as groups of columns by their numbers or names, of which the
+        attacker forges one, or one fails. Members that do not read it are unharmed, whatever its
+        values; those that read it count as wrong. The weights are then certified against all of
+        this. What a member reads is known for pipelines that begin with a ``ColumnTransformer``
+        or a feature selection, and for decision trees; any other member counts as reading all.
     alpha : float, default 0
         Entropic regularisation of `mixsolve.solve`, in the unit of the losses.
     loss : {"zero-one", "cross-entropy", "margin"}, default "zero-one"
@@ -101,6 +110,8 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         The same by name.
     classes_ : ndarray
         All labels that a member may give.
+    reads_ : ndarray of shape (L, n_features_in_), bool
+        Which columns each member reads; only with `threat`.
     validation_indices_ : ndarray of int
         The rows of X that the weights were chosen on.
     n_features_in_ : int
@@ -136,6 +147,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         estimators: Sequence[Any],
         *,
         perturb: Perturbation | None = None,
+        threat: Any = None,
         alpha: float = 0.0,
         loss: str = "zero-one",
         validation_fraction: float | None = 0.2,
@@ -147,6 +159,7 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
     ) -> None:
         self.estimators = estimators
         self.perturb = perturb
+        self.threat = threat
         self.alpha = alpha
         self.loss = loss
         self.validation_fraction = validation_fraction
@@ -209,6 +222,8 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         self.named_estimators_ = dict(zip((name for name, _ in pool), members, strict=True))
         self.classes_ = np.unique(np.concatenate([member.classes_ for member in members]))
         self._check_losses(pool, y)
+        if self.threat is not None:
+            self.reads_ = np.stack([columns_read(own, self.n_features_in_) for own in members])
         self.validation_indices_ = held
         self.solution_ = solve(
             self._losses(X[held], y[held], attack),
@@ -322,7 +337,8 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         Returns
         -------
         ndarray of shape (n, candidates, L)
-            Losses, what `mixsolve.solve` takes; candidate 0 is the sample itself.
+            Losses, what `mixsolve.solve` takes; candidate 0 is the sample itself. With `threat`, a
+            candidate is a set of members that a sensor takes out.
         """
         check_is_fitted(self, "weights_")
         y, _ = _matched(X, y, None)
@@ -354,6 +370,36 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         weights = None if sample_weight is None else check_sample_weight(sample_weight, len(worst))
         return float(np.average(worst, weights=weights))
 
+    def certify(self, X: Any, y: Any, *, level: float = 0.95) -> ReachCertificate:
+        """Certify the mixture on other samples against the sensors of `threat`.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`; samples that neither members nor weights have seen.
+        level : float, default 0.95
+            Coverage of the intervals, at least.
+
+        Returns
+        -------
+        ReachCertificate
+            Its `certified` is the expected accuracy that no values of one sensor push it below.
+
+        Raises
+        ------
+        MixsolveError
+            A mixture without `threat`.
+        """
+        check_is_fitted(self, "weights_")
+        if self.threat is None:
+            raise MixsolveError(
+                "certify needs a mixture with a threat, MixtureClassifier(..., threat=groups); "
+                "against other attacks see adversarial_risk"
+            )
+        y, _ = _matched(X, y, None)
+        X, y = validate_data(self, X, y, reset=False)
+        return self._reach(X, y).certify(self.weights_, level=level)
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters and, with `deep`, the named members and their parameters."""
         return self._get_params("estimators", deep=deep)
@@ -382,6 +428,10 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
                 "perturb must be a function of (estimators, X, y, rng) or None; got "
                 f"{type(self.perturb).__name__}"
             )
+        if self.threat is not None and self.perturb is not None:
+            raise MixsolveError("threat and perturb are two attackers; give one of them")
+        if self.threat is not None and self.loss != "zero-one":
+            raise MixsolveError(f"threat needs loss='zero-one'; got {self.loss!r}")
         if self.validation_fraction is not None:
             as_real("validation_fraction", self.validation_fraction, above=0, below=1)
         as_count("batch_size", self.batch_size)
@@ -412,6 +462,8 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
         return validate_data(self, X, reset=False)
 
     def _losses(self, X: NDArray[Any], y: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        if self.threat is not None:
+            return self._reach(X, y).values
         return member_losses.build_member_losses(
             self.estimators_,
             self.classes_,
@@ -422,6 +474,13 @@ class MixtureClassifier(ClassifierMixin, _BaseComposition):
             rng=rng,
             batch_size=self.batch_size,
         )
+
+    def _reach(self, X: NDArray[Any], y: NDArray[Any]) -> ReachLosses:
+        """Return the losses of the members against the sensors of `threat`."""
+        said = [member_losses.votes(own, X, self.classes_) for own in self.estimators_]
+        names = getattr(self, "feature_names_in_", None)
+        sets = threat_sets(self.threat, names, self.n_features_in_)
+        return reach_losses(self.classes_[np.stack(said, axis=1)], y, self.reads_, sets)
 
     def _mix(self, X: Any, table: Any) -> NDArray[np.float64]:
         """Return the expectation over members of their tables (n, classes)."""

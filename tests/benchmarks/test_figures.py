@@ -41,9 +41,10 @@ def numbers(name):
         "exact": {"n_draws": DRAWS, "iterations": 10, "radii": (1.0, 3.0), "sizes": (1, 10, 1000)},
         "bounds": {"sizes": (10, 100), "alphas": (1.0, 0.2), "lengths": (1, 4, 16)},
         "game": {"pools": (1, 3, 6), "one_eps": 3.0, "one_seed": 11, "shown": 2},
+        "reach": {"sizes": (2,), "epochs": 1, "train": 60},
     }
     sizes = reduced[name]
-    if name != "motivating":
+    if name not in ("motivating", "reach"):
         sizes |= {"n_samples": SAMPLES, "n_classifiers": CLASSIFIERS, "seeds": 2}
     return command.load(name).measure(**sizes)
 

@@ -1,0 +1,1 @@
+"""Certified mixtures of views against patches: what they hold, and what the alternatives do."""
