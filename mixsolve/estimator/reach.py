@@ -59,14 +59,14 @@ def _kept(step: Any, features: int) -> NDArray[np.bool_]:
 
 def _numbers(columns: Any, names: Any, features: int) -> NDArray[np.intp]:
     """Return the numbers of columns that a fitted ColumnTransformer names in its ways."""
-    place = {} if names is None else {name: j for j, name in enumerate(names)}
+    place: dict[Any, Any] = {} if names is None else {name: j for j, name in enumerate(names)}
     if isinstance(columns, str):
         columns = [columns]
     if isinstance(columns, slice):
-        ends = [place.get(end, end) for end in (columns.start, columns.stop)]
-        if isinstance(columns.stop, str):  # slices of names hold their end
-            ends[1] += 1
-        return np.arange(features)[slice(*ends, columns.step)]
+        first, last = columns.start, columns.stop
+        if isinstance(last, str):  # slices of names hold their end
+            last = place[last] + 1
+        return np.arange(features)[slice(place.get(first, first), last, columns.step)]
     chosen = np.atleast_1d(np.asarray(columns))
     if chosen.size and chosen.dtype.kind in "OUT":
         return np.array([place[name] for name in chosen], dtype=np.intp)
