@@ -7,7 +7,6 @@ reach. Classifiers of whole images are given a mask each, which hides the rest b
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ import mixsolve
 from mixsolve.base.arguments import as_count, as_real
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.files import check_output, write_text
+from mixsolve.base.plain import json_text
+from mixsolve.commands.output import add_output_arguments, is_silent, print_json
 from mixsolve_torch.commands.audit import short_names
 from mixsolve_torch.commands.console import say
 from mixsolve_torch.data.datasets import NAMES, SPLITS, load_data
@@ -80,9 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draw of the halves (0)")
     parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="(256)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1, say (cpu)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, not sentences")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write that object to a file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON object to a file")
     parser.add_argument("--replace", action="store_true", help="let --out overwrite a file")
+    add_output_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,7 +102,9 @@ def run(args: argparse.Namespace) -> int:
     models = _masked(
         [load_model(spec, args.device, trust=args.trust) for spec in args.models], args
     )
-    losses = reach_losses(models, data, sets, batch_size=args.batch_size, progress=True)
+    losses = reach_losses(
+        models, data, sets, batch_size=args.batch_size, progress=not is_silent(args)
+    )
     certificate = losses.certify(
         args.weights, held_out=args.held_out, level=args.level, seed=args.seed
     )
@@ -117,11 +120,11 @@ def run(args: argparse.Namespace) -> int:
         "patterns": losses.touched.astype(int).tolist(),
         **certificate.as_dict(),
     }
-    text = json.dumps(content, allow_nan=False)
     if args.out is not None:
-        write_text(args.out, text + "\n")
+        write_text(args.out, json_text(content) + "\n")
     if args.json:
-        print(text)
+        print_json(content)
+    if is_silent(args):
         return 0
     weights = ", ".join(
         f"{name} {weight:.4f}" for name, weight in zip(names, certificate.weights, strict=True)
