@@ -12,10 +12,14 @@ CORE := $(addprefix tests/mixsolve/,arrays base batch bench cardinality commands
 PLUGIN := $(addprefix tests/mixsolve_torch/,attacks candidates commands core data engine evaluation)
 PYTEST := pytest-training pytest-plugin pytest-core
 
-.PHONY: demo test lint types docs pytest pytest-solver $(PYTEST) format install clean
+.PHONY: demo figures test lint types docs pytest pytest-solver $(PYTEST) format install clean
 
 demo: $(INSTALLED)
 	$(BIN)/mixsolve demo --out demo --replace
+
+# The figures and pictures of README.md and docs/index.md; a test holds the pages against them.
+figures: $(INSTALLED)
+	$(BIN)/python -m benchmarks.page_figures
 
 # The lints, which fail soonest, come first, and what takes a minute while kernels are compiled.
 test: $(INSTALLED)

@@ -7,6 +7,7 @@ them, and to one best-response pass over the tensor, carry over to other machine
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -52,14 +53,20 @@ def main() -> int:
     """Run one suite."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suite", choices=("exact", "entropic"))
+    parser.add_argument(
+        "--redraw", action="store_true", help="only draw the picture of the figures written before"
+    )
     parser.add_argument("--games", default="", help="only games whose name contains this")
     parser.add_argument("--solvers", default="", help="only these, comma-separated")
     parser.add_argument("--time-limit", type=float, default=60.0, metavar="S")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
+    if args.redraw:
+        _redraw(args.suite, args.out)
+        return 0
     args.out.mkdir(parents=True, exist_ok=True)
     console = Console()
-    panels: dict[str, tuple[list[runner.Row], float]] = {}
+    panels: dict[str, tuple[list[runner.SolverRow], float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, make in GAMES.items():
             if args.games not in name:
@@ -88,7 +95,7 @@ def main() -> int:
 def _save(
     suite: str,
     out: Path,
-    panels: dict[str, tuple[list[runner.Row], float]],
+    panels: dict[str, tuple[list[runner.SolverRow], float]],
     figures: dict[str, str],
 ) -> None:
     page = [
@@ -106,6 +113,19 @@ def _save(
     page += [f"![certified gap against time]({suite}.png)"]
     data = {title: [asdict(row) for row in rows] for title, (rows, _) in panels.items()}
     save(out, suite, page, {"games": data, "figures": figures})
+    report.plot(panels, out / f"{suite}.png")
+
+
+def _redraw(suite: str, out: Path) -> None:
+    """Draw the picture of a suite from its figures."""
+    numbers = json.loads((out / f"{suite}.json").read_text(encoding="utf-8"))["games"]
+    panels, spreads = {}, {}
+    for title, rows in numbers.items():
+        name = title.partition(", alpha")[0]
+        if name not in spreads:
+            losses = GAMES[name]()
+            spreads[name] = float(losses.max()) - float(losses.min())
+        panels[title] = ([runner.SolverRow(**row) for row in rows], spreads[name])
     report.plot(panels, out / f"{suite}.png")
 
 

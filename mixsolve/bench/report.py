@@ -6,9 +6,11 @@ from pathlib import Path
 from rich.table import Table
 
 from mixsolve.bench.runner import SolverRow
-from mixsolve.plots import require_matplotlib, save
+from mixsolve.plots import PALETTE, require_matplotlib, save
 
 _COLUMNS = ("solver", "seconds", "in passes", "passes", "certified gap / M", "value", "note")
+_FEW = 9  # panels that are drawn large
+_MARKS = "os^Dv<>PX*h"  # 11, which shares no factor with the 6 colours: 66 looks
 _FLOOR = 1e-17  # where a gap of exactly 0 is drawn
 
 
@@ -58,13 +60,20 @@ def plot(panels: dict[str, tuple[Sequence[SolverRow], float]], path: Path) -> No
     require_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, NullFormatter
 
-    n_columns = min(3, len(panels))
+    # Four of one game stand in a row where there are many panels, which are smaller then.
+    few = len(panels) <= _FEW
+    n_columns = min(3 if few else 4, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    figure = Figure(figsize=(max(5.6, 4.2 * n_columns), 3.4 * n_rows + 0.6), layout="constrained")
+    width, height = (4.2, 3.4) if few else (3.2, 2.2)
+    size = max(5.6, width * n_columns), height * n_rows + 0.6
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(n_rows, n_columns, squeeze=False).reshape(-1)
     names = sorted({row.solver for rows, _ in panels.values() for row in rows if row.seconds})
-    styles = {name: (f"C{i % 10}", "os^Dv<>PX*"[i % 10]) for i, name in enumerate(names)}
+    styles = {
+        name: (PALETTE[i % len(PALETTE)], _MARKS[i % len(_MARKS)]) for i, name in enumerate(names)
+    }
     for ax, (title, (rows, spread)) in zip(axes, panels.items(), strict=False):
         for row in rows:
             if row.seconds is None or row.gap is None:
@@ -74,9 +83,18 @@ def plot(panels: dict[str, tuple[Sequence[SolverRow], float]], path: Path) -> No
             if path_points:
                 ax.plot(*zip(*path_points, strict=True), color=colour, linewidth=1, alpha=0.6)
             ax.plot(row.seconds, max(row.gap / spread, _FLOOR), marker, color=colour, ms=7)
-        ax.set_title(title, fontsize=9)
+        heading = title if few else title.replace(", ", "\n", 1)
+        ax.set_title(heading, fontsize=9 if few else 7, loc="left", fontweight="bold")
+        ax.spines[["top", "right"]].set_visible(False)
         ax.set(xscale="log", yscale="log", ylim=(_FLOOR / 3, 10))
-        ax.set(xlabel="time [s]", ylabel="certified gap / M")
+        ax.xaxis.set_minor_formatter(NullFormatter())  # of a range below a decade they collide
+        ax.xaxis.set_major_locator(LogLocator(numticks=5))
+        ax.tick_params(labelsize=9 if few else 7)
+        place = list(panels).index(title)
+        if few or place >= len(panels) - n_columns:
+            ax.set_xlabel("time [s]")
+        if few or place % n_columns == 0:
+            ax.set_ylabel("certified gap / M")
         ax.grid(alpha=0.3)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)

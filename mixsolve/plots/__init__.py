@@ -9,10 +9,11 @@ from mixsolve.plots.leads import Lead, lead_bars
 from mixsolve.plots.mixture import Example, Variant, mixture_picture
 from mixsolve.plots.radii import risk_by_radius
 from mixsolve.plots.solution import game_picture, solution_picture
-from mixsolve.plots.style import check_ending, png, require_matplotlib, save
+from mixsolve.plots.style import PALETTE, check_ending, png, require_matplotlib, save
 from mixsolve.plots.two_classes import two_classes
 
 __all__ = [
+    "PALETTE",
     "AccuracyBar",
     "Example",
     "Lead",

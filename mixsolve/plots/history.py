@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mixsolve.base.errors import MixsolveError
-from mixsolve.plots.style import INK, PALE, new_figure
+from mixsolve.plots.style import INK, PALE, PALETTE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours that stand out on white; marks distinguish lines of one colour.
-_MODELS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _MARKS = "sD^vP*X"
 _MARKED = 8  # marks on a line, at most
 _LINES = {"robust": "-", "clean": (0, (4, 2))}
@@ -122,7 +120,7 @@ def _look(k: int, epochs: Sequence[int]) -> dict[str, Any]:
     """Return colour and marks of classifier k; marks of different ones are side by side."""
     every = max(1, len(epochs) // _MARKED)
     return {
-        "color": _MODELS[k % len(_MODELS)],
+        "color": PALETTE[k % len(PALETTE)],
         "marker": _MARKS[k % len(_MARKS)],
         "markersize": 4.5,
         "markevery": (k % every, every),
