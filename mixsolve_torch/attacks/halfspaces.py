@@ -120,8 +120,8 @@ class HalfSpaces:
                 )
                 for rows in parts
             ]
-            points, raised = zip(*met, strict=True)
-            return torch.cat(points, dim=1), torch.cat(raised, dim=2)
+            each, raised = zip(*met, strict=True)
+            return torch.cat(each, dim=1), torch.cat(raised, dim=2)
         # A classifier whose gradient vanishes has no say: no point changes its depth.
         moved = self.normals.any(dim=2)
         active = (sets & moved).permute(2, 0, 1)
