@@ -352,6 +352,9 @@ def test_every_config_is_what_its_name_says(file):
     config, resume = read(["--config", str(file)])
     data, loss, count = file.stem.split("-")
     assert not resume
+    worst = (loss, count) == ("worst", "class")  # one network, adversarially trained
+    loss, count = ("at", "l1") if worst else (loss, count)
+    assert config.objective == ("worst-group" if worst else "mean")
     name = {"fashion": "fashion-mnist"}.get(data, data)
     assert (config.data.name, config.loss.name, f"l{config.model.count}") == (name, loss, count)
     assert config.run.out == f"runs/{file.stem}"
