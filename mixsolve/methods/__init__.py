@@ -46,7 +46,7 @@ class Method:
                 # An attack on the exact game is one here, worth less by the smoothing at most.
                 exact = replace(problem, alpha=None)
                 return METHODS[self.limit].minimize(exact, start, stop.less(smoothing))
-        name = self.module if blocks is None or tempered else self.grouped
+        name = self.module if blocks is None or self.grouped is None else self.grouped
         module = import_module(f"mixsolve.methods.{name}")
         outcome: Outcome = module.minimize(problem, start, stop)
         return outcome

@@ -294,3 +294,13 @@ def test_groups_are_told_and_kept(game, tmp_path):
     kept = mixsolve.load(tmp_path / "game.npz")
     assert kept == solution
     np.testing.assert_array_equal(kept.attack.weight, solution.attack_weight)
+
+
+@pytest.mark.parametrize("method", ["newton", "apg"])
+def test_a_single_candidate_leaves_the_smoothing_of_the_groups(method):
+    losses = np.random.default_rng(1).gamma(0.5, 1.5, (12, 1, 4))
+    groups = np.arange(12) % 3
+    solution = mixsolve.solve(losses, 0.03, groups=groups, alpha_groups=0.1, method=method)
+    each = np.array([(losses[groups == g, 0] @ solution.weights).mean() for g in range(3)])
+    assert solution.success
+    assert solution.value == pytest.approx(0.1 * logsumexp(each / 0.1, b=1 / 3), abs=1e-12)
