@@ -62,7 +62,7 @@ def plot(panels: dict[str, tuple[Sequence[SolverRow], float]], path: Path) -> No
     from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    # Four of one game stand in a row where there are many panels, which are smaller then.
+    # Where there are many panels they are smaller, and four stand in a row.
     few = len(panels) <= _FEW
     n_columns = min(3 if few else 4, len(panels))
     n_rows = -(-len(panels) // n_columns)

@@ -75,6 +75,21 @@ def test_groups_are_those_of_the_labels_or_of_a_file(models, tmp_path, capsys):
     assert "a label for each of the 40 images" in capsys.readouterr().err
 
 
+def test_json_is_all_that_is_printed_and_quiet_prints_nothing(models, tmp_path, capsys):
+    few = [*models[:1], *models[2:]]
+    code = main(command(few, tmp_path / "json", "--no-held-out", "--json"))
+    out, err = capsys.readouterr()
+    assert code in (0, 1)
+    assert err == ""
+    assert json.loads(out) == json.loads((tmp_path / "json" / "audit.json").read_text())
+    assert main(command(few, tmp_path / "quiet", "--no-held-out", "--quiet")) == code
+    assert capsys.readouterr() == ("", "")
+    assert main(command(["missing.pt"], tmp_path / "none", "--json")) == 2
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "missing.pt does not exist" in json.loads(out)["error"]
+
+
 def test_it_writes_its_files_and_leaves_nothing_else(finished):
     code, out = finished
     assert code == 0
