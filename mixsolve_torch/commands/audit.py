@@ -121,6 +121,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file with a label for each image, in the order of the data",
     )
     parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="two columns more: the accuracy that no attack in the ball can break, and what of the "
+        "worst case is not known; for one Linf or L2 ball and ReLU networks (not TorchScript)",
+    )
+    parser.add_argument(
         "--report",
         type=Path,
         metavar="FILE",
@@ -166,6 +172,7 @@ def run(args: argparse.Namespace) -> int:
             restarts=args.restarts,
             groups=groups,
             held_out=args.held_out,
+            verify=args.verify,
             out=args.out,
             progress=not is_silent(args),
             **options,

@@ -63,6 +63,7 @@ from mixsolve_torch.game.fitting import fit_weights
 from mixsolve_torch.runs.fingerprint import describe, short_digest
 from mixsolve_torch.runs.interrupt import explained
 from mixsolve_torch.runs.resumable import ResumableFolder, as_folder
+from mixsolve_torch.verification.verify import verify as verified_sets
 
 
 def evaluate(
@@ -79,6 +80,7 @@ def evaluate(
     groups: Any = None,
     held_out: bool = True,
     spare: bool = True,
+    verify: bool = False,
     rounds: int = 30,
     tol: float = 0.002,
     resamples: int = 1000,
@@ -133,6 +135,10 @@ def evaluate(
         no attack on it alone fooled on an image counts as one that cannot be fooled there, so that
         mixtures and ensembles are attacked only on images where those that can leave them more
         to lose.
+    verify : bool, default False
+        Bound each accuracy for every attack in the ball as well, see `mixsolve_torch.verify`: of
+        one "Linf" or "L2" ball and ReLU networks. Two columns more: what no attack can break, and
+        the rest of the worst case, which is not known.
     rounds : int, default 30
         Rounds of `solve_game` at most, for the optimal mixture.
     tol : float, default 0.002
@@ -179,7 +185,11 @@ def evaluate(
     check_mixture(mixture)
     classifiers = check_names(names or mixture.names, len(mixture))
     chosen, sets = _resolve(attacks, norm, eps, threats, steps, restarts)
-    check_flags(held_out=held_out, spare=spare, progress=progress)
+    check_flags(held_out=held_out, spare=spare, verify=verify, progress=progress)
+    ball = sets[0].ball if len(sets) == 1 and isinstance(sets[0], InBall) else None
+    if verify and (ball is None or ball.norm not in ("Linf", "L2")):
+        named = ", ".join(threat.label for threat in sets)
+        raise MixsolveError(f"verify needs one ball, Linf or L2; got {named}; leave it out")
     batch_size = as_count("batch_size", batch_size)
     rounds, resamples = as_count("rounds", rounds), as_count("resamples", resamples)
     tol = as_real("tol", tol, at_least=0)
@@ -213,6 +223,12 @@ def evaluate(
         },
     )
     with closing(parts), explained(parts.kept):
+        proven = None
+        if verify and ball is not None:
+            # Before the attacks, so that a network that cannot be bounded is refused at once.
+            proven = verified_sets(
+                mixture, _at(x, y, reported), ball.norm, ball.eps, out=parts.path, progress=progress
+            ).sets
         work = Work(suite, sets, spare, seed, parts, batch_size, progress)
         keep = len(mixture) > 1 and not held_out
         chosen_on = AttackedPlayers(
@@ -284,8 +300,8 @@ def evaluate(
         raised=_risk(seen, optimal.weights, whom) - value if optimal else 0.0,
         settled=settled and solution.success,
         settings=Settings(
-            norm=sets[0].ball.norm if len(sets) == 1 and isinstance(sets[0], InBall) else None,
-            eps=sets[0].ball.eps if len(sets) == 1 and isinstance(sets[0], InBall) else None,
+            norm=None if ball is None else ball.norm,
+            eps=None if ball is None else ball.eps,
             threats=tuple(threat.label for threat in sets),
             exact=tuple(threat.label for threat in sets if threat.exact),
             in_turn=spare,
@@ -297,6 +313,7 @@ def evaluate(
         ),
         images=reported,
         passes=work.passes,
+        proven=proven,
         parts=parts.path,
         by_group=by_group,
     )
@@ -312,6 +329,7 @@ def _folder(out: str | os.PathLike[str] | None, settings: dict[str, Any]) -> Res
     """Return where the finished parts go: a folder named after all that they depend on.
 
         out/evaluation-3f2a91c07b44/
+            verification-.../   what is proven, see `verify`
             player-1.npy ...    losses on what the attacks found for a player, see `build_losses`
             game/               the game for the optimal mixture, see `solve_game`
 

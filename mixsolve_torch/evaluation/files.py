@@ -42,6 +42,8 @@ def csv_text(report: Measured) -> str:
     told = report.by_group
     if told is not None:
         titles += [*(f"group {name}" for name in told.names), "lowest group"]
+    verified = report.optimal.verified is not None
+    titles += ["verified"] if verified else []
     writer.writerow(
         [
             *("name", "kind", "place"),
@@ -58,6 +60,7 @@ def csv_text(report: Measured) -> str:
         estimates = [row.clean, *row.attacks, *each, row.worst, row.fitted, behind]
         if told is not None:
             estimates += [*told.rows[number].groups, told.rows[number].lowest]
+        estimates += [row.verified] if verified else []
         writer.writerow(
             [
                 *(row.name, row.kind, "" if rank is None else rank + 1),
@@ -143,9 +146,11 @@ def _table(report: Measured) -> str:
         cells = [row.name, row.kind, *map(_percent, values)]
         if held_out:
             cells.append("" if row.fitted is None else _percent(row.fitted))
-        cells += [row.worst.percent(), _weights(row)]
+        verified = view.certain(row) if report.optimal.verified is not None else []
+        cells += [row.worst.percent(), *verified, _weights(row)]
         lines.append((cells, row is best))
-    return _rows([*heads, "worst case, %", "weights, %"], lines)
+    more = ["verified, %", "not known, %"] if report.optimal.verified is not None else []
+    return _rows([*heads, "worst case, %", *more, "weights, %"], lines)
 
 
 def _by_group(report: Measured) -> list[str]:

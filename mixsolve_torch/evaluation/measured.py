@@ -43,6 +43,8 @@ class PlayerRow:
     fitted : Estimate or None
         `worst` on the images that weights were fitted on, if they are others than those reported
         on; None for ensembles, which are not measured there.
+    verified : Estimate or None
+        What no attack in the ball can break, known or not, see `verify`; None without ``verify``.
     passes : int
         Forward and backward runs of one classifier on one image that the attacks on this player
         took, on the images fitted on and on those reported on. Those of the optimal mixture count
@@ -58,6 +60,7 @@ class PlayerRow:
     fitted: Estimate | None = None
     threats: tuple[Estimate, ...] = ()
     passes: int = 0
+    verified: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class Measured:
         images: np.ndarray,
         within: np.ndarray | None = None,
         passes: Mapping[int, int] | None = None,
+        proven: Sequence[np.ndarray] | None = None,
         parts: Path | None = None,
         by_group: ByGroup | None = None,
     ) -> Self:
@@ -157,8 +161,9 @@ class Measured:
 
         The weights, and `best`, the place of the best single classifier, were chosen on the losses
         `seen` (N', m', L). Ensembles are the last of the players. Of several threats, `within`
-        (N, m, T) says which candidate lies in which set. `passes` are those of `Work`. `by_group`
-        has the same players measured by group, if there are groups.
+        (N, m, T) says which candidate lies in which set. `passes` are those of `Work`, `proven` the
+        sets of `verify` for each image reported on. `by_group` has the same players measured by
+        group, if there are groups.
         """
         passes = passes or {}
 
@@ -180,6 +185,8 @@ class Measured:
         count_of_leads = len(places)
         if within is not None:
             columns += [column for p in players for column in _alone(losses, p, within)]
+        if proven is not None:
+            columns += [_verified(player, proven) for player in players]
         found = iter(estimates(columns))
         told = [[next(found) for _ in range(1 + len(attack_names))] for _ in players]
         worst_of = [next(found) for _ in players]
@@ -189,6 +196,7 @@ class Measured:
             (last,) if within is None else tuple(itertools.islice(found, within.shape[2]))
             for last in worst_of
         ]
+        certain = [None if proven is None else next(found) for _ in players]
         fitted: list[Estimate | None] = [None] * len(players)
         if settings.held_out:
             mixed = [player for player in players if player.ensemble is None]
@@ -205,9 +213,10 @@ class Measured:
                 on_fitted,
                 each,
                 passes.get(place, 0),
+                sure,
             )
-            for place, (player, (clean, *attacks), last, on_fitted, each) in enumerate(
-                zip(players, told, worst_of, fitted, alone, strict=True)
+            for place, (player, (clean, *attacks), last, on_fitted, each, sure) in enumerate(
+                zip(players, told, worst_of, fitted, alone, certain, strict=True)
             )
         )
         ensembles = [rows[i] for i in places if players[i].ensemble is not None]
@@ -251,6 +260,25 @@ class Measured:
             return settings.threats[0]
         *others, last = settings.threats
         return f"the union of {', '.join(others)} and {last}"
+
+
+def _verified(player: Player, proven: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the accuracies (N,) that hold whichever of the sets of an image err together."""
+    return np.array([1 - player.most(rows).max() for rows in proven])
+
+
+def _contenders(players: Sequence[Player], best: int, worst: Sequence[np.ndarray]) -> list[int]:
+    """Return the best single classifier, the best ensemble and the mixtures, the best one first.
+
+    Of equals the one that is simpler to deploy comes first.
+    """
+    means = [round(float(own.mean()), 12) for own in worst]
+    ensembles = [i for i, player in enumerate(players) if player.ensemble is not None]
+    chosen = [best]
+    if ensembles:
+        chosen.append(max(ensembles, key=lambda i: (means[i], -i)))
+    chosen += [i for i, p in enumerate(players) if p.kind not in ("single", "ensemble")]
+    return sorted(chosen, key=lambda i: -means[i])
 
 
 def _alone(losses: np.ndarray, player: Player, within: np.ndarray) -> list[np.ndarray]:

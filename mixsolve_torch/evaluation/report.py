@@ -164,6 +164,7 @@ class Evaluation(Kept, Measured):
                     },
                     "worst": asdict(row.worst),
                     "fitted": None if row.fitted is None else asdict(row.fitted),
+                    "verified": None if row.verified is None else asdict(row.verified),
                     "passes": row.passes,
                 }
                 for row in self.players
@@ -228,7 +229,8 @@ class Evaluation(Kept, Measured):
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a row a player: name, kind, weights, and each accuracy with its interval.
 
-        Several threats have a column each, as in "under L2 0.5", and groups, as in "group 3".
+        Several threats have a column each, as in "under L2 0.5", groups, as in "group 3", and what
+        was verified.
 
         Parameters
         ----------

@@ -42,6 +42,10 @@ def table(report: Measured) -> Table:
     if report.settings.held_out:
         table.add_column("when\nfitted", justify="right", no_wrap=True)
     table.add_column("worst case\n[interval]", justify="right", no_wrap=True)
+    verified = report.optimal.verified is not None
+    if verified:
+        table.add_column("verified\n[interval]", justify="right", no_wrap=True)
+        table.add_column("not\nknown", justify="right", no_wrap=True)
     table.add_column("weights, %", justify="right")
     bold = (report.best_single, report.best_ensemble, report.optimal)
     groups = [_GROUPS.get(row.kind, "mixture") for row in report.players]
@@ -52,6 +56,7 @@ def table(report: Measured) -> Table:
             *(f"{100 * value.value:.1f}" for value in columns(report, row)[1]),
             *(fitted if report.settings.held_out else []),
             row.worst.percent(),
+            *(certain(row) if verified else []),
             "" if row.kind == "single" else " ".join(f"{100 * w:.0f}" for w in row.weights),
             style="bold" if row in bold else None,
             end_section=group != following,
@@ -67,6 +72,13 @@ def text(report: Measured) -> str:
         behind = "" if place is report.ranking[0] else f"  behind by {place.behind.percent()}"
         lines.append(f"  {place.row.name:<{width}}  {place.row.worst.percent()} %{behind}")
     return "\n".join([*lines, f"  gain of randomising: {report.gain.percent()} points"])
+
+
+def certain(row: PlayerRow) -> list[str]:
+    """Return the accuracy that no attack can break, and the rest of the worst case, in percent."""
+    if row.verified is None:
+        return ["", ""]
+    return [row.verified.percent(), f"{100 * (row.worst.value - row.verified.value):.1f}"]
 
 
 def columns(report: Measured, row: PlayerRow) -> tuple[list[str], list[Estimate]]:
@@ -111,10 +123,15 @@ def caption(report: Measured) -> str:
         if exact
         else ""
     )
+    proven = (
+        ""
+        if report.optimal.verified is None
+        else "\nVerified: no attack in the ball can break it. Not known: the worst case less that."
+    )
     return (
         f"{attack}{tried}{rivals}\nWorst case: the worst of all {candidates} candidates found for "
         f"any player, with {share}\nbootstrap intervals over images: they do not cover stronger "
-        f"attacks.\n{fit}"
+        f"attacks.{proven}\n{fit}"
     )
 
 

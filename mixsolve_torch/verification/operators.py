@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from mixsolve.base.errors import MixsolveError
+from mixsolve_torch.models.exported import ExportedClassifier
 
 _AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 _POOLS = (*_AVERAGES, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
@@ -55,16 +56,6 @@ class Affine(NamedTuple):
 
 def recorded(model: nn.Module, title: str, x: Tensor) -> tuple[fx.GraphModule, dict[fx.Node, Any]]:
     """Trace a classifier, run it on images, and return it with the result of each node."""
-    try:
-        traced = fx.symbolic_trace(model)
-    except Exception as error:  # foreign code may raise anything when it meets a proxy
-        first = str(error).strip().partition("\n")[0]
-        raise MixsolveError(
-            f"{title} ({type(model).__name__}) cannot be verified, since torch.fx does not trace "
-            f"it: {type(error).__name__}: {first}; give the network itself or an exported program "
-            "(torch.export.save), whose forward does not depend on values"
-        ) from error
-    traced.graph.eliminate_dead_code()
     results: dict[fx.Node, Any] = {}
 
     class Recorder(fx.Interpreter):
@@ -75,8 +66,20 @@ def recorded(model: nn.Module, title: str, x: Tensor) -> tuple[fx.GraphModule, d
             results[n] = results[n].clone() if held else results[n]
             return results[n]
 
-    with torch.no_grad():
-        Recorder(traced, garbage_collect_values=False).run(x)
+    try:
+        traced = fx.symbolic_trace(
+            model.program if isinstance(model, ExportedClassifier) else model
+        )
+        traced.graph.eliminate_dead_code()
+        with torch.no_grad():
+            Recorder(traced, garbage_collect_values=False).run(x)
+    except Exception as error:  # foreign code may raise anything when it meets a proxy
+        first = str(error).strip().partition("\n")[0]
+        raise MixsolveError(
+            f"{title} ({type(model).__name__}) cannot be verified, since torch.fx does not trace "
+            f"it: {type(error).__name__}: {first}; give the network itself or an exported program "
+            "(torch.export.save) of any batch size, whose forward does not depend on values"
+        ) from error
     return traced, results
 
 

@@ -474,3 +474,28 @@ def test_wrong_threats_are_refused_before_anything_is_read(more, message, capsys
     assert main(["audit", "--models", "none.pt", "--data", "digits", *more]) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert message in told
+
+
+def test_verify_adds_what_no_attack_can_break(models, tmp_path, capsys):
+    out = tmp_path / "out"
+    page = tmp_path / "page.html"
+    more = ["--verify", "--report", str(page), "--attacks", "apgd-ce", "--limit", "8"]
+    assert main(command(models[1:], out, *more, eps="0.01")) == 0
+    told = capsys.readouterr().out
+    assert "verified" in told
+    assert "known" in told
+    content = json.loads((out / "audit.json").read_text())
+    for player in content["players"]:
+        assert 0 <= player["verified"]["value"] <= player["worst"]["value"] + 1e-9
+    head, *rows = (out / "audit.csv").read_text().splitlines()
+    assert head.split(",")[-4:] == ["verified", "verified low", "verified high", "passes"]
+    told = [float(row.split(",")[-4]) for row in rows]
+    assert told == pytest.approx([player["verified"]["value"] for player in content["players"]])
+    assert "not known, %" in page.read_text()
+
+
+def test_verify_refuses_what_it_cannot_bound_before_the_attacks(models, tmp_path, capsys):
+    assert main(command(models, tmp_path / "a", "--verify")) == 2
+    assert "models[0]" in capsys.readouterr().err
+    assert main(command(models[1:], tmp_path / "b", "--verify", "--norm", "L1", eps="1")) == 2
+    assert "verify needs one ball, Linf or L2; got L1" in capsys.readouterr().err

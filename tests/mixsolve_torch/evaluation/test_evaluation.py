@@ -12,7 +12,16 @@ from rich.console import Console
 import mixsolve
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve.base.tuning import tuning
-from mixsolve_torch import PGD, Attack, Mixture, UniformSampling, digits_cnn, evaluate, load_data
+from mixsolve_torch import (
+    PGD,
+    Attack,
+    Mixture,
+    UniformSampling,
+    digits_cnn,
+    evaluate,
+    load_data,
+    verify,
+)
 from mixsolve_torch.attacks.in_turn import InTurn
 from mixsolve_torch.candidates.recorder import Recorder
 from mixsolve_torch.evaluation.bootstrap import bootstrap
@@ -530,3 +539,30 @@ def test_data_are_not_read_before_the_arguments_are_checked(options):
 
     with pytest.raises(MixsolveError):
         evaluate(watchers(), read(), **{"attacks": light(0), **options})
+
+
+def test_verified_accuracies_are_those_of_the_sets_and_hold_for_ensembles():
+    generator = torch.Generator().manual_seed(3)
+    models = []
+    for _ in range(3):
+        layer = torch.nn.utils.skip_init(torch.nn.Linear, 9, 3, dtype=torch.float64)
+        with torch.no_grad():
+            layer.weight.normal_(generator=generator)
+            layer.bias.zero_()
+        models.append(torch.nn.Sequential(torch.nn.Flatten(), layer))
+    x = torch.rand(16, 1, 3, 3, generator=generator, dtype=torch.float64)
+    y = sum(model(x) for model in models).argmax(dim=1)
+    mixture = Mixture(models)
+    options = {"norm": "Linf", "eps": 0.05, "steps": 5, "held_out": False}
+    report = evaluate(mixture, (x, y), "standard", verify=True, **options)
+    proven = verify(mixture, (x, y), "Linf", 0.05)
+    assert any(
+        row.worst.value - row.verified.value < 1e-9 < row.worst.value for row in report.players
+    )
+    for row in report.players:
+        assert row.verified.value <= row.worst.value + 1e-9
+        if row.kind != "ensemble":
+            assert row.verified.value == pytest.approx(1 - proven.risk(row.weights))
+    bare = evaluate(mixture, (x, y), "standard", **options)
+    assert all(row.verified is None for row in bare.players)
+    assert [row.worst for row in bare.players] == [row.worst for row in report.players]
