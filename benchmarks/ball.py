@@ -72,25 +72,24 @@ def networks(work: Path, count: int, width: int, epochs: int) -> list[torch.nn.M
     return models
 
 
-def linear_games() -> list[dict]:
-    """Return exact, attacked and verified values of linear games, in the plane and in the box."""
-    rows = []
-    for eps in (1.0, 3.0):
+def linear_game_ends(number: int) -> dict:
+    """Return exact, attacked and verified values of a linear game, in the plane or in the box."""
+    if number < 2:
+        eps = (1.0, 3.0)[number]
         game = paper2d_exact(60, 6, eps, 0)
         models, x, y, radius = linear_images(game, eps)
         bounds = solve_ball(Mixture(models), (x, y), "L2", eps=radius)
         exact = mixsolve.solve(game.losses).value
-        rows.append(ends(f"plane, L2 {eps:g}: value", exact, bounds.attacked, bounds.verified))
-    for number, norm in ((0, "Linf"), (0, "L2"), (1, "Linf"), (1, "L2")):
-        mixture, x, y = random_mixture(number, 40)
-        eps = radius_of(mixture, norm, x, y, 0.6)
-        pairs = zip(x.flatten(1).numpy(), y.tolist(), strict=True)
-        exact = float(np.mean([exact_risk(mixture, norm, eps, *pair) for pair in pairs]))
-        points = Standard(norm, eps)(mixture, x, y)[0]
-        attacked = float(expected_loss(mixture, points, y).mean())
-        verified = verify(mixture, (x, y), norm, eps).risk(mixture.weights)
-        rows.append(ends(f"box {number}, {norm} {eps:.3g}: risk", exact, attacked, verified))
-    return rows
+        return ends(f"plane, L2 {eps:g}: value", exact, bounds.attacked, bounds.verified)
+    seed, norm = number // 2 - 1, ("Linf", "L2")[number % 2]
+    mixture, x, y = random_mixture(seed, 40)
+    eps = radius_of(mixture, norm, x, y, 0.6)
+    pairs = zip(x.flatten(1).numpy(), y.tolist(), strict=True)
+    exact = float(np.mean([exact_risk(mixture, norm, eps, *pair) for pair in pairs]))
+    points = Standard(norm, eps)(mixture, x, y)[0]
+    attacked = float(expected_loss(mixture, points, y).mean())
+    verified = verify(mixture, (x, y), norm, eps).risk(mixture.weights)
+    return ends(f"box {seed}, {norm} {eps:.3g}: risk", exact, attacked, verified)
 
 
 def ends(game: str, exact: float, attacked: float, verified: float) -> dict:
@@ -200,14 +199,15 @@ def picture(rows: list[dict], path: Path) -> None:
     figure = new_figure(7.0, 3.6)
     axes = figure.subplots()
     eps = [row["eps"] for row in rows]
-    for name, colour, low, high in (
-        ("best single network", ORANGE, "best single attacked", "best single verified"),
-        ("optimal mixture", BLUE, "attacked", "verified"),
+    # The mixture is drawn wide, and single networks on it: the two may be one.
+    for name, colour, width, low, high in (
+        ("optimal mixture", BLUE, 4.0, "attacked", "verified"),
+        ("best single network", ORANGE, 1.5, "best single attacked", "best single verified"),
     ):
         lower, upper = ([100 * row[key] for row in rows] for key in (low, high))
         axes.fill_between(eps, lower, upper, color=colour, alpha=0.25, linewidth=0)
-        axes.plot(eps, upper, color=colour, label=f"{name}: verified")
-        axes.plot(eps, lower, color=colour, linestyle="--", label=f"{name}: attacked")
+        axes.plot(eps, upper, color=colour, linewidth=width, label=f"{name}: verified")
+        axes.plot(eps, lower, "--", color=colour, linewidth=width, label=f"{name}: attacked")
     axes.set_xlabel("eps (Linf)")
     axes.set_ylabel("risk, %")
     axes.set_ylim(bottom=0)
@@ -272,6 +272,8 @@ def page(found: dict, args: Any) -> list[str]:
         "",
         "## Linear games",
         "",
+        "Values of the game in the plane; in the box, risks of given weights.",
+        "",
         *markdown_table(
             ["game", "exact", "attacked", "verified"],
             [
@@ -329,6 +331,7 @@ def main() -> None:
     parser.add_argument("--exact-seconds", type=float, default=3.0, help="an image")
     parser.add_argument("--mixtures", type=int, default=10, help="of the table of soundness")
     parser.add_argument("--soundness-steps", type=int, default=10)
+    parser.add_argument("--finished", action="store_true", help="write what is finished, no more")
     parser.add_argument("--work", type=Path, default=Path("ball-work"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -337,31 +340,36 @@ def main() -> None:
     mixture = Mixture(networks(work, args.networks, args.width, args.epochs))
     x, y = digits().test.images[: args.images], digits().test.labels[: args.images]
     balls = [
-        kept(work, f"ends-{eps}", lambda eps=eps: both_ends(mixture, x, y, eps, args))
-        for eps in RADII
-    ]
-    found = {"balls": balls, "linear": kept(work, "linear", linear_games)}
-    found["cost"] = [
-        kept(work, f"cost-{width}", lambda width=width: cost(width, 20, 0.03)) for width in (4, 16)
-    ]
-    found["plain"] = [
-        kept(
-            work,
-            f"plain-{eps}",
-            lambda eps=eps: plain(work, args.networks, args.width, x, y, eps),
-        )
-        for eps in (0.05, 0.07)
+        kept(work, f"ends-{eps}", partial(both_ends, mixture, x, y, eps, args)) for eps in RADII
     ]
     args.out.mkdir(parents=True, exist_ok=True)
     picture(balls, args.out / "ball.png")
-    found["soundness"] = []
-    for norm, eps in [
-        *(("Linf", eps) for eps in RADII[:5]),
-        *(("L2", eps) for eps in (0.05, 0.1, 0.15, 0.2, 0.3)),
-    ]:
-        measure = partial(soundness, mixture, x, y, norm, eps, args)
-        found["soundness"].append(kept(work, f"sound-{norm}-{eps}", measure))
-        # The longest part: the page tells of what is finished.
+    sound = [("Linf", eps) for eps in RADII[:5]]
+    sound += [("L2", eps) for eps in (0.05, 0.1, 0.15, 0.2, 0.3)]
+    parts: list[tuple[str, str, Callable[[], Any]]] = [
+        *(
+            ("plain", f"plain-{eps}", partial(plain, work, args.networks, args.width, x, y, eps))
+            for eps in (0.05, 0.07)
+        ),
+        *(("cost", f"cost-{width}", partial(cost, width, 20, 0.03)) for width in (4, 16)),
+        *(
+            ("soundness", f"sound-{own[0]}-{own[1]}", partial(soundness, mixture, x, y, *own, args))
+            for own in sound
+        ),
+        *(("linear", f"linear-{k}", partial(linear_game_ends, k)) for k in range(6)),
+    ]
+    found: dict[str, list] = {
+        "balls": balls,
+        "plain": [],
+        "cost": [],
+        "linear": [],
+        "soundness": [],
+    }
+    for kind, name, measure in parts:
+        if args.finished and not (work / f"{name}.json").exists():
+            continue
+        found[kind].append(kept(work, name, measure))
+        # The page tells of what is finished: the last parts take the longest.
         save(args.out, "ball", page(found, args), found)
 
 
