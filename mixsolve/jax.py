@@ -162,6 +162,8 @@ def _check(
         raise MixsolveTypeError(
             f"losses must be floating for a gradient; got {losses.dtype}; use losses.astype(float)"
         )
+    if losses.ndim == 2:
+        losses = losses[:, None]  # one candidate a sample
     if losses.ndim != 3 or not losses.size:
         raise MixsolveError(
             "losses must have the shape (samples, candidates, classifiers) without an empty axis; "

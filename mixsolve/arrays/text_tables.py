@@ -55,10 +55,9 @@ def read_csv(lines: Iterable[str], called: str) -> NamedLosses:
         There is no line of names or of numbers, something is no number, or a pair of sample and
         candidate stands twice.
     """
-    rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
-    if len(rows) < 2:
+    heads, rows = _parsed(lines)
+    if not rows:
         raise MixsolveError(f"{called} must have a line of names and lines of losses")
-    heads = [cell.strip() for cell in rows[0]]
     if all(_is_number(cell) for cell in heads):
         raise MixsolveError(
             f"{called} must begin with a line of names, one a column; got {', '.join(heads[:4])}"
@@ -69,8 +68,8 @@ def read_csv(lines: Iterable[str], called: str) -> NamedLosses:
     names = tuple(heads[column] for column in values)
     if not names or len(set(names)) < len(names):
         raise MixsolveError(f"{called} must name each classifier differently; got {names}")
-    table = np.empty((len(rows) - 1, len(values)))
-    for place, row in enumerate(rows[1:]):
+    table = np.empty((len(rows), len(values)))
+    for place, row in enumerate(rows):
         if len(row) != len(heads):
             raise MixsolveError(
                 f"{called}: line {place + 2} has {len(row)} columns, the names are {len(heads)}"
@@ -84,7 +83,12 @@ def read_csv(lines: Iterable[str], called: str) -> NamedLosses:
             table[place, k] = float(row[column])
     if len(keys) < 2:
         return NamedLosses(table[:, None, :], names)
-    return NamedLosses(_grouped(rows[1:], keys, table, names, called), names)
+    return NamedLosses(_grouped(rows, keys, table, names, called), names)
+
+
+def has_column(lines: Iterable[str], column: str) -> bool:
+    """Whether the line of names has this one."""
+    return column in _parsed(lines)[0]
 
 
 def take_column(lines: Iterable[str], column: str, called: str) -> tuple[list[str], np.ndarray]:
@@ -102,8 +106,7 @@ def take_column(lines: Iterable[str], column: str, called: str) -> tuple[list[st
     MixsolveError
         There is no such column, or lines of one sample differ in it.
     """
-    rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
-    heads = [cell.strip() for cell in rows[0]] if rows else []
+    heads, rows = _parsed(lines)
     if column not in heads:
         raise MixsolveError(
             f"{called} has no column {column!r}, its columns are: {', '.join(heads[:8])}"
@@ -112,7 +115,7 @@ def take_column(lines: Iterable[str], column: str, called: str) -> tuple[list[st
     claims = [AXES.get(head.lower()) for head in heads]
     key = claims.index("samples") if {"samples", "candidates"} <= set(claims) else None
     labels: dict[str, str] = {}
-    for number, row in enumerate(rows[1:]):
+    for number, row in enumerate(rows):
         if len(row) != len(heads):
             continue  # refused where the losses are read
         sample = str(number) if key is None else row[key]
@@ -123,7 +126,8 @@ def take_column(lines: Iterable[str], column: str, called: str) -> tuple[list[st
                 f"{sample!r} had {label!r} before; a sample is of one group"
             )
     text = io.StringIO()
-    csv.writer(text).writerows([cell for k, cell in enumerate(row) if k != place] for row in rows)
+    kept = ([cell for k, cell in enumerate(row) if k != place] for row in (heads, *rows))
+    csv.writer(text).writerows(kept)
     return text.getvalue().splitlines(), np.array(list(labels.values()))
 
 
@@ -148,6 +152,12 @@ def _grouped(
     )
     rectangular = long.rectangular()
     return long.tables if rectangular is None else rectangular[0]
+
+
+def _parsed(lines: Iterable[str]) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and the lines below them; empty lines are skipped."""
+    rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
+    return [cell.strip() for cell in rows[0]] if rows else [], rows[1:]
 
 
 def _is_number(text: str) -> bool:

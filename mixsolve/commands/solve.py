@@ -19,7 +19,7 @@ from rich.console import Console
 import mixsolve
 from mixsolve.arrays.files import ARRAY_OPTIONS, load_array, load_arrays
 from mixsolve.arrays.result_file import check_npz
-from mixsolve.arrays.text_tables import read_csv, take_column
+from mixsolve.arrays.text_tables import has_column, read_csv, take_column
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError, named
 from mixsolve.commands import report
 from mixsolve.commands.output import add_output_arguments, is_silent, print_json
@@ -230,9 +230,9 @@ def _open(path: Path, column: str | None = None) -> dict[str, Any]:
 
 
 def _table(text: str, called: str, column: str | None) -> dict[str, Any]:
-    """Losses of a table, and the labels in a column of it unless that is a file of its own."""
+    """Losses of a table, and the labels in a column of it unless they are a file of their own."""
     lines = text.splitlines()
-    if column is None or Path(column).exists():
+    if column is None or (Path(column).is_file() and not has_column(lines, column)):
         return {"losses": read_csv(lines, called)}
     lines, labels = take_column(lines, column, called)
     return {"losses": read_csv(lines, called), column: labels}

@@ -41,7 +41,7 @@ class TorchLosses(Losses):
 
     Parameters
     ----------
-    tensor : torch.Tensor of shape (samples, candidates, classifiers)
+    tensor : torch.Tensor of shape (samples, candidates, classifiers), or (samples, classifiers)
         Dense, of any real or boolean type. Never modified, never copied or converted whole.
     chunk : int, optional
         How many losses are read at once, in whole samples. Temporary memory is 8 to 12 bytes
@@ -75,8 +75,8 @@ class TorchLosses(Losses):
         if chunk is None:
             chunk = _HOST_CHUNK if tensor.device.type == "cpu" else _DEVICE_CHUNK
         self._chunk = as_count("chunk", chunk)
-        self._tensor = tensor.detach()
-        n_samples, n_candidates, n_classifiers = tensor.shape
+        self._tensor = tensor.detach() if tensor.ndim == 3 else tensor.detach()[:, None]
+        n_samples, n_candidates, n_classifiers = self._tensor.shape
         super().__init__(even_offsets(n_samples, n_candidates), n_classifiers)
 
     def engine(

@@ -105,6 +105,8 @@ class TensorGame:
                 raise MixsolveTypeError(
                     f"{name} requires a gradient, and none is computed for it; detach it"
                 )
+        if losses.ndim == 2:
+            losses = losses[:, None]  # one candidate a sample
         if self._mask is None or losses.ndim != 3:
             return losses
         allowed = self._allowed(losses)

@@ -109,11 +109,17 @@ def test_classifiers_alike_make_the_smallest_move(losses):
     assert abs(jacobian).max() > 1e-3
 
 
+def test_losses_of_two_axes_are_one_candidate_a_sample(losses):
+    gradient = jax.grad(lambda given: game_value(given, 0.1))(losses[:, 0])
+    expected = jax.grad(lambda given: game_value(given, 0.1))(losses[:, :1])
+    np.testing.assert_array_equal(gradient, expected[:, 0])
+
+
 def test_wrong_arguments(losses):
     with pytest.raises(MixsolveTypeError, match=r"floating.*int"):
         game_value(np.ones((2, 2, 2), dtype=int))
-    with pytest.raises(MixsolveError, match=r"\(samples, candidates, classifiers\).*\(3, 3\)"):
-        game_value(losses[0])
+    with pytest.raises(MixsolveError, match=r"\(samples, candidates, classifiers\).*\(3,\)"):
+        game_value(losses[0, 0])
     with pytest.raises(MixsolveError, match="alpha must be a number"):
         game_value(losses, [0.1, 0.2])
     with pytest.raises(MixsolveError, match="sample_weight must hold"):

@@ -330,9 +330,14 @@ def test_unknown_chunk_sizes_are_refused():
     check_certificate(mixsolve.solve(unknown.compute_chunk_sizes()), LOSSES[::2])
 
 
+def test_two_axes_are_one_candidate_a_sample():
+    losses = da.from_array(LOSSES[:, 0], chunks=(20, 3))
+    check_certificate(mixsolve.solve(losses), LOSSES[:, :1])
+
+
 def test_arrays_that_are_no_losses_are_refused():
     with pytest.raises(MixsolveError, match="three axes"):
-        mixsolve.solve(da.ones((4, 3)))
+        mixsolve.solve(da.ones(4))
     with pytest.raises(MixsolveError, match="no samples"):
         mixsolve.solve(da.ones((0, 4, 3)))
     with pytest.raises(MixsolveTypeError, match="complex"):

@@ -216,7 +216,7 @@ def late(state):
 WRONG = {
     "candidates": partial(wrong_call, given=(share, lambda r, x: share(r, x)[:, :5])),
     "classifiers": partial(wrong_call, given=(share, lambda r, x: share(r, x)[:, :, :2])),
-    "axes": partial(wrong_call, given=(share, lambda r, x: share(r, x)[0])),
+    "axes": partial(wrong_call, given=(share, lambda r, x: share(r, x)[0, 0])),
     "complex": partial(wrong_call, given=(share, lambda r, x: share(r, x) + 1j)),
     "nothing": partial(wrong_call, given=(share, lambda r, x: None)),
     "ragged": partial(wrong_call, given=(share, lambda r, x: [x[0], x[1][:2]])),

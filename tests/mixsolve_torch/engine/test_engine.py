@@ -309,7 +309,7 @@ def test_what_is_no_loss_tensor_is_refused():
     with pytest.raises(MixsolveTypeError, match=r"torch\.Tensor, got ndarray"):
         TorchLosses(QUARTERS)
     with pytest.raises(MixsolveError, match="three axes"):
-        TorchLosses(torch.zeros(2, 3))
+        TorchLosses(torch.zeros(3))
     with pytest.raises(MixsolveError, match="no candidates"):
         TorchLosses(torch.zeros(2, 0, 3))
     with pytest.raises(MixsolveTypeError, match="real numbers"):

@@ -216,7 +216,7 @@ def test_wrong_arguments():
     with pytest.raises(MixsolveTypeError, match="alpha requires a gradient"):
         game_value(losses, torch.tensor(0.1, requires_grad=True))
     with pytest.raises(MixsolveError, match="three axes"):
-        game_value(losses[0])
+        game_value(losses[0, 0])
     with pytest.raises(MixsolveError, match="candidate_mask must have"):
         game_value(losses, candidate_mask=torch.ones(3, 2))
     with pytest.raises(MixsolveError, match="finite"):
@@ -241,3 +241,12 @@ def test_on_a_cuda_device():
     here = losses.requires_grad_()
     (expected,) = torch.autograd.grad(game_value(here, 0.2), here)
     torch.testing.assert_close(gradient.detach().cpu(), expected)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_losses_of_two_axes_are_one_candidate_a_sample(alpha):
+    losses = game().detach()[:, 0].requires_grad_()
+    game_value(losses, alpha).backward()
+    (whole,) = torch.autograd.grad(game_value(losses[:, None], alpha), losses)
+    assert losses.grad.shape == losses.shape
+    assert torch.equal(losses.grad, whole)
