@@ -8,7 +8,7 @@ prove both.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from mixsolve.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from mixsolve import games, plots

@@ -59,6 +59,7 @@ from mixsolve_torch.distributed.solver import DistributedSolution, solve_distrib
 from mixsolve_torch.engine.losses import TorchLosses
 from mixsolve_torch.evaluation.evaluate import evaluate
 from mixsolve_torch.evaluation.report import Evaluation
+from mixsolve_torch.game.ball import BallSolution, solve_ball
 from mixsolve_torch.game.solve import GameRound, GameSolution, solve_game
 from mixsolve_torch.gradients.functions import game_value, game_weights
 from mixsolve_torch.growth.folder import GrowRound
@@ -79,7 +80,6 @@ from mixsolve_torch.reach.masked import Masked
 from mixsolve_torch.reach.sets import Patch, Sensors
 from mixsolve_torch.training import TrainConfig, Training, fit, train
 from mixsolve_torch.training.views import choose_views, fit_views
-from mixsolve_torch.verification.solve import BallSolution, solve_ball
 from mixsolve_torch.verification.verify import Verification, verify
 
 __all__ = [

@@ -16,7 +16,7 @@ ICLR 2020.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -86,16 +86,7 @@ def patch_adversarial(size: int, data: Pair, passes: float, seed: int) -> tuple[
         for images, labels in batches(x, y, BATCH, generator):
             yield _filled(model, images, labels, size, generator), labels
 
-    descend(
-        model,
-        0,
-        attacked,
-        y,
-        epochs=epochs,
-        batch_size=BATCH,
-        optimizer=torch.optim.Adam(model.parameters(), lr=_RATE),
-        mend=f"lower the learning rate, which was {_RATE:g}",
-    )
+    _train(model, attacked, y, epochs)
     return model.eval(), float(epochs * cost)
 
 
@@ -165,16 +156,7 @@ def fitted_vote(width: int, data: Pair, epochs: int, seed: int) -> nn.Module:
             first = torch.randint(SIDE, (len(images),), generator=generator)
             yield banded(images, first, width), labels
 
-    descend(
-        model,
-        0,
-        read,
-        y,
-        epochs=epochs,
-        batch_size=BATCH,
-        optimizer=torch.optim.Adam(model.parameters(), lr=_RATE),
-        mend=f"lower the learning rate, which was {_RATE:g}",
-    )
+    _train(model, read, y, epochs)
     return model.eval()
 
 
@@ -212,3 +194,19 @@ def certified_votes(counts: Tensor, y: Tensor, width: int, size: int) -> Tensor:
 def alone(model: nn.Module) -> Mixture:
     """Return a mixture of one network, as attacks take it."""
     return Mixture([model])
+
+
+def _train(
+    model: nn.Module, read: Callable[[], Iterator[Pair]], labels: Tensor, epochs: int
+) -> None:
+    """Train a network on what `read` yields in each epoch."""
+    descend(
+        model,
+        0,
+        read,
+        labels,
+        epochs=epochs,
+        batch_size=BATCH,
+        optimizer=torch.optim.Adam(model.parameters(), lr=_RATE),
+        mend=f"lower the learning rate, which was {_RATE:g}",
+    )

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import NoReturn
 
-from mixsolve import __version__
 from mixsolve.base import notice
 from mixsolve.base.errors import MissingDependencyError, MixsolveError
+from mixsolve.base.version import __version__
 
 _USAGE_ERROR = 2
 _INTERRUPTED = 130

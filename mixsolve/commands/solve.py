@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-import mixsolve
 from mixsolve.arrays.files import ARRAY_OPTIONS, load_array, load_arrays
 from mixsolve.arrays.result_file import check_npz
 from mixsolve.arrays.text_tables import has_column, read_csv, take_column
@@ -25,6 +24,7 @@ from mixsolve.commands import report
 from mixsolve.commands.output import add_output_arguments, is_silent, print_json
 from mixsolve.methods import ALIASES, METHODS
 from mixsolve.methods.stopping import State
+from mixsolve.solver.solve import solve
 
 _CONSTRAINTS = ("A_ub", "b_ub", "A_eq", "b_eq")
 
@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     with warnings.catch_warnings(), redirect_stdout(sys.stderr), _progress(args) as callback:
         # Reported in the output and by the exit code.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        solution = mixsolve.solve(
+        solution = solve(
             losses,
             _read_alpha(args.alpha),
             method=args.method,

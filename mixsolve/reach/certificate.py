@@ -118,7 +118,7 @@ class ReachCertificate:
         )
         return found
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all figures as plain values, without the solution."""
         return {
             "weights": self.weights.tolist(),

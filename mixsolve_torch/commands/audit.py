@@ -35,9 +35,10 @@ from mixsolve_torch.attacks.threat_list import read_threats
 from mixsolve_torch.attacks.transforms import KINDS
 from mixsolve_torch.candidates.build import unique_names
 from mixsolve_torch.commands.console import progress_on_stderr, say, show
+from mixsolve_torch.commands.data_arguments import add_data_arguments, read_data
 from mixsolve_torch.core.groups import CLASS, read_groups
 from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.data.datasets import NAMES, SPLITS, load_data, splits
+from mixsolve_torch.data.datasets import splits
 from mixsolve_torch.data.labelled import LabelledImages, to_unit
 from mixsolve_torch.evaluation.evaluate import check_names, evaluate
 from mixsolve_torch.evaluation.report import Evaluation
@@ -67,24 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="load TorchScript archives and programs as they are, with all code that is in them",
     )
-    parser.add_argument(
-        "--data",
-        required=True,
-        metavar="DATA",
-        help=f"{', '.join(NAMES)}; a .npz file with images and labels, or with test_images and "
-        "test_labels; or a directory of class folders, or with test/ or val/ above them",
-    )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="directory of the data set")
-    parser.add_argument("--download", action="store_true", help="download a set that is missing")
-    parser.add_argument("--split", choices=SPLITS, help="part of the data (test)")
-    parser.add_argument("--limit", type=int, metavar="N", help="attack the first N images only")
-    parser.add_argument(
-        "--size",
-        type=int,
-        metavar="N",
-        help="bring the image files of a directory to N x N pixels: the shorter side is scaled, "
-        "the middle cut out",
-    )
+    add_data_arguments(parser)
     parser.add_argument("--eps", help="radius of the attacks, e.g. 8/255 or 0.5")
     parser.add_argument("--norm", help=f"its norm, one of {', '.join(BALLS)} (Linf)")
     parser.add_argument(
@@ -267,14 +251,7 @@ def _check_writable(out: Path, called: str) -> None:
 
 def _load(args: argparse.Namespace, device: torch.device) -> tuple[list[nn.Module], LabelledImages]:
     """Load data and models, and run each model once."""
-    data = load_data(
-        args.data,
-        data_dir=args.data_dir,
-        download=args.download,
-        split=args.split,
-        limit=args.limit,
-        size=args.size,
-    )
+    data = read_data(args)
     models = [load_model(spec, device, trust=args.trust) for spec in args.models]
     for name, model in zip(args.models, models, strict=True):
         _probe(name, model, data, device)

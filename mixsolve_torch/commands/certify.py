@@ -22,7 +22,7 @@ from mixsolve.base.plain import json_text
 from mixsolve.commands.output import add_output_arguments, is_silent, print_json
 from mixsolve_torch.commands.audit import short_names
 from mixsolve_torch.commands.console import say
-from mixsolve_torch.data.datasets import NAMES, SPLITS, load_data
+from mixsolve_torch.commands.data_arguments import add_data_arguments, read_data
 from mixsolve_torch.models.load import load_model
 from mixsolve_torch.reach.losses import reach_losses
 from mixsolve_torch.reach.masked import Masked
@@ -54,17 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at-most", type=int, default=1, metavar="N", help="patches or sensors at once (1)"
     )
-    parser.add_argument(
-        "--data",
-        required=True,
-        metavar="DATA",
-        help=f"{', '.join(NAMES)}, a .npz file or a directory, as for `mixsolve audit`",
-    )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="directory of the data set")
-    parser.add_argument("--download", action="store_true", help="download a set that is missing")
-    parser.add_argument("--split", choices=SPLITS, help="part of the data (test)")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
-    parser.add_argument("--size", type=int, metavar="N", help="bring image files to N x N pixels")
+    add_data_arguments(parser)
     parser.add_argument(
         "--trust", action="store_true", help="load archives and programs with all code in them"
     )
@@ -89,14 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Certify, print, and write the file."""
     _check(args)
-    data = load_data(
-        args.data,
-        data_dir=args.data_dir,
-        download=args.download,
-        split=args.split,
-        limit=args.limit,
-        size=args.size,
-    )
+    data = read_data(args)
     shape = tuple(data.images.shape[1:])
     sets = read_reach(args.threat, shape, at_most=args.at_most, name="--threat")
     models = _masked(
@@ -118,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         "at_most": args.at_most,
         "sets": losses.n_sets,
         "patterns": losses.touched.astype(int).tolist(),
-        **certificate.as_dict(),
+        **certificate.to_dict(),
     }
     if args.out is not None:
         write_text(args.out, json_text(content) + "\n")

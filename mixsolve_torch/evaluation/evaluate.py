@@ -42,6 +42,7 @@ from torch import Tensor
 import mixsolve
 from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.errors import MixsolveError
+from mixsolve.base.halves import halves
 from mixsolve_torch.attacks.base import Attack, check_mixture
 from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
@@ -56,7 +57,6 @@ from mixsolve_torch.evaluation.by_group import measure_groups
 from mixsolve_torch.evaluation.measured import Settings
 from mixsolve_torch.evaluation.players import Player, given_players, rivals
 from mixsolve_torch.evaluation.report import Evaluation
-from mixsolve_torch.evaluation.split import halves
 from mixsolve_torch.evaluation.work import Work
 from mixsolve_torch.evaluation.work import groups as candidate_groups
 from mixsolve_torch.game.fitting import fit_weights
@@ -204,7 +204,12 @@ def evaluate(
             "with held_out=False both are all images"
         )
     grouped = read_groups(groups, y, least=2 if held_out else 1)
-    fitted, reported = halves(len(x), seed, grouped) if held_out else (np.arange(len(x)),) * 2
+    if not held_out:
+        fitted = reported = np.arange(len(x))
+    elif grouped is None:
+        fitted, reported = halves(len(x), seed)
+    else:
+        fitted, reported = grouped.halves(seed)
     whom = None if grouped is None else grouped.at(fitted)
     parts = _folder(
         out,

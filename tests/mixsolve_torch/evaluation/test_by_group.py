@@ -13,7 +13,6 @@ from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import PGD, Attack, Mixture, evaluate
 from mixsolve_torch.core.groups import read_groups
 from mixsolve_torch.evaluation.by_group import on_other_half, resample
-from mixsolve_torch.evaluation.split import halves
 
 
 class Watch(torch.nn.Module):
@@ -82,7 +81,7 @@ def test_without_groups_the_mean_decides():
 
 def test_each_half_has_half_of_each_group():
     groups = read_groups(np.repeat([3, 1, 2], [7, 4, 9]), torch.zeros(20, dtype=torch.int64))
-    fitted, reported = halves(20, 3, groups)
+    fitted, reported = groups.halves(3)
     assert sorted([*fitted, *reported]) == list(range(20))
     assert np.abs(groups.at(fitted).images - groups.at(reported).images).max() <= 1
 

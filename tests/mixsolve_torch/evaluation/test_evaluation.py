@@ -11,6 +11,7 @@ from rich.console import Console
 
 import mixsolve
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.base.halves import halves
 from mixsolve.base.tuning import tuning
 from mixsolve_torch import (
     PGD,
@@ -26,7 +27,6 @@ from mixsolve_torch.attacks.in_turn import InTurn
 from mixsolve_torch.candidates.recorder import Recorder
 from mixsolve_torch.evaluation.bootstrap import bootstrap
 from mixsolve_torch.evaluation.measured import radius
-from mixsolve_torch.evaluation.split import halves
 from mixsolve_torch.runs.lock import Lock
 
 
