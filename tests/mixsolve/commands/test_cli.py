@@ -221,7 +221,7 @@ class TestOut:
             out.write_text("precious")
             return solve(*args, **options)
 
-        monkeypatch.setattr(mixsolve, "solve", slow)
+        monkeypatch.setattr("mixsolve.commands.solve.solve", slow)
         assert "--replace" in refused(capsys, "solve", line, "--out", out)
         assert out.read_text() == "precious"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["line.npz", "solution.npz"]
@@ -363,7 +363,7 @@ class TestWrongInput:
         def interrupted(*args, **options):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(mixsolve, "solve", interrupted)
+        monkeypatch.setattr("mixsolve.commands.solve.solve", interrupted)
         code, out, err = run(capsys, "solve", line)
         assert code == 130
         assert (out, err) == ("", "mixsolve solve: error: interrupted\n")
@@ -372,7 +372,7 @@ class TestWrongInput:
         def broken(*args, **options):
             raise ZeroDivisionError
 
-        monkeypatch.setattr(mixsolve, "solve", broken)
+        monkeypatch.setattr("mixsolve.commands.solve.solve", broken)
         with pytest.raises(ZeroDivisionError):
             main(["solve", str(line)])
 

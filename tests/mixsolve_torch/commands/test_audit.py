@@ -307,7 +307,7 @@ def test_what_can_be_checked_is_refused_before_anything_is_loaded(
     def loaded(*arguments, **options):
         pytest.fail("something was loaded")
 
-    monkeypatch.setattr(audit, "load_data", loaded)
+    monkeypatch.setattr(audit, "read_data", loaded)
     monkeypatch.setattr(audit, "load_model", loaded)
     (tmp_path / "file").write_text("precious")
     (tmp_path / "old.html").write_text("precious")
