@@ -343,6 +343,7 @@ def main() -> None:
         kept(work, f"ends-{eps}", partial(both_ends, mixture, x, y, eps, args)) for eps in RADII
     ]
     args.out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     picture(balls, args.out / "ball.png")
     sound = [("Linf", eps) for eps in RADII[:5]]
     sound += [("L2", eps) for eps in (0.05, 0.1, 0.15, 0.2, 0.3)]

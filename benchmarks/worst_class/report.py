@@ -38,8 +38,8 @@ _HEADS = (
 def write(out: Path, cells: Mapping[int, Tested], seeds: Sequence[int]) -> None:
     """Write the page of all that is finished, and its numbers."""
     found = figures(cells)
-    plots.save(plots.two_classes(), out / "worst-class.png")
     save(out, "worst-class", page(found, seeds), found)
+    plots.save(plots.two_classes(), out / "worst-class.png")
 
 
 def page(found: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
