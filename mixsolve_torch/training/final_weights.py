@@ -15,27 +15,17 @@ Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021
 from __future__ import annotations
 
 import logging
-import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mixsolve.base.errors import ConvergenceWarning
-from mixsolve_torch.attacks.aimed import Aimed
-from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.game.solution import GameSolution
-from mixsolve_torch.game.solve import solve_game
-from mixsolve_torch.runs.resumable import part_or_anew
 from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.held_out_game import attacks_on_each, play_held_out
 from mixsolve_torch.training.images import ImageSet
-from mixsolve_torch.training.measure import measuring_attack
 
 logger = logging.getLogger(__name__)
-
-_ROUNDS = 10
-_TOL = 2e-3
 
 
 def solve_weights(
@@ -57,28 +47,14 @@ def solve_weights(
         Show progress bars.
     """
     count = data.at_most(config.evaluation.images)
-    x, y = data.batch(torch.arange(count))
-    attack = measuring_attack(config)
-    alone = torch.eye(len(mixture), dtype=torch.float64)
-    suite: list[Attack] = [attack]
-    suite += [Aimed(attack, Mixture(mixture.models, weights)) for weights in alone]
-    draws = torch.Generator().manual_seed(config.run.seed)
-
-    def solve(_: bool) -> GameSolution:
-        return solve_game(
-            mixture,
-            (x, y),
-            suite,
-            tol=_TOL,
-            max_rounds=_ROUNDS,
-            generator=draws,
-            out=folder,
-            progress=progress,
-        )
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the log says how it ended
-        game = part_or_anew(solve, folder, draws)
+    game = play_held_out(
+        mixture,
+        data.batch(torch.arange(count)),
+        attacks_on_each(mixture, config),
+        torch.Generator().manual_seed(config.run.seed),
+        folder,
+        progress=progress,
+    )
     weights = game.weights.to("cpu", torch.float64)
     logger.info(
         "weights %s by the game on %d held-out images: %s",

@@ -18,31 +18,23 @@ Meunier et al. Mixed Nash Equilibria in the Adversarial Examples Game. ICML 2021
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mixsolve.base.errors import ConvergenceWarning
-from mixsolve_torch.attacks.aimed import Aimed
 from mixsolve_torch.candidates.build import CandidateLosses, build_losses
 from mixsolve_torch.core.groups import read_groups
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.game.fitting import Fit, fit_weights
-from mixsolve_torch.game.solution import GameSolution
-from mixsolve_torch.game.solve import solve_game
 from mixsolve_torch.runs.resumable import part_or_anew
 from mixsolve_torch.training.config import TrainConfig
+from mixsolve_torch.training.held_out_game import attacks_on_each, play_held_out
 from mixsolve_torch.training.images import ImageSet
-from mixsolve_torch.training.measure import measuring_attack
 
 logger = logging.getLogger(__name__)
 
-_ROUNDS = 10
-_TOL = 2e-3
 _NOTHING = 1e-3  # weights below are not worth a network
 
 
@@ -120,59 +112,32 @@ def find_candidates(
     x, y = data.batch(torch.arange(count))
     draws = torch.Generator().manual_seed(config.run.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    start = _alone(pool, x, y, config, folder / "start.npy", draws, progress=progress)
-
-    def solve(_: bool) -> GameSolution:
-        return solve_game(
-            pool,
-            (x, y),
-            measuring_attack(config),
-            tol=_TOL,
-            max_rounds=_ROUNDS,
-            generator=draws,
-            start=start,
-            start_attacked=True,
-            groups="class",
-            out=folder / "game",
-            progress=progress,
-        )
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the log says how it ended
-        game = part_or_anew(solve, folder / "game", draws)
-    logger.info("attacked %d snapshots on %d held-out images: %s", len(pool), count, game.message)
-    return game.losses.values.to(torch.uint8).cpu().numpy(), y.cpu().numpy()
-
-
-def _alone(
-    pool: Mixture,
-    x: Tensor,
-    y: Tensor,
-    config: TrainConfig,
-    file: Path,
-    draws: torch.Generator,
-    *,
-    progress: bool,
-) -> CandidateLosses:
-    """Attack the uniform mixture, and each snapshot alone."""
-    attack = measuring_attack(config)
-    alone = [
-        Aimed(attack, Mixture(pool.models, weights).to(pool.device))
-        for weights in torch.eye(len(pool), dtype=torch.float64)
-    ]
+    attacks = attacks_on_each(pool, config)
 
     def build(anew: bool) -> CandidateLosses:
         return build_losses(
             pool,
             (x, y),
-            [attack, *alone],
+            attacks,
             generator=draws,
-            out=file,
+            out=folder / "start.npy",
             overwrite=anew,
             progress=progress,
         )
 
-    return part_or_anew(build, file, draws)
+    game = play_held_out(
+        pool,
+        (x, y),
+        attacks[0],  # each snapshot alone is attacked once, not every round
+        draws,
+        folder / "game",
+        start=part_or_anew(build, folder / "start.npy", draws),
+        start_attacked=True,
+        groups="class",
+        progress=progress,
+    )
+    logger.info("attacked %d snapshots on %d held-out images: %s", len(pool), count, game.message)
+    return game.losses.values.to(torch.uint8).cpu().numpy(), y.cpu().numpy()
 
 
 def choose(losses: np.ndarray, labels: np.ndarray, config: TrainConfig) -> Chosen:
