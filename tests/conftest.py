@@ -7,6 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from mixsolve.base.tuning import tuning
+
+# Most tests are about the kernels; those of the loops in NumPy set it back.
+tuning.uncompiled_entries = 0
+
 # The asserts of what several test modules share say what they compared, as those of tests do.
 pytest.register_assert_rewrite("corpus", "every_engine", "reference")
 

@@ -49,6 +49,10 @@ class Tuning:
         Losses that are turned into risks at a time.
     resampled_counts : int
         Of one block of bootstrap resamples: 32 MB.
+    uncompiled_entries, uncompiled_least, uncompiled_entries_in_all : int
+        Losses of a game that may be solved without compiled kernels, what a smaller one counts as,
+        and how many there may be in a process, in all games of a kind: ten of the largest games,
+        fifty small ones. None with 0.
     """
 
     max_chunks: int = 64
@@ -76,6 +80,9 @@ class Tuning:
     row_bytes: int = 1 << 26
     risk_entries: int = 1 << 22
     resampled_counts: int = 4_000_000
+    uncompiled_entries: int = 100_000
+    uncompiled_least: int = 20_000
+    uncompiled_entries_in_all: int = 1_000_000
 
 
 tuning = Tuning()

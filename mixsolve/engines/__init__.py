@@ -38,6 +38,11 @@ class MemoryLosses(Losses):
     ) -> MemoryEngine:
         return MemoryEngine(self._tensor, sample_weight, allowed, prior)
 
+    @property
+    def held(self) -> bool:
+        """Whether they are in memory as the kernels read them."""
+        return self._tensor.held
+
     def restore(self, weights: np.ndarray) -> Any:
         return self._source.restore(weights)
 

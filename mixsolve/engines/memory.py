@@ -15,6 +15,7 @@ from mixsolve.engines.bookkeeping import Bookkeeping
 from mixsolve.engines.deferred import DeferredStrategy
 from mixsolve.engines.responses import BestResponse, MixedStrategy, NearResponse, SoftResponse
 from mixsolve.kernels.constants import CUTOFF
+from mixsolve.uncompiled.choice import loops
 
 _GATHER_ENTRIES = 1 << 17
 _NO_SLACK = np.empty(0)
@@ -73,8 +74,7 @@ class MemoryEngine(Bookkeeping):
         return slice(int(offsets[start]), int(offsets[stop]))
 
     def scan(self) -> tuple[float, float]:
-        from mixsolve.kernels.passes import extremes
-
+        extremes = loops("passes").extremes
         lowest = np.full(self._bounds.size - 1, np.inf)
         highest = -lowest
         finite = np.ones(lowest.size, dtype=np.bool_)
@@ -122,8 +122,7 @@ class MemoryEngine(Bookkeeping):
                 self.refuse(rows[row, classifier], int(offsets[start] + row), int(classifier))
 
     def best_response(self, weights: np.ndarray) -> BestResponse:
-        from mixsolve.kernels import passes
-
+        passes = loops("passes")
         values = np.zeros(self._bounds.size - 1)
         gradients = np.zeros((values.size, self.n_classifiers))
         candidates = np.empty(self.n_samples, dtype=np.int64)
@@ -145,8 +144,7 @@ class MemoryEngine(Bookkeeping):
     def near_response(
         self, weights: np.ndarray, radius: float, limit: int, slack: np.ndarray | None = None
     ) -> NearResponse:
-        from mixsolve.kernels import passes
-
+        passes = loops("passes")
         n_chunks = self._bounds.size - 1
         values = np.zeros(n_chunks)
         gradients = np.zeros((n_chunks, self.n_classifiers))
@@ -191,8 +189,7 @@ class MemoryEngine(Bookkeeping):
     def soft_response(
         self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
     ) -> SoftResponse:
-        from mixsolve.kernels import soft_passes
-
+        soft_passes = loops("soft_passes")
         known = self.recall(weights, alpha, hessian)
         if known is not None:
             return known
@@ -229,8 +226,7 @@ class MemoryEngine(Bookkeeping):
         self, weights: np.ndarray, alpha: np.ndarray, block: np.ndarray, n_blocks: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Eq. (7) and its gradient on each block, in one pass."""
-        from mixsolve.kernels import group_passes
-
+        group_passes = loops("group_passes")
         n_chunks = self._bounds.size - 1
         values = np.zeros((n_chunks, n_blocks))
         gradients = np.zeros((n_chunks, n_blocks, self.n_classifiers))
@@ -262,8 +258,7 @@ class MemoryEngine(Bookkeeping):
         return self._gibbs(weights, alpha)
 
     def _gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
-        from mixsolve.kernels import soft_passes
-
+        soft_passes = loops("soft_passes")
         parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in self._bounds[1:]]
         counts = np.empty(self.n_samples, dtype=np.int64)
 

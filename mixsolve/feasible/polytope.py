@@ -23,6 +23,7 @@ from mixsolve.feasible.relative_interior import Face, find_face
 from mixsolve.feasible.simplex import FeasibleSet, Infeasibility, Prices
 from mixsolve.small_game.game import SmallSolution
 from mixsolve.small_game.highs import bound_multipliers
+from mixsolve.uncompiled.choice import loops
 
 _ROUNDING = 1e-14
 _MET = 1e-13  # violation, in units of a row, of weights that need no projection
@@ -163,8 +164,7 @@ class Polytope(FeasibleSet):
         self, gradient: np.ndarray, hessian: np.ndarray, centre: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Weights, multipliers of C and of the independent equalities, to rounding."""
-        from mixsolve.kernels.polytope_qp import minimize_quadratic
-
+        minimize_quadratic = loops("polytope_qp").minimize_quadratic
         used, cuts = self._face.used, self._face.cuts
         whole = np.zeros(gradient.size)
         if self._face.is_point:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixsolve.arrays.compared import Compared
+from mixsolve.uncompiled.choice import loops
 
 if TYPE_CHECKING:
     from mixsolve.feasible.constraints import LinearConstraints
@@ -131,9 +132,9 @@ class Simplex(FeasibleSet):
     def minimize_quadratic(
         self, gradient: np.ndarray, hessian: np.ndarray, start: np.ndarray, ridge: float
     ) -> np.ndarray:
-        from mixsolve.kernels.simplex_qp import minimize_quadratic
-
-        return minimize_quadratic(gradient, hessian, start, ridge)
+        kernels = loops("simplex_qp")
+        found: np.ndarray = kernels.minimize_quadratic(gradient, hessian, start, ridge)
+        return found
 
 
 def project(point: np.ndarray) -> np.ndarray:

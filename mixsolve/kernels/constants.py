@@ -17,7 +17,17 @@ FIRST_BARRIER = 0.05  # times the mean number of rows of a sample: about the gap
 CORRECTION = 5.0  # second-order terms count up to so many times mu w_i: outliers spoil steps
 LEAST_MARGIN, MOST_MARGIN = 1e-6, 0.01  # share of the way to the boundary not taken: the gap's size
 GAP_FLOOR = 1e-15  # in units of the spread: rounding
+LEAST_SLACK = 1e-17  # lost to rounding, in units of the losses
+LEAST_SHARE = 1e-30  # a dual lost to rounding, of its sample's weight
+LEAST_PIVOT = 1e-15  # of its diagonal entry: smaller ones are lost to rounding
+LOST_PIVOT = 1e150  # in their place: no step goes in their direction
 INTERIOR_PATIENCE = 12  # iterations without a better gap before the method gives up
+
+# The interior point method for quadratics over a polytope.
+POLYTOPE_ROUNDING = 1e-15  # complementarity in units of the problem: nothing is gained below
+POLYTOPE_MAX_ITER = 80
+POLYTOPE_BINDING = 1e3  # times its slack: a multiplier of a row that seems to bind
+POLYTOPE_PATIENCE = 8  # iterations without progress
 
 # Newton's method on the entropic objective.
 NEGLIGIBLE_SMOOTHING = 0.1  # of the tolerance: a smaller smoothing makes no difference

@@ -13,10 +13,8 @@ import math
 import numpy as np
 
 from mixsolve.base.compilation import kernel
+from mixsolve.kernels.constants import LEAST_SHARE, LEAST_SLACK
 from mixsolve.kernels.linear_algebra import BLOCK, OPTIONS, STRIDE, add_outer
-
-_TINY = 1e-17  # a slack lost to rounding, in units of the losses
-_LEAST_SHARE = 1e-30  # a dual lost to rounding, as a share of its sample's weight
 
 
 @kernel(**OPTIONS)
@@ -164,8 +162,8 @@ def factor(
             product = 0.0
             for k in range(n_classifiers):
                 product += weights[k] * (rows[r, k] - rows[first, k])
-            q = max(dual[r] + dual_step * d_dual[r], _LEAST_SHARE * weight[i])
-            s = max(height[i] - product * inverse, _TINY)
+            q = max(dual[r] + dual_step * d_dual[r], LEAST_SHARE * weight[i])
+            s = max(height[i] - product * inverse, LEAST_SLACK)
             dual[r] = q
             slack[r] = s
             least = min(least, s)

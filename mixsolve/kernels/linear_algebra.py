@@ -3,10 +3,10 @@
 import math
 
 from mixsolve.base.compilation import kernel
+from mixsolve.kernels.constants import LEAST_PIVOT, LOST_PIVOT
 
 BLOCK = 128  # columns collected before they update a matrix
 STRIDE = BLOCK + 8  # not a power of two: the rows of the block must not share a cache set
-_RIDGE = 1e-15
 # Division by zero gives inf, as in C: a check at every division would keep loops from vectorising.
 # Sums may be reordered, for the same reason. A loop that reads some arrays and writes to another is
 # compiled twice, and the distance between them in memory decides at run time which form is used: so
@@ -80,7 +80,7 @@ def factorise(matrix):
         for k in range(b):
             total -= matrix[b, k] * matrix[b, k]
         # A pivot lost to rounding belongs to a direction that no step needs: it is not taken.
-        pivot = math.sqrt(total) if total > _RIDGE * matrix[b, b] else 1e150
+        pivot = math.sqrt(total) if total > LEAST_PIVOT * matrix[b, b] else LOST_PIVOT
         matrix[b, b] = pivot
         for a in range(b + 1, size):
             total = matrix[a, b]

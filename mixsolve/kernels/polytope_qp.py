@@ -22,12 +22,13 @@ Reference: Nocedal and Wright, Numerical Optimization, 2006, sections 14.2 and 1
 import numpy as np
 
 from mixsolve.base.compilation import kernel
+from mixsolve.kernels.constants import (
+    POLYTOPE_BINDING,
+    POLYTOPE_MAX_ITER,
+    POLYTOPE_PATIENCE,
+    POLYTOPE_ROUNDING,
+)
 from mixsolve.kernels.linear_algebra import copy_into, factorise, solve
-
-_ROUNDING = 1e-15  # complementarity in units of the problem below which nothing is gained
-_MAX_ITER = 80
-_BINDING = 1e3  # times its slack: a multiplier of a row that seems to bind
-_PATIENCE = 8  # iterations without progress
 
 
 @kernel()
@@ -69,7 +70,7 @@ def minimize_quadratic(gradient, hessian, centre, upper, equal, start):
     best_error = np.inf
     best = (x.copy(), y.copy(), w.copy())
     since = 0
-    for _ in range(_MAX_ITER):
+    for _ in range(POLYTOPE_MAX_ITER):
         dual_residual = gradient + hessian @ (x - centre) + upper.T @ y - equal.T @ w - z
         primal_residual = -(upper @ x) - u
         missing = target - equal @ x
@@ -83,10 +84,10 @@ def minimize_quadratic(gradient, hessian, centre, upper, equal, start):
                 since = 0
             best_error = error
             best = (x.copy(), y.copy(), w.copy())
-        if best_error <= _ROUNDING or since > _PATIENCE or not np.isfinite(error):
+        if best_error <= POLYTOPE_ROUNDING or since > POLYTOPE_PATIENCE or not np.isfinite(error):
             break
         matrix = hessian.copy()
-        binding = y > _BINDING * u
+        binding = y > POLYTOPE_BINDING * u
         rows = np.empty((n_equal + np.count_nonzero(binding), size))
         for e in range(n_equal):
             copy_into(rows[e], equal[e])

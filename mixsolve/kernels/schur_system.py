@@ -11,9 +11,8 @@ solution and lends that direction the curvature rho.
 """
 
 from mixsolve.base.compilation import kernel
+from mixsolve.kernels.constants import LEAST_SLACK
 from mixsolve.kernels.linear_algebra import OPTIONS, factorise, solve
-
-_TINY = 1e-17  # a slack lost to rounding
 
 
 @kernel(**OPTIONS)
@@ -186,7 +185,7 @@ def advance(
         total = 0.0
         for k in range(size):
             total -= upper[r, k] * weights[k]
-        room[r] = max(total, _TINY)
+        room[r] = max(total, LEAST_SLACK)
     for e in range(len(levels)):
         levels[e] += dual * (omega[e + 1] - levels[e])
     steps[0] = primal

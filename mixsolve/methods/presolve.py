@@ -25,6 +25,7 @@ from mixsolve.engines.distinct import Kept, affordable, keep_rows, rows_of
 from mixsolve.engines.memory import Condensing, MemoryEngine
 from mixsolve.engines.responses import MixedStrategy
 from mixsolve.methods.problem import Outcome, Problem
+from mixsolve.uncompiled.choice import runs_in_numpy
 
 logger = logging.getLogger("mixsolve")
 
@@ -146,7 +147,9 @@ def reduce(
     The engine is in memory, or where it can be condensed. `alpha` (N,) is None for the exact
     problem; `halted` is that of `PresolvedGame`. None where it would not pay.
     """
-    if not isinstance(engine, MemoryEngine | Condensing) or not _pays(engine, alpha):
+    if runs_in_numpy() or not isinstance(engine, MemoryEngine | Condensing):
+        return None  # a small game needs no smaller one
+    if not _pays(engine, alpha):
         return None
     if isinstance(engine, MemoryEngine):
         game, names = engine, None

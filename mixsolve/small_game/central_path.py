@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixsolve.base.threads import run_kernel
-from mixsolve.kernels import interior_point as kernels
-from mixsolve.kernels import schur_system
 from mixsolve.kernels.constants import CORRECTION, LEAST_MARGIN, MOST_MARGIN
 from mixsolve.small_game.game import SmallGame, Vector
+from mixsolve.uncompiled.choice import loops
 
 _SUMMED_TOGETHER = 1 << 16  # rows
 
@@ -35,6 +34,7 @@ class Iterate:
         n_rows, size = game.rows.shape
         n_chunks = len(game.bounds) - 1
         self.game = game
+        self._kernels, self._dense = loops("interior_point"), loops("schur_system")
         self._walked = game.rows, game.offsets, game.weight, game.inverse
         self.weights = weights.copy()
         upper, equal = game.cuts.upper, game.cuts.equal
@@ -66,7 +66,7 @@ class Iterate:
         """Centre all samples for the weights and the barrier parameter; a feasible dual start."""
         game, vector = self.game, self.vectors[0]
         run_kernel(
-            kernels.centre, game.bounds,
+            self._kernels.centre, game.bounds,
             (*self._walked, self.weights, self.barrier, self.height, self.dual), (vector,),
         )  # fmt: skip
         self.room = -(game.cuts.upper @ self.weights)
@@ -89,7 +89,7 @@ class Iterate:
         """Take the last step, walk the rows once; returns the gap of the point reached."""
         primal, dual = self.steps
         run_kernel(
-            kernels.factor, self.game.bounds,
+            self._kernels.factor, self.game.bounds,
             (*self._walked, self.weights, primal, dual,
              self.height, self.d_height, self.slack, self.dual, self.d_dual),
             (self.schur, self.vectors[0], self.sums),
@@ -123,31 +123,31 @@ class Iterate:
         towards, against = self.vectors
         lam_weight = 1.0 / len(self.weights)
         upper, equal = game.cuts.upper, game.cuts.equal
-        schur_system.predictor(
+        self._dense.predictor(
             self.schur, towards, game.linear, self.weights, self.reduced,
             upper, self.room, self.prices, equal,
             self.matrix, self.columns, self.gram, self.omega, self.centred, self.d_weights,
         )  # fmt: skip
         run_kernel(
-            kernels.predict, game.bounds,
+            self._kernels.predict, game.bounds,
             (*self._walked, self.d_weights, CORRECTION * self.barrier,
              self.slack, self.dual, self.product),
             (towards, against, self.sums),
         )  # fmt: skip
-        target = schur_system.corrector(
+        target = self._dense.corrector(
             towards, against, self.sums, self.total, lam_weight, self.complementarity,
             self.weights, self.reduced, upper, self.room, self.prices, equal,
             self.matrix, self.columns, self.gram, self.omega, self.centred,
             self.d_product, self.d_room, self.d_weights,
         )  # fmt: skip
         run_kernel(
-            kernels.correct, game.bounds,
+            self._kernels.correct, game.bounds,
             (*self._walked, self.d_weights, target,
              self.slack, self.dual, self.product, self.d_height, self.d_dual),
             (self.sums,),
         )  # fmt: skip
         fraction = 1.0 - min(max(self.gap, LEAST_MARGIN), MOST_MARGIN)  # quadratic convergence
-        schur_system.advance(
+        self._dense.advance(
             self.sums, target, lam_weight, fraction, self.d_product, self.d_room, self.d_weights,
             self.omega, upper, self.weights, self.reduced, self.room, self.prices, self.levels,
             self.steps,
@@ -161,7 +161,7 @@ class Iterate:
         owners = np.empty(len(game.weight), dtype=np.int64)
         decided = np.empty(len(self.dual))
         linear = game.linear.copy()
-        n_kept = kernels.select(
+        n_kept = self._kernels.select(
             game.rows, game.offsets, game.weight, game.inverse, self.dual, share,
             index, offsets, owners, linear, decided,
         )  # fmt: skip

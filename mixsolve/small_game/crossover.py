@@ -19,8 +19,8 @@ trusted: the certificate is taken from all rows afterwards.
 import numpy as np
 from numpy.typing import NDArray
 
-from mixsolve.kernels import interior_point as kernels
 from mixsolve.small_game.game import SmallGame, Vector
+from mixsolve.uncompiled.choice import loops
 
 _MAX_WORK = 2e7  # multiplications a projection may take
 _OUTSIDE = 1e-13  # violation of a cut, in its own unit, that is rounding
@@ -59,7 +59,7 @@ def polish(
     owners = np.empty(len(game.weight), dtype=np.int64)
     full = np.empty(len(dual))
     linear = game.linear.copy()
-    n_tied = kernels.select(
+    n_tied = loops("interior_point").select(
         game.rows, game.offsets, game.weight, game.inverse, dual, share,
         index, offsets, owners, linear, full,
     )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixsolve.base.threads import chunk_bounds, run_kernel
-from mixsolve.kernels import interior_point as kernels
+from mixsolve.uncompiled.choice import loops
 
 Vector = NDArray[np.float64]
 
@@ -184,7 +184,8 @@ def normalise(
     n_chunks = len(bounds) - 1
     reference = np.empty((n_chunks, rows.shape[1]))
     sums = np.empty((n_chunks, 2))
-    run_kernel(kernels.spread_and_reference, bounds, (rows, offsets, weight), (reference, sums))
+    walk = loops("interior_point").spread_and_reference
+    run_kernel(walk, bounds, (rows, offsets, weight), (reference, sums))
     spread, constant = (float(total) for total in sums.sum(0))
     if spread < _CONSTANT:
         spread = 0.0
@@ -217,7 +218,8 @@ def certify(game: SmallGame, weights: Vector, dual: Vector) -> tuple[float, floa
     gradient = np.empty((n_chunks, len(weights)))
     sums = np.empty((n_chunks, 1))
     shared = game.rows, game.offsets, game.weight, weights, dual
-    run_kernel(kernels.certificate_sums, game.bounds, shared, (gradient, sums))
+    walk = loops("interior_point").certificate_sums
+    run_kernel(walk, game.bounds, shared, (gradient, sums))
     linear = game.linear * game.spread
     above = float(sums.sum() + weights @ linear)
     pulled = game.spread * game.cuts.pull(dual[len(game.rows) :])

@@ -19,6 +19,8 @@ from mixsolve.solver.certificate import finish, infeasible
 from mixsolve.solver.request import Clock, OpenGame, Options, check
 from mixsolve.solver.solution import Solution
 
+_IN_NUMPY = 6  # classifiers, at most: more make so many nodes that compiling pays
+
 
 @dataclass
 class _Search:
@@ -40,7 +42,20 @@ def solve_few(
     stacklevel: int,
 ) -> list[Solution]:
     """Solve a game for ascending numbers of models; see `mixsolve.solve` for the arguments."""
-    from mixsolve.methods.branch_and_bound import Search  # and Numba with it
+    with game.form(alpha, _IN_NUMPY):
+        return _solve_few(game, alpha, method, warm_start, options, counts, stacklevel + 1)
+
+
+def _solve_few(
+    game: OpenGame,
+    alpha: Any,
+    method: str,
+    warm_start: Any,
+    options: Options,
+    counts: Sequence[int],
+    stacklevel: int,
+) -> list[Solution]:
+    from mixsolve.methods.branch_and_bound import Search
 
     if callable(game.constraints):
         raise MixsolveError(

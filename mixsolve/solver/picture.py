@@ -52,7 +52,8 @@ def _risks(
 ) -> list[tuple[str, float, str]]:
     """Risks of each classifier alone and of the uniform mixture, by name and kind."""
     count = len(names)
-    with OpenGame(losses, solution.sample_weight, mask, prior, (None,) * 5) as game:
+    given = losses, solution.sample_weight, mask, prior, (None,) * 5
+    with OpenGame(*given) as game, game.form(0.0):
         if (game.losses.n_samples, game.losses.n_classifiers) != (
             solution.sample_weight.size,
             count,

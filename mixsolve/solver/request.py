@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -10,7 +11,7 @@ import numpy as np
 from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.threads import computed_once
-from mixsolve.engines import Engine, open_losses
+from mixsolve.engines import Engine, MemoryLosses, open_losses
 from mixsolve.engines.bookkeeping import finite_spread, unit_exponent
 from mixsolve.engines.grouped import GroupedEngine
 from mixsolve.feasible import FeasibleSet, Simplex, check_constraints, feasible_set
@@ -21,6 +22,7 @@ from mixsolve.methods.problem import Problem, blocks_of, within_reach
 from mixsolve.methods.stopping import State, Stop
 from mixsolve.solver import validation
 from mixsolve.solver.grouping import Grouping, check_grouping
+from mixsolve.uncompiled.choice import form_of
 
 
 class Options:
@@ -137,6 +139,19 @@ class OpenGame:
                 blocks = grouping.blocks.in_unit(self.exponent)
                 self._engine = cast(Engine, GroupedEngine(engine, blocks))
         return self._engine
+
+    def form(self, alpha: Any, most_classifiers: float = np.inf) -> AbstractContextManager[None]:
+        """A block in which the game is solved: by compiled kernels or, where it is small, NumPy.
+
+        `alpha` as it was given; with more classifiers than `most_classifiers` it is compiled.
+        """
+        losses = self.losses
+        exact = isinstance(alpha, int | float) and alpha == 0
+        kind = "exact" if exact else "entropic"
+        kind += "" if self.constraints is None else " constrained"
+        held = isinstance(losses, MemoryLosses) and losses.held and not self.is_grouped
+        n_entries = losses.n_entries
+        return form_of(kind, n_entries, held and losses.n_classifiers <= most_classifiers)
 
     def __enter__(self) -> Self:
         return self

@@ -265,12 +265,13 @@ def solve_path(
 def _solve(
     game: OpenGame, alpha: Any, method: str, warm_start: Any, options: Options, stacklevel: int
 ) -> Solution:
-    checked = check(game, alpha, method, warm_start, options)
-    if checked.feasible.infeasibility is not None:
-        return infeasible(checked, checked.feasible.infeasibility, stacklevel + 1)
-    problem, clock = checked.problem, checked.clock
-    clock.ready = time.perf_counter()
-    stop = checked.stop()
-    outcome = checked.entry.minimize(problem, checked.start, stop)
-    clock.minimized = time.perf_counter()
-    return finish(checked, outcome, stop, clock, stacklevel + 1)
+    with game.form(alpha):
+        checked = check(game, alpha, method, warm_start, options)
+        if checked.feasible.infeasibility is not None:
+            return infeasible(checked, checked.feasible.infeasibility, stacklevel + 1)
+        problem, clock = checked.problem, checked.clock
+        clock.ready = time.perf_counter()
+        stop = checked.stop()
+        outcome = checked.entry.minimize(problem, checked.start, stop)
+        clock.minimized = time.perf_counter()
+        return finish(checked, outcome, stop, clock, stacklevel + 1)

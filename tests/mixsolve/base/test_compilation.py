@@ -413,10 +413,20 @@ NEW = {"near_response", "best_response", "factor", "predictor", "corrector"}
 NEW |= {"minimize_quadratic", "soft_response"}
 
 
+# For a small game a process takes NumPy as long as it can.
+KERNELS = "from mixsolve.base.tuning import tuning\ntuning.uncompiled_entries = 0\n"
+
+
 def run_python(script, cache, **environment):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), **environment}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore::mixsolve.base.errors.ConvergenceWarning", "-c", script],
+        [
+            sys.executable,
+            "-W",
+            "ignore::mixsolve.base.errors.ConvergenceWarning",
+            "-c",
+            KERNELS + script,
+        ],
         capture_output=True,
         text=True,
         env=environment,
@@ -549,7 +559,7 @@ class TestInterrupt:
         )
         environment = {**os.environ, "NUMBA_CACHE_DIR": str(cold[0])}
         with subprocess.Popen(
-            [sys.executable, "-c", script],
+            [sys.executable, "-c", KERNELS + script],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,0 +1,149 @@
+"""Small games are solved in NumPy, to the same certificate, until a process needs kernels."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from reference import check_certificate
+
+import mixsolve
+from mixsolve import games
+from mixsolve.base.tuning import Tuning, tuning
+from mixsolve.uncompiled import choice
+
+SMALL = games.gamma_game(60, 8, 4, seed=3).losses
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """A process that has not solved any game, as far as the choice goes."""
+    monkeypatch.setattr(tuning, "uncompiled_entries", Tuning.uncompiled_entries)
+    monkeypatch.setattr(choice, "spent", choice._Spent())
+
+
+@pytest.fixture
+def forms(monkeypatch):
+    """The forms, True for NumPy, in which passes have run."""
+    seen = []
+    plain = choice.loops
+
+    def note(name):
+        if name == "passes":
+            seen.append(choice.runs_in_numpy())
+        return plain(name)
+
+    monkeypatch.setattr("mixsolve.engines.memory.loops", note)
+    return seen
+
+
+RULES = {
+    "plain": {},
+    "rules": {
+        "sample_weight": np.arange(60.0),
+        "candidate_mask": np.arange(480).reshape(60, 8) % 5 > 0,
+    },
+    "constrained": {"A_ub": [[1.0, 0, 0, 0]], "b_ub": [0.2], "A_eq": [[0, 1, -1, 0]], "b_eq": [0]},
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint8, np.bool_])
+@pytest.mark.parametrize("alpha", [0.0, 1e-4, 0.05])
+@pytest.mark.parametrize("rules", RULES)
+def test_answers_in_both_forms(fresh, forms, dtype, alpha, rules):
+    losses = (SMALL > 0.7).astype(dtype) if dtype in (np.uint8, np.bool_) else SMALL.astype(dtype)
+    found = mixsolve.solve(losses, alpha, **RULES[rules])
+    assert forms
+    assert all(forms)
+    game = {} if rules == "constrained" else RULES[rules]
+    if rules != "constrained":
+        check_certificate(found, losses, alpha, **game)
+    tuning.uncompiled_entries = 0
+    forms.clear()
+    compiled = mixsolve.solve(losses, alpha, **RULES[rules])
+    assert forms
+    assert not any(forms)
+    tolerance = 2 * found.tolerance
+    assert found.success
+    assert compiled.success
+    assert abs(found.value - compiled.value) <= tolerance
+    assert abs(found.lower_bound - compiled.lower_bound) <= tolerance
+
+
+@pytest.mark.parametrize("method", ["lp", "interior-point", "oracle", "newton", "apg"])
+@pytest.mark.filterwarnings("ignore::mixsolve.ConvergenceWarning")
+def test_every_method(fresh, forms, method):
+    alpha = 0.05 if method in ("newton", "apg") else 0.0
+    found = mixsolve.solve(SMALL, alpha, method=method, tol=1e-3)
+    assert forms
+    assert all(forms)
+    check_certificate(found, SMALL, alpha)
+
+
+def test_a_game_of_ten_thousand_rows(fresh, forms):
+    losses = games.gamma_game(990, 10, 10, seed=1).losses
+    for alpha in (0.0, 0.05):
+        found = mixsolve.solve(losses, alpha, tol=1e-8)
+        check_certificate(found, losses, alpha)
+    assert all(forms)
+
+
+def test_the_same_answer_bit_for_bit(fresh):
+    found = {mixsolve.solve(SMALL).weights.tobytes() for _ in range(5)}
+    assert len(found) == 1
+
+
+def test_many_games_or_a_large_one_are_compiled_from_then_on(fresh, forms):
+    tuning_least = tuning.uncompiled_entries_in_all // tuning.uncompiled_least
+    for _ in range(tuning_least):
+        choice.spent.allows("exact", 1)
+    mixsolve.solve(SMALL)
+    assert not any(forms)
+    forms.clear()
+    mixsolve.solve(SMALL, 0.05)  # another kind of game needs other kernels
+    assert all(forms)
+    assert choice.spent.allows("some", 1)
+    assert not choice.spent.allows("some", tuning.uncompiled_entries + 1)
+    assert not choice.spent.allows("some", 1)
+
+
+def test_a_solve_inside_a_solve_and_one_in_another_thread(fresh, forms):
+    """The form is that of the solve, not of the process."""
+    inner = []
+
+    def call(state):
+        if not inner:
+            before = choice.runs_in_numpy()
+            other = threading.Thread(target=lambda: inner.append(choice.runs_in_numpy()))
+            other.start()
+            other.join()
+            tuning.uncompiled_entries = 0
+            inner.append(mixsolve.solve(SMALL).value)
+            assert choice.runs_in_numpy() is before is True
+
+    found = mixsolve.solve(SMALL, callback=call)
+    assert inner[0] is False
+    assert inner[1] == pytest.approx(found.value, abs=1e-9)
+    assert not choice.runs_in_numpy()
+    assert {True, False} == set(forms)
+
+
+def test_a_small_solve_needs_neither_numba_nor_scipy():
+    code = """
+import sys, numpy as np, mixsolve
+losses = np.random.default_rng(0).random((50, 6, 5))
+for given in (losses, losses.astype("f4"), losses > 0.5):
+    for alpha in (0.0, 0.05, np.full(50, 0.01)):
+        assert mixsolve.solve(given, alpha).success
+print(sorted({"numba", "llvmlite", "scipy", "cvxpy"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_errors_are_the_same(fresh):
+    bad = SMALL.copy()
+    bad[3, 2, 1] = np.nan
+    with pytest.raises(mixsolve.MixsolveError, match=r"\(3, 2, 1\)"):
+        mixsolve.solve(bad)
