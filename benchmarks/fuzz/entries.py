@@ -94,7 +94,7 @@ def by_torch(game: Drawn, rng: np.random.Generator) -> Iterator[Judged]:
     if rng.random() < 0.5:
         from mixsolve_torch import TorchLosses
 
-        losses = TorchLosses(losses)
+        losses = TorchLosses(losses, chunk=1 << 18)  # by PyTorch's operations
     solution = mixsolve.solve(losses, game.alpha, tol=TOL, **game.arguments)
     yield solution, game.alpha, np.min
 

@@ -23,7 +23,6 @@ from mixsolve_torch.engine.transfer import (
 
 _LARGEST_IDLE = 1e150
 _MAX_BITS = 52  # an integer that float64 holds
-_PART_ROWS = 1 << 20  # of chosen rows, on the device at once
 
 
 class TorchEngine(Bookkeeping):
@@ -81,14 +80,13 @@ class TorchEngine(Bookkeeping):
         idle = self.idle
         self._idle = None if idle is None else self._send(idle)
 
-    def _as_float64(self, rows: Tensor) -> Tensor:
-        """Losses in the engine's unit; what cannot be played stays finite."""
-        rows = rows.to(torch.float64)
+    def _scaled(self, rows: Tensor) -> Tensor:
+        """Losses in the engine's unit, in place; what cannot be played stays finite."""
         if not self._exponent:
             return rows
         half = self._exponent // 2  # 2^-exponent itself may not be a number
-        scaled = rows * 2.0**-half * 2.0 ** (half - self._exponent)
-        return scaled.clamp_(-LARGEST_SCALED, LARGEST_SCALED)
+        rows.mul_(2.0**-half).mul_(2.0 ** (half - self._exponent))
+        return rows.clamp_(-LARGEST_SCALED, LARGEST_SCALED)
 
     def _send(self, values: np.ndarray) -> Tensor:
         """A copy on the device."""
@@ -107,15 +105,31 @@ class TorchEngine(Bookkeeping):
             yield slice(start, min(start + step, self.n_samples))
         self.n_passes += 1
 
-    def _rows(self, part: slice) -> Tensor:
-        """Losses of some samples as float64, 0 where masked; perhaps the tensor's own memory."""
-        rows = self._as_float64(self._tensor[part])
-        if self._idle is not None:  # no difference or square of theirs may overflow
-            bounded = rows.clamp(-_LARGEST_IDLE, _LARGEST_IDLE)
-            rows = torch.where(self._idle[part, None, None], bounded, rows)
-        if self._allowed is None:
-            return rows
-        return rows.masked_fill(~self._allowed[part, :, None], 0.0)
+    @property
+    def _copies(self) -> bool:
+        """Whether the rows of a pass are copies, which it may write to."""
+        other = self._tensor.dtype != torch.float64 or self._exponent != 0
+        return other or self._idle is not None or self._allowed is not None
+
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """One pass: samples of each chunk, and their losses as float64, 0 where masked.
+
+        These are the tensor's own memory, or stand in one buffer for all chunks, since memory that
+        is asked for anew comes page by page on the CPU, which takes longer than the conversion.
+        """
+        buffer: Tensor | None = None
+        for part in self._parts():
+            rows = self._tensor[part]
+            if self._copies:
+                if buffer is None:
+                    buffer = torch.empty(rows.shape, dtype=torch.float64, device=rows.device)
+                rows = self._scaled(buffer[: rows.shape[0]].copy_(rows))
+                if self._idle is not None:  # no difference or square of theirs may overflow
+                    bounded = rows.clamp(-_LARGEST_IDLE, _LARGEST_IDLE)
+                    torch.where(self._idle[part, None, None], bounded, rows, out=rows)
+                if self._allowed is not None:
+                    rows.masked_fill_(~self._allowed[part, :, None], 0.0)
+            yield part, rows
 
     def _scores(self, part: slice, rows: Tensor, weights: Tensor) -> Tensor:
         scores = rows @ weights
@@ -133,14 +147,16 @@ class TorchEngine(Bookkeeping):
     def scan(self) -> tuple[float, float]:
         extremes, finite = [], []
         for part in self._parts():
-            rows = self._tensor[part].to(torch.float64)
+            rows = self._tensor[part]
+            if rows.dtype == torch.bool:
+                rows = rows.to(torch.uint8)
             if self._allowed is not None:
                 rows = rows[self._allowed[part]]
             if self._idle is not None or self.classifiers is not None:
                 finite.append(rows.isfinite().all())
                 rows = self._counted(part, rows)
             if rows.numel():
-                extremes.append(torch.stack(rows.aminmax()))
+                extremes.append(torch.stack(rows.aminmax()).to(torch.float64))
         if finite and not torch.stack(finite).all():
             self._refuse_non_finite()
         if not extremes:
@@ -174,8 +190,7 @@ class TorchEngine(Bookkeeping):
     def best_response(self, weights: np.ndarray) -> BestResponse:
         sums, found = Sum(), []
         lam = self._send(weights)
-        for part in self._parts():
-            rows = self._rows(part)
+        for part, rows in self._blocks():
             best = passes.winners(rows, self._scores(part, rows, lam), self._rounding)
             sums.add(passes.exact_sums(best, self._weight[part]))
             found.append(best.candidates.to(self._index_dtype))
@@ -193,8 +208,7 @@ class TorchEngine(Bookkeeping):
         lam = self._send(weights)
         room = None if slack is None else self._send(slack)
         reach = self.spread * float(np.sqrt(self.n_classifiers))
-        for part in self._parts():
-            rows = self._rows(part)
+        for part, rows in self._blocks():
             scores = self._scores(part, rows, lam)
             best = passes.winners(rows, scores, self._rounding)
             sums.add(passes.exact_sums(best, self._weight[part]))
@@ -214,11 +228,9 @@ class TorchEngine(Bookkeeping):
         known = self.recall(weights, alpha, hessian)
         if known is not None:
             return known
-        sums = Sum()
+        sums, wide = Sum(), self._is_wide(alpha)
         lam, alphas = self._send(weights), self._send_once(alpha)
-        for part in self._parts():
-            rows = self._rows(part)
-            own = rows.data_ptr() == self._tensor[part].data_ptr()
+        for part, rows in self._blocks():
             sums.add(
                 passes.soft_sums(
                     rows,
@@ -226,8 +238,9 @@ class TorchEngine(Bookkeeping):
                     self._weight[part],
                     alphas[part],
                     self._measure(part),
-                    None if own else rows,
+                    rows if self._copies else None,
                     hessian,
+                    wide,
                 )
             )
         total = sums.receive()
@@ -240,18 +253,22 @@ class TorchEngine(Bookkeeping):
         )
         return self.remember(weights, alpha, response)
 
+    def _is_wide(self, alpha: np.ndarray) -> bool:
+        """Whether logarithms would lose digits of the spread; see `passes.gibbs_shares`."""
+        return bool(alpha.max() > self.spread)
+
     def soft_sums(
         self, weights: np.ndarray, alpha: np.ndarray, block: np.ndarray, n_blocks: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Eq. (7) and its gradient on each block, in one pass."""
         lam, alphas, blocks = self._send(weights), self._send_once(alpha), self._send(block)
+        wide = self._is_wide(alpha)
         sums = torch.zeros(
             (n_blocks, 1 + self.n_classifiers), dtype=torch.float64, device=lam.device
         )
-        for part in self._parts():
-            rows = self._rows(part)
+        for part, rows in self._blocks():
             each = passes.soft_samples(
-                rows, self._scores(part, rows, lam), alphas[part], self._measure(part)
+                rows, self._scores(part, rows, lam), alphas[part], self._measure(part), wide
             )
             weight = self._weight[part, None]
             sums.index_add_(0, blocks[part], torch.where(weight > 0.0, weight * each, 0.0))
@@ -262,8 +279,8 @@ class TorchEngine(Bookkeeping):
         lam, alphas = self._send(weights), self._send_once(alpha)
         cutoff = CUTOFF + self.surprise - math.log(self.shape.n_candidates)
         parts = []
-        for part in self._parts():
-            scores = self._scores(part, self._rows(part), lam)
+        for part, rows in self._blocks():
+            scores = self._scores(part, rows, lam)
             counts, candidates, probabilities = passes.gibbs_entries(
                 scores, alphas[part], self._measure(part), cutoff
             )
@@ -277,10 +294,16 @@ class TorchEngine(Bookkeeping):
         self, samples: np.ndarray, candidates: np.ndarray
     ) -> Iterator[tuple[slice, Tensor]]:
         """Chosen rows as float64 on the device, some at a time."""
-        for first in range(0, samples.size, _PART_ROWS):
-            part = slice(first, first + _PART_ROWS)
-            where = self._send(samples[part]), self._send(candidates[part])
-            yield part, self._as_float64(self._tensor[where])
+        step = max(1, self._chunk // self.n_classifiers)
+        whole = self._tensor.is_contiguous()
+        for first in range(0, samples.size, step):
+            part = slice(first, first + step)
+            if whole:
+                where = samples[part] * self.shape.n_candidates + candidates[part]
+                rows = self._tensor.view(-1, self.n_classifiers).index_select(0, self._send(where))
+            else:
+                rows = self._tensor[self._send(samples[part]), self._send(candidates[part])]
+            yield part, self._scaled(rows.to(torch.float64))
         self.n_passes += samples.size / self.n_rows
 
     def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -316,9 +339,9 @@ class TorchEngine(Bookkeeping):
             return None
         parts: list[tuple[np.ndarray, ...]] = []
         left = limit
-        for part in self._parts():
+        for part, rows in self._blocks():
             allowed = None if self._allowed is None else self._allowed[part]
-            found = passes.distinct_sets(self._rows(part), allowed, self.lowest, self.highest)
+            found = passes.distinct_sets(rows, allowed, self.lowest, self.highest)
             if found is None:
                 return None
             left -= found[1].shape[0]
@@ -326,10 +349,10 @@ class TorchEngine(Bookkeeping):
                 return None
             counts, candidates, codes, mass = map(receive, found)
             bits = codes[:, None] >> np.arange(self.n_classifiers) & 1
-            rows = np.where(bits, self.highest, self.lowest).astype(self._two_valued_dtype)
-            parts.append((counts, candidates.astype(np.int32), rows, mass.astype(np.float64)))
-        counts, candidates, rows, mass = map(np.concatenate, zip(*parts, strict=True))
-        tensor = LossTensor.from_rows(rows, np.concatenate([[0], np.cumsum(counts)]))
+            kept = np.where(bits, self.highest, self.lowest).astype(self._two_valued_dtype)
+            parts.append((counts, candidates.astype(np.int32), kept, mass.astype(np.float64)))
+        counts, candidates, kept, mass = map(np.concatenate, zip(*parts, strict=True))
+        tensor = LossTensor.from_rows(kept, np.concatenate([[0], np.cumsum(counts)]))
         nothing = np.empty(0, dtype=np.uint8)
         return MemoryEngine(tensor, self.sample_weight, nothing, mass, self.classifiers), candidates
 

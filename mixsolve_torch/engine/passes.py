@@ -10,7 +10,6 @@ Nothing here waits for the device, except where the number of entries found deci
 are matrix products and reductions in a fixed order: no result depends on the order of threads.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -31,16 +30,51 @@ def winners(rows: Tensor, scores: Tensor, rounding: float = 0.0) -> Winners:
     Scores within `rounding` of the highest are ties. A matrix product may round equal rows
     differently, and the winner of a tie would change with the weights: 0/1 losses are full of them.
     """
-    top, candidates = scores.max(dim=1)
-    if rounding:
-        candidates = (scores >= (top - rounding)[:, None]).to(torch.uint8).argmax(dim=1)
-    every = torch.arange(rows.shape[0], device=rows.device)
-    return Winners(top, candidates, rows[every, candidates])
+    top = scores.amax(dim=1)
+    tied = torch.minimum(scores, (top - rounding)[:, None]) if rounding else scores
+    candidates = tied.argmax(dim=1)  # the first of equal ones
+    return Winners(top, candidates, _picked(rows, candidates))
+
+
+def _picked(rows: Tensor, candidates: Tensor) -> Tensor:
+    """The row of one candidate of each sample: (n, L)."""
+    return rows[torch.arange(rows.shape[0], device=rows.device), candidates]
 
 
 def exact_sums(best: Winners, weight: Tensor) -> Tensor:
     """sum_i w_i max_j <lam, l_ij>, and sum_i w_i l_i,best after it: (1 + L,)."""
     return torch.cat([(weight @ best.top)[None], weight @ best.losses])
+
+
+class Gibbs(NamedTuple):
+    """Of each sample log sum_j p_ij exp((s_ij - max_j s_ij) / alpha_i), and q_ij, the softmax."""
+
+    logarithm: Tensor
+    share: Tensor
+
+
+def gibbs_shares(
+    scores: Tensor, top: Tensor, alpha: Tensor, measure: Tensor | None, wide: bool
+) -> Gibbs:
+    """What eq. (7) needs of each sample: (n,) and (n, m) float64.
+
+    `top` (n,) is the highest score. Where alpha is so large (`wide`) that the sum is just below the
+    measure's, its logarithm loses no digits: then it comes from 1 - exp, which is small.
+    """
+    exponent = torch.sub(scores, top[:, None]).div_(alpha[:, None])
+    less = exponent.expm1() if wide else None
+    mass = exponent.exp_()
+    if measure is None:
+        whole = torch.full_like(alpha, scores.shape[1])
+    else:
+        mass.mul_(measure)
+        whole = measure.sum(dim=1)
+    total = mass.sum(dim=1)
+    logarithm = torch.log(total / whole)
+    if less is not None:
+        deficit = -(less if measure is None else less.mul_(measure)).sum(dim=1)
+        logarithm = torch.where(deficit < 0.5 * whole, torch.log1p(-deficit / whole), logarithm)
+    return Gibbs(logarithm, mass.div_(total[:, None]))
 
 
 def soft_sums(
@@ -51,13 +85,13 @@ def soft_sums(
     measure: Tensor | None,
     scratch: Tensor | None,
     hessian: bool,
+    wide: bool,
 ) -> Tensor:
     """sum_i w_i alpha_i log sum_j p_ij exp(<lam, l_ij> / alpha_i), its gradient and its Hessian.
 
     With q the softmax of sample i, d_j = l_ij - l_i,best and dbar = E_q d:
         gradient = sum_i w_i (l_i,best + dbar),  Hessian = sum_i w_i/alpha_i E_q[(d-dbar)(d-dbar)'].
-    Differences from the best row lose no digits where the candidates hardly differ, nor does the
-    logarithm where alpha is large and the sum just below the measure's.
+    Differences from the best row lose no digits where the candidates hardly differ.
 
     Parameters
     ----------
@@ -68,6 +102,8 @@ def soft_sums(
         Where the differences may be written; `rows` themselves, if they are not needed afterwards.
     hessian : bool
         Whether to compute the Hessian.
+    wide : bool
+        Whether some alpha is larger than the spread of the losses; see `gibbs_shares`.
 
     Returns
     -------
@@ -76,23 +112,15 @@ def soft_sums(
     """
     n_classifiers = rows.shape[2]
     best = winners(rows, scores)
-    exponent = (scores - best.top[:, None]) / alpha[:, None]
-    mass, less = exponent.exp(), exponent.expm1_()
-    if measure is None:
-        whole = torch.full_like(alpha, rows.shape[1])
-    else:
-        mass, less = mass.mul_(measure), less.mul_(measure)
-        whole = measure.sum(dim=1)
-    total, deficit = mass.sum(dim=1), -less.sum(dim=1)
-    small = deficit < 0.5 * whole
-    logarithm = torch.where(small, torch.log1p(-deficit / whole), torch.log(total / whole))
+    logarithm, share = gibbs_shares(scores, best.top, alpha, measure, wide)
     value = weight @ (best.top + alpha * logarithm)
-    share = mass.div_(total[:, None])
     differences = torch.sub(rows, best.losses[:, None, :], out=scratch)
-    mean = torch.bmm(share[:, None, :], differences)
-    sums = [value[None], weight @ (best.losses + mean[:, 0])]
+    weighted = share * weight[:, None]
+    shift = weighted.reshape(-1) @ differences.reshape(-1, n_classifiers)
+    sums = [value[None], weight @ best.losses + shift]
     if hessian:
-        scale = share.mul_((weight / alpha)[:, None]).sqrt_()
+        mean = torch.bmm(share[:, None, :], differences)
+        scale = weighted.div_(alpha[:, None]).sqrt_()
         spread = differences.sub_(mean).mul_(scale[..., None]).reshape(-1, n_classifiers)
         sums.append((spread.T @ spread).reshape(-1))
     return torch.cat(sums)
@@ -148,7 +176,7 @@ def near_entries(
     maybe = scores >= (best.top - allowance - radius * reach)[:, None]
     maybe.scatter_(1, best.candidates[:, None], False)
     samples, candidates = maybe.nonzero(as_tuple=True)
-    change = rows[samples, candidates].sub_(best.losses[samples])
+    change = _at(rows, samples, candidates).sub_(best.losses.index_select(0, samples))
     margin = best.top[samples] - scores[samples, candidates]
     distance = torch.linalg.vector_norm(change, dim=1)
     near = margin <= allowance[samples] + radius * distance
@@ -163,6 +191,14 @@ def near_entries(
     keys = torch.cat([owners * (m + 1), samples * (m + 1) + candidates + 1]).sort().values
     samples, places = keys // (m + 1), keys % (m + 1)
     return samples, torch.where(places == 0, best.candidates[samples], places - 1)
+
+
+def _at(rows: Tensor, samples: Tensor, candidates: Tensor) -> Tensor:
+    """Chosen rows: (c, L)."""
+    if not rows.is_contiguous():
+        return rows[samples, candidates]
+    m, n_classifiers = rows.shape[1:]
+    return rows.view(-1, n_classifiers).index_select(0, samples * m + candidates)
 
 
 def _leads(samples: Tensor, n_samples: int, change: Tensor, margin: Tensor) -> Tensor:
@@ -221,17 +257,11 @@ def distinct_sets(
     return new.sum(dim=1), order[samples, places], codes[samples, places], end - begin
 
 
-def soft_samples(rows: Tensor, scores: Tensor, alpha: Tensor, measure: Tensor | None) -> Tensor:
-    """Eq. (7) on each sample of a chunk, and its gradient: (n, 1 + L).
-
-    `rows` are (n, m, L), `scores` (n, m) with -inf where masked, `alpha` (n,), `measure` (n, m) the
-    base measure up to a factor; None for uniform.
-    """
-    logits = scores / alpha[:, None]
-    if measure is None:
-        logits = logits - math.log(scores.shape[1])
-    else:
-        logits = logits + measure.log() - measure.sum(1, keepdim=True).log()
-    values = alpha * logits.logsumexp(1)
-    gradients = torch.bmm(logits.softmax(1)[:, None], rows)[:, 0]
-    return torch.cat([values[:, None], gradients], dim=1)
+def soft_samples(
+    rows: Tensor, scores: Tensor, alpha: Tensor, measure: Tensor | None, wide: bool
+) -> Tensor:
+    """Eq. (7) on each sample of a chunk, and its gradient: (n, 1 + L). See `soft_sums`."""
+    top = scores.amax(dim=1)
+    logarithm, share = gibbs_shares(scores, top, alpha, measure, wide)
+    gradients = torch.bmm(share[:, None], rows)[:, 0]
+    return torch.cat([(top + alpha * logarithm)[:, None], gradients], dim=1)

@@ -325,7 +325,7 @@ def test_other_engines(alpha, rng):
     from mixsolve_torch import TorchLosses
 
     tensor = torch.from_numpy(losses)
-    for given in (tensor, TorchLosses(tensor)):
+    for given in (tensor, TorchLosses(tensor, chunk=1000)):
         found = mixsolve.solve(given, alpha, constraints=constraints, tol=1e-8)
         assert isinstance(found.weights, torch.Tensor)
         np.testing.assert_allclose(found.weights.numpy(), here.weights, atol=1e-7)

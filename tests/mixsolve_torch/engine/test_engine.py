@@ -35,10 +35,12 @@ from reference import check_certificate
 import mixsolve
 from mixsolve import MixsolveError, MixsolveTypeError, games
 from mixsolve.base.tuning import tuning
+from mixsolve.engines.memory import MemoryEngine
 from mixsolve.solver import validation
 from mixsolve_torch import TorchLosses
 from mixsolve_torch.engine import losses as torch_engine
 from mixsolve_torch.engine import passes as engine_passes
+from mixsolve_torch.engine.chunks import TorchEngine
 
 KINDS = [
     "float64", "float32", "uint8", "bool", "int64", "strided", "masked", "masked float32", "prior",
@@ -47,8 +49,11 @@ KINDS = [
 ]  # fmt: skip
 
 
+WHOLE = 1 << 18  # losses in a chunk: more than most of these games have
+
+
 def engine_of(losses, sample_weight=None, mask=None, prior=None, chunk=None):
-    opened = TorchLosses(torch.as_tensor(losses), chunk)
+    opened = TorchLosses(torch.as_tensor(losses), chunk or WHOLE)
     weight = validation.check_sample_weight(sample_weight, opened.n_samples)
     allowed = validation.check_candidate_mask(mask, opened)
     measure = validation.check_candidate_prior(prior, opened, allowed)
@@ -247,19 +252,19 @@ def test_types_and_layouts(dtype):
 def test_tensors_made_in_inference_mode_and_solved_within_it():
     with torch.inference_mode():
         tensor = torch.from_numpy(QUARTERS).clone()
-        inside = mixsolve.solve(TorchLosses(tensor), 0.5)
-    outside = mixsolve.solve(TorchLosses(tensor), 0.5)
+        inside = mixsolve.solve(TorchLosses(tensor, WHOLE), 0.5)
+    outside = mixsolve.solve(TorchLosses(tensor, WHOLE), 0.5)
     assert inside.value == outside.value
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.2])
 def test_surroundings_do_not_matter(alpha):
     """A default type, autocast: sums are float64 all the same."""
-    expected = mixsolve.solve(TorchLosses(torch.from_numpy(QUARTERS)), alpha)
+    expected = mixsolve.solve(TorchLosses(torch.from_numpy(QUARTERS), WHOLE), alpha)
     torch.set_default_dtype(torch.float16)
     try:
         with torch.autocast("cpu", torch.bfloat16):
-            found = mixsolve.solve(TorchLosses(torch.from_numpy(QUARTERS)), alpha)
+            found = mixsolve.solve(TorchLosses(torch.from_numpy(QUARTERS), WHOLE), alpha)
     finally:
         torch.set_default_dtype(torch.float32)
     assert found.value == expected.value
@@ -346,7 +351,9 @@ def test_presolve_condenses_two_valued_losses_on_the_device(game, chunk):
         losses = np.where(mask[..., None], losses, 7)
         losses[:1] = np.where(losses[:1] == 7, 0, losses[:1])  # what the memory engine looks at
     for alpha in (0.0, 0.05):
-        found = mixsolve.solve(TorchLosses(torch.from_numpy(losses), chunk), alpha, **options)
+        found = mixsolve.solve(
+            TorchLosses(torch.from_numpy(losses), chunk or WHOLE), alpha, **options
+        )
         expected = mixsolve.solve(losses, alpha, **options)
         check_certificate(found, losses, alpha, **options)
         assert abs(found.value - expected.value) <= found.gap + expected.gap + 1e-12
@@ -443,7 +450,7 @@ def test_best_candidates_stay_on_the_device_until_asked_for(travelled):
 def test_lp_brings_the_rows_in_doubt_and_no_more(travelled):
     N, m, L = 200, 100, 4
     losses = np.random.default_rng(6).gamma(0.5, 1.5, (N, m, L))
-    opened = TorchLosses(torch.from_numpy(losses))
+    opened = TorchLosses(torch.from_numpy(losses), WHOLE)
     travelled.clear()
     found = mixsolve.solve(opened, presolve=False)
     assert found.success
@@ -465,6 +472,42 @@ def test_temporary_memory_is_bounded_by_the_chunk(monkeypatch):
     tiny = TorchLosses(tensor[:3], chunk=1)  # a sample is looked at whole
     mixsolve.solve(tiny, 0.1, method="apg")
     assert largest[-1] == 21
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_on_the_cpu_the_kernels_read_the_memory_of_the_tensor(alpha):
+    losses = games.gamma_game(50, 8, 3, seed=2).losses.astype(np.float32)
+    tensor = torch.from_numpy(losses)
+    opened = TorchLosses(tensor)
+    rules = np.full(50, 0.02), np.empty(0, np.uint8), np.empty(0)
+    engine = opened.engine(*rules)
+    assert isinstance(engine, MemoryEngine)
+    _, _, rows = next(engine.tensor.blocks(0, 50))
+    assert np.shares_memory(rows, losses)
+    expected = mixsolve.solve(losses, alpha)
+    found = mixsolve.solve(opened, alpha)
+    assert (found.value, found.gap) == (expected.value, expected.gap)
+    assert isinstance(found.weights, torch.Tensor)
+    assert isinstance(TorchLosses(tensor, WHOLE).engine(*rules), TorchEngine)
+    assert isinstance(TorchLosses(tensor.bfloat16()).engine(*rules), TorchEngine)
+
+
+def test_logarithms_keep_their_digits_whatever_alpha_is():
+    """Both forms of log E exp agree, and the one for large alpha has the digits of the mean."""
+    draws = torch.Generator().manual_seed(0)
+    scores = torch.rand(5, 7, dtype=torch.float64, generator=draws)
+    top = scores.amax(1)
+    for alpha in (0.01, 1.0, 1e9):
+        alphas = torch.full((5,), alpha, dtype=torch.float64)
+        near = engine_passes.gibbs_shares(scores, top, alphas, None, wide=True)
+        plain = engine_passes.gibbs_shares(scores, top, alphas, None, wide=False)
+        torch.testing.assert_close(near.share, plain.share, rtol=1e-13, atol=0.0)
+        torch.testing.assert_close(near.share.sum(1), torch.ones_like(top))
+        if alpha < 1e9:
+            torch.testing.assert_close(near.logarithm, plain.logarithm, rtol=1e-13, atol=1e-15)
+        else:
+            mean = (scores - top[:, None]).mean(1)
+            torch.testing.assert_close(alpha * near.logarithm, mean, rtol=1e-8, atol=0.0)
 
 
 def test_numpy_solves_need_no_torch_engine(monkeypatch):
