@@ -94,8 +94,12 @@ def measure(
     shape: tuple[int, int, int],
     batch: int,
     device: str,
+    counts: tuple[int, ...] = _COUNTS,
 ) -> list[dict[str, Any]]:
-    """Return the cost of steps with 1 to 4 networks, beside the least work, measured in turns."""
+    """Return the cost of steps beside the least work, measured in turns.
+
+    `counts` are numbers of networks, 1 among them.
+    """
     fast = device == "cuda"
     draws = torch.Generator().manual_seed(0)
     images = torch.rand(4 * batch, *shape, generator=draws)
@@ -109,7 +113,7 @@ def measure(
             layout = torch.channels_last if fast else torch.contiguous_format
             return [model.to(memory_format=layout) for model in made]
 
-        for count in _COUNTS:
+        for count in counts:
             for method in _METHODS:
                 config = TrainConfig(
                     model=ModelConfig(architecture, count),
@@ -138,7 +142,7 @@ def measure(
         return statistics.median(a / b for a, b in pairs)
 
     rows = []
-    for count in _COUNTS:
+    for count in counts:
         step = statistics.median(times["together", count])
         rows.append(
             {

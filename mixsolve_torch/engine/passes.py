@@ -182,10 +182,12 @@ def near_entries(
     near = margin <= allowance[samples] + radius * distance
     if slack is None:
         near &= distance > 0.0
-    samples, candidates = samples[near], candidates[near]
+    # A mask waits for the device each time it is used, places do not.
+    places = near.nonzero()[:, 0]
+    samples, candidates = samples[places], candidates[places]
     if slack is None:
         step = radius * n_classifiers**0.5
-        leads = _leads(samples, n, step * change[near], margin[near])
+        leads = _leads(samples, n, step * change[places], margin[places]).nonzero()[:, 0]
         samples, candidates = samples[leads], candidates[leads]
     owners = torch.unique_consecutive(samples)
     keys = torch.cat([owners * (m + 1), samples * (m + 1) + candidates + 1]).sort().values
