@@ -2,7 +2,7 @@
 
     python -m benchmarks.page_figures        # or `make figures`
 
-It writes ``docs/figures/demo.json``, what ``mixsolve demo --json`` prints, and the two pictures
+It writes ``docs/figures/demo.json``, what ``mixsolve demo --json`` prints, and two pictures
 under ``docs/images``. A test holds the numbers of both pages against the file: change the pages
 after a run as the test says.
 """
@@ -20,7 +20,7 @@ from mixsolve_torch.commands.demo_networks import DemoSettings
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures" / "demo.json"
-PICTURES = ("accuracy.png", "mixture.png")
+PICTURES = ("accuracy.png", "patch.png")
 
 
 def main() -> None:

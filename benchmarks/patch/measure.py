@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.cells import keep, kept
 from benchmarks.patch import methods
-from benchmarks.patch.attack import strongest_patches
 from mixsolve_torch import Patch, load_data, reach_losses, to_unit
+from mixsolve_torch.reach.patch_attack import strongest_patches
 
 SIZES, SEEDS, FACTORS = (4, 6, 8, 10), (0, 1, 2), (1, 5, 25)
 _FAR = 1e3  # a value that stands for any, besides [0, 1]

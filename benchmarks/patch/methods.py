@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.patch.attack import with_patch
 from mixsolve_torch import Mixture, Patch, choose_views, fit_views, mnist_cnn, views
 from mixsolve_torch.core.descent import descend
 from mixsolve_torch.data.arrays import batches
+from mixsolve_torch.training import patches
 
 WIDTH = 8  # channels of the first convolution
 SIDE = 28
@@ -33,7 +33,6 @@ THRESHOLDS = (0.0, 0.2, 0.3, 0.4)  # of a vote; 0 for a vote for the largest log
 BAND_WIDTHS = (2, 4, 6)
 BATCH = 64
 _RATE = 3e-3
-_STEPS = 5
 
 Pair = tuple[Tensor, Tensor]
 
@@ -66,9 +65,6 @@ def fitted_views(
 def patch_adversarial(size: int, data: Pair, passes: float, seed: int) -> tuple[nn.Module, float]:
     """Train one network on patches filled by gradient ascent, for about so many passes.
 
-    Half of the images of a batch get their patch at a place drawn at random, the others where the
-    gradient at the clean image is largest, which costs a pass more.
-
     Returns
     -------
     model : torch.nn.Module
@@ -76,43 +72,11 @@ def patch_adversarial(size: int, data: Pair, passes: float, seed: int) -> tuple[
     passes : float
         Those it took.
     """
-    x, y = data
-    generator = torch.Generator().manual_seed(seed)
-    cost = _STEPS + 2
-    epochs = max(1, round(passes / cost))
+    epochs = max(1, round(passes / patches.COST))
     model = build(1000 * seed)
-
-    def attacked() -> Iterator[Pair]:
-        for images, labels in batches(x, y, BATCH, generator):
-            yield _filled(model, images, labels, size, generator), labels
-
-    _train(model, attacked, y, epochs)
-    return model.eval(), float(epochs * cost)
-
-
-def _filled(model: nn.Module, x: Tensor, y: Tensor, size: int, draws: torch.Generator) -> Tensor:
-    """Return images with patches that ascend the cross-entropy from a random fill."""
-    last = SIDE - size
-    rows = torch.randint(last + 1, (len(x),), generator=draws)
-    columns = torch.randint(last + 1, (len(x),), generator=draws)
-    slopes = _slope(model, x, y, x.clone(), lambda values: values)
-    under = functional.avg_pool2d(slopes.abs().sum(dim=1, keepdim=True), size, stride=1)
-    steepest = under.flatten(1).argmax(dim=1)
-    half = torch.rand(len(x), generator=draws) < 0.5
-    rows = torch.where(half, steepest // (last + 1), rows)
-    columns = torch.where(half, steepest % (last + 1), columns)
-    values = torch.rand(len(x), x.shape[1], size, size, generator=draws)
-    for step in range(_STEPS):
-        slope = _slope(model, x, y, values, lambda own: with_patch(x, rows, columns, own))
-        values = (values + 0.4 * (1 - step / _STEPS) * slope.sign()).clamp(0, 1)
-    return with_patch(x, rows, columns, values)
-
-
-def _slope(model: nn.Module, x: Tensor, y: Tensor, values: Tensor, placed) -> Tensor:
-    """Return the gradient of the summed cross-entropy with respect to some values alone."""
-    values = values.detach().requires_grad_(True)
-    loss = functional.cross_entropy(model(placed(values)), y, reduction="sum")
-    return torch.autograd.grad(loss, values)[0]
+    options = {"batch_size": BATCH, "learning_rate": _RATE, "seed": seed}
+    patches.fit_on_patches(model, data, size, epochs=epochs, **options)
+    return model.eval(), float(epochs * patches.COST)
 
 
 class Banded(nn.Module):

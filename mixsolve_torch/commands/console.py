@@ -40,13 +40,18 @@ def show(
     seconds: float,
     *,
     warnings: Sequence[str] = (),
+    more: Sequence[str] = (),
 ) -> None:
-    """Print the table, the sentences and the warnings of an evaluation, and where its files are."""
+    """Print the table, the sentences and the warnings of an evaluation, and where its files are.
+
+    `more` are sentences on what else was done.
+    """
     console = Console()
     console.print(report.table())
     if report.by_group is not None:
         console.print(report.table_by_group())
-    for text in (*report.sentences(), *(f"Warning: {warning}" for warning in warnings)):
+    warned = (f"Warning: {warning}" for warning in warnings)
+    for text in (*report.sentences(), *warned, *more):
         console.print(f"\n{text}", markup=False, highlight=False)
     say(f"\nWrote {', '.join(files)} to {out} in {seconds:.0f} s.")
 

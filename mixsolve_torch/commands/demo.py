@@ -1,9 +1,10 @@
-"""`mixsolve demo`: from data to an evaluated mixture of four small networks.
+"""`mixsolve demo`: two games, from data to the verdict.
 
-Four networks learn scikit-learn's 8x8 digits, one plainly and three on PGD attacks. `evaluate`
-then measures them on held-out images, alone, mixed and as deterministic ensembles: its table,
-sentences and picture are those of `mixsolve audit`. The game of 0/1 losses that the weights were
-fitted on is written for `mixsolve solve`.
+Three networks learn scikit-learn's 8x8 digits, one plainly and two on PGD attacks. `evaluate` then
+measures them on held-out images under the standard attacks, alone, mixed and as deterministic
+ensembles: its table, sentences and picture are those of `mixsolve audit`. The game of 0/1 losses
+that the weights were fitted on is written for `mixsolve solve`. In the second game the attacker has
+a patch, and a mixture of views is certified: see `commands.demo_patch`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,18 +24,39 @@ from rich.console import Console
 from mixsolve import plots
 from mixsolve.base.arguments import as_count, check_flags
 from mixsolve.base.errors import MixsolveError
-from mixsolve.base.files import check_folder, written_aside
+from mixsolve.base.files import check_folder, write_text, written_aside
+from mixsolve.base.plain import json_text
 from mixsolve.commands.output import add_output_arguments, is_silent, print_json
 from mixsolve.commands.report import save as save_solution
 from mixsolve_torch.commands.console import progress_on_stderr, say, show
 from mixsolve_torch.commands.demo_networks import DemoSettings, attacks, train
+from mixsolve_torch.commands.demo_patch import PatchGame, installed, play
 from mixsolve_torch.commands.demo_picture import mixture_picture
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.arrays import Split, digits
 from mixsolve_torch.evaluation.evaluate import evaluate
 from mixsolve_torch.evaluation.report import Evaluation
 
-FILES = ("accuracy.png", "mixture.png", "evaluation.json", "losses.npy", "solution.npz")
+FILES = (
+    "accuracy.png",
+    "mixture.png",
+    "patch.png",
+    "evaluation.json",
+    "patch.json",
+    "losses.npy",
+    "solution.npz",
+)
+
+
+class DemoReport(NamedTuple):
+    """What the two games came to."""
+
+    ball: Evaluation
+    patch: PatchGame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures of the first game, and those of the second under "patch"."""
+        return self.ball.to_dict() | {"patch": self.patch.to_dict()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,10 +93,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(report.to_dict() | {"seconds": seconds, "out": str(args.out)})
     if is_silent(args):
-        return 0 if report.settled else 1
-    show(report, args.out, FILES, seconds)
+        return 0 if report.ball.settled else 1
+    show(report.ball, args.out, FILES, seconds, more=report.patch.sentences())
     say(f"Continue with: mixsolve solve {args.out / 'losses.npy'} --alpha 0.01")
-    return 0 if report.settled else 1
+    return 0 if report.ball.settled else 1
 
 
 def demo(
@@ -83,7 +106,7 @@ def demo(
     seed: int = 0,
     replace: bool = False,
     progress: bool = False,
-) -> Evaluation:
+) -> DemoReport:
     """Train, evaluate, and write pictures and files.
 
     PyTorch runs on one thread meanwhile: networks this small gain nothing from more, and the
@@ -129,11 +152,14 @@ def demo(
             progress=progress,
         )
         picture = mixture_picture(networks, report.optimal.weights, attacked, settings, seed)
+        patch = play(settings.patch or installed(), seed, log)
     out.mkdir(parents=True, exist_ok=True)
     check_folder(out, FILES, replace, "--replace")
     report.plot(out / "accuracy.png")
     plots.save(picture, out / "mixture.png")
+    plots.save(patch.picture(), out / "patch.png")
     report.to_json(out / "evaluation.json")
+    write_text(out / "patch.json", json_text(patch.to_dict(), indent=1) + "\n")
     path = out / "losses.npy"
     try:
         with written_aside(path) as aside, aside.open("xb") as file:
@@ -141,7 +167,7 @@ def demo(
     except OSError as error:
         raise MixsolveError(f"{path} could not be written: {error}") from error
     save_solution(report.solution, out / "solution.npz", replace)
-    return report
+    return DemoReport(report, patch)
 
 
 @contextmanager

@@ -29,10 +29,10 @@ def test_readme(told):
     optimal = next(player for player in told["players"] if player["kind"] == "optimal")
     text = page("README.md")
     before, after = (points(row["worst"]["value"]) for row in (best, optimal))
-    bought = f"buys {points(gain['value'])} points of accuracy there, from {before} % to {after} %"
-    assert bought in text
+    assert f"best of them holds {before} % of the images and the optimal mixture {after} %" in text
     assert f"on the {told['images']} images that the weights were not fitted on" in text
     assert f"gain is {points(gain['low'])} to {points(gain['high'])} points" in text
+    assert gain["low"] < 0.01, "the page advises against randomising"
     behind = next(place for place in told["ranking"] if place["kind"] == "optimal")["behind"]
     first = told["ranking"][0]
     assert first["kind"] == "ensemble"
@@ -44,8 +44,27 @@ def test_readme(told):
 def test_start_page(told):
     gain = told["gain"]
     text = page("docs/index.md")
-    assert f"better by {points(gain['value'])} points" in text
+    assert f"The optimal one gains {points(gain['value'])} points" in text
     assert f"gain on the {told['images']} images" in text
     assert f"is {points(gain['low'])} to {points(gain['high'])} points" in text
     assert f"{points(told['bound'])} % on the images fitted on" in text
     assert gain["low"] < 0 < gain["high"], "the page says that the gain is not sure"
+
+
+def test_the_patch_on_both_pages(told):
+    patch = told["patch"]
+    size, gain = patch["settings"]["size"], patch["gain"]
+    certificate = patch["certificate"]
+    assert patch["settings"]["data"] == "fashion-mnist"
+    assert gain["low"] > 0, "the pages say that it pays"
+    certified = f"{points(certificate['certified']['value'])} % of {certificate['reported']:,}"
+    readme, start = page("README.md"), page("docs/index.md")
+    assert f"whatever is written into {size} x {size} pixels, {certified} test images" in readme
+    assert f"The certificate of the mixture, {certified} images" in start
+    plain, hardened = (points(rival["attacked"]["value"]) for rival in patch["rivals"])
+    assert f"leaves {plain} % to one network" in readme
+    assert f"and {hardened} % to one that was trained on patches" in readme
+    ends = points(gain["low"]), points(gain["high"])
+    assert f"at least {points(gain['value'])} points, {ends[0]} to {ends[1]}" in readme
+    assert f"at least {points(gain['value'])} points ahead" in start
+    assert f"({ends[0]} to {ends[1]})" in start

@@ -13,6 +13,7 @@ from mixsolve.base.files import write_text
 from mixsolve.commands.report import save as save_solution
 from mixsolve_torch import PGD, Mixture, build_losses, digits_cnn, evaluate, grow, solve_game
 from mixsolve_torch.commands.demo import DemoSettings, demo
+from mixsolve_torch.commands.demo_patch import PatchSettings
 
 resource = pytest.importorskip("resource")
 pytest.importorskip("matplotlib")
@@ -24,6 +25,8 @@ pytestmark = [
 ]
 
 ATTACK = PGD("Linf", 0.1, steps=1)
+PATCH = PatchSettings("digits", 3, train=40, validation=20, test=20, attacked=4, epochs=1)
+QUICK = DemoSettings(epochs=1, images=20, steps=1, patch=PATCH)
 
 
 @contextmanager
@@ -89,7 +92,7 @@ def growth(work, folder):
 
 
 def shown(work, folder):
-    demo(DemoSettings(epochs=1, images=20, steps=1, restarts=1), folder)
+    demo(QUICK, folder)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def test_a_demo_whose_losses_find_no_room_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "save", refuse)
     with pytest.raises(MixsolveError, match=r"losses\.npy could not be written: .*No space left"):
-        demo(DemoSettings(epochs=1, images=20, steps=1, restarts=1), tmp_path)
+        demo(QUICK, tmp_path)
     assert not [path.name for path in tmp_path.iterdir() if "losses" in path.name]
 
 

@@ -8,14 +8,13 @@ m_k the largest other logit less the label's: a member that is fooled already pu
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor
 
-from mixsolve_torch import Mixture
 from mixsolve_torch.core.losses import errs
+from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.models.classifiers import frozen
+from mixsolve_torch.runs.progress import ProgressBar
 
 
 def with_patch(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
@@ -41,6 +40,7 @@ def strongest_patches(
     climbs: int = 4,
     steps: int = 20,
     seed: int = 0,
+    progress: bool = False,
 ) -> Tensor:
     """Return the expected error (N,) of each image under the worst patch found.
 
@@ -64,6 +64,8 @@ def strongest_patches(
         Of a climb.
     seed : int, default 0
         Of the fills.
+    progress : bool, default False
+        Show a progress bar if the work takes more than two seconds and stderr is a terminal.
     """
     generator = torch.Generator().manual_seed(seed)
     places = [_along(own, size, stride) for own in x.shape[-2:]]
@@ -78,43 +80,60 @@ def strongest_patches(
             ),
         ]
     )
-    with frozen(mixture), torch.no_grad():
+    grid = [(row, column) for row in places[0] for column in places[1]]
+    climbs = min(climbs, len(grid))
+    with ProgressBar("Attacking", len(grid) + climbs * steps, enabled=progress) as bar:
+        worst, scores, best_fill = _tried(mixture, x, y, grid, tried.to(x), bar)
+        order = scores.argsort(dim=1, descending=True)[:, :climbs]
+        corners = torch.tensor(grid, device=x.device)
+        for chosen in order.T:
+            start = tried.to(x)[best_fill.gather(1, chosen[:, None])[:, 0]]
+            place = corners[chosen].T
+            found = _climb(mixture, x, y, place, start, (low, high), steps, bar)
+            worst = worst.maximum(found)
+    return worst
+
+
+@torch.no_grad()
+def _tried(
+    mixture: Mixture,
+    x: Tensor,
+    y: Tensor,
+    grid: list[tuple[int, int]],
+    tried: Tensor,
+    bar: ProgressBar,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the worst error (N,), the best score at each place (N, P) and the fill that had it."""
+    with frozen(mixture):
         worst, _ = _judged(mixture, x, y)
-        grid = list(itertools.product(*places))
-        scores = torch.full((len(x), len(grid)), -torch.inf)
-        best_fill = torch.zeros(len(x), len(grid), dtype=torch.long)
+        scores = torch.full((len(x), len(grid)), -torch.inf, device=x.device)
+        best_fill = torch.zeros(len(x), len(grid), dtype=torch.long, device=x.device)
         for j, (row, column) in enumerate(grid):
-            rows, columns = torch.full((len(x),), row), torch.full((len(x),), column)
+            rows, columns = (torch.full((len(x),), at, device=x.device) for at in (row, column))
             for f, fill in enumerate(tried):
-                points = with_patch(x, rows, columns, fill.expand(len(x), *shape))
+                points = with_patch(x, rows, columns, fill.expand(len(x), *fill.shape))
                 error, score = _judged(mixture, points, y)
                 worst = worst.maximum(error)
                 better = error + 1e-3 * score > scores[:, j]
                 scores[better, j] = (error + 1e-3 * score)[better].to(scores.dtype)
                 best_fill[better, j] = f
-    order = scores.argsort(dim=1, descending=True)[:, :climbs]
-    corners = torch.tensor(grid)
-    for rank in range(order.shape[1]):
-        chosen = order[:, rank]
-        start = tried[best_fill.gather(1, chosen[:, None])[:, 0]]
-        rows, columns = corners[chosen].T
-        worst = worst.maximum(_climb(mixture, x, y, rows, columns, start, low, high, steps))
-    return worst
+            bar.advance()
+    return worst, scores, best_fill
 
 
 def _climb(
     mixture: Mixture,
     x: Tensor,
     y: Tensor,
-    rows: Tensor,
-    columns: Tensor,
+    place: Tensor,
     start: Tensor,
-    low: float,
-    high: float,
+    values_allowed: tuple[float, float],
     steps: int,
+    bar: ProgressBar,
 ) -> Tensor:
     """Return the worst expected error (N,) on the way up from a fill."""
-    worst = torch.zeros(len(x), dtype=torch.float64)
+    (rows, columns), (low, high) = place, values_allowed
+    worst = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     values = start.clone()
     with frozen(mixture):
         for step in range(steps):
@@ -124,6 +143,7 @@ def _climb(
             (slope,) = torch.autograd.grad(score.sum(), values)
             rate = 0.25 * (high - low) * (1 - step / steps)
             values = (values.detach() + rate * slope.sign()).clamp(low, high)
+            bar.advance()
     return worst
 
 
@@ -144,5 +164,5 @@ def _along(length: int, size: int, stride: int) -> list[int]:
 
 def _window(first: Tensor, size: int, length: int) -> Tensor:
     """Return (B, length): True from `first` on, `size` places long."""
-    place = torch.arange(length)[None]
+    place = torch.arange(length, device=first.device)[None]
     return (place >= first[:, None]) & (place < first[:, None] + size)
