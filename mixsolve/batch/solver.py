@@ -18,7 +18,7 @@ import numpy as np
 from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.compilation import preparations, seconds_of_work
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError
-from mixsolve.base.threads import run_chunks
+from mixsolve.base.threads import n_threads, run_chunks
 from mixsolve.batch.games import GameBatch
 from mixsolve.batch.solution import BatchSolution
 from mixsolve.engines.bookkeeping import finite_spread
@@ -28,7 +28,9 @@ from mixsolve.solver.solve import solve
 logger = logging.getLogger("mixsolve")
 
 _DEFAULT_MAX_ITER = 200
-_RUN_ENTRIES = 1 << 15  # losses of the games that a thread takes at a time
+_RUN_ENTRIES = 1 << 18  # losses of the games that a thread takes at a time
+_LEAST_RUN_ENTRIES = 1 << 15  # the same where there are few games, so that no thread waits long
+_RUNS_PER_THREAD = 8
 
 
 def solve_batch(
@@ -176,7 +178,12 @@ class _BatchRun:
         if not self._batch.n_games:
             return
         work = self._rows * self._batch.losses.n_classifiers
-        n_runs = max(1, min(self._batch.n_games, int(work[-1]) // _RUN_ENTRIES))
+        total = int(work[-1])
+        n_runs = max(
+            total // _RUN_ENTRIES,
+            min(total // _LEAST_RUN_ENTRIES, _RUNS_PER_THREAD * n_threads()),
+        )
+        n_runs = max(1, min(self._batch.n_games, n_runs))
         bounds = np.unique(np.searchsorted(work, np.linspace(0, work[-1], n_runs + 1)))
         run_chunks(lambda c: self._solve_some(int(bounds[c]), int(bounds[c + 1])), bounds.size - 1)
         self._refuse_overflow()

@@ -18,6 +18,15 @@ import math
 import numpy as np
 
 from mixsolve.base.compilation import kernel
+from mixsolve.kernels.batch_table import (
+    arrange,
+    blank,
+    is_finite,
+    n_entries,
+    range_of,
+    scale,
+    vector,
+)
 from mixsolve.kernels.constants import EPSILON, LEAST_ALPHA, MOST_ALPHA, PLAIN_EXPONENTS, ROUNDING
 from mixsolve.kernels.linear_algebra import OPTIONS
 
@@ -33,62 +42,8 @@ VALUE, RISK, LOWER_BOUND, RISK_LOWER_BOUND, SMOOTHING, SPREAD, TOLERANCE, N_PASS
 EXPONENT = 8
 N_FIGURES = 9
 
+_TILE = 16  # samples copied together
 _LARGEST = float(np.finfo(np.float64).max)  # isfinite does not survive reassociation
-_GAP = 32  # numbers
-
-
-@kernel(**OPTIONS)
-def vector(size):
-    """Zeros (size,) with unused memory after them.
-
-    Compiled loops check at run time that their arrays do not overlap, by bounds that are rounded
-    up. For arrays side by side they would take another branch, with another rounding, so that the
-    last bits of a result would depend on where it lies in memory.
-    """
-    return np.zeros(size + _GAP)[:size]
-
-
-@kernel(**OPTIONS)
-def matrix(n_rows, size):
-    """Zeros (n_rows, size) with unused memory after them, as in `vector`."""
-    return np.zeros(n_rows * size + _GAP)[: n_rows * size].reshape((n_rows, size))
-
-
-@kernel(**OPTIONS)
-def unit_and_tolerance(
-    rows, starts, samples, offsets, allowed, sample_weight, tol, figures, state, g
-):
-    """Unit, spread and tolerance of game g, by the losses that count: allowed, of positive weight.
-
-    Returns False where a loss, or the difference of two, is not finite: its state says which.
-    """
-    first = offsets[samples[g]]
-    low = np.inf
-    high = -np.inf
-    for i in range(samples[g], samples[g + 1]):
-        for r in range(offsets[i], offsets[i + 1]):
-            if allowed.size and not allowed[r]:
-                continue
-            for k in range(rows.shape[1]):
-                loss = rows[starts[g] + r - first, k]
-                if not abs(loss) <= _LARGEST:  # a NaN is not either
-                    state[g] = NOT_FINITE
-                    return False
-                if sample_weight[i] > 0.0:
-                    low = min(low, loss)
-                    high = max(high, loss)
-    if not high - low <= _LARGEST:
-        state[g] = OVERFLOW
-        return False
-    _, exponent = math.frexp(max(abs(low), abs(high)))
-    if abs(exponent) <= PLAIN_EXPONENTS:
-        exponent = 0
-    low = math.ldexp(low, -exponent)
-    high = math.ldexp(high, -exponent)
-    figures[g, EXPONENT] = exponent
-    figures[g, SPREAD] = high - low
-    figures[g, TOLERANCE] = max(tol * (high - low), ROUNDING * max(abs(low), abs(high)))
-    return True
 
 
 @kernel(**OPTIONS)
@@ -113,48 +68,109 @@ def close(figures, attacked, weights, state, g):
 
 
 @kernel(**OPTIONS)
-def load(rows, start, offsets, allowed, prior, sample_weight, alpha, figures):
+def load(rows, start, offsets, allowed, prior, sample_weight, alpha):
     """The part of a game that counts: rows that may be played, of samples of positive weight.
 
-    Losses and alphas are in the game's unit, alphas clipped to the range within which they differ
-    from their limits. Returns their losses, where each sample begins among them, the row each was
-    (in the run's numbers), its base measure (empty for uniform), and the samples' weights and
-    alphas.
+    The arguments are those of one game: offsets (n + 1,), sample_weight and alpha (n,). Returns
+    columns and groups as in `mixsolve.kernels.batch_table`, the row each entry was (in the run's
+    numbers), its base measure (empty for uniform), the samples' weights and alphas in the order of
+    the groups, and whether all losses are finite, those of samples of weight 0 included.
     """
-    n_rows = offsets[-1] - offsets[0]
-    n_samples = sample_weight.size
-    table = matrix(n_rows, rows.shape[1])
-    bounds = np.zeros(n_samples + 1, dtype=np.int64)
-    place = np.empty(n_rows, dtype=np.int64)
-    priors = vector(n_rows) if prior.size else np.empty(0)
-    weight = vector(n_samples)
-    alphas = vector(n_samples)
-    exponent = -int(figures[EXPONENT])
-    spread = max(figures[SPREAD], EPSILON / ROUNDING * figures[TOLERANCE])
-    kept = 0
-    used = 0
-    for i in range(n_samples):
-        if sample_weight[i] == 0.0:
+    size = rows.shape[1]
+    shift = start - offsets[0]
+    counts = np.zeros(sample_weight.size, dtype=np.int64)
+    finite = True
+    for i in range(sample_weight.size):
+        if sample_weight[i] > 0.0:
+            counts[i] = offsets[i + 1] - offsets[i]
+            if allowed.size:
+                counts[i] = allowed[offsets[i] : offsets[i + 1]].sum()
             continue
         for r in range(offsets[i], offsets[i + 1]):
-            if allowed.size and not allowed[r]:
-                continue
-            place[used] = r
-            for k in range(rows.shape[1]):
-                loss = rows[start + r - offsets[0], k]
-                table[used, k] = math.ldexp(loss, exponent) if exponent else loss
-            if prior.size:
-                priors[used] = prior[r]
-            used += 1
-        weight[kept] = sample_weight[i]
-        alphas[kept] = math.ldexp(alpha[i], exponent) if exponent else alpha[i]
+            if not allowed.size or allowed[r]:
+                for k in range(size):
+                    finite = finite and abs(rows[shift + r, k]) <= _LARGEST  # a NaN is not either
+    groups, _, _, number = arrange(counts)
+    n_rows, n_kept = n_entries(groups)
+    columns = blank(size, n_rows)
+    losses = rows.reshape(-1)
+    place = np.empty(n_rows, dtype=np.int64)
+    weight = vector(n_kept)
+    alphas = vector(n_kept)
+    row = np.empty(n_kept, dtype=np.int64)
+    for i in range(sample_weight.size):
+        if counts[i]:
+            weight[number[i]] = sample_weight[i]
+            alphas[number[i]] = alpha[i]
+            row[number[i]] = offsets[i]
+    for g in range(len(groups)):
+        c, n, begin, first = groups[g]
+        following = row[first : first + n]
+        for j in range(c):
+            here = place[begin + j * n : begin + (j + 1) * n]
+            if allowed.size:
+                for i in range(n):
+                    while not allowed[following[i]]:
+                        following[i] += 1
+            for i in range(n):
+                here[i] = following[i]
+                following[i] += 1
+        for low in range(0, n, _TILE):  # a few samples' rows at a time, while they are in cache
+            high = min(low + _TILE, n)
+            for j in range(c):
+                at = begin + j * n
+                source = place[at + low : at + high]
+                for k in range(size):
+                    column = columns[k, at + low : at + high]
+                    for i in range(column.size):
+                        column[i] = losses[(shift + source[i]) * size + k]
+    priors = vector(n_rows) if prior.size else np.empty(0)
+    for r in range(priors.size):
+        priors[r] = prior[place[r]]
+    finite = finite and is_finite(columns)
+    return columns, groups, place, priors, weight, alphas, finite
+
+
+@kernel(**OPTIONS)
+def measure(columns, groups, alphas, tol, finite, figures, state, g):
+    """Unit, spread and tolerance of game g; its losses and alphas are brought to the unit.
+
+    Alphas are clipped to the range within which they differ from their limits. Returns the range of
+    each sample's losses, and False where a loss, or the difference of two, is not finite: the state
+    says which.
+    """
+    low = vector(alphas.size)
+    high = vector(alphas.size)
+    if not finite:
+        state[g] = NOT_FINITE
+        return low, False
+    range_of(groups, columns, low, high)
+    lowest = low.min()
+    highest = high.max()
+    if not highest - lowest <= _LARGEST:
+        state[g] = OVERFLOW
+        return low, False
+    _, exponent = math.frexp(max(abs(lowest), abs(highest)))
+    if abs(exponent) <= PLAIN_EXPONENTS:
+        exponent = 0
+    else:
+        for k in range(len(columns)):
+            scale(columns[k], -exponent)
+        scale(alphas, -exponent)
+        scale(low, -exponent)
+        scale(high, -exponent)
+        lowest = math.ldexp(lowest, -exponent)
+        highest = math.ldexp(highest, -exponent)
+    spread = highest - lowest
+    figures[g, EXPONENT] = exponent
+    figures[g, SPREAD] = spread
+    figures[g, TOLERANCE] = max(tol * spread, ROUNDING * max(abs(lowest), abs(highest)))
+    spread = max(spread, EPSILON / ROUNDING * figures[g, TOLERANCE])
+    for i in range(alphas.size):
+        high[i] -= low[i]
         if spread > 0.0:
-            alphas[kept] = min(max(alphas[kept], spread * LEAST_ALPHA), spread * MOST_ALPHA)
-        kept += 1
-        bounds[kept] = used
-    if prior.size:
-        priors = priors[:used]
-    return table[:used], bounds[: kept + 1], place[:used], priors, weight[:kept], alphas[:kept]
+            alphas[i] = min(max(alphas[i], spread * LEAST_ALPHA), spread * MOST_ALPHA)
+    return high, True
 
 
 @kernel(**OPTIONS)

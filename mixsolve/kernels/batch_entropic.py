@@ -18,11 +18,11 @@ import numpy as np
 
 from mixsolve.base.compilation import kernel
 from mixsolve.kernels import batch as run
-from mixsolve.kernels import passes, soft_passes
+from mixsolve.kernels.batch_soft import gibbs, measures, soft_response
+from mixsolve.kernels.batch_table import matrix, respond, vector
 from mixsolve.kernels.constants import (
     ARMIJO,
     CUT_BACK,
-    CUTOFF,
     DAMPING,
     LEAST_DAMPING,
     MAX_CUT_BACK,
@@ -41,23 +41,8 @@ _SHORTEST = 1e-10  # share of a step
 
 
 @kernel(**OPTIONS)
-def _respond(rows, offsets, prior, weight, alpha, cutoff, point, gradient, hessian):
-    """F at a point; ``gradient`` (L,) and the whole ``hessian`` (L, L) are filled in."""
-    all_allowed = np.empty(0, dtype=np.uint8)
-    gradient[:] = 0.0
-    hessian[:, :] = 0.0
-    value = soft_passes.soft_response(
-        rows, offsets, all_allowed, prior, weight, alpha, point, cutoff, gradient, hessian
-    )
-    for a in range(hessian.shape[0]):
-        for b in range(a):
-            hessian[a, b] = hessian[b, a]
-    return value
-
-
-@kernel(inline="always", **OPTIONS)
 def solve_entropic(
-    rows, offsets, prior, weight, alpha, cutoff, tolerance, max_iter, started, weights, proof
+    columns, groups, prior, weight, alpha, tolerance, max_iter, started, weights, proof
 ):
     """Solve a game of positive sample weights and alphas to an absolute gap, from ``weights``.
 
@@ -66,14 +51,14 @@ def solve_entropic(
     ends early once two steps had to be cut back, unless ``started``: the weights are already those
     of the exact optimum.
     """
-    size = rows.shape[1]
-    gradient = run.vector(size)
-    hessian = run.matrix(size, size)
-    ahead_gradient = run.vector(size)
-    ahead_hessian = run.matrix(size, size)
-    trial = run.vector(size)
-    target = run.vector(size)
-    point = run.vector(size)
+    size = weights.size
+    gradient = vector(size)
+    hessian = matrix(size, size)
+    ahead_gradient = vector(size)
+    ahead_hessian = matrix(size, size)
+    trial = vector(size)
+    target = vector(size)
+    point = vector(size)
     copy_into(point, weights)
     nit = 0
     calls = 0
@@ -96,8 +81,8 @@ def solve_entropic(
             mass += trial[k]
         for k in range(size):
             trial[k] /= mass
-        there = _respond(
-            rows, offsets, prior, weight, alpha, cutoff, trial, ahead_gradient, ahead_hessian
+        there = soft_response(
+            columns, groups, prior, weight, alpha, trial, ahead_gradient, ahead_hessian
         )
         calls += 1
         if calls > 1:
@@ -155,23 +140,22 @@ def solve_entropic_games(
     The arguments are those of `mixsolve.kernels.batch`. A game that should start from its exact
     optimum is left in the state NEEDS_START.
     """
-    size = rows.shape[1]
-    all_allowed = np.empty(0, dtype=np.uint8)
+    size = weights.shape[1]
     no_hessian = np.empty((0, 0))
-    proof = run.vector(size)
+    proof = vector(size)
     for g in range(starts.size):
         if state[g] != run.ENTROPIC and state[g] != run.STARTED:
             continue
         begin = samples[g]
         end = samples[g + 1]
-        if not run.unit_and_tolerance(
-            rows, starts, samples, offsets, allowed, sample_weight, tol, figures, state, g
-        ):
-            continue
-        table, bounds, place, priors, weight, alphas = run.load(
+        columns, groups, place, priors, weight, alphas, finite = run.load(
             rows, starts[g], offsets[begin : end + 1], allowed, prior, sample_weight[begin:end],
-            alpha[begin:end], figures[g],
+            alpha[begin:end],
         )  # fmt: skip
+        given_alphas = alphas.copy()
+        _, finite = run.measure(columns, groups, alphas, tol, finite, figures, state, g)
+        if not finite:
+            continue
         started = state[g] == run.STARTED
         tolerance = figures[g, run.TOLERANCE]
         if not started:
@@ -179,12 +163,9 @@ def solve_entropic_games(
             if size > 1 and alphas.max() <= NEARLY_EXACT * figures[g, run.SPREAD]:
                 state[g] = run.NEEDS_START
                 continue
-        cutoff = CUTOFF
-        if priors.size:
-            cutoff += math.log(priors.max() / priors.min())
         value, bound, done, calls = solve_entropic(
-            table, bounds, priors, weight, alphas, cutoff, tolerance, max_iter, started,
-            weights[g], proof,
+            columns, groups, priors, weight, alphas, tolerance, max_iter, started, weights[g],
+            proof,
         )  # fmt: skip
         nit[g] += done
         figures[g, run.N_PASSES] += calls
@@ -193,67 +174,39 @@ def solve_entropic_games(
             continue
 
         gradient = attacked[g]
+        played = vector(place.size)
+        scores = vector(place.size)
+        top = vector(weight.size)
         best = np.empty(weight.size, dtype=np.int64)
-        figures[g, run.RISK] = passes.best_response(
-            table, bounds, all_allowed, weight, weights[g], best, gradient
+        figures[g, run.RISK] = respond(
+            columns, groups, weight, weights[g], scores, top, best, gradient
         )
-        gradient[:] = 0.0
-        figures[g, run.VALUE] = soft_passes.soft_response(
-            table, bounds, all_allowed, priors, weight, alphas, weights[g], cutoff, gradient,
-            no_hessian,
-        )  # fmt: skip
-        there = figures[g, run.VALUE]
+        measure = measures(groups, priors, weight.size)
+        figures[g, run.SMOOTHING] = 0.0
+        for i in range(weight.size):
+            share = priors[best[i]] if priors.size else 1.0
+            figures[g, run.SMOOTHING] += weight[i] * given_alphas[i] * math.log(measure[i] / share)
+        there = soft_response(
+            columns, groups, priors, weight, alphas, weights[g], gradient, no_hessian
+        )
+        figures[g, run.VALUE] = there
         elsewhere = False
         for k in range(size):
             elsewhere = elsewhere or proof[k] != weights[g, k]
         if elsewhere:
-            gradient[:] = 0.0
-            there = soft_passes.soft_response(
-                table,
-                bounds,
-                all_allowed,
-                priors,
-                weight,
-                alphas,
-                proof,
-                cutoff,
-                gradient,
-                no_hessian,
+            there = soft_response(
+                columns, groups, priors, weight, alphas, proof, gradient, no_hessian
             )
         lowest = gradient.min()
         for k in range(size):
             there -= proof[k] * gradient[k]
         figures[g, run.RISK_LOWER_BOUND] = lowest
         figures[g, run.LOWER_BOUND] = there + lowest
-        figures[g, run.SMOOTHING] = 0.0
         # The extremes, the certificate, the Gibbs strategy.
         figures[g, run.N_PASSES] += 4 + elsewhere
-        own = begin  # of the samples, those of positive weight
-        for i in range(weight.size):
-            while sample_weight[own] == 0.0:
-                own += 1
-            share = 1.0
-            total = np.float64(bounds[i + 1] - bounds[i])
-            if priors.size:
-                share = priors[bounds[i] + best[i]]
-                total = priors[bounds[i] : bounds[i + 1]].sum()
-            figures[g, run.SMOOTHING] += weight[i] * alpha[own] * math.log(total / share)
-            own += 1
         run.close(figures, attacked, weights, state, g)
         if attack.size:
-            counts = np.empty(weight.size, dtype=np.int64)
-            candidates = np.empty(table.shape[0], dtype=np.int64)
-            probabilities = np.empty(table.shape[0])
-            soft_passes.gibbs(
-                table, bounds, all_allowed, priors, alphas, proof, cutoff,
-                counts, candidates, probabilities,
-            )  # fmt: skip
-            played = np.zeros(table.shape[0])
-            entry = 0
-            for i in range(weight.size):
-                for _ in range(counts[i]):
-                    played[bounds[i] + candidates[entry]] = probabilities[entry]
-                    entry += 1
+            gibbs(columns, groups, priors, alphas, proof, scores, top, best, played)
             run.spread_out(
                 offsets[begin : end + 1], sample_weight[begin:end], allowed, place, played, attack
             )

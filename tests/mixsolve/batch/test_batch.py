@@ -11,6 +11,7 @@ from scipy.optimize import linprog
 import mixsolve
 from mixsolve.base import threads
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
+from mixsolve.batch import solver
 from mixsolve.kernels import batch as run
 from mixsolve.kernels import batch_entropic, batch_exact
 from mixsolve.methods.stopping import Status
@@ -122,6 +123,17 @@ def test_what_lacks_the_axis_of_games_is_shared(alpha, rng):
     check(solution, games, alpha, sample_weight=[weight[0]] * 3)
 
 
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_next_to_no_weight_leaves_no_game_open(alpha, rng):
+    games = rng.gamma(0.5, 1.5, (40, 10, 5, 3))
+    games[::2] = games[::2] > 0.5
+    weight = 10.0 ** rng.uniform(-300, 0, (40, 10))
+    weight[::4] = rng.dirichlet(np.full(10, 0.02), 10) + 1e-305
+    solution = mixsolve.solve_batch(games, alpha, sample_weight=weight)
+    assert solution.n_one_by_one == 0
+    check(solution, games, alpha, sample_weight=weight)
+
+
 def test_each_game_and_each_sample_may_have_its_alpha(rng):
     games = rng.gamma(0.5, 1.5, (4, 10, 5, 3))
     alpha = np.array([0.0, 1e-3, 0.1, 0.0])
@@ -170,6 +182,7 @@ def test_arrays_of_any_layout_and_framework(rng):
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_answers_do_not_depend_on_threads_or_company(alpha, rng, monkeypatch):
+    monkeypatch.setattr(solver, "_LEAST_RUN_ENTRIES", 1 << 12)
     games = rng.gamma(0.5, 1.5, (70, 40, 8, 4))  # several runs
     answers = []
     for count in (1, 3):
