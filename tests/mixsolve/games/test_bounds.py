@@ -49,7 +49,7 @@ def test_sampling_bound_holds_on_drawn_candidates():
     whole = (alpha * np.log(factors[0] * factors[1])).min()
     bound = bounds.sampling_bound(alpha, N, m, 2, 1.0, delta)
     errors = []
-    for _ in range(10):
+    for _ in range(4):
         losses = (rng.random((N, m, 2)) < p).astype(np.float64)
         drawn = min(entropic_risk(losses, [lam, 1 - lam], alpha) for lam in grid[::50])
         errors.append(abs(drawn - whole))

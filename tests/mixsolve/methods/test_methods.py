@@ -199,7 +199,7 @@ def test_a_saddle_point_in_pure_strategies():
 
 
 def test_a_game_of_the_papers_plane():
-    game = games.paper2d(200, 200, 6, seed=4)
+    game = games.paper2d(100, 80, 6, seed=4)
     solution = mixsolve.solve(game.losses)
     check_certificate(solution, game.losses)
     assert solution.success
@@ -210,7 +210,7 @@ def test_a_game_of_the_papers_plane():
 
 @pytest.mark.parametrize("presolve", [True, False])
 def test_a_game_of_many_candidates(presolve):
-    losses = games.gamma_game(300, 40, 8, seed=1).losses
+    losses = games.gamma_game(100, 40, 8, seed=1).losses
     solution = mixsolve.solve(losses, tol=1e-9, presolve=presolve)
     check_certificate(solution, losses)
     assert solution.success
@@ -265,7 +265,7 @@ def test_sample_weights_and_regularisation_in_one_formula(losses, rng):
 def test_no_mixture_of_a_grid_beats_the_entropic_optimum(losses, method):
     alpha = 0.2
     solution = mixsolve.solve(losses, alpha, method=method)
-    grid = np.random.default_rng(0).dirichlet(np.ones(3), 300)
+    grid = np.random.default_rng(0).dirichlet(np.ones(3), 100)
     assert min(entropic_risk(losses, lam, alpha) for lam in grid) >= solution.lower_bound
     risks = [exact_risk(losses, lam) for lam in grid]
     assert min(risks) >= solution.risk_lower_bound
@@ -473,7 +473,7 @@ class TestConstraints:
         assert held.value >= free.lower_bound - 1e-12
         objective = entropic_risk if alpha else exact_risk
         extra = (alpha,) if alpha else ()
-        corners = 0.3 + 0.1 * np.random.default_rng(0).dirichlet(np.ones(3), 400)
+        corners = 0.3 + 0.1 * np.random.default_rng(0).dirichlet(np.ones(3), 100)
         values = [objective(losses, lam, *extra) for lam in corners]
         assert held.value <= min(values) + 1e-6
         assert held.lower_bound <= held.value + 1e-9

@@ -84,6 +84,8 @@ def test_every_method_ends_with_an_honest_certificate(
     expire_after, late_passes, rng, method, alpha, options, n_reads
 ):
     losses = rng.gamma(0.5, 1.5, (120, 8, 12))
+    if "max_models" in options:  # hundreds of games are solved
+        losses = losses[:40, :, :8]
     exact = mixsolve.solve(losses, alpha, **options).value
     late_passes.state = clock = expire_after(n_reads)
     late_passes.late = 0

@@ -111,7 +111,7 @@ def test_a_game_that_was_interrupted_ends_as_it_would_have(
     attacked.batches = 0
     expected = told(solve_game(mixture, data, ATTACKS, **options))
     _, batches = whole
-    for crash_at in (0, 1, 3, batches // 2, batches - 1):
+    for crash_at in (0, batches // 2, batches - 1):
         attacked.batches, attacked.crash_at = 0, crash_at
         folder = out / str(crash_at)
         with pytest.raises(Crash):

@@ -183,7 +183,8 @@ def test_a_run_measures_what_there_is_and_keeps_all_networks(pair):
     assert len(training.mixture) == len(load_trained(folder)) == 2
     assert float(training.mixture.weights.sum()) == pytest.approx(1)
     assert len(training.verdict.members) == 2
-    assert (folder / "history.png").exists()
+    for name in ("history.png", "evaluation.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
 
 
