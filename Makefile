@@ -5,14 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# The tests run as four processes, three at a time: each part of a package takes minutes, some of
-# which it waits for other processes. That of the solver compiles most kernels, so it comes first:
-# those after it find them.
+# The tests run as five processes, three at a time: each part of a package takes minutes, some of
+# which it waits for other processes. That of the benchmarks compiles most kernels, a minute's work,
+# so in `make test` the others wait for it: they would compile the same at the same time.
 CORE := $(addprefix tests/mixsolve/,arrays base batch bench cardinality commands engines)
 PLUGIN := $(addprefix tests/mixsolve_torch/,attacks candidates commands core data engine evaluation)
-PYTEST := pytest-training pytest-plugin pytest-core
+PYTEST := pytest-training pytest-solver pytest-plugin pytest-core
+KERNELS := pytest-benchmarks
 
-.PHONY: demo figures test lint types docs pytest pytest-solver $(PYTEST) format install clean
+.PHONY: demo figures test lint types docs pytest $(KERNELS) $(PYTEST) format install clean
 
 demo: $(INSTALLED)
 	$(BIN)/mixsolve demo --out demo --replace
@@ -23,7 +24,7 @@ figures: $(INSTALLED)
 
 # The lints, which fail soonest, come first, and what takes a minute while kernels are compiled.
 test: $(INSTALLED)
-	$(MAKE) --no-print-directory --jobs 3 lint pytest-solver types docs $(PYTEST)
+	$(MAKE) --no-print-directory --jobs 3 FIRST=$(KERNELS) lint $(KERNELS) types docs $(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -38,13 +39,18 @@ docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 pytest: $(INSTALLED)
-	$(MAKE) --no-print-directory --jobs 3 pytest-solver $(PYTEST)
+	$(MAKE) --no-print-directory --jobs 3 FIRST=$(KERNELS) $(KERNELS) $(PYTEST)
+
+$(PYTEST): | $(FIRST)
+
+pytest-benchmarks: $(INSTALLED)
+	$(BIN)/pytest tests/benchmarks
 
 pytest-core: $(INSTALLED)
 	$(BIN)/pytest $(CORE)
 
 pytest-solver: $(INSTALLED)
-	$(BIN)/pytest tests mixsolve --ignore tests/mixsolve_torch $(addprefix --ignore=,$(CORE))
+	$(BIN)/pytest tests mixsolve $(addprefix --ignore=,tests/benchmarks tests/mixsolve_torch $(CORE))
 
 pytest-plugin: $(INSTALLED)
 	$(BIN)/pytest $(PLUGIN)
