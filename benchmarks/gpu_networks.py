@@ -41,11 +41,11 @@ def standard(scale: Scale) -> Iterator[Row | str]:
         with torch.no_grad():
             y = mixture(x).argmax(dim=1)
         for bfloat16 in (True, False):
+            both, forward = _bare(mixture.models[0], x, y, bfloat16, scale)
             attack = Standard("Linf", _EPS, steps=scale.attack_steps, autocast=bfloat16)
             with warnings.catch_warnings(), counted() as passes:
                 warnings.simplefilter("ignore")
                 seconds = seconds_of(lambda: attack(mixture, x, y), scale)  # noqa: B023
-            both, forward = _bare(mixture.models[0], x, y, bfloat16, scale)
             alone = passes.forward - passes.backward
             least = (passes.backward * both + alone * forward) / scale.batch
             yield {

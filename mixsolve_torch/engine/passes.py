@@ -151,20 +151,29 @@ def gibbs_entries(
     return kept.sum(dim=1), candidates, probabilities
 
 
+def reaches(rows: Tensor, lowest: float, spread: float) -> Tensor:
+    """What no difference of two rows of a sample is longer than: (n,).
+
+    Losses lie between `lowest` and lowest + spread. Where few are large, most samples' highest is
+    far below, and a bound of their own leaves fewer candidates to be looked at.
+    """
+    return (rows.amax(dim=(1, 2)) - lowest).clamp_(0.0, spread).mul_(rows.shape[2] ** 0.5)
+
+
 def near_entries(
     rows: Tensor,
     scores: Tensor,
     best: Winners,
     radius: float,
-    reach: float,
+    reach: Tensor,
     slack: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Candidates that may win for weights `radius` away, and the best ones of the same samples.
 
     Row r of sample i is near when <lam, l_i,best - l_r> <= slack_i + radius |l_i,best - l_r|; every
-    |l_i,best - l_r| is at most `reach`. No slack stands for 0 and pure winners: then rows equal to
-    the best do not count, and of more than L near rows only those are taken that win when one
-    weight changes by radius sqrt(L), up or down.
+    |l_i,best - l_r| is at most `reach` (n,). No slack stands for 0 and pure winners: then rows
+    equal to the best do not count, and of more than L near rows only those are taken that win when
+    one weight changes by radius sqrt(L), up or down.
 
     Returns
     -------
