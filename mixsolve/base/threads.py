@@ -61,6 +61,8 @@ def chunk_bounds(n_samples: int, n_entries: int) -> np.ndarray:
     `n_entries`, those of all samples, decide how many chunks pay; int64 of shape (n_chunks + 1,).
     """
     n_chunks = max(1, min(tuning.max_chunks, n_entries // tuning.chunk_entries, n_samples))
+    if n_chunks == 1:  # frequent in small games, so without overhead
+        return np.array([0, n_samples], dtype=np.int64)
     return np.linspace(0, n_samples, n_chunks + 1).astype(np.int64)
 
 

@@ -5,6 +5,7 @@ the spread of the losses and a time limit in seconds. It returns weights (L,) an
 them, the attacker's masses (N, m); the certificate is computed afterwards, the same way for all.
 
 - "highs-ds", "highs-ipm": HiGHS' dual simplex and interior point on the full linear program.
+- "cutting-planes": rounds of best responses, HiGHS' interior point on the rows found so far.
 - "clarabel", "scs", "pdlp": through cvxpy, on the linear program or the exponential cones.
 - "slsqp", "trust-constr": SciPy's, on eq. (7) with exact gradients.
 - "mirror", "fista": mirror descent and accelerated gradient in plain NumPy.
@@ -67,6 +68,38 @@ def _highs(solver: str) -> Callable[[np.ndarray, float, float, float], Answer]:
         return result.weights, result.dual.reshape(n_samples, n_candidates)
 
     return run
+
+
+def _cutting_planes(losses: np.ndarray, alpha: float, tol: float, time_limit: float) -> Answer:
+    """Kelley's method: the best responses to each classifier alone, then to the weights so far."""
+    n_samples, n_candidates, n_classifiers = losses.shape
+    deadline = time.perf_counter() + time_limit
+    every = np.arange(n_samples)
+    share = np.full(n_samples, 1.0 / n_samples)
+    known = np.zeros((n_samples, n_candidates), dtype=bool)
+    for k in range(n_classifiers):
+        known[every, losses[:, :, k].argmax(axis=1)] = True
+    accuracy = tol * float(np.ptp(losses))
+    while True:
+        result = highs.solve_rows(
+            losses[known],
+            np.append(0, np.cumsum(known.sum(axis=1))),
+            share,
+            solver="highs-ipm",
+            time_limit=max(deadline - time.perf_counter(), 0.0),
+        )
+        if result.weights is None or result.dual is None:
+            raise MixsolveError(f"HiGHS found no solution: {result.message}")
+        mass = np.zeros(known.shape)
+        mass[known] = result.dual
+        scores = losses @ result.weights
+        best = scores.argmax(axis=1)
+        bound = np.einsum("ij,ijk->k", mass, losses).min()
+        missing = not known[every, best].all()
+        closed = scores[every, best].mean() - bound <= accuracy
+        if closed or not missing or time.perf_counter() > deadline:
+            return result.weights, mass
+        known[every, best] = True
 
 
 def _cvxpy(solver: str) -> Callable[[np.ndarray, float, float, float], Answer]:
@@ -208,6 +241,7 @@ def _fista(losses: np.ndarray, alpha: float, tol: float, time_limit: float) -> A
 PEERS = {
     "highs-ds": Peer(_highs("highs-ds"), exact=True, entropic=False),
     "highs-ipm": Peer(_highs("highs-ipm"), exact=True, entropic=False),
+    "cutting-planes": Peer(_cutting_planes, exact=True, entropic=False),
     "clarabel": Peer(_cvxpy("CLARABEL"), exact=True, entropic=True, requires="clarabel"),
     "scs": Peer(_cvxpy("SCS"), exact=True, entropic=True, requires="scs"),
     "pdlp": Peer(_cvxpy("PDLP"), exact=True, entropic=False, requires="ortools"),

@@ -14,6 +14,7 @@ from mixsolve.engines.packed import narrow
 _MAX_BIT_CLASSIFIERS = 1024
 _SAMPLE_BYTES = 64  # for the counts, offsets, groups and weights of a sample
 _BATCH_ROWS = 1 << 17
+_SPARE, _SPARE_ROWS = 2, 64  # for rows that go once a later one dominates them
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,12 @@ def keep_rows(
     share: float,
     halted: Callable[[], bool] | None = None,
     two_valued: bool = True,
+    a_sample: float = np.inf,
 ) -> Kept | None:
-    """Rows kept of each sample; None if they exceed the share or the memory, or if halted."""
+    """Rows kept of each sample; None if they exceed the share or the memory, or if halted.
+
+    Nor may there be many more than `a_sample` times the samples.
+    """
     from mixsolve.kernels import presolve as kernels
 
     bits = two_valued and engine.two_valued and engine.n_classifiers <= _MAX_BIT_CLASSIFIERS
@@ -77,7 +82,12 @@ def keep_rows(
         if failed or (halted is not None and halted()):
             failed.append(-1)
             return
-        capacity = int(share * rows.shape[0]) + tensor.n_candidates
+        capacity = int(
+            min(
+                share * rows.shape[0] + tensor.n_candidates,
+                _SPARE * a_sample * (stop - start) + _SPARE_ROWS,
+            )
+        )
         candidates = np.empty(capacity, dtype=np.int32)
         mass = np.empty(capacity)
         codes = np.empty((capacity if bits else 0, n_words), dtype=np.uint64)
@@ -110,7 +120,7 @@ def keep_rows(
     engine.each_block(work)
     some = engine.idle is not None or engine.classifiers is not None
     if some and kernels.OTHER_VALUE in failed:  # perhaps only losses that do not count
-        return keep_rows(engine, dominance, share, halted, two_valued=False)
+        return keep_rows(engine, dominance, share, halted, False, a_sample)
     if failed:
         return None
     in_order = [parts[start] for start in sorted(parts)]

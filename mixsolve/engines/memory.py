@@ -30,6 +30,8 @@ class MemoryEngine(Bookkeeping):
         N samples of L losses a candidate.
     sample_weight, allowed, prior, classifiers
         See `Bookkeeping`.
+    extremes : (float, float), optional
+        Of the losses that count, where they have been checked: otherwise a pass does that.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class MemoryEngine(Bookkeeping):
         allowed: np.ndarray,
         prior: np.ndarray,
         classifiers: np.ndarray | None = None,
+        extremes: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(tensor, sample_weight, allowed, prior, classifiers)
         self.tensor = tensor
@@ -48,7 +51,7 @@ class MemoryEngine(Bookkeeping):
         if prior.size:
             played = prior[allowed.view(np.bool_)] if allowed.size else prior
             self._cutoff += float(np.log(played.max()) - np.log(played.min()))
-        self.take_range(*self.scan())
+        self.take_range(*(self.scan() if extremes is None else extremes))
 
     def each_block(self, work: Callable[[int, int, int, np.ndarray], None]) -> None:
         """One pass: ``work(chunk, start, stop, rows)`` on every block, chunks in threads."""
@@ -311,6 +314,14 @@ class MemoryEngine(Bookkeeping):
             self.n_passes += self.tensor.share_read(samples)
         rules = self.restricted(samples)
         return MemoryEngine(self.tensor.subsample(samples), *rules, self.classifiers)
+
+    def probe(self, samples: np.ndarray) -> "MemoryEngine":
+        """`subsample`, with the extremes of the whole, to see what its rows are like."""
+        if not self.tensor.held:
+            self.n_passes += self.tensor.share_read(samples)
+        rules = self.restricted(samples)
+        extremes = self.lowest, self.highest
+        return MemoryEngine(self.tensor.subsample(samples), *rules, self.classifiers, extremes)
 
     def in_unit(self, exponent: int) -> "MemoryEngine":
         part = super().in_unit(exponent)

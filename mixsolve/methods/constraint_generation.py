@@ -19,7 +19,7 @@ _SAMPLING_RADIUS = 1.0  # times n^-1/2, about the optimal weights of a subsample
 
 def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
     """Solve the exact problem from `start`."""
-    game = PresolvedGame(problem, stop.halted)
+    game = PresolvedGame(problem, stop.halted, few_passes=True)
     engine = game.engine
     weights, radius = start, first_radius(engine)
     if not problem.warm:

@@ -6,8 +6,10 @@ only repeated ones are merged, their multiplicities becoming the base measure. S
 same candidates (and masses, and alpha) are one sample of the summed weight.
 
 Both are exact. Whether they pay is decided on a few samples: unless these shrink to a quarter,
-nothing is done. A tensor elsewhere is first condensed where it lies, if its engine can do that, to
-the distinct candidates of each sample.
+nothing is done. A method that reads the game only a few times, and keeps to the rows near the best
+anyway, gains less than the comparisons cost unless next to nothing is left of a sample. A tensor
+elsewhere is first condensed where it lies, if its engine can do that, to the distinct candidates of
+each sample.
 """
 
 import logging
@@ -29,8 +31,41 @@ from mixsolve.uncompiled.choice import runs_in_numpy
 
 logger = logging.getLogger("mixsolve")
 
+_PROBED = 8  # samples, the first to be looked at
 _TRIAL_ROWS = 1 << 14
+_FEW_ROWS = 6.0  # of a sample, with which comparing each row costs less than a pass or two
 _TRIAL_ERROR = 1.25  # of the rows kept per sample, as the trial finds them
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What has to go for a reduction to pay.
+
+    Attributes
+    ----------
+    share : float
+        Of the rows, that may be left at most.
+    a_sample : float
+        Rows of a sample that may be left at most, on average.
+    """
+
+    share: float
+    a_sample: float = np.inf
+
+    @classmethod
+    def of_many_passes(cls) -> "Worth":
+        """For a method whose time is that of many passes over what is left."""
+        return cls(tuning.worthwhile_share)
+
+    @classmethod
+    def of_few_passes(cls) -> "Worth":
+        """For a method that reads the game a few times: each row is compared with those kept."""
+        return cls(tuning.worthwhile_share / 3.0, _FEW_ROWS)
+
+    def met(self, kept: Kept, engine: MemoryEngine) -> bool:
+        """Whether little enough was kept of an engine's game."""
+        most = min(self.share * engine.n_rows, self.a_sample * engine.n_samples)
+        return int(kept.offsets[-1]) <= most
 
 
 @dataclass(frozen=True)
@@ -94,6 +129,8 @@ class PresolvedGame:
         What is to be solved.
     halted : callable, optional
         Called between steps; once it returns True the game is left as it is.
+    few_passes : bool
+        Whether the method reads the game a few times only.
 
     Attributes
     ----------
@@ -103,13 +140,19 @@ class PresolvedGame:
         Regularisation of its samples.
     """
 
-    def __init__(self, problem: Problem, halted: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        halted: Callable[[], bool] | None = None,
+        few_passes: bool = False,
+    ) -> None:
         began = time.perf_counter()
         self.engine, self.alpha = problem.engine, problem.alpha
         self._problem = problem
         self._reduction = None
         if problem.presolve:
-            self._reduction = reduce(self.engine, self.alpha, halted)
+            worth = Worth.of_few_passes() if few_passes else None
+            self._reduction = reduce(self.engine, self.alpha, halted, worth)
         if self._reduction is not None:
             self.engine, self.alpha = self._reduction.engine, self._reduction.alpha
         self._seconds = seconds_of_work(began)
@@ -140,22 +183,28 @@ class PresolvedGame:
 
 
 def reduce(
-    engine: Engine, alpha: np.ndarray | None, halted: Callable[[], bool] | None = None
+    engine: Engine,
+    alpha: np.ndarray | None,
+    halted: Callable[[], bool] | None = None,
+    worth: Worth | None = None,
 ) -> Reduction | None:
     """Shrink the game of an engine, if a trial on a few of its samples shows that this pays.
 
-    The engine is in memory, or where it can be condensed. `alpha` (N,) is None for the exact
+    The engine is in memory, or where it can be condensed: then passes cost more than comparisons,
+    and `worth`, by default that of many passes, does not count. `alpha` (N,) is None for the exact
     problem; `halted` is that of `PresolvedGame`. None where it would not pay.
     """
     if runs_in_numpy() or not isinstance(engine, MemoryEngine | Condensing):
         return None  # a small game needs no smaller one
-    if not _pays(engine, alpha):
+    if worth is None or not isinstance(engine, MemoryEngine):
+        worth = Worth.of_many_passes()
+    if not _pays(engine, alpha, worth):
         return None
     if isinstance(engine, MemoryEngine):
         game, names = engine, None
-        kept = keep_rows(game, alpha is None, tuning.worthwhile_share, halted)
+        kept = keep_rows(game, alpha is None, worth.share, halted, a_sample=worth.a_sample)
     else:
-        condensed = engine.distinct(int(tuning.worthwhile_share * engine.n_rows), alpha is None)
+        condensed = engine.distinct(int(worth.share * engine.n_rows), alpha is None)
         if condensed is None:
             return None
         game, names = condensed
@@ -186,18 +235,38 @@ def reduce(
     )
 
 
-def _pays(engine: Engine, alpha: np.ndarray | None) -> bool:
+def _pays(engine: Engine, alpha: np.ndarray | None, worth: Worth) -> bool:
+    """Whether some of the samples shrink enough; a first few of them often show that none does."""
     per_sample = engine.n_rows / engine.n_samples
     n_trial = int(np.clip(_TRIAL_ROWS / per_sample, 1, max(1, engine.n_samples // 32)))
-    chosen = np.linspace(0, engine.n_samples - 1, n_trial).astype(np.int64)
-    part = engine.subsample(chosen)
-    trial = part.in_memory() if isinstance(part, Condensing) else part
-    assert isinstance(trial, MemoryEngine)
-    kept = keep_rows(trial, alpha is None, tuning.worthwhile_share)
-    if kept is None or kept.offsets[-1] > tuning.worthwhile_share * trial.n_rows:
+    probed = isinstance(engine, MemoryEngine) and n_trial >= 4 * _PROBED
+    if probed and _shrunk(engine, alpha, worth, _PROBED) is None:
         return False
+    found = _shrunk(engine, alpha, worth, n_trial)
+    if found is None:
+        return False
+    trial, kept = found
     n_rows = int(kept.offsets[-1]) * (engine.n_rows / trial.n_rows)
     return n_rows <= _TRIAL_ERROR * affordable(engine.n_samples, trial, kept.words.shape[1])
+
+
+def _shrunk(
+    engine: Engine, alpha: np.ndarray | None, worth: Worth, n_samples: int
+) -> tuple[MemoryEngine, Kept] | None:
+    """Samples from all over the game and the rows kept of them; None where these are too many."""
+    chosen = np.linspace(0, engine.n_samples - 1, n_samples).astype(np.int64)
+    trial = _trial(engine, chosen)
+    kept = keep_rows(trial, alpha is None, worth.share, a_sample=worth.a_sample)
+    return None if kept is None or not worth.met(kept, trial) else (trial, kept)
+
+
+def _trial(engine: Engine, samples: np.ndarray) -> MemoryEngine:
+    if isinstance(engine, MemoryEngine):
+        return engine.probe(samples)
+    part = engine.subsample(samples)
+    trial = part.in_memory() if isinstance(part, Condensing) else part
+    assert isinstance(trial, MemoryEngine)
+    return trial
 
 
 def _merge(kept: Kept, alpha: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ for bit. The form is chosen once a solve: all of its certificate is in one.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib import import_module
 from threading import Lock
 from types import ModuleType
@@ -21,7 +22,10 @@ _in_numpy: ContextVar[bool] = ContextVar("in_numpy", default=False)
 
 def loops(name: str) -> ModuleType:
     """A module of kernels, by its name, in the form of the solve that is running."""
-    return import_module(f"mixsolve.{'uncompiled' if _in_numpy.get() else 'kernels'}.{name}")
+    return _module(f"mixsolve.{'uncompiled' if _in_numpy.get() else 'kernels'}.{name}")
+
+
+_module = cache(import_module)  # called at each pass: the import system's own look-up takes longer
 
 
 def runs_in_numpy() -> bool:

@@ -18,7 +18,7 @@ def path(tmp_path):
     return file
 
 
-EXACT = ["highs-ds", "highs-ipm", "clarabel", "scs"]
+EXACT = ["highs-ds", "highs-ipm", "cutting-planes", "clarabel", "scs"]
 ENTROPIC = ["clarabel", "scs", "slsqp", "trust-constr", "mirror", "fista"]
 
 

@@ -302,6 +302,39 @@ def test_too_little_to_gain(rng):
     assert presolve.reduce(engine_of(dominated), None).engine.n_rows == 12
 
 
+@pytest.mark.parametrize(("distinct", "pays"), [(2, True), (5, True), (20, False)])
+def test_a_method_of_few_passes_compares_each_row_with_few(rng, distinct, pays):
+    """Whatever their share of the rows, many rows of a sample cost more than they save."""
+    values = rng.normal(size=(12, distinct, 4))
+    values[:, :, 1] = -values[:, :, 0]  # none of them dominates another
+    losses = np.repeat(values, 40, axis=1)
+    engine = engine_of(losses)
+    few = presolve.reduce(engine, None, None, presolve.Worth.of_few_passes())
+    assert (few is not None) == pays
+    many = presolve.reduce(engine, None)
+    assert many.engine.n_rows == 12 * distinct
+
+
+def test_a_sample_that_stays_large_ends_the_reduction(rng):
+    losses = np.repeat(rng.normal(size=(400, 1, 6)), 60, axis=1)
+    losses[1::2] = rng.normal(size=(200, 60, 6))
+    assert presolve.reduce(engine_of(losses), None, None, presolve.Worth.of_few_passes()) is None
+
+
+def test_a_probe_is_a_few_samples_of_the_whole(rng):
+    losses = rng.normal(size=(40, 5, 3))
+    losses[17, 2, 1] = 9.0
+    weight = rng.random(40)
+    engine = engine_of(losses, weight)
+    part = engine.probe(np.array([3, 8, 30]))
+    assert (part.lowest, part.highest) == (losses.min(), 9.0)
+    np.testing.assert_allclose(part.sample_weight, weight[[3, 8, 30]] / weight[[3, 8, 30]].sum())
+    uniform = np.full(3, 1 / 3)
+    expected = losses[[3, 8, 30]].mean(axis=2).argmax(axis=1)
+    np.testing.assert_array_equal(part.best_response(uniform).candidates, expected)
+    assert part.n_passes == 1.0  # the extremes were known
+
+
 def test_where_only_the_first_samples_shrink(rng):
     losses = rng.normal(size=(60, 40, 6))
     losses[0] = losses[0, :1]
