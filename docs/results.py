@@ -13,7 +13,7 @@ _KINDS = {".json", ".md", ".png", ".svg"}
 
 def on_files(files: Files, *, config: MkDocsConfig, **_: Any) -> Files:
     """Add the files to those of the site; mkdocs calls this before it reads any."""
-    results = Path(config.config_file_path).parent / "benchmarks" / "results"
+    results = Path(__file__).parents[1] / "benchmarks" / "results"
     for path in sorted(results.rglob("*")):
         if path.suffix in _KINDS:
             place = f"results/{path.relative_to(results).as_posix()}"

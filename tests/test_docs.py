@@ -19,12 +19,13 @@ from mixsolve.commands import main as cli
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     path.relative_to(ROOT / "docs").as_posix()
-    for place in ("*.md", "commands/*.md")
+    for place in ("*.md", "commands/*.md", "gallery/*.md")
     for path in (ROOT / "docs").glob(place)
 )
 EXAMPLE = re.compile(
     r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```$)?", re.DOTALL | re.MULTILINE
 )
+NEEDS = re.compile(r"<!-- needs (\w+) -->")
 COMMAND = re.compile(r"^ {4}(?:torchrun .* -m )?mixsolve(?:\.cli)? (\w+.*)$", re.MULTILINE)
 
 
@@ -43,7 +44,10 @@ def one_thread():
 
 @pytest.mark.parametrize("page", [page for page in PAGES if EXAMPLE.search(text(page))])
 def test_examples_run_and_print_what_the_page_says(page, tmp_path, monkeypatch, one_thread):
+    for package in NEEDS.findall(text(page)):
+        pytest.importorskip(package, reason=f"{page} runs where {package} is installed")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIXSOLVE_SAMPLES", "20000")  # a page of a million samples reads it
     for tracker in ("wandb", "mlflow"):  # not installed; a test of callbacks sees what they get
         monkeypatch.setitem(sys.modules, tracker, MagicMock())
     names = {"__name__": "example"}
