@@ -14,8 +14,8 @@ from mixsolve.base.tuning import tuning
 from mixsolve.feasible import Simplex, simplex
 from mixsolve.feasible.constraints import group_weight, weight_bounds
 from mixsolve.feasible.subset import Restricted
+from mixsolve.methods import bounded_sets, minorants
 from mixsolve.methods import branch_and_bound as search
-from mixsolve.methods import minorants
 from mixsolve.methods.feasible_support import find_few
 from mixsolve.methods.problem import Problem
 
@@ -473,8 +473,9 @@ def test_old_rows_are_forgotten(monkeypatch):
 
 def test_branches_hold_every_choice_once():
     """The parts of a node are disjoint, and together they are the node."""
-    node = search._Node(0.0, 0, (1,), (0, 1, 2, 3, 4))
+    node = bounded_sets.Node(0.0, 0, (1,), (0, 1, 2, 3, 4))
     finder = object.__new__(search.Search)
+    finder._probes = None
     for most in (2, 3, 4):
         finder._most = most
 
