@@ -94,6 +94,11 @@ class ConvexSet(FeasibleSet):
         self._kept = np.arange(n_classifiers) if self.used is None else self.used
         self.cuts = self._cuts = ConvexCuts(self._weights, self._rules, self._kept)
 
+    @property
+    def model(self) -> tuple[Any, list[Any]]:
+        """The weights as a cvxpy variable, and all constraints on them."""
+        return self._weights, self._rules
+
     def _find_used(self) -> np.ndarray | None:
         """Classifiers that may have a weight.
 

@@ -58,6 +58,6 @@ METHODS = {
     "oracle": Method("oracle", exact=True, grouped="oracle"),
     "newton": Method("newton", entropic=True, limit="lp", grouped="grouped_newton", smooth=True),
     "apg": Method("apg", entropic=True, smooth=True),
-    "cvxpy": Method("cvxpy_model", exact=True, entropic=True),
+    "cvxpy": Method("cvxpy_model", exact=True, entropic=True, grouped="cvxpy_groups"),
 }
 ALIASES = {"entropic": "newton"}

@@ -59,7 +59,7 @@ def minimize(problem: Problem, start: np.ndarray, stop: Stop) -> Outcome:
             else:
                 objective, attack_rows = _entropic(cp, scores, owners, weight, alpha, log_prior)
         model = cp.Problem(cp.Minimize(objective), [cp.sum(weights) == 1, *attack_rows])
-        message, ended = _solve(cp, model, stop)
+        message, ended = solve_by_clarabel(cp, model, stop)
         stop.status = ended
         if weights.value is None or not 0.0 < weights.value.max() < np.inf:  # or NaN
             return Outcome(start, message=message)
@@ -98,14 +98,22 @@ def _entropic(
     alpha: np.ndarray,
     log_prior: np.ndarray,
 ) -> Any:
+    heights, rules = smooth_heights(cp, scores, samples, alpha, log_prior)
+    return sample_weight @ heights, rules
+
+
+def smooth_heights(
+    cp: Any, scores: Any, samples: np.ndarray, alpha: np.ndarray, log_prior: np.ndarray
+) -> Any:
+    """Eq. (7) of each sample, alpha_i u_i, and the constraints that bound it from below."""
     csr_array = load("scipy.sparse").csr_array
-    soft = cp.Variable(sample_weight.size)
+    soft = cp.Variable(alpha.size)
     mass = cp.exp(cp.multiply(1.0 / alpha[samples], scores) + log_prior - soft[samples])
     sums = csr_array((np.ones(samples.size), (samples, np.arange(samples.size))))
-    return (sample_weight * alpha) @ soft, [sums @ mass <= 1]
+    return cp.multiply(alpha, soft), [sums @ mass <= 1]
 
 
-def _solve(cp: Any, model: Any, stop: Stop) -> tuple[str, Status | None]:
+def solve_by_clarabel(cp: Any, model: Any, stop: Stop) -> tuple[str, Status | None]:
     """Solve with Clarabel; a message, and the status if a limit was hit."""
     options = dict(TOLERANCES)
     with warnings.catch_warnings():

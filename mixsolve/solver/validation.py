@@ -55,10 +55,10 @@ def check_grouped(
         raise MixsolveError(
             f"method {name!r} does not choose groups or tails{mend}; use one of {others}"
         )
-    if callable(constraints):
+    if callable(constraints) and name != "cvxpy":
         raise MixsolveError(
-            "constraints are a function, which groups and tail do not go with; give linear ones "
-            "as arrays"
+            f"constraints are a function, which method {name!r} does not go with where there are "
+            "groups or a tail; use method='cvxpy', or give linear ones as arrays"
         )
 
 

@@ -304,3 +304,48 @@ def test_a_single_candidate_leaves_the_smoothing_of_the_groups(method):
     each = np.array([(losses[groups == g, 0] @ solution.weights).mean() for g in range(3)])
     assert solution.success
     assert solution.value == pytest.approx(0.1 * logsumexp(each / 0.1, b=1 / 3), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_model_in_cvxpy_has_the_same_value(seed):
+    tables, options, choice = draw(seed)
+    solution = mixsolve.solve(tables, tol=1e-6, method="cvxpy", **options)
+    optimum = linear_program(tables, *choice)
+    assert abs(solution.value - optimum) <= 2e-6 * max(solution.spread, 1e-12)
+    assert solution.success
+    assert_certified(solution, tables, *choice)
+
+
+@pytest.mark.parametrize("temperature", [None, 0.2])
+def test_the_entropic_model_in_cvxpy_has_the_same_value(game, temperature):
+    losses, label, weight = game
+    options = {"sample_weight": weight, "groups": label, "alpha_groups": temperature}
+    model = mixsolve.solve(losses, 0.3, method="cvxpy", tol=1e-5, **options)
+    newton = mixsolve.solve(losses, 0.3, tol=1e-7, **options)
+    assert model.success
+    assert model.value == pytest.approx(newton.value, abs=2e-5 * model.spread)
+    assert model.lower_bound <= newton.value + 1e-7 * model.spread
+
+
+@pytest.mark.parametrize("choice", [{"tail": 0.3}, {"groups": None}, {"groups": None, "tail": 0.5}])
+def test_constraints_may_be_a_function(game, choice):
+    losses, label, weight = game
+    choice = {**choice, "sample_weight": weight}
+    if "groups" in choice:
+        choice["groups"] = label
+    linear = mixsolve.LinearConstraints(A_ub=[[1.0, 1.0, 0.0, 0.0, 0.0]], b_ub=[0.3])
+    wanted = mixsolve.solve(losses, constraints=linear, tol=1e-8, **choice)
+    found = mixsolve.solve(losses, constraints=lambda w: [w[0] + w[1] <= 0.3], tol=1e-5, **choice)
+    assert found.success
+    assert found.value == pytest.approx(wanted.value, abs=2e-5 * wanted.spread)
+    assert found.weights[:2].sum() <= 0.3 + 1e-6
+
+    def around(weights):
+        import cvxpy as cp
+
+        return [cp.norm(weights - 0.2) <= 0.1]
+
+    bounded = mixsolve.solve(losses, constraints=around, tol=1e-5, **choice)
+    assert bounded.success
+    assert bounded.lower_bound >= mixsolve.solve(losses, **choice).lower_bound - 1e-5
+    assert np.linalg.norm(bounded.weights - 0.2) <= 0.1 + 1e-6
