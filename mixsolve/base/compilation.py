@@ -7,6 +7,7 @@ sets up its compiler, stays unusable for the rest of the process.
 """
 
 import importlib
+import operator
 import os
 import signal
 import sys
@@ -91,8 +92,11 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator that compiles a function when it is called: ``numba.njit`` without the GIL.
 
     What was compiled is kept on disk (`mixsolve.base.kernel_cache`). Options are those of numba.
+    One form serves arrays that may be written to and others, which a kernel only reads, and numbers
+    whether or not they are known when a caller of it is compiled: Numba would compile each apart.
     """
     numba = load("numba")
+    types = load("numba.core.types")
     _hold_during_forks(load("numba.core.compiler_lock").global_compiler_lock)
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -104,7 +108,11 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             began, missed = time.perf_counter(), cache.n_missed
             try:
                 with preparation(), watch.compiling():
-                    return compile_or_load(signature)
+                    general = _generalised(signature, types)
+                    found = compile_or_load(general)
+                    if general is not signature:  # later calls find it without coming here
+                        dispatcher._insert([given._code for given in signature], found, False)
+                    return found
             finally:
                 if cache.n_missed > missed:
                     compiling.add(began)
@@ -113,6 +121,19 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         return dispatcher
 
     return decorate
+
+
+def _generalised(signature: Any, types: ModuleType) -> Any:
+    """The argument types that one compiled form is made for; the same object if they are those."""
+    if not isinstance(signature, tuple):
+        return signature
+    general = []
+    for given in signature:
+        found = types.unliteral(given)
+        if isinstance(found, types.Array) and not found.mutable:
+            found = found.copy(readonly=False)
+        general.append(found)
+    return signature if all(map(operator.is_, general, signature)) else tuple(general)
 
 
 _holding = False  # read by the main thread alone

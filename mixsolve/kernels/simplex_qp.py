@@ -18,18 +18,21 @@ from mixsolve.base.compilation import kernel
 from mixsolve.kernels.linear_algebra import factorise, solve
 
 
-@kernel()
+@kernel(error_model="numpy")
 def minimize_quadratic(gradient, hessian, start, ridge):
     """Minimiser of the model about `start` (L,) on the simplex; `ridge` > 0 keeps it unique."""
     size = gradient.size
-    point = start.copy()
-    slope = gradient.copy()
+    point = np.empty(size)
+    slope = np.empty(size)
     free = np.empty(size, dtype=np.int64)
-    is_free = point > 0.0
+    is_free = np.empty(size, dtype=np.bool_)
     reach = 0.0
     lift = 0.0
     refinements = 0
     for k in range(size):
+        point[k] = start[k]
+        slope[k] = gradient[k]
+        is_free[k] = point[k] > 0.0
         reach = max(reach, abs(gradient[k]))
         lift = max(lift, hessian[k, k])
     for _ in range(20 * size + 20):
@@ -39,9 +42,10 @@ def minimize_quadratic(gradient, hessian, start, ridge):
                 free[n_free] = k
                 n_free += 1
         matrix = np.empty((n_free, n_free))
-        ones = np.ones(n_free)
+        ones = np.empty(n_free)
         step = np.empty(n_free)
         for a in range(n_free):
+            ones[a] = 1.0
             step[a] = slope[free[a]]
             for b in range(n_free):
                 matrix[a, b] = hessian[free[a], free[b]] + lift
@@ -49,7 +53,12 @@ def minimize_quadratic(gradient, hessian, start, ridge):
         factorise(matrix)
         solve(matrix, ones)
         solve(matrix, step)
-        level = step.sum() / ones.sum()
+        moved = 0.0
+        whole = 0.0
+        for a in range(n_free):
+            moved += step[a]
+            whole += ones[a]
+        level = moved / whole
         length = 1.0
         blocking = -1
         for a in range(n_free):
@@ -82,4 +91,9 @@ def minimize_quadratic(gradient, hessian, start, ridge):
             break
         else:
             refinements += 1  # the same step again takes out what rounding left of the gradient
-    return point / point.sum()
+    mass = 0.0
+    for k in range(size):
+        mass += point[k]
+    for k in range(size):
+        point[k] /= mass
+    return point

@@ -382,6 +382,37 @@ class TestSignals:
         assert len(files(folder)) == 1
 
 
+def total(values, scale):
+    found = 0.0
+    for k in range(values.size):
+        found += scale * values[k]
+    return found
+
+
+def test_one_form_for_arrays_that_may_be_written_to_and_others(folder):
+    summed = kernel()(total)
+    values = np.arange(4.0)
+    frozen = values.copy()
+    frozen.flags.writeable = False
+    assert [summed(given, 2) for given in (frozen, values, frozen)] == [12.0] * 3
+    assert summed._cache.n_missed == len(files(folder)) == 1
+    assert summed(values.astype(np.float32), 2) == 12.0
+    assert len(files(folder)) == 2
+
+
+def test_one_form_for_numbers_that_a_calling_kernel_knows_and_others(folder):
+    summed = kernel()(total)
+
+    @kernel()
+    def calls(values, scale):
+        return summed(values, 2) + summed(values, 3) + summed(values, scale)
+
+    assert calls(np.arange(4.0), 5) == 60.0
+    assert summed._cache.n_missed == 1
+    assert summed(np.arange(4.0), 5) == 30.0
+    assert summed._cache.n_missed == 1
+
+
 def test_arrays_are_passed_through():
     assert np.array_equal(kernel()(doubled)(np.arange(3.0)), [0.0, 2.0, 4.0])
 
