@@ -67,6 +67,10 @@ _COMMANDS = {
         module="mixsolve_torch.commands.certify",
         install="mixsolve[torch]",
     ),
+    "warmup": _Command(
+        help="compile every kernel now, so that no later solve on this machine waits for it",
+        module="mixsolve.commands.warmup",
+    ),
     "completion": _Command(
         help="print a script that completes subcommands and options in bash, zsh or fish",
         module="mixsolve.commands.completion",

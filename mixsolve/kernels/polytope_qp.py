@@ -30,8 +30,7 @@ from mixsolve.kernels.constants import (
 )
 from mixsolve.kernels.linear_algebra import copy_into, factorise, solve
 
-
-# Plain loops over L, p and q numbers: array expressions would take Numba six times as long to compile.
+# Plain loops over L, p and q numbers: array expressions take far longer to compile.
 _OPTIONS = {"error_model": "numpy"}
 
 
@@ -111,9 +110,9 @@ def _after(point, share, step, other, other_share, other_step):
 
 @kernel(**_OPTIONS)
 def _eliminate(hessian, upper, equal, x, z, u, y, matrix):
-    """Factor the ``matrix`` in x, then that in the multipliers of the rows of K and those that bind.
+    """Factor the ``matrix`` in x, then that in the multipliers of K and of rows that bind.
 
-    Returns these rows, the solutions for them as right-hand sides, and the second factor.
+    Returns K and these rows, the solutions for them as right-hand sides, and the second factor.
     """
     size = x.size
     n_equal = equal.shape[0]
