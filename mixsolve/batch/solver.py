@@ -22,8 +22,10 @@ from mixsolve.base.threads import n_threads, run_chunks
 from mixsolve.batch.games import GameBatch
 from mixsolve.batch.solution import BatchSolution
 from mixsolve.engines.bookkeeping import finite_spread
+from mixsolve.kernels import batch_layout as layout
 from mixsolve.methods.stopping import Status
 from mixsolve.solver.solve import solve
+from mixsolve.uncompiled.choice import spent
 
 logger = logging.getLogger("mixsolve")
 
@@ -123,8 +125,12 @@ def solve_batch(
     batch.losses.labels = batch.losses.labels.calling(names, batch.losses.n_classifiers)
     run = _BatchRun(batch, tol, limit, keep_attack)
     checked = time.perf_counter()
-    run.solve()
+    in_numpy = limit is None and run.is_small()
+    if not in_numpy:
+        run.solve()
     solved = time.perf_counter()
+    if in_numpy:
+        run.refuse_non_finite()
     alone = [] if limit is not None else run.unsolved()
     for place in alone:
         run.solve_alone(place)
@@ -136,7 +142,7 @@ def solve_batch(
         **preparations((began, ended)),
         "total": ended - began,
     }
-    solution = run.solution(len(alone), timings)
+    solution = run.solution(0 if in_numpy else len(alone), timings)
     if not solution.success.all():
         failed = np.flatnonzero(~solution.success)
         first = int(failed[0])
@@ -151,13 +157,11 @@ def solve_batch(
 
 
 class _BatchRun:
-    """The arrays that the kernels fill, and the calls of the kernels."""
+    """The arrays that the kernels fill, and the calls of the layout."""
 
     def __init__(
         self, batch: GameBatch, tol: float, max_iter: int | None, keep_attack: bool
     ) -> None:
-        from mixsolve.kernels import batch as kernels
-
         self._batch = batch
         self._tol = tol
         self._max_iter = max_iter
@@ -166,12 +170,41 @@ class _BatchRun:
         self._rows = np.concatenate([[0], np.cumsum(rows)])
         self._weights = np.zeros((n_games, batch.losses.n_classifiers))
         self._attacked = np.zeros_like(self._weights)
-        self._figures = np.zeros((n_games, kernels.N_FIGURES))
+        self._figures = np.zeros((n_games, layout.N_FIGURES))
         self._nit = np.zeros(n_games, dtype=np.int64)
         self._state = np.zeros(n_games, dtype=np.int64)
         self._attack = np.empty(int(self._rows[-1])) if keep_attack else None
         self._status = np.empty(n_games, dtype=object)
         self._status.fill(Status.OPTIMAL)
+
+    def is_small(self) -> bool:
+        """Whether `mixsolve.solve` would solve all games in NumPy, without compiled kernels."""
+        batch = self._batch
+        if not batch.n_games:
+            return False
+        sizes = np.diff(self._rows) * batch.losses.n_classifiers
+        kind = "exact" if not (batch.alphas(0, batch.n_games) > 0.0).any() else "entropic"
+        return spent.has_room(kind, sizes)
+
+    def refuse_non_finite(self) -> None:
+        """Leave all games open; raise the error for the first with a loss that is not finite."""
+        self._state[:] = layout.OPEN
+        self._figures[:, layout.VALUE] = np.inf
+        for game in range(self._batch.n_games):
+            losses = self._batch.losses.game(game)
+            allowed = self._batch.allowed(game, game + 1).view(np.bool_)
+            played = np.ones(losses.shape[:2], dtype=bool)
+            if allowed.size:
+                played = allowed.reshape(played.shape)
+            if not np.isfinite(losses[played]).all():
+                self._state[game] = layout.NOT_FINITE
+                break
+            counted = losses[played & (self._batch.sample_weights(game, game + 1) > 0)[:, None]]
+            with np.errstate(over="ignore"):
+                if not np.isfinite(np.ptp(counted.astype(np.float64))):
+                    self._state[game] = layout.OVERFLOW
+                    break
+        self._refuse_overflow()
 
     def solve(self) -> None:
         """Solve all games, in runs of as many as a thread takes at a time."""
@@ -189,7 +222,6 @@ class _BatchRun:
         self._refuse_overflow()
 
     def _solve_some(self, first: int, last: int) -> None:
-        from mixsolve.kernels import batch as kernels
         from mixsolve.kernels import batch_entropic as entropic
         from mixsolve.kernels import batch_exact as exact
 
@@ -202,7 +234,7 @@ class _BatchRun:
         if self._attack is not None:
             attack = self._attack[self._rows[first] : self._rows[last]]
         alpha, state = batch.alphas(first, last), self._state[first:last]
-        state[:] = np.where(alpha[samples[:-1]] > 0, kernels.ENTROPIC, kernels.EXACT)
+        state[:] = np.where(alpha[samples[:-1]] > 0, layout.ENTROPIC, layout.EXACT)
         game = (
             rows, starts, samples, offsets, batch.allowed(first, last), batch.priors(first, last),
             batch.sample_weights(first, last), alpha,
@@ -210,18 +242,16 @@ class _BatchRun:
             self._weights[first:last], self._figures[first:last], self._attacked[first:last],
             self._nit[first:last], state, attack,
         )  # fmt: skip
-        if (state == kernels.ENTROPIC).any():
+        if (state == layout.ENTROPIC).any():
             entropic.solve_entropic_games(*game)
-        if (state < kernels.SOLVED).any():
+        if (state < layout.SOLVED).any():
             exact.solve_exact_games(*game)
-        if (state == kernels.STARTED).any():
+        if (state == layout.STARTED).any():
             entropic.solve_entropic_games(*game)
 
     def _refuse_overflow(self) -> None:
         """Raise the error for the first game with a loss, or a difference, that is not finite."""
-        from mixsolve.kernels import batch as kernels
-
-        refused = np.flatnonzero(self._state >= kernels.NOT_FINITE)
+        refused = np.flatnonzero(self._state >= layout.NOT_FINITE)
         if not refused.size:
             return
         game = int(refused[0])
@@ -230,7 +260,7 @@ class _BatchRun:
         played = (
             allowed.reshape(losses.shape[:2]) if allowed.size else np.ones(losses.shape[:2], bool)
         )
-        if self._state[game] == kernels.OVERFLOW:
+        if self._state[game] == layout.OVERFLOW:
             finite_spread(losses[played].min(), losses[played].max(), f"losses of game {game}")
         place = tuple(map(int, np.argwhere(~np.isfinite(losses) & played[:, :, None])[0]))
         raise MixsolveError(
@@ -241,14 +271,10 @@ class _BatchRun:
 
     def unsolved(self) -> list[int]:
         """Games that the kernel could not bring within the tolerance."""
-        from mixsolve.kernels import batch as kernels
-
-        return np.flatnonzero(self._state == kernels.OPEN).tolist()
+        return np.flatnonzero(self._state == layout.OPEN).tolist()
 
     def solve_alone(self, place: int) -> None:
         """Solve one game by `mixsolve.solve`, and keep the better result."""
-        from mixsolve.kernels import batch as kernels
-
         logger.debug("game %d: the kernel's gap is too wide, solve takes over", place)
         batch = self._batch
         shape = batch.shape(place)
@@ -270,29 +296,25 @@ class _BatchRun:
             self._status[place] = found.status
         if not found.success and not found.gap < self._gap()[place]:
             return
-        self._state[place] = kernels.SOLVED if found.success else kernels.OPEN
+        self._state[place] = layout.SOLVED if found.success else layout.OPEN
         self._weights[place] = found.weights
         self._attacked[place] = found.attacked_losses
         self._nit[place] += found.nit
         figures[:] = (
             found.value, found.risk, found.lower_bound, found.risk_lower_bound,
             found.smoothing_bound, found.spread, found.tolerance,
-            figures[kernels.N_PASSES] + found.n_passes, 0.0,
+            figures[layout.N_PASSES] + found.n_passes, 0.0,
         )  # fmt: skip
         if self._attack is not None:
             rows = slice(*self._rows[[place, place + 1]])
             self._attack[rows] = found.attack.dense().reshape(-1)
 
     def _gap(self) -> np.ndarray:
-        from mixsolve.kernels import batch as kernels
-
-        above = self._figures[:, kernels.VALUE] - self._figures[:, kernels.LOWER_BOUND]
-        return np.where(self._state == kernels.SOLVED, np.maximum(above, 0.0), above)
+        above = self._figures[:, layout.VALUE] - self._figures[:, layout.LOWER_BOUND]
+        return np.where(self._state == layout.SOLVED, np.maximum(above, 0.0), above)
 
     def solution(self, n_one_by_one: int, timings: dict[str, float]) -> BatchSolution:
         """The solutions of all games."""
-        from mixsolve.kernels import batch as kernels
-
         batch, figures = self._batch, self._figures
         for place in self.unsolved():
             if self._max_iter is not None:
@@ -302,19 +324,19 @@ class _BatchRun:
         shapes = batch.losses.shapes(0, batch.n_games)
         return BatchSolution(
             weights=batch.losses.restore(self._weights),
-            value=figures[:, kernels.VALUE].copy(),
-            risk=figures[:, kernels.RISK].copy(),
-            lower_bound=figures[:, kernels.LOWER_BOUND].copy(),
+            value=figures[:, layout.VALUE].copy(),
+            risk=figures[:, layout.RISK].copy(),
+            lower_bound=figures[:, layout.LOWER_BOUND].copy(),
             gap=self._gap(),
             status=self._status,
             nit=self._nit,
             attack=self._attacks(shapes),
             attacked_losses=self._attacked,
-            smoothing_bound=figures[:, kernels.SMOOTHING].copy(),
-            risk_lower_bound=figures[:, kernels.RISK_LOWER_BOUND].copy(),
-            spread=figures[:, kernels.SPREAD].copy(),
-            tolerance=figures[:, kernels.TOLERANCE].copy(),
-            n_passes=figures[:, kernels.N_PASSES].copy(),
+            smoothing_bound=figures[:, layout.SMOOTHING].copy(),
+            risk_lower_bound=figures[:, layout.RISK_LOWER_BOUND].copy(),
+            spread=figures[:, layout.SPREAD].copy(),
+            tolerance=figures[:, layout.TOLERANCE].copy(),
+            n_passes=figures[:, layout.N_PASSES].copy(),
             alpha=batch.alpha_table(),
             sample_weight=batch.weight_table(),
             n_one_by_one=n_one_by_one,

@@ -18,6 +18,19 @@ import math
 import numpy as np
 
 from mixsolve.base.compilation import kernel
+from mixsolve.kernels.batch_layout import (
+    EXPONENT,
+    LOWER_BOUND,
+    N_PASSES,
+    NOT_FINITE,
+    OPEN,
+    OVERFLOW,
+    SMOOTHING,
+    SOLVED,
+    SPREAD,
+    TOLERANCE,
+    VALUE,
+)
 from mixsolve.kernels.batch_table import (
     arrange,
     blank,
@@ -29,18 +42,6 @@ from mixsolve.kernels.batch_table import (
 )
 from mixsolve.kernels.constants import EPSILON, LEAST_ALPHA, MOST_ALPHA, PLAIN_EXPONENTS, ROUNDING
 from mixsolve.kernels.linear_algebra import OPTIONS
-
-# The states of a game that is not done: an exact one; an entropic one, one that needs the exact
-# optimum to start from, and one that has it.
-EXACT, ENTROPIC, NEEDS_START, STARTED = range(4)
-# The states of a game that is done: the gap is within the tolerance, or above; a loss is NaN or
-# infinite, or the difference of two is.
-SOLVED, OPEN, NOT_FINITE, OVERFLOW = range(4, 8)
-
-# Columns of the figures of a game: while it is solved in its unit, 2^EXPONENT.
-VALUE, RISK, LOWER_BOUND, RISK_LOWER_BOUND, SMOOTHING, SPREAD, TOLERANCE, N_PASSES = range(8)
-EXPONENT = 8
-N_FIGURES = 9
 
 _TILE = 16  # samples copied together
 _LARGEST = float(np.finfo(np.float64).max)  # isfinite does not survive reassociation

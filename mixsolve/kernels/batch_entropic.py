@@ -18,6 +18,7 @@ import numpy as np
 
 from mixsolve.base.compilation import kernel
 from mixsolve.kernels import batch as run
+from mixsolve.kernels import batch_layout as layout
 from mixsolve.kernels.batch_soft import gibbs, measures, soft_response
 from mixsolve.kernels.batch_table import matrix, respond, vector
 from mixsolve.kernels.constants import (
@@ -144,7 +145,7 @@ def solve_entropic_games(
     no_hessian = np.empty((0, 0))
     proof = vector(size)
     for g in range(starts.size):
-        if state[g] != run.ENTROPIC and state[g] != run.STARTED:
+        if state[g] != layout.ENTROPIC and state[g] != layout.STARTED:
             continue
         begin = samples[g]
         end = samples[g + 1]
@@ -156,21 +157,21 @@ def solve_entropic_games(
         _, finite = run.measure(columns, groups, alphas, tol, finite, figures, state, g)
         if not finite:
             continue
-        started = state[g] == run.STARTED
-        tolerance = figures[g, run.TOLERANCE]
+        started = state[g] == layout.STARTED
+        tolerance = figures[g, layout.TOLERANCE]
         if not started:
             weights[g] = 1.0 / size
-            if size > 1 and alphas.max() <= NEARLY_EXACT * figures[g, run.SPREAD]:
-                state[g] = run.NEEDS_START
+            if size > 1 and alphas.max() <= NEARLY_EXACT * figures[g, layout.SPREAD]:
+                state[g] = layout.NEEDS_START
                 continue
         value, bound, done, calls = solve_entropic(
             columns, groups, priors, weight, alphas, tolerance, max_iter, started, weights[g],
             proof,
         )  # fmt: skip
         nit[g] += done
-        figures[g, run.N_PASSES] += calls
+        figures[g, layout.N_PASSES] += calls
         if not value - bound <= tolerance and not started and nit[g] < max_iter:
-            state[g] = run.NEEDS_START
+            state[g] = layout.NEEDS_START
             continue
 
         gradient = attacked[g]
@@ -178,18 +179,20 @@ def solve_entropic_games(
         scores = vector(place.size)
         top = vector(weight.size)
         best = np.empty(weight.size, dtype=np.int64)
-        figures[g, run.RISK] = respond(
+        figures[g, layout.RISK] = respond(
             columns, groups, weight, weights[g], scores, top, best, gradient
         )
         measure = measures(groups, priors, weight.size)
-        figures[g, run.SMOOTHING] = 0.0
+        figures[g, layout.SMOOTHING] = 0.0
         for i in range(weight.size):
             share = priors[best[i]] if priors.size else 1.0
-            figures[g, run.SMOOTHING] += weight[i] * given_alphas[i] * math.log(measure[i] / share)
+            figures[g, layout.SMOOTHING] += (
+                weight[i] * given_alphas[i] * math.log(measure[i] / share)
+            )
         there = soft_response(
             columns, groups, priors, weight, alphas, weights[g], gradient, no_hessian
         )
-        figures[g, run.VALUE] = there
+        figures[g, layout.VALUE] = there
         elsewhere = False
         for k in range(size):
             elsewhere = elsewhere or proof[k] != weights[g, k]
@@ -200,10 +203,10 @@ def solve_entropic_games(
         lowest = gradient.min()
         for k in range(size):
             there -= proof[k] * gradient[k]
-        figures[g, run.RISK_LOWER_BOUND] = lowest
-        figures[g, run.LOWER_BOUND] = there + lowest
+        figures[g, layout.RISK_LOWER_BOUND] = lowest
+        figures[g, layout.LOWER_BOUND] = there + lowest
         # The extremes, the certificate, the Gibbs strategy.
-        figures[g, run.N_PASSES] += 4 + elsewhere
+        figures[g, layout.N_PASSES] += 4 + elsewhere
         run.close(figures, attacked, weights, state, g)
         if attack.size:
             gibbs(columns, groups, priors, alphas, proof, scores, top, best, played)

@@ -22,6 +22,7 @@ import numpy as np
 
 from mixsolve.base.compilation import kernel
 from mixsolve.kernels import batch as run
+from mixsolve.kernels import batch_layout as layout
 from mixsolve.kernels.batch_interior import interior_point
 from mixsolve.kernels.batch_table import (
     add_rows,
@@ -165,7 +166,7 @@ def solve_exact_games(
     """
     size = rows.shape[1]
     for g in range(starts.size):
-        if state[g] != run.EXACT and state[g] != run.NEEDS_START:
+        if state[g] != layout.EXACT and state[g] != layout.NEEDS_START:
             continue
         begin = samples[g]
         end = samples[g + 1]
@@ -176,18 +177,18 @@ def solve_exact_games(
         ranges, finite = run.measure(columns, groups, alphas, tol, finite, figures, state, g)
         if not finite:
             continue
-        tolerance = figures[g, run.TOLERANCE]
-        if state[g] == run.NEEDS_START:
+        tolerance = figures[g, layout.TOLERANCE]
+        if state[g] == layout.NEEDS_START:
             # A Gibbs strategy of small alpha proves little unless its weights are this near.
-            tolerance = max(alphas.min(), _FINEST * figures[g, run.SPREAD])
+            tolerance = max(alphas.min(), _FINEST * figures[g, layout.SPREAD])
         played = vector(place.size)
         _, _, done, calls = solve_exact(
-            columns, groups, weight, ranges, figures[g, run.SPREAD], tolerance, max_iter,
+            columns, groups, weight, ranges, figures[g, layout.SPREAD], tolerance, max_iter,
             weights[g], played,
         )  # fmt: skip
-        figures[g, run.N_PASSES] += calls + 2  # with the extremes and the certificate
-        if state[g] == run.NEEDS_START:
-            state[g] = run.STARTED
+        figures[g, layout.N_PASSES] += calls + 2  # with the extremes and the certificate
+        if state[g] == layout.NEEDS_START:
+            state[g] = layout.STARTED
             continue
         nit[g] = done
         _share_out(groups, weight, played)
@@ -199,11 +200,11 @@ def solve_exact_games(
         for k in range(size):
             attacked[g, k] = dot(played, columns[k])
         lowest = attacked[g].min()
-        figures[g, run.VALUE] = risk
-        figures[g, run.RISK] = risk
-        figures[g, run.LOWER_BOUND] = lowest
-        figures[g, run.RISK_LOWER_BOUND] = lowest
-        figures[g, run.SMOOTHING] = 0.0
+        figures[g, layout.VALUE] = risk
+        figures[g, layout.RISK] = risk
+        figures[g, layout.LOWER_BOUND] = lowest
+        figures[g, layout.RISK_LOWER_BOUND] = lowest
+        figures[g, layout.SMOOTHING] = 0.0
         run.close(figures, attacked, weights, state, g)
         if attack.size:
             _share_out(groups, np.ones(weight.size), played)

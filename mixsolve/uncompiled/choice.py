@@ -15,6 +15,8 @@ from importlib import import_module
 from threading import Lock
 from types import ModuleType
 
+import numpy as np
+
 from mixsolve.base.tuning import tuning
 
 _in_numpy: ContextVar[bool] = ContextVar("in_numpy", default=False)
@@ -49,6 +51,15 @@ class _Spent:
             known = self._entries.get(kind, 0.0)
             self._entries[kind] = known + max(n_entries, tuning.uncompiled_least)
             return known < tuning.uncompiled_entries_in_all
+
+    def has_room(self, kind: str, n_entries: np.ndarray) -> bool:
+        """Whether games of so many losses each, in turn, would all be solved in NumPy."""
+        sizes = np.maximum(n_entries, tuning.uncompiled_least)
+        with self._lock:
+            known = self._entries.get(kind, 0.0) + float(sizes.sum() - sizes[-1])
+        return int(n_entries.max()) <= tuning.uncompiled_entries and (
+            known < tuning.uncompiled_entries_in_all
+        )
 
 
 spent = _Spent()

@@ -12,8 +12,8 @@ import mixsolve
 from mixsolve.base import threads
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
 from mixsolve.batch import solver
-from mixsolve.kernels import batch as run
 from mixsolve.kernels import batch_entropic, batch_exact
+from mixsolve.kernels import batch_layout as layout
 from mixsolve.methods.stopping import Status
 
 ALPHAS = [0.0, 0.05]
@@ -237,8 +237,8 @@ def two_left_open(monkeypatch):
         def worse(*game, kernel=kernel):
             kernel(*game)
             weights, figures, attacked, _, state, attack = game[10:]
-            figures[[1, 3], run.LOWER_BOUND] -= 1.0
-            state[[1, 3]] = run.OPEN
+            figures[[1, 3], layout.LOWER_BOUND] -= 1.0
+            state[[1, 3]] = layout.OPEN
             weights[[1, 3]] = attacked[[1, 3]] = np.nan
             attack.reshape(4, -1)[[1, 3]] = np.nan
 

@@ -147,3 +147,41 @@ def test_errors_are_the_same(fresh):
     bad[3, 2, 1] = np.nan
     with pytest.raises(mixsolve.MixsolveError, match=r"\(3, 2, 1\)"):
         mixsolve.solve(bad)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.05, [0.0, 1e-4, 0.1]])
+def test_small_batches(fresh, forms, alpha):
+    """Game by game, as `solve` does it; nothing is said to have been left to it."""
+    batch = np.stack([games.gamma_game(20, 6, 4, seed=seed).losses for seed in range(3)])
+    weight = np.arange(20.0)
+    found = mixsolve.solve_batch(batch, alpha, sample_weight=weight)
+    assert forms
+    assert all(forms)
+    assert found.success.all()
+    assert found.n_one_by_one == 0
+    for place, each in enumerate(np.broadcast_to(alpha, 3)):
+        check_certificate(found[place], batch[place], each, sample_weight=weight)
+    tuning.uncompiled_entries = 0
+    compiled = mixsolve.solve_batch(batch, alpha, sample_weight=weight)
+    assert np.all(abs(found.value - compiled.value) <= 2 * found.tolerance)
+
+
+def test_batches_of_many_games_are_compiled(fresh):
+    shares = np.full(51, 1)
+    assert choice.spent.has_room("exact", shares[:50])
+    assert not choice.spent.has_room("exact", shares)
+    assert not choice.spent.has_room("exact", np.array([1, tuning.uncompiled_entries + 1]))
+
+
+def test_errors_of_small_batches(fresh):
+    batch = np.stack([SMALL, SMALL])
+    batch[1, 3, 2, 1] = np.nan
+    with pytest.raises(mixsolve.MixsolveError, match=r"\(1, 3, 2, 1\)"):
+        mixsolve.solve_batch(batch)
+    mask = np.ones(SMALL.shape[:2], dtype=bool)
+    mask[3, 2] = False
+    assert mixsolve.solve_batch(batch, candidate_mask=mask).success.all()
+    for alpha in (0.0, 0.1):
+        batch = np.array([[[[1.0, -1.0]]], [[[1e308, -1e308]]]])
+        with pytest.raises(mixsolve.MixsolveError, match="game 1 range"):
+            mixsolve.solve_batch(batch, alpha)
