@@ -1,8 +1,8 @@
 """What the first calls on a machine wait for: imports and compilation, entry point by entry point.
 
 Every call is the first of a process of its own. All processes share one cache of kernels, which is
-empty at the beginning: what one has compiled the next ones find. At last `mixsolve warmup` fills an
-empty cache of its own. Compilation runs on one processor; on a busy machine the processor's seconds
+empty at the beginning: what one has compiled the next ones find. At last `mixsolve warmup` compiles
+what is left. Compilation runs on one processor; on a busy machine the processor's seconds
 say what a quiet one would wait.
 """
 
@@ -84,7 +84,7 @@ def measure(cache: Path) -> Iterator[dict[str, Any]]:
 
 
 def warmup(cache: Path) -> dict[str, Any]:
-    """What `mixsolve warmup` takes with an empty cache."""
+    """What `mixsolve warmup` takes for the kernels that a cache lacks."""
     told = _python("-m", "mixsolve", "warmup", "--json", cache=cache)
     return {key: told[key] for key in ("seconds", "compile_seconds")}
 
@@ -130,9 +130,9 @@ def page(rows: list[dict[str, Any]], warmed: dict[str, Any]) -> Iterator[str]:
     compiled = sum(row["compile_seconds"] for row in rows)
     yield ""
     yield (
-        f"{compiled:.1f} s of compilation in all, {sum(row['n_compiled'] for row in rows)} kernels "
-        f"and types. `mixsolve warmup` with an empty cache: {warmed['seconds']:.1f} s, of which "
-        f"{warmed['compile_seconds']:.1f} s compilation."
+        f"These calls compile {sum(row['n_compiled'] for row in rows)} kernels and types in "
+        f"{compiled:.1f} s. `mixsolve warmup` takes {warmed['compile_seconds']:.1f} s more to compile "
+        "those that are left."
     )
     yield ""
     yield origin("first_solve") + "."
@@ -143,16 +143,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as shared, tempfile.TemporaryDirectory() as fresh:
+    with tempfile.TemporaryDirectory() as cache:
         rows = []
-        for row in measure(Path(shared)):
+        for row in measure(Path(cache)):
             print(
                 f"{row['call']}: {row['seconds']:.2f} s, processor {row['processor_seconds']:.2f} "
                 f"s, {row['n_compiled']} compiled in {row['compile_seconds']:.2f} s",
                 flush=True,
             )
             rows.append(row)
-        warmed = warmup(Path(fresh))
+        warmed = warmup(Path(cache))
     save(args.out, "first_solve", page(rows, warmed), {"calls": rows, "warmup": warmed})
 
 

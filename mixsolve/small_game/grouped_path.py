@@ -11,11 +11,11 @@ the weights (`mixsolve.kernels.schur_system`) and hands the masses' steps down a
 
 import numpy as np
 
-from mixsolve.kernels import group_levels, group_rows, schur_system
 from mixsolve.kernels.constants import CORRECTION, LEAST_MARGIN, MOST_MARGIN
 from mixsolve.small_game.game import Vector
 from mixsolve.small_game.grouped_game import GroupedGame
 from mixsolve.small_game.mass_set import Level
+from mixsolve.uncompiled.choice import loops
 
 _LEAST_PATH = 0.3  # of a block's mass at the centre: rows of blocks that lose stay inside
 
@@ -44,6 +44,8 @@ class GroupedIterate:
 
     def __init__(self, game: GroupedGame, weights: Vector, barrier: float) -> None:
         self.game = game
+        names = "group_levels", "group_rows", "schur_system"
+        self._of_levels, self._of_rows, self._dense = map(loops, names)
         size = weights.size
         self.inverse = 1.0 / game.unit
         self.weights, self.barrier = weights.copy(), barrier
@@ -94,12 +96,14 @@ class GroupedIterate:
         """
         blocks, barrier = self.levels[0], self.barrier
         ones = np.ones(blocks.mass.size)
-        group_rows.centre(*self._walked, self.weights, barrier * ones, ones, self.height, self.dual)
+        self._of_rows.centre(
+            *self._walked, self.weights, barrier * ones, ones, self.height, self.dual
+        )
         self._find_heights()
         sizes = [*(level.mass.size for level in self.levels[1:]), self.fixed.size]
         above = [*(level.mass for level in self.levels[1:]), self.game.masses.top]
         for place, level in enumerate(self.levels):
-            group_levels.masses_on_path(
+            self._of_levels.masses_on_path(
                 level.height, level.parent, level.cap, above[place], level.path, barrier,
                 level.eta, level.mass, level.idle,
             )  # fmt: skip
@@ -128,7 +132,7 @@ class GroupedIterate:
 
     def _find_heights(self) -> None:
         game, blocks = self.game, self.levels[0]
-        group_rows.heights(
+        self._of_rows.heights(
             game.share, game.blocks, game.offsets, self.height, self.linear, self.weights,
             blocks.height,
         )  # fmt: skip
@@ -149,7 +153,7 @@ class GroupedIterate:
         for level in self.levels:  # masses first: the rows' gradient needs those of the blocks
             level.mass = np.maximum(level.mass + dual * level.d_mass, 1e-300)
             level.d_mass[:] = 0.0
-        complementarity = group_rows.factor(
+        complementarity = self._of_rows.factor(
             *self._walked, self.weights, primal, dual, self.height, self.d_height, self.slack,
             self.dual, self.d_dual, self.linear, blocks.mass,
             self.schur[0], blocks.slopes, blocks.curvature, self.closest, self.gradient,
@@ -157,12 +161,12 @@ class GroupedIterate:
         self._find_heights()
         self.schur[1] = 0.0
         for level, (slopes, curvature, height) in zip(self.levels, self._parents(), strict=True):
-            group_levels.take_step(
+            self._of_levels.take_step(
                 level.parent, level.cap, level.height, primal, dual, level.eta, level.d_eta,
                 level.left, level.mass, level.d_mass, level.idle, level.d_idle, level.above,
                 level.excess, level.d_excess, height,
             )  # fmt: skip
-            group_levels.eliminate(
+            self._of_levels.eliminate(
                 level.parent, level.cap, level.slopes, level.curvature, level.mass, level.above,
                 level.excess, level.idle, level.weight, level.pull, level.total, level.slope_mean,
                 level.pull_mean, slopes, curvature, self.schur[1],
@@ -202,7 +206,7 @@ class GroupedIterate:
             level.constant[:] = constant
             last = place + 1 == len(self.levels)
             constant = self.ignored_top if last else np.empty(self.levels[place + 1].mass.size)
-            group_levels.carry(
+            self._of_levels.carry(
                 level.parent, level.cap, level.mass, level.idle, level.weight, level.pull,
                 level.total, level.constant, level.for_mass, level.for_excess,
                 np.zeros(level.mass.size) if zero else level.left,
@@ -218,7 +222,7 @@ class GroupedIterate:
         """The steps of all masses for a step of the weights; returns those of the blocks."""
         above = self.fixed
         for level in reversed(self.levels):
-            group_levels.hand_down(
+            self._of_levels.hand_down(
                 level.parent, level.slopes, level.weight, level.pull, level.total,
                 level.slope_mean, level.pull_mean, level.rho, level.rho_mean, above, d_weights,
                 level.d_eta, level.d_mass,
@@ -230,7 +234,7 @@ class GroupedIterate:
         above = self.fixed
         for place in range(len(self.levels) - 1, -1, -1):
             level = self.levels[place]
-            group_levels.complete(
+            self._of_levels.complete(
                 level.parent, level.cap, level.mass, level.above, level.excess, level.idle,
                 level.for_mass, level.for_excess, above, level.d_mass,
                 level.d_above, level.d_excess, level.d_idle, self.sums[1 + place],
@@ -256,13 +260,13 @@ class GroupedIterate:
         if self.bend is not None:
             self.centred[0] += self._slope()
         centred = np.empty(size)
-        schur_system.predictor(
+        self._dense.predictor(
             self.schur, self.centred, nothing, self.weights, self.reduced,
             *weights_rules, *solved, centred, self.d_weights,
         )  # fmt: skip
         new_mass = blocks.mass + self._hand_down(self.d_weights)
         self._complete()
-        group_rows.predict(
+        self._of_rows.predict(
             *self._walked, self.d_weights, new_mass, self.rows_path, limit,
             self.slack, self.dual, self.product,
             self.towards[0], self.against[0], self.up, self.down, self.sums[0],
@@ -284,7 +288,7 @@ class GroupedIterate:
             level.for_mass[:], level.for_excess[:] = of_mass, of_excess
         self._carry(self.down, zero=True)
         self.against[0] += self._hand_down(nothing) @ blocks.slopes
-        target = schur_system.corrector(
+        target = self._dense.corrector(
             self.towards, self.against, self.sums, self.total, 1.0 / size, self.complementarity,
             self.weights, self.reduced, *weights_rules, *solved, centred,
             self.d_product, self.d_room, self.d_weights,
@@ -295,12 +299,12 @@ class GroupedIterate:
         self._carry(base + target * self.up - self.down, zero=False)
         new_mass = blocks.mass + self._hand_down(self.d_weights)
         self._complete()
-        group_rows.correct(
+        self._of_rows.correct(
             *self._walked, self.d_weights, new_mass, self.rows_path, target,
             self.slack, self.dual, self.product, self.d_height, self.d_dual, self.sums[0],
         )  # fmt: skip
         fraction = 1.0 - min(max(self.gap, LEAST_MARGIN), MOST_MARGIN)
-        schur_system.advance(
+        self._dense.advance(
             self.sums, target, 1.0 / size, fraction, self.d_product, self.d_room, self.d_weights,
             self.omega, upper, self.weights, self.reduced, self.room, self.prices, self.levels_eq,
             self.steps,

@@ -24,6 +24,8 @@ from mixsolve.solver import validation
 from mixsolve.solver.grouping import Grouping, check_grouping
 from mixsolve.uncompiled.choice import form_of
 
+_FEW_BLOCKS = 20  # of samples: in NumPy each takes a pass
+
 
 class Options:
     """Checked options of a solve that do not depend on the game."""
@@ -149,9 +151,13 @@ class OpenGame:
         exact = isinstance(alpha, int | float) and alpha == 0
         kind = "exact" if exact else "entropic"
         kind += "" if self.constraints is None else " constrained"
-        held = isinstance(losses, MemoryLosses) and losses.held and not self.is_grouped
-        n_entries = losses.n_entries
-        return form_of(kind, n_entries, held and losses.n_classifiers <= most_classifiers)
+        possible = isinstance(losses, MemoryLosses) and losses.held
+        if possible and self.grouping is not None:
+            kind += " grouped"
+            blocks = self.grouping.blocks
+            possible = exact or blocks is None or blocks.n_blocks <= _FEW_BLOCKS
+        possible = possible and losses.n_classifiers <= most_classifiers
+        return form_of(kind, losses.n_entries, possible)
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ from mixsolve.kernels.constants import LEAST_SHARE, LEAST_SLACK
 from mixsolve.uncompiled.ragged import Ragged
 
 
-class _Several:
+class Several:
     """The samples lo:hi that have several rows, and those rows less the first of each."""
 
     def __init__(
@@ -76,32 +76,33 @@ def centre(
     weight: np.ndarray,
     inverse: float,
     weights: np.ndarray,
-    barrier: float,
+    barrier: float | np.ndarray,
     height: np.ndarray,
     dual: np.ndarray,
     lo: int,
     hi: int,
     gradient: np.ndarray,
 ) -> None:
-    """Fill ``height``, ``dual`` and ``gradient``."""
+    """Fill ``height``, ``dual`` and ``gradient``; samples may have barriers (n,) of their own."""
     dual[offsets[lo:hi]] = weight[lo:hi]  # what samples of one row keep
-    part = _Several(rows, offsets, lo, hi, inverse)
+    part = Several(rows, offsets, lo, hi, inverse)
     by_sample, owner = part.by_sample, part.owner
     scores = part.rows @ weights
     best = by_sample.most(scores)
     below = best[owner] - scores
-    above = np.full(best.size, barrier)
+    barriers = np.broadcast_to(barrier, offsets.size - 1)[part.samples]
+    above = barriers.copy()
     open_ = np.ones(best.size, dtype=bool)
     for _ in range(10):
-        term = barrier / (above[owner] + below)
+        term = barriers[owner] / (above[owner] + below)
         total, slope = by_sample.sums(term), by_sample.sums(term * term)
-        change = np.where(open_, barrier * total * (total - 1.0) / slope, 0.0)
+        change = np.where(open_, barriers * total * (total - 1.0) / slope, 0.0)
         above += change
         open_ &= change > 1e-2 * above
         if not open_.any():
             break
     height[part.samples] = best + above
-    q = barrier / (above[owner] + below)
+    q = barriers[owner] / (above[owner] + below)
     q *= (weight[part.samples] / by_sample.sums(q))[owner]
     dual[part.index] = q
     gradient[:] = q @ part.rows
@@ -127,7 +128,7 @@ def factor(
     sums: np.ndarray,
 ) -> None:
     """Move ``height``, ``slack`` and ``dual``; fill the whole ``schur``, ``centred``, ``sums``."""
-    part = _Several(rows, offsets, lo, hi, inverse)
+    part = Several(rows, offsets, lo, hi, inverse)
     owner, w = part.owner, weight[part.samples]
     height[part.samples] += primal_step * d_height[part.samples]
     q = np.maximum(dual[part.index] + dual_step * d_dual[part.index], LEAST_SHARE * w[owner])
@@ -158,7 +159,7 @@ def predict(
     sums: np.ndarray,
 ) -> None:
     """Fill ``product``, ``towards``, ``against`` and ``sums``."""
-    part = _Several(rows, offsets, lo, hi, inverse)
+    part = Several(rows, offsets, lo, hi, inverse)
     owner, w = part.owner, weight[part.samples]
     s, q = slack[part.index], dual[part.index]
     p = part.rows @ d_weights
@@ -193,7 +194,7 @@ def correct(
     sums: np.ndarray,
 ) -> None:
     """Fill ``d_height``, ``d_dual`` and ``sums``."""
-    part = _Several(rows, offsets, lo, hi, inverse)
+    part = Several(rows, offsets, lo, hi, inverse)
     owner, w = part.owner, weight[part.samples]
     s, q = slack[part.index], dual[part.index]
     p = part.rows @ d_weights

@@ -185,3 +185,25 @@ def test_errors_of_small_batches(fresh):
         batch = np.array([[[[1.0, -1.0]]], [[[1e308, -1e308]]]])
         with pytest.raises(mixsolve.MixsolveError, match="game 1 range"):
             mixsolve.solve_batch(batch, alpha)
+
+
+ATTACKERS = {
+    "groups": {"groups": np.arange(60) % 3},
+    "capped": {"groups": np.arange(60) % 3, "group_weight": 1.5},
+    "tail": {"tail": 0.3},
+    "both": {"groups": np.arange(60) % 3, "tail": 0.5},
+}
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.05])
+@pytest.mark.parametrize("attacker", ATTACKERS)
+def test_attackers_who_choose_samples(fresh, forms, alpha, attacker):
+    """In NumPy, but for alpha > 0 and many blocks of samples, of which each takes a pass."""
+    found = mixsolve.solve(SMALL, alpha, **ATTACKERS[attacker])
+    many = alpha > 0.0 and "tail" in ATTACKERS[attacker]
+    assert set(forms) == {not many}
+    tuning.uncompiled_entries = 0
+    compiled = mixsolve.solve(SMALL, alpha, **ATTACKERS[attacker])
+    assert found.success
+    assert abs(found.value - compiled.value) <= 2 * found.tolerance
+    assert abs(found.lower_bound - compiled.lower_bound) <= 2 * found.tolerance

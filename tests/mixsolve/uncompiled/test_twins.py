@@ -10,6 +10,7 @@ from mixsolve.kernels.constants import CORRECTION, CUTOFF
 from mixsolve.uncompiled.choice import loops
 
 NAMES = ["interior_point", "passes", "polytope_qp", "schur_system", "simplex_qp", "soft_passes"]
+NAMES += ["group_levels", "group_passes", "group_rows"]
 
 
 def of_both_forms(name):
@@ -298,3 +299,113 @@ def test_a_quadratic_over_the_simplex(rng, size):
         given = gradient, half @ half.T, start, 1e-3
         compiled, uncompiled = (m.minimize_quadratic(*given) for m in of_both_forms("simplex_qp"))
         np.testing.assert_allclose(uncompiled, compiled, atol=1e-10)
+
+
+class TestGroups:
+    def test_rows(self, game):
+        rng, rows, offsets, sample_weight, weights = game
+        offsets = offsets - offsets[0]
+        n_rows, n, size = len(rows), len(sample_weight), weights.size
+        blocks = np.array([0, 7, 8, 30, n])
+        count, share = len(blocks) - 1, sample_weight + 0.01
+        mass, path = rng.dirichlet(np.ones(count)), rng.random(count)
+        walked = rows, offsets, share, blocks, 0.7
+
+        def both(function, *arguments):
+            return twice("group_rows", function, *arguments)
+
+        found = both(
+            "centre", *walked, weights, 0.01 * (1 + path), mass, np.zeros(n), np.ones(n_rows)
+        )
+        agree(*found)
+        height, dual = found[0][-2:]
+        linear = rng.random((count, size))
+        agree(*both("heights", share, blocks, offsets, height, linear, weights, np.empty(count)))
+        several = np.repeat(np.diff(offsets) > 1, np.diff(offsets))
+        found = both(
+            "factor", *walked, weights, 0.5, 0.5, height, 0.1 * rng.random(n), np.ones(n_rows),
+            dual, np.where(several, 0.01 * rng.random(n_rows), 0.0), linear, mass,
+            np.zeros((size, size)), np.empty((count, size)), *np.empty((2, count)), np.empty(size),
+        )  # fmt: skip
+        schurs = [np.triu(part.pop(-5)) for part in found]
+        agree(*found)
+        np.testing.assert_allclose(schurs[1], schurs[0], rtol=1e-9, atol=1e-9 * schurs[0].max())
+        slack, dual = found[0][11], found[0][12]
+        d_weights = rng.standard_normal(size) * 0.1
+        new_mass = mass + 0.1 * rng.random(count)
+        found = both(
+            "predict", *walked, d_weights, new_mass, path, CORRECTION * 0.01, slack, dual,
+            np.zeros(n_rows), *np.empty((2, size)), *np.empty((2, count)), np.empty(5),
+        )  # fmt: skip
+        agree(*found)
+        product = found[0][-6]
+        agree(
+            *both(
+                "correct", *walked, d_weights, new_mass, path, 0.004, slack, dual, product,
+                np.zeros(n), np.zeros(n_rows), np.empty(2),
+            )
+        )  # fmt: skip
+
+    @pytest.mark.parametrize("n_parents", [1, 4])
+    def test_levels(self, rng, n_parents):
+        count, size = 12, 5
+        parent = np.arange(count) % n_parents
+        cap = 0.5 + rng.random(count)
+        above_mass = rng.dirichlet(np.ones(n_parents))
+        height, path = rng.random(count), rng.random(count)
+        found = twice(
+            "group_levels", "masses_on_path", height, parent, cap, above_mass, path, 0.01,
+            np.empty(n_parents), np.empty(count), np.empty(count),
+        )  # fmt: skip
+        agree(*found)
+        eta, mass, idle = found[0][-3:]
+        assert np.bincount(parent, mass) == pytest.approx(above_mass)
+        above, excess = 0.1 + rng.random((2, count))
+        slopes, curvature = rng.random((count, size)), rng.random(count)
+        found = twice(
+            "group_levels", "eliminate", parent, cap, slopes, curvature, mass, above, excess,
+            idle, *np.empty((2, count)), np.empty(n_parents), np.empty((n_parents, size)),
+            np.empty(n_parents), np.empty((n_parents, size)), np.empty(n_parents),
+            np.zeros((size, size)),
+        )  # fmt: skip
+        matrices = [np.triu(part.pop()) for part in found]
+        agree(*found)
+        agree([matrices[0]], [matrices[1]])
+        weight, pull, total, slope_mean, pull_mean = found[0][9:14]
+        constant, for_mass, for_excess, left = rng.random((4, count))
+        found = twice(
+            "group_levels", "carry", parent, cap, mass, idle, weight, pull, total, constant,
+            for_mass, for_excess, left, np.empty(count), *np.empty((2, n_parents)),
+        )  # fmt: skip
+        agree(*found)
+        rho, rho_mean = found[0][12:14]
+        found = twice(
+            "group_levels", "hand_down", parent, slopes, weight, pull, total, slope_mean,
+            pull_mean, rho, rho_mean, rng.random(n_parents), rng.random(size),
+            np.empty(n_parents), np.empty(count),
+        )  # fmt: skip
+        agree(*found)
+        d_eta, d_mass = found[0][-2:]
+        found = twice(
+            "group_levels", "complete", parent, cap, mass, above, excess, idle, for_mass,
+            for_excess, rng.random(n_parents), d_mass, *np.empty((3, count)), np.empty(5),
+        )  # fmt: skip
+        agree(*found)
+        d_excess, d_idle = found[0][-3:-1]
+        agree(
+            *twice(
+                "group_levels", "take_step", parent, cap, height, 0.3, 0.4, eta, d_eta, left,
+                mass, d_mass, idle, d_idle, above, excess, d_excess, np.empty(n_parents),
+            )
+        )  # fmt: skip
+
+    def test_a_pass(self, game):
+        _rng, rows, offsets, sample_weight, weights = game
+        n = len(sample_weight)
+        agree(
+            *twice(
+                "group_passes", "soft_response", rows, offsets, NOTHING, np.empty(0),
+                sample_weight, np.full(n, 0.05), weights, CUTOFF, np.arange(n) % 3,
+                np.zeros(3), np.zeros((3, weights.size)),
+            )
+        )  # fmt: skip
