@@ -131,8 +131,8 @@ def page(rows: list[dict[str, Any]], warmed: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"These calls compile {sum(row['n_compiled'] for row in rows)} kernels and types in "
-        f"{compiled:.1f} s. `mixsolve warmup` takes {warmed['compile_seconds']:.1f} s more to compile "
-        "those that are left."
+        f"{compiled:.1f} s. `mixsolve warmup` takes {warmed['compile_seconds']:.1f} s more for the "
+        "others."
     )
     yield ""
     yield origin("first_solve") + "."
