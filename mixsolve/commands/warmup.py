@@ -98,6 +98,8 @@ def steps() -> Iterator[Step]:
         yield f"two values, entropic, {name}", partial(solve, coded.astype(dtype), 0.05)
     yield "constraints", partial(solve, losses, **rule)
     yield "constraints, entropic", partial(solve, losses, 0.05, **rule)
+    yield "few models", partial(solve, losses, max_models=2)
+    yield "few models, constraints", partial(solve, losses, max_models=2, **rule)
     yield "groups", partial(solve, losses, groups=labels, tail=0.5)
     yield "batch", partial(solve_batch, np.stack([losses, losses[::-1]]))
     yield "batch, entropic", partial(solve_batch, np.stack([losses, losses[::-1]]), [1e-5, 0.05])

@@ -8,7 +8,7 @@ for bit. The form is chosen once a solve: all of its certificate is in one.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
@@ -78,8 +78,11 @@ def form_of(kind: str, n_entries: int, possible: bool) -> Iterator[None]:
     possible : bool
         Whether everything that it may call exists in NumPy.
     """
-    token = _in_numpy.set(possible and spent.allows(kind, n_entries))
+    in_numpy = possible and spent.allows(kind, n_entries)
+    token = _in_numpy.set(in_numpy)
     try:
-        yield
+        # Compiled code does not warn of what is not finite either.
+        with np.errstate(all="ignore") if in_numpy else nullcontext():
+            yield
     finally:
         _in_numpy.reset(token)

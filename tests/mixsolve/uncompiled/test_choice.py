@@ -71,6 +71,15 @@ def test_answers_in_both_forms(fresh, forms, dtype, alpha, rules):
     assert abs(found.lower_bound - compiled.lower_bound) <= tolerance
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("alpha", [0.0, 1e-9, 1e9])
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_extreme_losses_give_no_warnings_of_numpy(fresh, forms, alpha, scale):
+    losses = scale * (SMALL > 0.7)
+    check_certificate(mixsolve.solve(losses, alpha * scale), losses, alpha * scale)
+    assert all(forms)
+
+
 @pytest.mark.parametrize("method", ["lp", "interior-point", "oracle", "newton", "apg"])
 @pytest.mark.filterwarnings("ignore::mixsolve.ConvergenceWarning")
 def test_every_method(fresh, forms, method):
