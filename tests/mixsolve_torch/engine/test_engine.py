@@ -486,7 +486,8 @@ def test_on_the_cpu_the_kernels_read_the_memory_of_the_tensor(alpha):
     assert np.shares_memory(rows, losses)
     expected = mixsolve.solve(losses, alpha)
     found = mixsolve.solve(opened, alpha)
-    assert (found.value, found.gap) == (expected.value, expected.gap)
+    assert found.value == pytest.approx(expected.value, rel=1e-12)
+    assert found.gap <= expected.gap + 1e-12 * found.spread
     assert isinstance(found.weights, torch.Tensor)
     assert isinstance(TorchLosses(tensor, WHOLE).engine(*rules), TorchEngine)
     assert isinstance(TorchLosses(tensor.bfloat16()).engine(*rules), TorchEngine)
