@@ -19,6 +19,7 @@ from typing import NoReturn
 from mixsolve.base import notice
 from mixsolve.base.errors import MissingDependencyError, MixsolveError
 from mixsolve.base.version import __version__
+from mixsolve.commands.output import waiting
 
 _USAGE_ERROR = 2
 _INTERRUPTED = 130
@@ -96,7 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The options before a subcommand take no value, so the first word is the subcommand.
     name = next((word for word in argv if not word.startswith("-")), None)
     try:
-        module = _load(name) if name in _COMMANDS else None
+        silent = as_json or "--quiet" in argv
+        with waiting("importing packages", silent=silent):
+            module = _load(name) if name in _COMMANDS else None
         if name is not None and module is not None and _COMMANDS[name].parses_itself:
             return module.main(argv[argv.index(name) + 1 :])
         args = _parser(name, module, as_json).parse_args(argv)

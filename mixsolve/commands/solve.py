@@ -21,7 +21,7 @@ from mixsolve.arrays.result_file import check_npz
 from mixsolve.arrays.text_tables import has_column, read_csv, take_column
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError, named
 from mixsolve.commands import report
-from mixsolve.commands.output import add_output_arguments, is_silent, print_json
+from mixsolve.commands.output import add_output_arguments, is_silent, print_json, waiting
 from mixsolve.methods import ALIASES, METHODS
 from mixsolve.methods.stopping import State
 from mixsolve.solver.solve import solve
@@ -137,7 +137,8 @@ def run(args: argparse.Namespace) -> int:
         read = [args.losses, args.constraints, *(getattr(args, name) for name in ARRAY_OPTIONS)]
         report.check_target(args.out, args.replace, inputs=[*read, Path(args.alpha)])
         check_npz(args.out, "--out")
-    losses, options = _read_input(args)
+    with waiting("reading the losses", silent=is_silent(args)):
+        losses, options = _read_input(args)
     if args.constraints is not None:
         options |= _read_constraints(args.constraints)
     start = time.perf_counter()

@@ -26,7 +26,7 @@ from mixsolve import plots
 from mixsolve.base.arguments import as_count
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.files import check_folder, check_output, write_text, written_aside
-from mixsolve.commands.output import add_output_arguments, is_silent
+from mixsolve.commands.output import add_output_arguments, is_silent, waiting
 from mixsolve.commands.report import save as save_solution
 from mixsolve_torch.attacks.ball import BALLS, make_ball
 from mixsolve_torch.attacks.given import SUFFIXES
@@ -138,7 +138,10 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     options = _checked(args)
     device = _device(args.device)
-    with explained(lambda: "nothing was attacked yet: give the same command again"):
+    with (
+        explained(lambda: "nothing was attacked yet: give the same command again"),
+        waiting("reading images and models", silent=is_silent(args)),
+    ):
         models, data = _load(args, device)
         groups = _groups(args, data)
     work = f"what was found is kept in {args.out}: the same command goes on from there"
@@ -164,7 +167,8 @@ def run(args: argparse.Namespace) -> int:
         remarks = list(dict.fromkeys(str(warning.message) for warning in caught))
         seconds = time.perf_counter() - started
         names = dict(zip(options["names"], args.models, strict=True))
-        _write(report, args, names, remarks, seconds)
+        with waiting("drawing and writing", silent=is_silent(args)):
+            _write(report, args, names, remarks, seconds)
     if report.parts is not None:
         shutil.rmtree(report.parts, ignore_errors=True)
     if args.json:

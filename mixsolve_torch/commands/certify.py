@@ -19,7 +19,7 @@ from mixsolve.base.arguments import as_count, as_real
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.files import check_output, write_text
 from mixsolve.base.plain import json_text
-from mixsolve.commands.output import add_output_arguments, is_silent, print_json
+from mixsolve.commands.output import add_output_arguments, is_silent, print_json, waiting
 from mixsolve_torch.commands.audit import short_names
 from mixsolve_torch.commands.console import say
 from mixsolve_torch.commands.data_arguments import add_data_arguments, read_data
@@ -79,12 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Certify, print, and write the file."""
     _check(args)
-    data = read_data(args)
-    shape = tuple(data.images.shape[1:])
-    sets = read_reach(args.threat, shape, at_most=args.at_most, name="--threat")
-    models = _masked(
-        [load_model(spec, args.device, trust=args.trust) for spec in args.models], args
-    )
+    with waiting("reading images and models", silent=is_silent(args)):
+        data = read_data(args)
+        shape = tuple(data.images.shape[1:])
+        sets = read_reach(args.threat, shape, at_most=args.at_most, name="--threat")
+        models = [load_model(spec, args.device, trust=args.trust) for spec in args.models]
+        models = _masked(models, args)
     losses = reach_losses(
         models, data, sets, batch_size=args.batch_size, progress=not is_silent(args)
     )

@@ -29,8 +29,9 @@ from mixsolve.base.plain import json_text
 from mixsolve.commands.output import add_output_arguments, is_silent, print_json
 from mixsolve.commands.report import save as save_solution
 from mixsolve_torch.commands.console import progress_on_stderr, say, show
+from mixsolve_torch.commands.demo_images import installed
 from mixsolve_torch.commands.demo_networks import DemoSettings, attacks, train
-from mixsolve_torch.commands.demo_patch import PatchGame, installed, play
+from mixsolve_torch.commands.demo_patch import PatchGame, play
 from mixsolve_torch.commands.demo_picture import mixture_picture
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.arrays import Split, digits

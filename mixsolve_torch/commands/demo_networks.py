@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from mixsolve_torch.attacks import PGD, Attack, Standard
-from mixsolve_torch.commands.demo_patch import PatchSettings
+from mixsolve_torch.commands.demo_images import PatchSettings
 from mixsolve_torch.data.arrays import Split
 from mixsolve_torch.models.architectures import digits_cnn
 from mixsolve_torch.runs.progress import ProgressBar

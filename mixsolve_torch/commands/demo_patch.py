@@ -22,19 +22,18 @@ from rich.console import Console
 from torch import nn
 
 from mixsolve import plots
-from mixsolve.base.errors import MixsolveError
 from mixsolve.plots import AccuracyBar
 from mixsolve.reach.certificate import ReachCertificate
+from mixsolve_torch.commands.demo_images import PatchSettings, images
 from mixsolve_torch.core.mixture import Mixture
-from mixsolve_torch.data.arrays import Split, digits
-from mixsolve_torch.data.datasets import load_data
-from mixsolve_torch.data.labelled import to_unit
+from mixsolve_torch.data.arrays import Split
 from mixsolve_torch.evaluation.bootstrap import Estimate, bootstrap
 from mixsolve_torch.models.architectures import digits_cnn, mnist_cnn
 from mixsolve_torch.reach import views
 from mixsolve_torch.reach.losses import reach_losses
 from mixsolve_torch.reach.patch_attack import strongest_patches
 from mixsolve_torch.reach.sets import Patch
+from mixsolve_torch.runs.progress import ProgressBar
 from mixsolve_torch.training.patches import COST, fit_on_patches
 from mixsolve_torch.training.single import fit
 from mixsolve_torch.training.views import choose_views, fit_views
@@ -46,44 +45,6 @@ _WIDTH = 8  # channels of the first convolution
 _RATE = 3e-3
 _RESAMPLES, _LEVEL = 1000, 0.95
 _EFFORT = {"fills": 1, "climbs": 1, "steps": 10}  # of the search over patches
-
-
-@dataclass(frozen=True)
-class PatchSettings:
-    """What is trained and attacked for the game of patches; smaller numbers are quicker.
-
-    Attributes
-    ----------
-    data : {"fashion-mnist", "digits"}
-        The images.
-    size : int
-        Of the patch, in pixels.
-    train, validation, test, attacked : int
-        Images to train on, to choose views and weights on, to certify on, and of these, to attack.
-    epochs : int
-        Passes over the training images, a view.
-    """
-
-    data: str
-    size: int
-    train: int
-    validation: int
-    test: int
-    attacked: int
-    epochs: int
-
-
-FASHION = PatchSettings("fashion-mnist", 8, 6000, 2000, 3000, 500, epochs=2)
-DIGITS = PatchSettings("digits", 3, 989, 269, 539, 539, epochs=10)
-
-
-def installed() -> PatchSettings:
-    """Return the settings for Fashion-MNIST where its files are, for the digits elsewhere."""
-    try:
-        load_data("fashion-mnist", limit=1)
-    except MixsolveError:
-        return DIGITS
-    return FASHION
 
 
 @dataclass(frozen=True)
@@ -206,7 +167,7 @@ class PatchGame:
 
 def play(settings: PatchSettings, seed: int, log: Console) -> PatchGame:
     """Train views and rivals, choose by the game, certify and attack; progress goes to `log`."""
-    few, validation, test = _images(settings, seed)
+    few, validation, test = images(settings, seed)
     shown = not log.quiet
     build = digits_cnn if settings.data == "digits" else mnist_cnn
     shape = few.images.shape[1:]
@@ -238,10 +199,13 @@ def play(settings: PatchSettings, seed: int, log: Console) -> PatchGame:
 
     passes = settings.epochs * len(played)
     whole = _built(build)(own + 8)
-    fit(whole, few, epochs=passes, seed=own + 8, **options)
     hardened = _built(build)(own + 9)
     epochs = -(-passes // COST)
-    fit_on_patches(hardened, few, settings.size, epochs=epochs, seed=own + 9, **options)
+    with ProgressBar("Training their rivals", passes + epochs * COST, enabled=shown) as bar:
+        options["on_epoch"] = lambda epoch, loss: bar.advance()
+        fit(whole, few, epochs=passes, seed=own + 8, **options)
+        options["on_epoch"] = lambda epoch, loss: bar.advance(COST)
+        fit_on_patches(hardened, few, settings.size, epochs=epochs, seed=own + 9, **options)
     networks = {"one network": whole.eval(), "one network, trained on patches": hardened.eval()}
     search: dict[str, Any] = {"size": settings.size, "seed": seed, "progress": shown, **_EFFORT}
     left = {
@@ -287,26 +251,3 @@ def _game(
 
 def _built(build: Callable[..., nn.Module]) -> Callable[[int], nn.Module]:
     return lambda seed: build(seed=seed, width=_WIDTH)
-
-
-def _images(settings: PatchSettings, seed: int) -> tuple[Split, Split, Split]:
-    """Return images to train on, to choose on, and to certify on; no two share an image."""
-    if settings.data == "digits":
-        data = digits(seed=seed)
-        parts = data.train, data.validation, data.test
-    else:
-        count = settings.train + settings.validation
-        known = load_data(settings.data, split="train", limit=count)
-        unseen = load_data(settings.data, split="test", limit=settings.test)
-        x = to_unit(known.images)
-        n = settings.train
-        parts = (
-            Split(x[:n], known.labels[:n]),
-            Split(x[n:], known.labels[n:]),
-            Split(to_unit(unseen.images), unseen.labels),
-        )
-    counts = settings.train, settings.validation, settings.test
-    few, validation, test = (
-        Split(*(own[:count] for own in part)) for part, count in zip(parts, counts, strict=True)
-    )
-    return few, validation, test

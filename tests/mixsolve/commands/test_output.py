@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import mixsolve
 from mixsolve.base import notice
 from mixsolve.commands import main as cli
+from mixsolve.commands import output
 from mixsolve.commands.completion import SHELLS, script
 
 LOSSES = np.random.default_rng(0).random((6, 3, 2))
@@ -243,3 +245,35 @@ class TestNotice:
         monkeypatch.setattr(notice, "_is_watched", lambda: False)
         with watched.compiling():
             assert not watched.told
+
+
+class Terminal(io.StringIO):
+    """Remembers what is printed."""
+
+    def __init__(self, is_terminal):
+        super().__init__()
+        self.is_terminal = is_terminal
+
+    def isatty(self):
+        return self.is_terminal
+
+
+def told(monkeypatch, seconds, *, terminal=True, silent=False):
+    """What a terminal shows of a block that lasts some seconds."""
+    shown = Terminal(terminal)
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(output, "_PATIENCE", 0.05)
+    monkeypatch.setenv("TERM", "xterm")
+    with output.waiting("reading the losses", silent=silent):
+        time.sleep(seconds)
+    return shown.getvalue()
+
+
+def test_long_steps_are_told_on_a_terminal_and_short_ones_are_not(monkeypatch):
+    assert "reading the losses" in told(monkeypatch, 0.5)
+    assert told(monkeypatch, 0.0) == ""
+
+
+def test_steps_are_not_told_to_a_file_or_where_silence_is_asked_for(monkeypatch):
+    assert told(monkeypatch, 0.2, terminal=False) == ""
+    assert told(monkeypatch, 0.2, silent=True) == ""

@@ -12,10 +12,11 @@ import mixsolve
 from mixsolve.base.errors import MixsolveError
 from mixsolve.commands.main import main
 from mixsolve_torch.commands import demo as demo_module
-from mixsolve_torch.commands import demo_patch
+from mixsolve_torch.commands import demo_images
 from mixsolve_torch.commands.demo import FILES, DemoSettings, demo
+from mixsolve_torch.commands.demo_images import DIGITS, FASHION, PatchSettings
 from mixsolve_torch.commands.demo_networks import train
-from mixsolve_torch.commands.demo_patch import DIGITS, FASHION, PatchGame, PatchSettings
+from mixsolve_torch.commands.demo_patch import PatchGame
 from mixsolve_torch.commands.demo_picture import examples
 from mixsolve_torch.data.arrays import digits
 
@@ -118,10 +119,10 @@ def test_the_second_game_is_fashion_mnist_where_it_is_installed(monkeypatch):
     def missing(*_, **__):
         raise MixsolveError("no files")
 
-    monkeypatch.setattr(demo_patch, "load_data", lambda *_, **__: None)
-    assert demo_patch.installed() == FASHION
-    monkeypatch.setattr(demo_patch, "load_data", missing)
-    assert demo_patch.installed() == DIGITS
+    monkeypatch.setattr(demo_images, "load_data", lambda *_, **__: None)
+    assert demo_images.installed() == FASHION
+    monkeypatch.setattr(demo_images, "load_data", missing)
+    assert demo_images.installed() == DIGITS
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -13,7 +13,7 @@ from mixsolve.base.files import write_text
 from mixsolve.commands.report import save as save_solution
 from mixsolve_torch import PGD, Mixture, build_losses, digits_cnn, evaluate, grow, solve_game
 from mixsolve_torch.commands.demo import DemoSettings, demo
-from mixsolve_torch.commands.demo_patch import PatchSettings
+from mixsolve_torch.commands.demo_images import PatchSettings
 
 resource = pytest.importorskip("resource")
 pytest.importorskip("matplotlib")
