@@ -54,7 +54,7 @@ class Method:
 
 METHODS = {
     "lp": Method("constraint_generation", exact=True, grouped="grouped_rounds"),
-    "interior-point": Method("interior_point", exact=True),
+    "interior-point": Method("interior_point", exact=True, grouped="grouped_interior_point"),
     "oracle": Method("oracle", exact=True, grouped="oracle"),
     "newton": Method("newton", entropic=True, limit="lp", grouped="grouped_newton", smooth=True),
     "apg": Method("apg", entropic=True, smooth=True),

@@ -165,6 +165,23 @@ class GroupedRounds:
             weights, share, radius = trusted_step(weights, small.weights, reach)
         return weights if stop.weights is None else stop.weights
 
+    def whole(self, weights: np.ndarray) -> np.ndarray:
+        """One small game of every candidate that can be struck; its weights."""
+        engine, stop, blocks = self._engine, self._stop, self._engine.blocks
+        for _ in stop.iterations(1):
+            samples, candidates = engine.every_candidate()
+            struck = (blocks.share > 0.0) & (blocks.place()[blocks.block] >= 0)
+            kept = struck[samples]
+            keys = samples[kept] * engine.n_rows + candidates[kept]
+            self._most_rows = keys.size
+            response = engine.best_response(weights)
+            game = SmallGame(engine, keys, response)
+            small = game.solve(self._feasible, None, engine.spread, stop)
+            self._proof = keys, game.shares(small), small.mass, response
+            bound = self._feasible.lowest(game.losses(small))
+            stop.record(small.weights, engine.best_response(small.weights).value, bound)
+        return weights if stop.weights is None else stop.weights
+
     def attack(self) -> MixedStrategy | None:
         """The attack that proves the best bound; None before there is one."""
         if self._proof is None:

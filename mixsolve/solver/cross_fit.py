@@ -53,6 +53,10 @@ class CrossFit:
         Upper confidence bounds on the risks, all of which hold at once.
     weights : ndarray of float64, shape (2, L)
         Chosen on each half.
+    halves : ndarray of int64, shape (N,)
+        The half, 0 or 1, that each sample was in.
+    sample_risks : ndarray of float64, shape (N,)
+        Held-out risk of each sample: its largest loss under the weights chosen on the other half.
     """
 
     fitted: float
@@ -63,6 +67,8 @@ class CrossFit:
     group_errors: np.ndarray
     group_bounds: np.ndarray
     weights: np.ndarray = field(repr=False)
+    halves: np.ndarray = field(repr=False)
+    sample_risks: np.ndarray = field(repr=False)
 
     @property
     def optimism(self) -> float:
@@ -131,6 +137,7 @@ def cross_fit(
         bounds = dict(zip(whole.labels.tolist(), np.asarray(group_weight).tolist(), strict=True))
     half = _halves(group, rng)
     fitted, held, risks, errors, weights = [], [], [], [], []
+    sample_risks = np.empty(len(tables))
     for side in (False, True):
         fit, other = np.flatnonzero(half == side), np.flatnonzero(half != side)
         chosen: dict[str, Any] = {"sample_weight": weight[fit]}
@@ -141,7 +148,7 @@ def cross_fit(
             chosen["tail"] = whole.tail
         solution = solve([tables[i] for i in fit], alpha, **chosen, **options)
         lam = np.asarray(to_numpy(solution.weights, "weights"), dtype=np.float64)
-        values = np.array([(tables[i] @ lam).max() for i in other])
+        sample_risks[other] = values = np.array([(tables[i] @ lam).max() for i in other])
         n_groups = 1 if whole is None or whole.labels is None else whole.labels.size
         beta = 1.0 if whole is None or whole.tail is None else whole.tail
         each, error = _group_risks(values, group[other], weight[other], n_groups, beta)
@@ -163,6 +170,8 @@ def cross_fit(
         group_errors,
         group_risks + quantile * group_errors,
         np.array(weights),
+        half.astype(np.int64),
+        sample_risks,
     )
 
 

@@ -42,6 +42,22 @@ def test_risks_are_those_of_the_other_half(game):
     assert fit.group_labels.tolist() == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_each_sample_is_judged_by_the_weights_of_the_other_half(game, grouped):
+    losses, groups = game
+    fit = mixsolve.cross_fit(losses, groups=groups if grouped else None)
+    other = fit.weights[1 - fit.halves]
+    expected = np.einsum("ijk,ik->ij", losses, other).max(axis=1)
+    np.testing.assert_allclose(fit.sample_risks, expected, atol=1e-12)
+    for half in (0, 1):
+        chosen = {"groups": groups[fit.halves == half]} if grouped else {}
+        again = mixsolve.solve(losses[fit.halves == half], **chosen)
+        np.testing.assert_allclose(again.weights, fit.weights[half], atol=1e-6)
+    if not grouped:
+        means = [fit.sample_risks[fit.halves == half].mean() for half in (0, 1)]
+        assert fit.held_out == pytest.approx(np.mean(means), abs=1e-12)
+
+
 def test_the_standard_error_is_that_of_repeated_draws():
     rng = np.random.default_rng(0)
     weights, groups = np.full(3, 1 / 3), np.repeat([0, 1], [40, 80])

@@ -256,7 +256,6 @@ def test_a_path_of_alphas(game):
             "whole groups without bounds",
         ),
         ({"tail": 0.5, "alpha": 0.1, "method": "apg"}, "does not choose groups or tails"),
-        ({"tail": 0.5, "method": "interior-point"}, "does not choose groups or tails"),
         ({"tail": 0.5, "constraints": lambda w: [w[0] <= 0.5], "method": "lp"}, "linear ones"),
     ],
 )
@@ -306,10 +305,11 @@ def test_a_single_candidate_leaves_the_smoothing_of_the_groups(method):
     assert solution.value == pytest.approx(0.1 * logsumexp(each / 0.1, b=1 / 3), abs=1e-12)
 
 
+@pytest.mark.parametrize("method", ["cvxpy", "interior-point"])
 @pytest.mark.parametrize("seed", range(12))
-def test_the_model_in_cvxpy_has_the_same_value(seed):
+def test_all_candidates_at_once_have_the_same_value(seed, method):
     tables, options, choice = draw(seed)
-    solution = mixsolve.solve(tables, tol=1e-6, method="cvxpy", **options)
+    solution = mixsolve.solve(tables, tol=1e-6, method=method, **options)
     optimum = linear_program(tables, *choice)
     assert abs(solution.value - optimum) <= 2e-6 * max(solution.spread, 1e-12)
     assert solution.success
