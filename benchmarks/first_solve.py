@@ -101,8 +101,8 @@ def _python(*arguments: str, cache: Path) -> dict[str, Any]:
     return found
 
 
-def page(rows: list[dict[str, Any]], warmed: dict[str, Any]) -> Iterator[str]:
-    """The lines of the page."""
+def page(rows: list[dict[str, Any]], warmed: dict[str, Any] | None) -> Iterator[str]:
+    """The lines of the page; before the warm-up there is none."""
     yield "# The first solve"
     yield ""
     yield (
@@ -131,9 +131,10 @@ def page(rows: list[dict[str, Any]], warmed: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"These calls compile {sum(row['n_compiled'] for row in rows)} kernels and types in "
-        f"{compiled:.1f} s. `mixsolve warmup` takes {warmed['compile_seconds']:.1f} s more for the "
-        "others."
+        f"{compiled:.1f} s."
     )
+    if warmed is not None:
+        yield f"`mixsolve warmup` takes {warmed['compile_seconds']:.1f} s more for the others."
     yield ""
     yield origin("first_solve") + "."
 
@@ -152,6 +153,7 @@ def main() -> None:
                 flush=True,
             )
             rows.append(row)
+        save(args.out, "first_solve", page(rows, None), {"calls": rows, "warmup": None})
         warmed = warmup(Path(cache))
     save(args.out, "first_solve", page(rows, warmed), {"calls": rows, "warmup": warmed})
 
