@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mixsolve.base.errors import ConvergenceWarning
+from mixsolve.base.tuning import tuning
 from mixsolve.bench.peers import PEERS
 from mixsolve.engines import as_loss_tensor
 from mixsolve.engines.bookkeeping import finite_spread
@@ -112,6 +113,7 @@ def run(solver: str, path: Path, alpha: float, tol: float, time_limit: float) ->
 
 
 def _run_here(solver: str, path: str, alpha: float, tol: float, time_limit: float) -> SolverRow:
+    tuning.uncompiled_entries = 0  # as in a process that solves many games
     stored = np.load(path)
     warnings.simplefilter("ignore", ConvergenceWarning)
     small = stored[: min(len(stored), 20), : min(stored.shape[1], 5)]
