@@ -312,6 +312,40 @@ def test_gibbs(case, alpha):
 
 
 @pytest.mark.parametrize("alpha", [TINY, MODERATE, HUGE])
+def test_soft_answer_is_the_three_responses(case, alpha):
+    alpha = alphas(case, alpha)
+    for weights in several_weights(case.size):
+        best = case.engine.best_response(weights)
+        soft = case.engine.soft_response(weights, alpha, hessian=False)
+        attack = case.engine.gibbs(weights, alpha)
+        answer = case.engine.soft_answer(weights, alpha.copy())
+        assert answer.soft.hessian is None
+        assert answer.soft.value == soft.value
+        np.testing.assert_array_equal(answer.soft.gradient, soft.gradient)
+        for known in (answer.best, case.engine.best_response(weights)):
+            if known is not None:
+                np.testing.assert_allclose(known.value, best.value, rtol=1e-14)
+                np.testing.assert_allclose(known.gradient, best.gradient, rtol=1e-13)
+                np.testing.assert_array_equal(known.candidates, best.candidates)
+        if answer.attack is not None:
+            found, expected = dense(case, answer.attack), dense(case, attack)
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("alpha", [MODERATE, HUGE])
+def test_rough_response_has_the_same_value_and_gradient(case, alpha):
+    alpha = alphas(case, alpha)
+    weights = several_weights(case.size)[-1]
+    rough = case.engine.rough_response(weights, alpha)
+    soft = case.engine.soft_response(weights, alpha)
+    assert rough.value == soft.value
+    np.testing.assert_array_equal(rough.gradient, soft.gradient)
+    slip = 1e-12 * case.engine.spread**2 / alpha.min()
+    np.testing.assert_allclose(rough.hessian, soft.hessian, rtol=1e-9, atol=slip)  # few rows: exact
+
+
+@pytest.mark.parametrize("alpha", [TINY, MODERATE, HUGE])
 def test_losses_under_the_gibbs_strategy_are_the_gradient(case, alpha):
     alpha = alphas(case, alpha)
     weights = several_weights(case.size)[-1]

@@ -8,7 +8,7 @@ them, the attacker's masses (N, m); the certificate is computed afterwards, the 
 - "cutting-planes": rounds of best responses, HiGHS' interior point on the rows found so far.
 - "clarabel", "scs", "pdlp": through cvxpy, on the linear program or the exponential cones.
 - "slsqp", "trust-constr": SciPy's, on eq. (7) with exact gradients.
-- "mirror", "fista": mirror descent and accelerated gradient in plain NumPy.
+- "mirror", "fista", "fista-numba", "fista-jax", "lbfgs": `mixsolve.bench.first_order`.
 """
 
 import importlib.util
@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from mixsolve.base.errors import MixsolveError
+from mixsolve.bench import first_order
+from mixsolve.bench.first_order import Answer, entropic_risk
 from mixsolve.feasible import simplex
 from mixsolve.small_game import highs
-
-Answer = tuple[np.ndarray, np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -140,16 +140,6 @@ def _cvxpy(solver: str) -> Callable[[np.ndarray, float, float, float], Answer]:
     return run
 
 
-def entropic_risk(losses: np.ndarray, alpha: float, lam: np.ndarray) -> tuple[float, np.ndarray]:
-    """Eq. (7) with uniform weights and measure at weights (L,), and its gradient (L,), in NumPy."""
-    scores = losses @ lam
-    top = scores.max(axis=1, keepdims=True)
-    mass = np.exp((scores - top) / alpha)
-    totals = mass.sum(axis=1, keepdims=True)
-    value = float((top + alpha * np.log(totals / losses.shape[1])).mean())
-    return value, np.einsum("ij,ijk->k", mass / totals, losses) / losses.shape[0]
-
-
 def _scipy(method: str) -> Callable[[np.ndarray, float, float, float], Answer]:
     def run(losses: np.ndarray, alpha: float, tol: float, time_limit: float) -> Answer:
         from scipy.optimize import Bounds, LinearConstraint, minimize
@@ -186,58 +176,6 @@ def _scipy(method: str) -> Callable[[np.ndarray, float, float, float], Answer]:
     return run
 
 
-def _mirror(losses: np.ndarray, alpha: float, tol: float, time_limit: float) -> Answer:
-    """Exponentiated gradient, its step doubled and halved by the descent condition."""
-    lam = simplex.uniform(losses.shape[2])
-    deadline = time.perf_counter() + time_limit
-    accuracy = tol * float(np.ptp(losses))
-    step = alpha / max(float(np.ptp(losses)), 1e-300) ** 2
-    value, gradient = entropic_risk(losses, alpha, lam)
-    while lam @ gradient - gradient.min() > accuracy and time.perf_counter() < deadline:
-        trial = lam * np.exp(-step * (gradient - gradient.min()))
-        trial /= trial.sum()
-        lower, slope = entropic_risk(losses, alpha, trial)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            distance = np.nansum(trial * np.log(trial / lam))
-        if lower <= value + gradient @ (trial - lam) + distance / step + 1e-16:
-            lam, value, gradient = trial, lower, slope
-            step *= 1.5
-        else:
-            step *= 0.5
-    return lam, None
-
-
-def _fista(losses: np.ndarray, alpha: float, tol: float, time_limit: float) -> Answer:
-    """FISTA with backtracking and restart on the function value."""
-    lam = ahead = simplex.uniform(losses.shape[2])
-    deadline = time.perf_counter() + time_limit
-    accuracy = tol * float(np.ptp(losses))
-    curvature, theta = 1.0, 1.0
-    value, gradient = entropic_risk(losses, alpha, lam)
-    best = value
-    while time.perf_counter() < deadline:
-        while True:
-            trial = simplex.project(ahead - gradient / curvature)
-            step = trial - ahead
-            lower, slope = entropic_risk(losses, alpha, trial)
-            bound = value + gradient @ step + 0.5 * curvature * step @ step
-            if lower <= bound + 1e-15 * abs(bound) or time.perf_counter() > deadline:
-                break
-            curvature *= 2.0
-        if trial @ slope - slope.min() <= accuracy:
-            return trial, None
-        if lower > best:
-            theta, following = 1.0, trial
-        else:
-            grown = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * theta * theta))
-            following = trial + (theta - 1.0) / grown * (trial - lam)
-            theta = grown
-        lam, ahead, best = trial, following, lower
-        value, gradient = entropic_risk(losses, alpha, ahead)
-        curvature *= 0.9
-    return lam, None
-
-
 PEERS = {
     "highs-ds": Peer(_highs("highs-ds"), exact=True, entropic=False),
     "highs-ipm": Peer(_highs("highs-ipm"), exact=True, entropic=False),
@@ -247,6 +185,9 @@ PEERS = {
     "pdlp": Peer(_cvxpy("PDLP"), exact=True, entropic=False, requires="ortools"),
     "slsqp": Peer(_scipy("SLSQP"), exact=False, entropic=True),
     "trust-constr": Peer(_scipy("trust-constr"), exact=False, entropic=True),
-    "mirror": Peer(_mirror, exact=False, entropic=True),
-    "fista": Peer(_fista, exact=False, entropic=True),
+    "mirror": Peer(first_order.mirror, exact=False, entropic=True),
+    "fista": Peer(first_order.fista, exact=False, entropic=True),
+    "fista-numba": Peer(first_order.fista_numba, exact=False, entropic=True, requires="numba"),
+    "fista-jax": Peer(first_order.fista_jax, exact=False, entropic=True, requires="jax"),
+    "lbfgs": Peer(first_order.lbfgs, exact=False, entropic=True),
 }

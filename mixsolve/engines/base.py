@@ -15,7 +15,13 @@ import numpy as np
 
 from mixsolve.arrays.labels import GameLabels
 from mixsolve.arrays.tensor import Shape
-from mixsolve.engines.responses import BestResponse, MixedStrategy, NearResponse, SoftResponse
+from mixsolve.engines.responses import (
+    BestResponse,
+    MixedStrategy,
+    NearResponse,
+    SoftAnswer,
+    SoftResponse,
+)
 
 
 class Engine(Protocol):
@@ -82,6 +88,18 @@ class Engine(Protocol):
         self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
     ) -> SoftResponse:
         """Eq. (7) at `weights`, float64 of shape (L,), for `alpha` > 0 of shape (N,)."""
+        ...
+
+    def rough_response(self, weights: np.ndarray, alpha: np.ndarray) -> SoftResponse:
+        """Eq. (7) with a Hessian that may be an estimate from some of the samples."""
+        ...
+
+    def soft_answer(self, weights: np.ndarray, alpha: np.ndarray) -> SoftAnswer:
+        """Eq. (7) without a Hessian where the method is expected to end.
+
+        Best response and Gibbs strategy come from the same pass, where an engine can do that;
+        `best_response` and `gibbs` then know them.
+        """
         ...
 
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:

@@ -14,7 +14,7 @@ import numpy as np
 from mixsolve.arrays.tensor import Shape
 from mixsolve.base.errors import MixsolveError, NonFiniteLossError
 from mixsolve.engines.base import Engine
-from mixsolve.engines.responses import MixedStrategy, SoftResponse
+from mixsolve.engines.responses import MixedStrategy, SoftAnswer, SoftResponse
 from mixsolve.kernels.constants import PLAIN_EXPONENTS
 
 _SUMMED_TOGETHER = 1 << 16  # samples
@@ -60,6 +60,7 @@ class Bookkeeping:
         self.prior = prior
         self.classifiers = classifiers
         self._last: tuple[np.ndarray, np.ndarray, SoftResponse] | None = None
+        self._answer: tuple[np.ndarray, np.ndarray, SoftAnswer] | None = None
 
     def recall(self, weights: np.ndarray, alpha: np.ndarray, hessian: bool) -> SoftResponse | None:
         """The last soft response, if it was at these weights (and has a Hessian)."""
@@ -78,6 +79,31 @@ class Bookkeeping:
         """Store a soft response for `recall`; return it."""
         self._last = weights.copy(), alpha, response
         return response
+
+    def recall_answer(
+        self, weights: np.ndarray, alpha: np.ndarray | None = None
+    ) -> SoftAnswer | None:
+        """The last soft answer, if it was at these weights (and this alpha, where one is given)."""
+        if self._answer is None:
+            return None
+        known_weights, known_alpha, known = self._answer
+        same = alpha is None or known_alpha is alpha
+        return known if same and np.array_equal(known_weights, weights) else None
+
+    def remember_answer(
+        self, weights: np.ndarray, alpha: np.ndarray, answer: SoftAnswer
+    ) -> SoftAnswer:
+        """Store a soft answer for `recall_answer`; return it."""
+        self._answer = weights.copy(), alpha, answer
+        return answer
+
+    def rough_response(self, weights: np.ndarray, alpha: np.ndarray) -> SoftResponse:
+        """See `mixsolve.engines.Engine.rough_response`."""
+        return self.soft_response(weights, alpha)
+
+    def soft_answer(self, weights: np.ndarray, alpha: np.ndarray) -> SoftAnswer:
+        """See `mixsolve.engines.Engine.soft_answer`."""
+        return SoftAnswer(self.soft_response(weights, alpha, False))
 
     @property
     def idle(self) -> np.ndarray | None:
@@ -100,7 +126,7 @@ class Bookkeeping:
         part = copy(self)
         part.sample_weight = sample_weight
         part.take_range(lowest, highest)
-        part._last = None
+        part._last = part._answer = None
         return part
 
     def weighed(self, sample_weight: np.ndarray) -> Self:
@@ -162,7 +188,7 @@ class Bookkeeping:
         """The same engine with its losses in units of 2^exponent."""
         part = copy(self)
         part.take_range(*np.ldexp([self.lowest, self.highest], -exponent).tolist())
-        part._last = None
+        part._last = part._answer = None
         return part
 
     def refuse(self, loss: float, row: int, classifier: int) -> NoReturn:

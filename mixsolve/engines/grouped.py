@@ -15,7 +15,13 @@ import numpy as np
 
 from mixsolve.engines.base import Engine
 from mixsolve.engines.bookkeeping import count_passes
-from mixsolve.engines.responses import BestResponse, MixedStrategy, NearResponse, SoftResponse
+from mixsolve.engines.responses import (
+    BestResponse,
+    MixedStrategy,
+    NearResponse,
+    SoftAnswer,
+    SoftResponse,
+)
 from mixsolve.small_game.mass_set import MassSet
 
 
@@ -207,6 +213,14 @@ class GroupedEngine:
                 apart = soft.gradients - gradient
                 square = square + (mass * apart.T) @ apart / self.blocks.temperature
         return SoftResponse(value, gradient, square)
+
+    def rough_response(self, weights: np.ndarray, alpha: np.ndarray) -> SoftResponse:
+        """See `Engine.rough_response`; exact here."""
+        return self.soft_response(weights, alpha)
+
+    def soft_answer(self, weights: np.ndarray, alpha: np.ndarray) -> SoftAnswer:
+        """See `Engine.soft_answer`; each part takes a pass of its own here."""
+        return SoftAnswer(self.soft_response(weights, alpha, False))
 
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         """See `Engine.gibbs`; with the samples' weights under the attacker's best masses."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from threading import Event
 from typing import Protocol, runtime_checkable
@@ -13,11 +14,18 @@ from mixsolve.base.threads import chunk_bounds, run_chunks, run_shares
 from mixsolve.base.tuning import tuning
 from mixsolve.engines.bookkeeping import Bookkeeping
 from mixsolve.engines.deferred import DeferredStrategy
-from mixsolve.engines.responses import BestResponse, MixedStrategy, NearResponse, SoftResponse
+from mixsolve.engines.responses import (
+    BestResponse,
+    MixedStrategy,
+    NearResponse,
+    SoftAnswer,
+    SoftResponse,
+)
 from mixsolve.kernels.constants import CUTOFF
 from mixsolve.uncompiled.choice import loops
 
 _GATHER_ENTRIES = 1 << 17
+_ROUGH_ROWS = 200  # times L: of so many rows the covariance errs by a tenth or so
 _NO_SLACK = np.empty(0)
 
 
@@ -125,6 +133,9 @@ class MemoryEngine(Bookkeeping):
                 self.refuse(rows[row, classifier], int(offsets[start] + row), int(classifier))
 
     def best_response(self, weights: np.ndarray) -> BestResponse:
+        known = self.recall_answer(weights)
+        if known is not None and known.best is not None:
+            return known.best
         passes = loops("passes")
         values = np.zeros(self._bounds.size - 1)
         gradients = np.zeros((values.size, self.n_classifiers))
@@ -192,38 +203,124 @@ class MemoryEngine(Bookkeeping):
     def soft_response(
         self, weights: np.ndarray, alpha: np.ndarray, hessian: bool = True
     ) -> SoftResponse:
-        soft_passes = loops("soft_passes")
         known = self.recall(weights, alpha, hessian)
         if known is not None:
             return known
+        return self.remember(weights, alpha, self._soft(weights, alpha, hessian).soft)
+
+    def rough_response(self, weights: np.ndarray, alpha: np.ndarray) -> SoftResponse:
+        rough = self._soft(weights, alpha, True, curved=self._some_weights()).soft
+        self.remember(weights, alpha, replace(rough, hessian=None))
+        return rough
+
+    def _some_weights(self) -> np.ndarray:
+        """Weights (N,) of every s-th sample, s times as large; 0 for the others."""
+        counted = np.flatnonzero(self.sample_weight > 0.0)
+        enough = max(1, _ROUGH_ROWS * self.n_classifiers)
+        stride = max(1, self.n_rows * counted.size // (self.n_samples * enough))
+        some = np.zeros(self.n_samples)
+        some[counted[::stride]] = stride * self.sample_weight[counted[::stride]]
+        return some
+
+    def soft_answer(self, weights: np.ndarray, alpha: np.ndarray) -> SoftAnswer:
+        known = self.recall_answer(weights, alpha)
+        if known is not None:
+            return known
+        answer = self._soft(weights, alpha, False, pure=True, played=not self.tensor.elsewhere)
+        if answer.attack is None:
+            answer = replace(answer, attack=self._deferred_gibbs(weights, alpha))
+        self.remember(weights, alpha, answer.soft)
+        return self.remember_answer(weights, alpha, answer)
+
+    def _soft(
+        self,
+        weights: np.ndarray,
+        alpha: np.ndarray,
+        hessian: bool,
+        pure: bool = False,
+        played: bool = False,
+        curved: np.ndarray | None = None,
+    ) -> SoftAnswer:
+        """Eq. (7) in one pass, with the best response if `pure`, the Gibbs strategy if `played`.
+
+        The Hessian is that of the samples' weights `curved` (N,), the game's own by default.
+        """
+        soft_passes = loops("soft_passes")
+        curved = self.sample_weight if curved is None else curved
         values = np.zeros(self._bounds.size - 1)
         gradients = np.zeros((values.size, self.n_classifiers))
         side = self.n_classifiers if hessian else 0
         hessians = np.zeros((values.size, side, side))
+        best = np.empty(self.n_samples if pure else 0, dtype=np.int64)
+        sums = np.zeros((values.size, self.n_classifiers + 1))
+        counts = np.empty(self.n_samples if played else 0, dtype=np.int64)
+        parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in self._bounds[1:]]
 
         def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
             span = self._row_range(start, stop)
-            values[chunk] += soft_passes.soft_response(
+            room = rows.shape[0] if played else 0
+            candidates, probabilities = np.empty(room, dtype=np.int64), np.empty(room)
+            values[chunk] += soft_passes.soft_answer(
                 rows,
                 self.tensor.offsets[start : stop + 1],
                 self.allowed[span],
                 self.prior[span],
                 self.sample_weight[start:stop],
+                curved[start:stop],
                 alpha[start:stop],
                 weights,
                 self._cutoff,
                 gradients[chunk],
                 hessians[chunk],
+                best[start:stop],
+                sums[chunk],
+                counts[start:stop],
+                candidates,
+                probabilities,
             )
+            if not played:
+                return
+            used = int(counts[start:stop].sum())
+            if 2 * used < room:  # do not keep arrays that are mostly empty
+                candidates, probabilities = candidates[:used].copy(), probabilities[:used].copy()
+            parts[chunk].append((candidates[:used], probabilities[:used]))
 
         self.each_block(work)
         upper = hessians.sum(axis=0)
-        response = SoftResponse(
+        soft = SoftResponse(
             float(values.sum()),
             gradients.sum(axis=0),
             np.triu(upper) + np.triu(upper, 1).T if hessian else None,
         )
-        return self.remember(weights, alpha, response)
+        pieces = [piece for part in parts for piece in part]
+        total = sums.sum(axis=0)
+        return SoftAnswer(
+            soft,
+            BestResponse(float(total[-1]), total[:-1], best) if pure else None,
+            self._strategy_of(counts, pieces) if played else None,
+        )
+
+    def _strategy_of(
+        self, counts: np.ndarray, pieces: list[tuple[np.ndarray, np.ndarray]]
+    ) -> MixedStrategy:
+        """A strategy from the entries (N,) of each sample, and their pieces in order."""
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        attack = MixedStrategy(
+            indptr,
+            np.empty(indptr[-1], dtype=np.int64),
+            np.empty(indptr[-1]),
+            self.tensor.n_candidates,
+        )
+        ends = np.cumsum([candidates.size for candidates, _ in pieces])
+
+        def place(number: int) -> None:
+            candidates, probabilities = pieces[number]
+            there = slice(ends[number] - candidates.size, ends[number])
+            attack.candidates[there] = candidates
+            attack.probabilities[there] = probabilities
+
+        run_chunks(place, len(pieces))
+        return attack
 
     def soft_sums(
         self, weights: np.ndarray, alpha: np.ndarray, block: np.ndarray, n_blocks: int
@@ -255,54 +352,20 @@ class MemoryEngine(Bookkeeping):
 
     def gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
         """See `Engine.gibbs`; for a tensor in a file it is computed when it is first read."""
+        known = self.recall_answer(weights, alpha)
+        if known is not None and known.attack is not None:
+            return known.attack
         if self.tensor.elsewhere:
-            compute = partial(self._gibbs, weights.copy(), alpha)
-            return DeferredStrategy(self.n_samples, self.tensor.n_candidates, compute)
+            return self._deferred_gibbs(weights, alpha)
         return self._gibbs(weights, alpha)
 
+    def _deferred_gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
+        compute = partial(self._gibbs, weights.copy(), alpha)
+        return DeferredStrategy(self.n_samples, self.tensor.n_candidates, compute)
+
     def _gibbs(self, weights: np.ndarray, alpha: np.ndarray) -> MixedStrategy:
-        soft_passes = loops("soft_passes")
-        parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in self._bounds[1:]]
-        counts = np.empty(self.n_samples, dtype=np.int64)
-
-        def work(chunk: int, start: int, stop: int, rows: np.ndarray) -> None:
-            span = self._row_range(start, stop)
-            candidates = np.empty(rows.shape[0], dtype=np.int64)
-            probabilities = np.empty(rows.shape[0])
-            used = soft_passes.gibbs(
-                rows,
-                self.tensor.offsets[start : stop + 1],
-                self.allowed[span],
-                self.prior[span],
-                alpha[start:stop],
-                weights,
-                self._cutoff,
-                counts[start:stop],
-                candidates,
-                probabilities,
-            )
-            if 2 * used < candidates.size:  # do not keep arrays that are mostly empty
-                candidates, probabilities = candidates[:used].copy(), probabilities[:used].copy()
-            parts[chunk].append((candidates[:used], probabilities[:used]))
-
-        self.each_block(work)
-        pieces = [piece for part in parts for piece in part]
-        indptr = np.concatenate([[0], np.cumsum(counts)])
-        attack = MixedStrategy(
-            indptr,
-            np.empty(indptr[-1], dtype=np.int64),
-            np.empty(indptr[-1]),
-            self.tensor.n_candidates,
-        )
-        ends = np.cumsum([candidates.size for candidates, _ in pieces])
-
-        def place(number: int) -> None:
-            candidates, probabilities = pieces[number]
-            there = slice(ends[number] - candidates.size, ends[number])
-            attack.candidates[there] = candidates
-            attack.probabilities[there] = probabilities
-
-        run_chunks(place, len(pieces))
+        attack = self._soft(weights, alpha, False, played=True).attack
+        assert attack is not None
         return attack
 
     def gather(self, samples: np.ndarray, candidates: np.ndarray) -> np.ndarray:

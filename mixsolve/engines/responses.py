@@ -176,3 +176,22 @@ class MixedStrategy(Compared):
         # Draw i looks up before[i] + u * (mass of sample i); clipping keeps rounding inside.
         entry = np.searchsorted(cumulative, before[:-1] + draws * np.diff(before), side="right")
         return self.candidates[np.clip(entry, self.indptr[:-1], self.indptr[1:] - 1)]
+
+
+@dataclass(frozen=True)
+class SoftAnswer:
+    """All that a certificate of eq. (7) needs at some weights.
+
+    Attributes
+    ----------
+    soft : SoftResponse
+        Without a Hessian.
+    best : BestResponse or None
+        The pure best response; None where it has not been computed.
+    attack : MixedStrategy or None
+        The Gibbs strategy; likewise.
+    """
+
+    soft: SoftResponse
+    best: BestResponse | None = None
+    attack: MixedStrategy | None = None

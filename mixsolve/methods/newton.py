@@ -5,7 +5,15 @@ is cut back until F has decreased enough. With q the Gibbs strategy,
 
     g = sum_i w_i E_q[l_i],    H = sum_i (w_i / alpha_i) Cov_q(l_i),
 
-in one fused pass. The model only depends on candidates within a few alpha of the best. Where alpha
+in one fused pass. Forming H takes most of it, and near the optimum H hardly changes: once a step
+narrows the gap ten times, the next passes go without, and the H of the step before is corrected by
+the change y of the gradient along a step s, with B = H, to (Broyden, Fletcher, Goldfarb, Shanno)
+
+    B + y y' / y's - B s (B s)' / s'B s.
+
+With many classifiers the first H comes from some samples alone, and the second pass goes without.
+The convergence stays superlinear. The pass that the last gaps say will be the last gives the whole
+certificate. The model only depends on candidates within a few alpha of the best. Where alpha
 is small, the optimum is about alpha away from the exact problem's, which constraint generation
 gives: from there the model sees all that matters, and the number of steps hardly depends on alpha.
 The same start is taken once two steps had to be cut back.
@@ -20,9 +28,10 @@ and if the gap is too wide another round begins where the last one ended. With m
 rounds begin on a subsample. Where too many candidates count, Newton runs on the tensor itself.
 
 References: Meunier et al., ICML 2021, section 4.1; Nocedal and Wright, Numerical Optimization,
-2006, chapters 3 and 16.
+2006, chapters 3, 6 and 16.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -38,6 +47,7 @@ from mixsolve.kernels.constants import (
     CUT_BACK,
     CUTOFF,
     DAMPING,
+    EPSILON,
     LEAST_DAMPING,
     MAX_CUT_BACK,
     NARROWER,
@@ -62,6 +72,9 @@ _FAR = 1.0  # radius about weights that may be anywhere
 _SAMPLING_RADIUS = 1.0  # times n^-1/2: where the optimal weights of n samples are looked for
 _LEVEL_TOLERANCE = 3e-3  # of the spread, times n^-1/2: a subsample's weights err more than that
 _SMALL_TOLERANCE = 0.1  # of the tolerance, left to the small games
+_FAST = 0.1  # times the gap before, to which a step brings it where the model is good
+_COSTLY = 32  # classifiers, from which on a first Hessian is an estimate, the second pass without
+_NEARLY_THERE = 30.0  # times the tolerance: a whole certificate costs little more than the value
 _MOST_TRIALS = 65  # along a step, the last one at 1e-10 of it at most
 
 
@@ -155,7 +168,7 @@ class _EntropicRounds:
             # 4. A step to its weights, certified there by a pass.
             reach = max(radius, self._scale) if missing else np.inf
             weights, _, radius = trusted_step(weights, found, reach)
-            soft = self._engine.soft_response(weights, self._alpha, hessian=False)
+            soft = self._engine.soft_answer(weights, self._alpha).soft
             if self._stop.record(weights, soft.value, _bound(soft, weights, self._feasible)):
                 break
         return weights if self._stop.weights is None else self._stop.weights
@@ -185,8 +198,10 @@ def descend(
 
     `stop` records every point.
     """
-    soft = engine.soft_response(weights, alpha)
-    narrowest, since, cuts = np.inf, 0, 0
+    costly = engine.n_classifiers >= _COSTLY
+    soft = (engine.rough_response if costly else engine.soft_response)(weights, alpha)
+    curvature = soft.hessian
+    narrowest, since, cuts, before = np.inf, 0, 0, np.inf
     for _ in stop.iterations(DEFAULT_MAX_ITER):
         bound = _bound(soft, weights, feasible)
         if stop.record(weights, soft.value, bound):
@@ -196,16 +211,23 @@ def descend(
             narrowest, since = stop.gap, 0
         if since > NEWTON_PATIENCE:
             break  # what gap is left is rounding
-        assert soft.hessian is not None
+        assert curvature is not None
         # Over the whole simplex a curvature below the gap changes the slope by less than the gap:
         # this much damping slows nothing down, and it keeps flat directions apart from rounding.
-        bends = soft.hessian.diagonal()
+        model = curvature
+        bends = model.diagonal()
         largest = float((bends if feasible.used is None else bends[feasible.used]).max())
         ridge = max(DAMPING * (soft.value - bound), LEAST_DAMPING * largest, TINY)
         if not np.isfinite([ridge, *soft.gradient]).all():
             break
-        target = feasible.minimize_quadratic(soft.gradient, soft.hessian, weights, ridge)
-        weights, soft, length = _line_search(engine, alpha, weights, soft, target, stop)
+        target = feasible.minimize_quadratic(soft.gradient, model, weights, ridge)
+        last, there = weights, soft
+        respond = _next_pass(engine, alpha, soft, stop.gap, before, stop)
+        before = stop.gap
+        weights, soft, length = _line_search(respond, weights, soft, target, stop)
+        curvature = soft.hessian
+        if curvature is None:
+            curvature = _corrected(model, weights - last, soft.gradient - there.gradient)
         if length >= CUT_BACK:
             continue
         cuts += 1
@@ -215,8 +237,37 @@ def descend(
             exact = exact_rounds.optimal_weights(engine, feasible, weights, part)
             there = engine.soft_response(exact, alpha)
             if there.value < soft.value:
-                weights, soft = exact, there
+                weights, soft, curvature = exact, there, there.hessian
     return weights if stop.weights is None else stop.weights
+
+
+def _next_pass(
+    engine: Engine, alpha: np.ndarray, soft: SoftResponse, gap: float, before: float, stop: Stop
+) -> Callable[[np.ndarray], SoftResponse]:
+    """How the next point is evaluated, given the gap and that before the last step.
+
+    The latter is infinite where there is none yet.
+    """
+    ratio = gap / before
+    if before == np.inf:
+        ratio = 1.0 if engine.n_classifiers < _COSTLY else _FAST
+    if not ratio <= _FAST:
+        return lambda point: engine.soft_response(point, alpha)
+    # Newton's method squares the relative error; with an H corrected it is reduced as before.
+    exact = soft.hessian is not None and before < np.inf
+    foreseen = gap * (ratio * ratio if exact else ratio)
+    if foreseen <= _NEARLY_THERE * stop.tolerance:
+        return lambda point: engine.soft_answer(point, alpha).soft
+    return lambda point: engine.soft_response(point, alpha, hessian=False)
+
+
+def _corrected(model: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """The model (L, L) with the gradient's change (L,) along a step (L,) taken in."""
+    seen, known = float(change @ step), model @ step
+    foreseen = float(known @ step)
+    if not (seen > EPSILON * foreseen > 0.0):
+        return model  # rounding
+    return model + np.outer(change, change / seen) - np.outer(known, known / foreseen)
 
 
 def _bound(soft: SoftResponse, weights: np.ndarray, feasible: FeasibleSet) -> float:
@@ -224,8 +275,7 @@ def _bound(soft: SoftResponse, weights: np.ndarray, feasible: FeasibleSet) -> fl
 
 
 def _line_search(
-    engine: Engine,
-    alpha: np.ndarray,
+    respond: Callable[[np.ndarray], SoftResponse],
     weights: np.ndarray,
     soft: SoftResponse,
     target: np.ndarray,
@@ -242,7 +292,7 @@ def _line_search(
     noise = ROUNDING * abs(soft.value)
     for cut in range(_MOST_TRIALS):
         point = simplex.normalize(weights + length * step)
-        there = engine.soft_response(point, alpha)
+        there = respond(point)
         ahead = float(there.gradient @ step)
         wanted = soft.value + ARMIJO * length * min(slope, 0.0) + noise
         if there.value <= wanted or ahead <= 0.0 or (cut and stop.is_late()):

@@ -6,19 +6,25 @@ from mixsolve.uncompiled.passes import score_all
 from mixsolve.uncompiled.ragged import Ragged
 
 
-def soft_response(
+def soft_answer(
     rows: np.ndarray,
     offsets: np.ndarray,
     allowed: np.ndarray,
     prior: np.ndarray,
     sample_weight: np.ndarray,
+    curved: np.ndarray,
     alpha: np.ndarray,
     weights: np.ndarray,
     cutoff: float,
     gradient: np.ndarray,
     hessian: np.ndarray,
+    best: np.ndarray,
+    pure: np.ndarray,
+    counts: np.ndarray,
+    candidates: np.ndarray,
+    probabilities: np.ndarray,
 ) -> float:
-    """Add to ``gradient`` and, unless it is empty, to the whole ``hessian``; the value."""
+    """Add to ``gradient`` and the whole ``hessian``, fill the others unless empty; the value."""
     samples = Ragged.of(offsets)
     scores, top, near = _near(samples, rows, allowed, alpha, weights, cutoff)
     counted = sample_weight > 0.0
@@ -35,46 +41,48 @@ def soft_response(
     logarithm = np.log1p(np.where(small, -deficit / measure, 0.0))
     logarithm[~small] = np.log(total[~small] / measure[~small])
     value = sample_weight[counted] @ (top + alpha * logarithm)[counted]
-    played = np.flatnonzero((mass > 0.0) & counted[owner])
-    owner, mass = owner[played], mass[played]
     winners = samples.first_with(scores, top)
     leads = rows[winners].astype(np.float64)
+    if best.size:
+        best[:] = winners - samples.starts
+        pure[:-1] += scale[counted] @ leads[counted]
+        pure[-1] += scale[counted] @ top[counted]
+    if counts.size:
+        kept = np.flatnonzero(mass > 0.0)
+        candidates[: kept.size] = kept - samples.starts[owner[kept]]
+        probabilities[: kept.size] = mass[kept] / total[owner[kept]]
+        counts[:] = np.bincount(owner[kept], minlength=top.size)
+    played = np.flatnonzero((mass > 0.0) & counted[owner])
+    owner, mass = owner[played], mass[played]
     difference = rows[played] - leads[owner]
     mean = np.zeros((top.size, weights.size))
     np.add.at(mean, owner, (mass / total[owner])[:, None] * difference)
     gradient += scale[counted] @ (mean + leads)[counted]
     if hessian.size:
-        spread = np.sqrt(scale[owner] * mass / (alpha * total)[owner])
+        spread = np.sqrt(np.where(counted, curved, 0.0)[owner] * mass / (alpha * total)[owner])
         scatter = spread[:, None] * (difference - mean[owner])
         hessian += scatter.T @ scatter
     return float(value)
 
 
-def gibbs(
+def soft_response(
     rows: np.ndarray,
     offsets: np.ndarray,
     allowed: np.ndarray,
     prior: np.ndarray,
+    sample_weight: np.ndarray,
     alpha: np.ndarray,
     weights: np.ndarray,
     cutoff: float,
-    counts: np.ndarray,
-    candidates: np.ndarray,
-    probabilities: np.ndarray,
-) -> int:
-    """Fill ``counts``, and the entries of ``candidates`` and ``probabilities``; their number."""
-    samples = Ragged.of(offsets)
-    scores, top, near = _near(samples, rows, allowed, alpha, weights, cutoff)
-    owner = samples.owner
-    mass = np.where(near, np.exp((scores - top[owner]) / alpha[owner]), 0.0)
-    if prior.size:
-        mass *= prior
-    kept = np.flatnonzero(mass > 0.0)
-    used = kept.size
-    candidates[:used] = kept - samples.starts[owner[kept]]
-    probabilities[:used] = mass[kept] / samples.sums(mass)[owner[kept]]
-    counts[:] = np.bincount(owner[kept], minlength=top.size)
-    return used
+    gradient: np.ndarray,
+    hessian: np.ndarray,
+) -> float:
+    """`soft_answer` with the value, gradient and Hessian alone."""
+    none = np.empty(0, dtype=np.int64)
+    return soft_answer(
+        rows, offsets, allowed, prior, sample_weight, sample_weight, alpha, weights, cutoff,
+        gradient, hessian, none, np.empty(0), none, none, np.empty(0),
+    )  # fmt: skip
 
 
 def _near(

@@ -441,7 +441,7 @@ print(json.dumps(told))
 LIMIT = 2.0  # seconds: compiling takes longer, the work far less
 # What is compiled of a linear program, of the search under constraints, and of "apg".
 NEW = {"near_response", "best_response", "factor", "predictor", "corrector"}
-NEW |= {"minimize_quadratic", "soft_response"}
+NEW |= {"minimize_quadratic", "soft_answer"}
 
 
 # For a small game a process takes NumPy as long as it can.

@@ -20,6 +20,7 @@ def path(tmp_path):
 
 EXACT = ["highs-ds", "highs-ipm", "cutting-planes", "clarabel", "scs"]
 ENTROPIC = ["clarabel", "scs", "slsqp", "trust-constr", "mirror", "fista"]
+ENTROPIC += ["fista-numba", "fista-jax", "lbfgs"]
 
 
 @pytest.mark.parametrize(

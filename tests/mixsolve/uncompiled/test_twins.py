@@ -138,21 +138,31 @@ class TestSoftPasses:
         compiled, uncompiled = (np.triu(hessian) for hessian in hessians)
         np.testing.assert_allclose(uncompiled, compiled, rtol=1e-9, atol=1e-9 * compiled.max())
 
-    def test_gibbs(self, game, alpha, rules):
+    @pytest.mark.parametrize("pure", [False, True])
+    @pytest.mark.parametrize("played", [False, True])
+    def test_soft_answer(self, game, alpha, rules, pure, played):
         rng, rows, offsets, sample_weight, weights = game
         allowed, prior = NOTHING, np.empty(0)
         if rules:
             allowed = masked(rng, offsets)
             prior = rng.random(rows.shape[0]) * allowed + 0.1 * allowed
         alphas = np.full(len(sample_weight), alpha)
-        counts = np.zeros(len(sample_weight), dtype=np.int64)
+        size, n = weights.size, len(sample_weight)
+        best = np.full(n if pure else 0, -1)
+        counts = np.zeros(n if played else 0, dtype=np.int64)
         candidates, probabilities = np.full(len(rows), -1), np.zeros(len(rows))
-        agree(
-            *twice(
-                "soft_passes", "gibbs", rows, offsets, allowed, prior, alphas, weights, CUTOFF,
-                counts, candidates, probabilities,
-            )
+        curved = 3.0 * sample_weight * (np.arange(n) % 3 == 0)
+        found = twice(
+            "soft_passes", "soft_answer", rows, offsets, allowed, prior, sample_weight, curved,
+            alphas, weights, CUTOFF, np.zeros(size), np.zeros((size, size)), best,
+            np.zeros(size + 1), counts, candidates, probabilities,
         )  # fmt: skip
+        hessians = [part.pop(11) for part in found]
+        agree(*found)
+        compiled, uncompiled = (np.triu(hessian) for hessian in hessians)
+        np.testing.assert_allclose(uncompiled, compiled, rtol=1e-9, atol=1e-9 * compiled.max())
+        assert (found[0][11] >= 0).all()  # the best candidates, were they asked for
+        assert played == (found[0][14] >= 0).any()
 
 
 class TestInteriorPoint:

@@ -25,6 +25,8 @@ from every_engine import (  # noqa: F401
     test_near_response,
     test_passes_are_counted,
     test_range_of_the_losses,
+    test_rough_response_has_the_same_value_and_gradient,
+    test_soft_answer_is_the_three_responses,
     test_soft_response,
     test_strategy_and_expected_losses,
     test_strategy_of_pure_responses,
