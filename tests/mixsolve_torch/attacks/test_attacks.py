@@ -243,7 +243,7 @@ def test_the_passes_change_nothing(case, batch):
     mixture = Mixture([curved(0), curved(1)], [0.4, 0.6])
     attack = attacks("L2", 0.2)[case]
     expected = attack(mixture, x, y)
-    for per_pass in (1, 3, 10):
+    for per_pass in (1, 3):
         split = dataclasses.replace(attack, images_per_pass=per_pass)
         torch.testing.assert_close(split(mixture, x, y), expected, rtol=0, atol=1e-9)
 

@@ -61,7 +61,7 @@ def test_the_standard_attack_reaches_the_exact_risk(eps, kind, record_property):
 
 @pytest.mark.parametrize("attack", ["arc", "subset"])
 def test_arc_and_subset_alone_come_close_in_the_plane(attack):
-    game = paper2d_exact(300, 10, 2.0, seed=1)
+    game = paper2d_exact(120, 10, 2.0, seed=1)
     lam = np.full(10, 0.1)
     best = (game.losses @ lam).max(axis=1)
     models, x, y, radius = linear_images(game, 2.0)

@@ -113,7 +113,7 @@ def test_half_spaces_are_met_exactly_where_a_solver_says_so(norm, kind):
 @pytest.mark.parametrize("norm", NORMS)
 def test_what_is_met_lies_nearest_to_the_origin(norm):
     rng = np.random.default_rng(5)
-    images, n, d, eps = 12, 2, 5, RADII[norm]
+    images, n, d, eps = 8, 2, 5, RADII[norm]
     center, normals = drawn("inside", rng, images, n, d)
     distances = rng.uniform(0.02, 0.1, (n, images))
     x = torch.as_tensor(center)[:, None, None, :]

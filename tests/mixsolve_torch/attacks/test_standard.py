@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from attack_cases import NORMS, curved, two_class
+from corpus import seeds
 
 from mixsolve.base.errors import GradientWarning, MixsolveError, MixsolveTypeError
 from mixsolve_torch import (
@@ -28,8 +29,10 @@ from mixsolve_torch import (
 from mixsolve_torch.attacks.search import SearchAttack
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("restarts", [1, 2])
+@pytest.mark.parametrize(
+    ("restarts", "norm"),
+    seeds([(1, "Linf"), (2, "L2"), (1, "L1"), (2, "Linf"), (1, "L2"), (2, "L1")], quick=3),
+)
 def test_standard_is_the_best_of_its_parts(norm, restarts, batch):
     x, y = batch[0].double(), batch[1]
     mixture = Mixture([curved(seed) for seed in (6, 7, 8)], [0.2, 0.3, 0.5])
