@@ -7,19 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 from test_methods import EPS, Counted, algorithm, images, network, parameters, settings
+from tiny_runs import FINAL, tiny_config
 from torch.nn import functional
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.attacks import ARC
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.training import (
-    AttackConfig,
     BoostingConfig,
-    DataConfig,
-    EvaluationConfig,
     ModelConfig,
-    OptimizerConfig,
-    RunConfig,
     TrainConfig,
     WeightsConfig,
     load_trained,
@@ -155,23 +151,15 @@ def test_settings_that_do_not_fit_are_refused(sections, words):
 
 
 def tiny(folder, method="boosting", **sections):
-    options = {
-        "data": DataConfig(limit=80),
-        "attack": AttackConfig(eps=0.1, steps=1),
-        "optimizer": OptimizerConfig(epochs=1, batch_size=32, learning_rate=0.05),
-        "evaluation": EvaluationConfig(steps=1, images=12, final="none"),
-        "run": RunConfig(out=str(folder), tensorboard=False, device="cpu"),
-    }
-    return TrainConfig(method=method, **(options | sections))
+    plain = {"data": {"limit": 80}, "model": ModelConfig(), "weights": WeightsConfig()}
+    return tiny_config(folder, method=method, **(plain | sections))
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """A run that adds a network to another."""
     folder = tmp_path_factory.mktemp("pair")
-    evaluation = EvaluationConfig(
-        steps=1, images=12, final="pgd", final_steps=1, final_restarts=1, final_images=24
-    )
+    evaluation = FINAL | {"final_images": 24}
     return train(tiny(folder / "run", evaluation=evaluation)), folder / "run"
 
 
@@ -201,8 +189,7 @@ def test_the_next_stage_builds_on_the_most_robust_epoch(tmp_path, monkeypatch, e
         return told
 
     monkeypatch.setattr(loop, "measure_epoch", falling)
-    optimizer = OptimizerConfig(epochs=3, batch_size=32, learning_rate=0.05)
-    config = tiny(tmp_path / "run", optimizer=optimizer, model=ModelConfig(count=2, ema=ema))
+    config = tiny(tmp_path / "run", optimizer={"epochs": 3}, model={"count": 2, "ema": ema})
     training = train(config)
     assert len(seen) == 6
     assert training.best["epoch"] == 4

@@ -7,32 +7,22 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from tiny_runs import tiny_config
 
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
 from mixsolve_torch.runs import checkpoint
-from mixsolve_torch.training import (
-    AttackConfig,
-    Callback,
-    DataConfig,
-    EvaluationConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainConfig,
-    WeightsConfig,
-    train,
-)
+from mixsolve_torch.training import Callback, train
 
 PAGE = Path(__file__).parents[3] / "docs" / "training.md"
 
 
 def tiny(folder, **weights):
-    return TrainConfig(
-        data=DataConfig(limit=80),
-        attack=AttackConfig(eps=0.1, steps=1),
-        optimizer=OptimizerConfig(epochs=2, batch_size=24, learning_rate=0.05),
-        weights=WeightsConfig(final="last", **weights),
-        evaluation=EvaluationConfig(steps=1, final="none"),
-        run=RunConfig(out=str(folder), tensorboard=False, device="cpu"),
+    return tiny_config(
+        folder,
+        data={"limit": 80},
+        optimizer={"epochs": 2, "batch_size": 24},
+        weights=weights,
+        model={"count": 2},
     )
 
 

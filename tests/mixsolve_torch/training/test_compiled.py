@@ -5,19 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from tiny_runs import FINAL, tiny_config
 
-from mixsolve_torch.training import (
-    AttackConfig,
-    DataConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainConfig,
-    ending,
-    loop,
-    train,
-)
+from mixsolve_torch.training import ending, loop, train
 from mixsolve_torch.training.adversary import Adversary
 
 PHASES = ("attack", "descent", "epoch", "weights", "final")
@@ -27,15 +17,16 @@ SHALLOW = "import torch\ndef build(classes):\n    return torch.nn.Sequential(" +
 
 
 def tiny(folder, compiled, ema=0.0, final="pgd"):
-    return TrainConfig(
-        data=DataConfig(limit=80),
-        model=ModelConfig("shallow_network:build", 2, ema=ema),
-        attack=AttackConfig(eps=0.1, steps=2),
-        optimizer=OptimizerConfig(epochs=1, batch_size=24, learning_rate=0.05),
-        evaluation=EvaluationConfig(
-            steps=2, final=final, final_steps=2, final_restarts=1, final_images=12
-        ),
-        run=RunConfig(out=str(folder), tensorboard=False, device="cpu", compile=compiled),
+    return tiny_config(
+        folder,
+        data={"limit": 80},
+        model={"architecture": "shallow_network:build", "ema": ema},
+        attack={"steps": 2},
+        optimizer={"batch_size": 24},
+        weights={"final": "game"},
+        evaluation=FINAL
+        | {"final": final, "steps": 2, "images": None, "final_steps": 2, "final_images": 12},
+        run={"compile": compiled},
     )
 
 

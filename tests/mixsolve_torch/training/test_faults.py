@@ -1,71 +1,31 @@
 """Runs that diverge, and ranks that are ended: what is kept, and resumed to the same bits."""
 
-import json
 import os
 import random
 import signal
 import socket
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 from ranks import run_ranks, torchrun
+from tiny_runs import assert_same_run, tensors, tiny_config, toml
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve.commands.main import main
 from mixsolve_torch.runs import checkpoint
-from mixsolve_torch.training import (
-    AttackConfig,
-    DataConfig,
-    EvaluationConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainConfig,
-    WeightsConfig,
-    train,
-)
+from mixsolve_torch.training import train
 from mixsolve_torch.training.methods import METHODS, Together
 
 
 def tiny(folder, rate=0.05, method="together", **run):
-    return TrainConfig(
-        data=DataConfig(limit=120),
-        attack=AttackConfig(eps=0.1, steps=2),
-        weights=WeightsConfig(final="last"),
+    return tiny_config(
+        folder,
+        data={"limit": 120},
         method=method,
-        optimizer=OptimizerConfig(epochs=2, batch_size=32, learning_rate=rate),
-        evaluation=EvaluationConfig(steps=2, images=20, final="none"),
-        run=RunConfig(out=str(folder), tensorboard=False, device="cpu", **run),
+        optimizer={"epochs": 2, "learning_rate": rate},
+        run=run,
     )
-
-
-def tensors(value):
-    """All tensors of a checkpoint, by where they stand."""
-    if isinstance(value, torch.Tensor):
-        return {"": value}
-    if isinstance(value, list | tuple):
-        value = dict(enumerate(value))
-    if not isinstance(value, dict):
-        return {}
-    return {
-        f"{name}/{place}": found
-        for name, entry in value.items()
-        for place, found in tensors(entry).items()
-    }
-
-
-def assert_same_run(one, other):
-    for name in ("last.pt", "best.pt"):
-        a, b = (tensors(checkpoint.load(Path(folder) / name)) for folder in (one, other))
-        assert a.keys() == b.keys()
-        assert [place for place in a if not torch.equal(a[place], b[place])] == []
-    records = [
-        [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-        for folder in (one, other)
-    ]
-    for a, b in zip(*records, strict=True):
-        assert {**a, "seconds": 0} == {**b, "seconds": 0}
 
 
 def assert_finite(path):
@@ -201,12 +161,3 @@ def test_two_ranks_of_torchrun_killed_at_a_random_step_resume_to_the_same_bits(t
     assert kept < killed_in
     assert codes("--resume") == [0, 0], killed_in
     assert_same_run(tmp_path / "run", tmp_path / "whole")
-
-
-def toml(config):
-    sections = config.to_dict()
-    lines = [f"{name} = {json.dumps(sections.pop(name))}" for name in ("method", "objective")]
-    for section, values in sections.items():
-        lines.append(f"[{section}]")
-        lines += [f"{name} = {json.dumps(v)}" for name, v in values.items() if v is not None]
-    return "\n".join(lines)

@@ -6,21 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_runs import FINAL, tiny_config
 from torch.utils.data import Dataset
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.runs import checkpoint
-from mixsolve_torch.training import (
-    AttackConfig,
-    DataConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainConfig,
-    WeightsConfig,
-    train,
-)
+from mixsolve_torch.training import DataConfig, train
 from mixsolve_torch.training.streamed import streamed
 
 
@@ -45,14 +36,12 @@ class Squares(Dataset):
 
 
 def tiny(folder, workers, **data):
-    return TrainConfig(
+    return tiny_config(
+        folder,
         data=DataConfig(workers=workers, validation=0.25, crop=1, flip=True, **data),
-        model=ModelConfig("digits-cnn"),
-        attack=AttackConfig(eps=0.1, steps=1),
-        optimizer=OptimizerConfig(epochs=2, batch_size=16, learning_rate=0.05),
-        weights=WeightsConfig(final="last"),
-        evaluation=EvaluationConfig(steps=1, final="none"),
-        run=RunConfig(out=str(folder), tensorboard=False, device="cpu", save_every=1),
+        optimizer={"epochs": 2, "batch_size": 16},
+        evaluation={"images": None},
+        run={"save_every": 1},
     )
 
 
@@ -91,10 +80,8 @@ def test_a_run_that_streams_image_files_is_that_from_memory(tmp_path):
     tree = {"name": str(tmp_path / "tree"), "limit": 48}
 
     def config(folder, workers):
-        final = EvaluationConfig(
-            steps=1, final="pgd", final_steps=1, final_restarts=1, final_images=6
-        )
-        return replace(tiny(tmp_path / folder, workers, **tree), evaluation=final)
+        config = tiny(tmp_path / folder, workers, **tree)
+        return replace(config, evaluation=replace(config.evaluation, **FINAL))
 
     memory, files = train(config("memory", 0)), train(config("files", 2))
     assert_same(files, memory)

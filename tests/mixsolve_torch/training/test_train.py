@@ -15,72 +15,36 @@ import pytest
 import torch
 from forked import run_script
 from ranks import run_ranks
+from tiny_runs import ALGORITHM2, FINAL, assert_same_run, tiny_config, toml
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve.commands import main as cli
 from mixsolve_torch.commands.train import read
 from mixsolve_torch.runs import checkpoint
-from mixsolve_torch.training import (
-    AttackConfig,
-    DataConfig,
-    EvaluationConfig,
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainConfig,
-    WeightsConfig,
-    train,
-)
+from mixsolve_torch.training import LossConfig, WeightsConfig, train
 from mixsolve_torch.training.config import STAGED
 from mixsolve_torch.training.methods import METHODS
 
 
 def tiny(folder, **sections):
-    options = {
-        "data": DataConfig(limit=120),
-        "model": ModelConfig(architecture="digits-cnn", count=2),
-        "attack": AttackConfig(eps=0.1, steps=2),
-        "weights": WeightsConfig("oracle", t_theta=1, t_lambda=5, final="last"),
-        "method": "algorithm2",
-        "optimizer": OptimizerConfig(epochs=2, batch_size=32, learning_rate=0.05),
-        "evaluation": EvaluationConfig(steps=2, images=20, final="none"),
-        "run": RunConfig(out=str(folder), tensorboard=False),
-    }
-    return TrainConfig(**(options | sections))
+    return tiny_config(
+        folder,
+        **{
+            "data": {"limit": 120},
+            "attack": {"steps": 2},
+            "weights": ALGORITHM2,
+            "method": "algorithm2",
+            "optimizer": {"epochs": 2},
+            "evaluation": {"steps": 2, "images": 20},
+        }
+        | sections,
+    )
 
 
 def with_method(config, method):
     """The same settings for another method; those of weights only where it has them."""
     update = "none" if method in STAGED else config.weights.update
     return replace(config, method=method, weights=replace(config.weights, update=update))
-
-
-def toml(config):
-    sections = config.to_dict()
-    lines = [f"{name} = {json.dumps(sections.pop(name))}" for name in ("method", "objective")]
-    for section, values in sections.items():
-        lines.append(f"[{section}]")
-        lines += [f"{name} = {json.dumps(v)}" for name, v in values.items() if v is not None]
-    return "\n".join(lines)
-
-
-def parameters(folder, name="last.pt"):
-    state = checkpoint.load(Path(folder) / name)
-    models = state["algorithm"]["models"] if name == "last.pt" else state["models"]
-    return [value for model in models for value in model.values()]
-
-
-def assert_same_run(one, other):
-    for name in ("last.pt", "best.pt"):
-        pairs = zip(parameters(one, name), parameters(other, name), strict=True)
-        assert all(torch.equal(a, b) for a, b in pairs)
-    records = [
-        [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-        for folder in (one, other)
-    ]
-    for a, b in zip(*records, strict=True):
-        assert {**a, "seconds": 0} == {**b, "seconds": 0}
 
 
 SIGNALLED = """
@@ -133,7 +97,7 @@ def test_a_run_leaves_metrics_checkpoints_and_pictures(whole):
 
 def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path):
     folder = tmp_path / "run"
-    config = tiny(folder, run=RunConfig(out=str(folder), tensorboard=False, save_every=2))
+    config = tiny(folder, run={"save_every": 2})
     done = signalled(config, tmp_path, 5, signal.SIGKILL)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert checkpoint.load(folder / "last.pt")["algorithm"]["t"] == 4
@@ -144,8 +108,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path):
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "algorithm2"])
 def test_a_killed_run_of_any_method_goes_on_to_the_same_bits(tmp_path, method):
     def config(name):
-        run = RunConfig(out=str(tmp_path / name), tensorboard=False, save_every=2)
-        return with_method(tiny(tmp_path, run=run), method)
+        return with_method(tiny(tmp_path / name, run={"save_every": 2}), method)
 
     done = signalled(config("run"), tmp_path, 5, signal.SIGKILL)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -172,7 +135,7 @@ def test_a_run_in_the_way_is_refused(whole):
     before = (folder / "last.pt").read_bytes()
     with pytest.raises(MixsolveError, match="holds a run"):
         train(tiny(folder))
-    other = tiny(folder, attack=AttackConfig(eps=0.2, steps=2))
+    other = tiny(folder, attack={"eps": 0.2, "steps": 2})
     with pytest.raises(MixsolveError, match=r"attack\.eps was 0\.1 and is 0\.2"):
         train(other, resume=True)
     assert (folder / "last.pt").read_bytes() == before
@@ -180,9 +143,7 @@ def test_a_run_in_the_way_is_refused(whole):
 
 def test_a_finished_run_can_be_attacked_again(whole):
     training, folder = whole
-    final = EvaluationConfig(
-        steps=2, images=20, final="pgd", final_steps=2, final_restarts=1, final_images=10
-    )
+    final = FINAL | {"steps": 2, "images": 20}
     again = train(tiny(folder, evaluation=final), resume=True)
     assert again.records == training.records
     assert again.evaluation is not None
@@ -191,9 +152,8 @@ def test_a_finished_run_can_be_attacked_again(whole):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(tmp_path, method):
-    optimizer = OptimizerConfig(epochs=3, batch_size=32)
-    healthy = with_method(tiny(tmp_path / "run", optimizer=optimizer), method)
-    done = train(replace(healthy, optimizer=OptimizerConfig(epochs=1, batch_size=32))).records
+    healthy = with_method(tiny(tmp_path / "run", optimizer={"epochs": 3}), method)
+    done = train(replace(healthy, optimizer=replace(healthy.optimizer, epochs=1))).records
     state = checkpoint.load(tmp_path / "run" / "last.pt")
     state["config"] = healthy.to_dict()
     for model in state["algorithm"]["models"]:
@@ -210,8 +170,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(tmp_path
 def test_selection_on_the_test_set_says_so(tmp_path):
     config = tiny(
         tmp_path / "run",
-        evaluation=EvaluationConfig(steps=1, images=20, final="none", select="test"),
-        optimizer=OptimizerConfig(epochs=1, batch_size=64),
+        evaluation={"select": "test"},
+        optimizer={"batch_size": 64},
     )
     assert train(config).best["split"] == "test"
 
@@ -222,9 +182,7 @@ def test_the_command_line_changes_settings_and_reports(tmp_path, capsys, loss):
     config = tiny(
         tmp_path / "run",
         loss=LossConfig(loss),
-        evaluation=EvaluationConfig(
-            steps=1, images=10, final_steps=2, final_restarts=1, final_images=10
-        ),
+        evaluation=FINAL | {"final": "standard"},
     )
     file.write_text(toml(config))
     level = logging.getLogger("mixsolve_torch").level
@@ -291,8 +249,7 @@ def states_after(config, port, rank):
 def test_two_ranks_make_the_same_steps_and_end_with_the_same_weights(tmp_path, method):
     folder = tmp_path / "run"
     epochs = {"algorithm2": 1, "together": 4}.get(method, 2)
-    optimizer = OptimizerConfig(epochs=epochs, batch_size=32, learning_rate=0.05)
-    config = with_method(tiny(folder, optimizer=optimizer), method)
+    config = with_method(tiny(folder, optimizer={"epochs": epochs}), method)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     states = run_ranks(2, partial(states_after, config, port), tmp_path, group=False)
@@ -316,9 +273,9 @@ def stop_in_a_step(folder, number, rank):
         step(self, batch)
 
     Algorithm2.step = stopped
-    config = tiny(folder / "run", weights=WeightsConfig(update="none"))
+    config = tiny(folder / "run", weights=WeightsConfig(update="none"), run={"save_every": 2})
     try:
-        train(replace(config, run=replace(config.run, save_every=2)))
+        train(config)
     except MixsolveError as error:
         words = str(error)
     with suppress(ProcessLookupError):  # killed before, and collected by its parent
@@ -414,13 +371,13 @@ def test_a_run_is_resumed_with_the_attack_that_it_was_begun_with(tmp_path):
 
 
 def test_the_final_attacks_may_be_of_ones_own(tmp_path):
-    config = tiny(tmp_path, evaluation=EvaluationConfig(steps=2, images=20, final_images=16))
+    config = tiny(tmp_path, evaluation=FINAL)
     training = train(config, final=["pgd", darker])
     assert training.evaluation.attack_names == ("PGD", "darker")
 
 
 def test_paths_may_be_path_objects(tmp_path):
-    config = tiny(tmp_path, run=RunConfig(out=tmp_path / "run", tensorboard=False))
+    config = tiny(tmp_path, run={"out": tmp_path / "run"})
     train(config)
     train(config, resume=True)
     assert config.to_dict()["run"]["out"] == str(tmp_path / "run")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_runs import ALGORITHM2, FINAL, tiny_config
 from torch.utils.data import TensorDataset
 
 from mixsolve.base.errors import MixsolveError
@@ -16,22 +17,10 @@ from mixsolve.commands import main as cli
 from mixsolve_torch import LabelledImages
 from mixsolve_torch.runs import checkpoint
 from mixsolve_torch.runs.lock import Lock
-from mixsolve_torch.training import (
-    AttackConfig,
-    DataConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainConfig,
-    WeightsConfig,
-    train,
-)
+from mixsolve_torch.training import DataConfig, RunConfig, TrainConfig, train
 
-NONE = EvaluationConfig(steps=1, images=12, final="none")
-FINAL = EvaluationConfig(
-    steps=1, images=12, final="pgd", final_steps=1, final_restarts=1, final_images=8
-)
+NONE = tiny_config("unused").evaluation
+WITH_FINAL = replace(NONE, **FINAL)
 
 
 def arrays(seed, count=60):
@@ -51,15 +40,13 @@ def save(path, **parts):
 
 
 def tiny(folder, data=None, evaluation=NONE, epochs=1, **sections):
-    return TrainConfig(
-        data=data or DataConfig(limit=60),
-        model=ModelConfig(architecture="digits-cnn", count=2),
-        attack=AttackConfig(eps=0.1, steps=1),
-        weights=WeightsConfig("oracle", t_theta=1, t_lambda=5, final="last"),
+    return tiny_config(
+        folder,
+        data=data or {},
+        weights=ALGORITHM2,
         method="algorithm2",
-        optimizer=OptimizerConfig(epochs=epochs, batch_size=32, learning_rate=0.05),
+        optimizer={"epochs": epochs},
         evaluation=evaluation,
-        run=RunConfig(out=str(folder), tensorboard=False),
         **sections,
     )
 
@@ -89,7 +76,7 @@ def run(done, tmp_path):
 # Images that were not trained on.
 
 
-@pytest.mark.parametrize("evaluation", [FINAL, replace(NONE, select="test")])
+@pytest.mark.parametrize("evaluation", [WITH_FINAL, replace(NONE, select="test")])
 def test_a_test_on_what_was_trained_on_is_refused_before_anything_is_done(tmp_path, evaluation):
     name = save(tmp_path / "noise.npz", whole=arrays(0))
     words = r"evaluation\.(final|select) = '(pgd|test)' needs images that were not trained on.*"
@@ -114,11 +101,17 @@ def given(seed, count=60):
     return LabelledImages(torch.from_numpy(images)[:, None], torch.from_numpy(labels), 10)
 
 
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """A run on the images of a file."""
+    folder = tmp_path_factory.mktemp("named")
+    known = DataConfig(save(folder / "both.npz", train=arrays(0), test=arrays(1, 20)))
+    return train(tiny(folder / "run", known, WITH_FINAL))
+
+
 @pytest.mark.parametrize("form", ["loaded", "dataset", "pair", "batches"])
-def test_images_that_are_given_are_trained_on_as_those_of_a_file(tmp_path, form):
+def test_images_that_are_given_are_trained_on_as_those_of_a_file(tmp_path, form, expected):
     data, test = given(0), given(1, 20)
-    known = DataConfig(save(tmp_path / "both.npz", train=arrays(0), test=arrays(1, 20)))
-    expected = train(tiny(tmp_path / "named", known, FINAL))
     forms = {
         "loaded": lambda images: images,
         "dataset": lambda images: TensorDataset(*images[:2]),
@@ -127,7 +120,7 @@ def test_images_that_are_given_are_trained_on_as_those_of_a_file(tmp_path, form)
             (images.images / 255).split(7), images.labels.split(7), strict=True
         ),
     }
-    config = tiny(tmp_path / "run", DataConfig(), FINAL)
+    config = tiny(tmp_path / "run", DataConfig(), WITH_FINAL)
     training = train(config, data=forms[form](data), test=forms[form](test))
     assert training.evaluation.players[0].clean == expected.evaluation.players[0].clean
     for one, other in zip(
@@ -138,9 +131,9 @@ def test_images_that_are_given_are_trained_on_as_those_of_a_file(tmp_path, form)
 
 def test_what_is_given_to_train_on_alone_needs_a_test(tmp_path):
     with pytest.raises(MixsolveError, match=r"data has no test part; give them as test=, name th"):
-        train(tiny(tmp_path / "run", evaluation=FINAL), data=given(0))
+        train(tiny(tmp_path / "run", evaluation=WITH_FINAL), data=given(0))
     with pytest.raises(MixsolveError, match=r"all 60 test images of 'test' stand among"):
-        train(tiny(tmp_path / "run", evaluation=FINAL), data=given(0), test=given(0))
+        train(tiny(tmp_path / "run", evaluation=WITH_FINAL), data=given(0), test=given(0))
     train(tiny(tmp_path / "run", DataConfig(limit=40)), data=given(0))
     with pytest.raises(MixsolveError, match=r"data \(train images and labels\)"):
         train(tiny(tmp_path / "run", DataConfig(limit=40)), data=given(1), resume=True)
@@ -154,7 +147,7 @@ def test_a_run_on_a_tree_of_image_files(tmp_path):
             file.parent.mkdir(parents=True, exist_ok=True)
             image.fromarray(np.kron(pixels, np.ones((2, 2), np.uint8))).save(file)
     data = DataConfig(str(tmp_path / "tree"), limit=50, size=8, validation=0.3)
-    training = train(tiny(tmp_path / "run", data, FINAL))
+    training = train(tiny(tmp_path / "run", data, WITH_FINAL))
     assert len(training.evaluation.images) == 8
 
 
@@ -185,7 +178,7 @@ def test_the_test_images_are_those_told(tmp_path, where):
         parts = {"whole": held} if where == "a file" else {"train": arrays(2), "test": held}
         test = save(tmp_path / "test.npz", **parts)
         data = DataConfig(save(tmp_path / "train.npz", whole=whole), test=test)
-    training = train(tiny(tmp_path / "run", data, replace(FINAL, final_images=None)))
+    training = train(tiny(tmp_path / "run", data, replace(WITH_FINAL, final_images=None)))
     x = torch.from_numpy(held[0])[:, None] / 255
     y = torch.from_numpy(held[1])
     with torch.no_grad():
@@ -204,7 +197,7 @@ def test_a_test_set_that_does_not_fit_is_refused(tmp_path):
         (str(many), "below the 10 classes"),
     ):
         with pytest.raises(MixsolveError, match=words):
-            train(tiny(tmp_path / "run", DataConfig(whole, test=test), FINAL))
+            train(tiny(tmp_path / "run", DataConfig(whole, test=test), WITH_FINAL))
 
 
 # The same images when a run goes on.
@@ -466,7 +459,7 @@ def test_networks_that_have_changed_since_are_named(run):
 
 def test_another_effort_in_the_end_is_no_dead_end(run):
     for steps, count in ((1, 8), (2, 8), (2, 6), (1, 8)):
-        final = replace(FINAL, final_steps=steps, final_images=count)
+        final = replace(WITH_FINAL, final_steps=steps, final_images=count)
         training = train(tiny(run, epochs=2, evaluation=final), resume=True)
         assert json.loads((run / "evaluation.json").read_text()) == json.loads(
             json.dumps(training.evaluation.to_dict())

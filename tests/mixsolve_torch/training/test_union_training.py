@@ -4,22 +4,13 @@ import json
 
 import pytest
 import torch
+from tiny_runs import ALGORITHM2, FINAL, tiny_config
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch import Mixture, read_threats
 from mixsolve_torch.commands.train import read
 from mixsolve_torch.core.losses import cross_entropy
-from mixsolve_torch.training import (
-    AttackConfig,
-    DataConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainConfig,
-    WeightsConfig,
-    train,
-)
+from mixsolve_torch.training import AttackConfig, train
 from mixsolve_torch.training.adversary import Adversary
 from mixsolve_torch.training.images import ImageSet
 from mixsolve_torch.training.measure import measure_epoch
@@ -76,18 +67,14 @@ def test_one_ball_as_a_threat_is_the_plain_attack(linear, generator, trades):
     assert torch.equal(plain[1], listed[1])
 
 
-def tiny(folder, threats=SETS, final="pgd"):
-    return TrainConfig(
-        data=DataConfig(limit=100),
-        model=ModelConfig(count=2),
+def tiny(folder, threats=SETS):
+    return tiny_config(
+        folder,
+        data={"limit": 100},
         attack=AttackConfig(threats=threats, steps=1),
-        weights=WeightsConfig("oracle", t_theta=1, t_lambda=5, final="last"),
+        weights=ALGORITHM2,
         method="algorithm2",
-        optimizer=OptimizerConfig(epochs=1, batch_size=32, learning_rate=0.05),
-        evaluation=EvaluationConfig(
-            steps=2, images=20, final=final, final_steps=2, final_restarts=1, final_images=20
-        ),
-        run=RunConfig(out=str(folder), tensorboard=False, device="cpu"),
+        evaluation=FINAL | {"steps": 2, "images": 20, "final_images": 20},
     )
 
 

@@ -5,21 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny_runs import FINAL, tiny_config
 
 from mixsolve.base.errors import MixsolveError
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.runs import checkpoint
-from mixsolve_torch.training import (
-    AttackConfig,
-    DataConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainConfig,
-    load_trained,
-    train,
-)
+from mixsolve_torch.training import load_trained, train
 from mixsolve_torch.training.images import ImageSet
 from mixsolve_torch.training.measure import found_losses, measure_epoch
 from mixsolve_torch.training.ranks import Ranks
@@ -119,17 +110,12 @@ def test_the_best_of_several_single_networks_is_compared_with():
 
 
 def tiny(folder, count, architecture="digits-cnn", **evaluation):
-    return TrainConfig(
-        data=DataConfig(limit=100),
-        model=ModelConfig(architecture, count=count),
-        attack=AttackConfig(eps=0.1, steps=1),
-        optimizer=OptimizerConfig(epochs=1, batch_size=32, learning_rate=0.05),
-        evaluation=EvaluationConfig(
-            **{"steps": 1, "images": 12, "final": "pgd", "final_steps": 1}
-            | {"final_restarts": 1, "final_images": 24}
-            | evaluation
-        ),
-        run=RunConfig(out=str(folder), tensorboard=False, device="cpu"),
+    return tiny_config(
+        folder,
+        data={"limit": 100},
+        model={"architecture": architecture, "count": count},
+        weights={"final": "game"},
+        evaluation=FINAL | {"final_images": 24} | evaluation,
     )
 
 
