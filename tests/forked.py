@@ -78,13 +78,6 @@ def lock_holder(path, name):
         process.join()
 
 
-def kernels_alone():
-    """Solve small games with the kernels as the process of the tests does, to the same bits."""
-    from mixsolve.base.tuning import tuning
-
-    tuning.uncompiled_entries = 0
-
-
 def _hold(path, name, held):
     from mixsolve_torch.runs.lock import Lock
 
@@ -99,6 +92,5 @@ def _script(script, words, folder, streams):
         os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    kernels_alone()
     sys.argv = ["-c", *words]
     exec(compile(script, "<string>", "exec"), {"__name__": "__main__"})

@@ -4,7 +4,8 @@ Importing Numba and reading compiled kernels takes most of a second, compiling t
 small game takes NumPy some hundredths. So small games in memory are solved in NumPy until a process
 has solved so many of one kind that it seems to need the kernels (`tuning`). What counts are the
 calls, not a clock, so that a process that asks the same questions again gets the same answers, bit
-for bit. The form is chosen once a solve: all of its certificate is in one.
+for bit. Work that may be resumed by another process, whose calls are others, takes compiled kernels
+alone (`compiled_alone`). The form is chosen once a solve: all of its certificate is in one.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import numpy as np
 from mixsolve.base.tuning import tuning
 
 _in_numpy: ContextVar[bool] = ContextVar("in_numpy", default=False)
+_compiled_alone: ContextVar[bool] = ContextVar("compiled_alone", default=False)
 
 
 def loops(name: str) -> ModuleType:
@@ -44,6 +46,8 @@ class _Spent:
 
     def allows(self, kind: str, n_entries: int) -> bool:
         """Whether another game is to be solved in NumPy; if not, none of its kind will be again."""
+        if _compiled_alone.get():
+            return False
         with self._lock:
             if n_entries > tuning.uncompiled_entries:
                 self._entries[kind] = float("inf")
@@ -54,6 +58,8 @@ class _Spent:
 
     def has_room(self, kind: str, n_entries: np.ndarray) -> bool:
         """Whether games of so many losses each, in turn, would all be solved in NumPy."""
+        if _compiled_alone.get():
+            return False
         sizes = np.maximum(n_entries, tuning.uncompiled_least)
         with self._lock:
             known = self._entries.get(kind, 0.0) + float(sizes.sum() - sizes[-1])
@@ -86,3 +92,16 @@ def form_of(kind: str, n_entries: int, possible: bool) -> Iterator[None]:
             yield
     finally:
         _in_numpy.reset(token)
+
+
+@contextmanager
+def compiled_alone() -> Iterator[None]:
+    """Solves within run compiled kernels, whatever this process has solved before.
+
+    For work that another process may resume and end with the same bits; also as a decorator.
+    """
+    token = _compiled_alone.set(True)
+    try:
+        yield
+    finally:
+        _compiled_alone.reset(token)

@@ -43,6 +43,7 @@ import mixsolve
 from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.errors import MixsolveError
 from mixsolve.base.halves import halves
+from mixsolve.uncompiled.choice import compiled_alone
 from mixsolve_torch.attacks.base import Attack, check_mixture
 from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
 from mixsolve_torch.attacks.standard import Standard
@@ -66,6 +67,7 @@ from mixsolve_torch.runs.resumable import ResumableFolder, as_folder
 from mixsolve_torch.verification.verify import verify as verified_sets
 
 
+@compiled_alone()
 def evaluate(
     mixture: Mixture,
     data: Data,

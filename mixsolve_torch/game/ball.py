@@ -19,6 +19,7 @@ from torch import Tensor
 
 import mixsolve
 from mixsolve.solver.solution import Solution
+from mixsolve.uncompiled.choice import compiled_alone
 from mixsolve_torch.attacks.registry import Attacks
 from mixsolve_torch.core.mixture import Mixture
 from mixsolve_torch.data.batching import Data, gather
@@ -71,6 +72,7 @@ class BallSolution:
         return float(np.maximum(found, known).mean())
 
 
+@compiled_alone()
 def solve_ball(
     mixture: Mixture,
     data: Data,

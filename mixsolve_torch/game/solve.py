@@ -33,6 +33,7 @@ from torch import Tensor
 from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.errors import ConvergenceWarning, MixsolveError, MixsolveTypeError
 from mixsolve.solver.solution import Solution
+from mixsolve.uncompiled.choice import compiled_alone
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
 from mixsolve_torch.attacks.threat_list import Threats
@@ -51,6 +52,7 @@ from mixsolve_torch.runs.resumable import as_folder, part_or_anew
 logger = logging.getLogger(__name__)
 
 
+@compiled_alone()
 def solve_game(
     mixture: Mixture,
     data: Data,

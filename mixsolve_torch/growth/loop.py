@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from mixsolve.base.arguments import as_count, as_real, check_flags
 from mixsolve.base.errors import MixsolveError, MixsolveTypeError
+from mixsolve.uncompiled.choice import compiled_alone
 from mixsolve_torch.attacks.base import Attack, check_mixture, default_generator
 from mixsolve_torch.attacks.external import as_attack
 from mixsolve_torch.attacks.registry import Attacks, resolve_attacks
@@ -83,6 +84,7 @@ class Growth:
     message: str
 
 
+@compiled_alone()
 def grow(
     mixture: Mixture,
     data: Data,

@@ -23,6 +23,7 @@ from typing import Any
 
 from mixsolve.base.arguments import check_flags
 from mixsolve.base.errors import MixsolveError
+from mixsolve.uncompiled.choice import compiled_alone
 from mixsolve_torch.attacks.base import Attack
 from mixsolve_torch.attacks.registry import Attacks
 from mixsolve_torch.data.batching import Data
@@ -48,6 +49,7 @@ from mixsolve_torch.training.steps import Steps
 logger = logging.getLogger(__name__)
 
 
+@compiled_alone()
 def train(
     config: TrainConfig,
     *,

@@ -7,7 +7,7 @@ import traceback
 
 import torch
 import torch.distributed as dist
-from forked import PLUGIN, forking, kernels_alone, run_script
+from forked import PLUGIN, forking, run_script
 
 _SECONDS = 300  # all ranks together; one that takes longer hangs
 _LAUNCH = """
@@ -56,7 +56,6 @@ def run_ranks(size, program, folder, timeout=None, group=True):
 def _rank(rank, size, program, folder, timeout, group):
     os.environ["MIXSOLVE_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    kernels_alone()
     if group:
         dist.init_process_group(
             "gloo", f"file://{folder}/meet", rank=rank, world_size=size, timeout=timeout

@@ -117,6 +117,17 @@ def test_many_games_or_a_large_one_are_compiled_from_then_on(fresh, forms):
     assert not choice.spent.allows("some", 1)
 
 
+def test_work_that_resumes_in_other_processes_is_compiled(fresh, forms):
+    with choice.compiled_alone():
+        mixsolve.solve(SMALL)
+        assert not choice.spent.has_room("exact", np.array([SMALL.size]))
+    assert forms
+    assert not any(forms)
+    forms.clear()
+    mixsolve.solve(SMALL)  # and what it solved does not count
+    assert all(forms)
+
+
 def test_a_solve_inside_a_solve_and_one_in_another_thread(fresh, forms):
     """The form is that of the solve, not of the process."""
     inner = []
