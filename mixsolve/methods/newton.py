@@ -263,10 +263,11 @@ def _next_pass(
 
 def _corrected(model: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
     """The model (L, L) with the gradient's change (L,) along a step (L,) taken in."""
-    seen, known = float(change @ step), model @ step
-    foreseen = float(known @ step)
+    with np.errstate(over="ignore", invalid="ignore"):
+        seen, known = float(change @ step), model @ step
+        foreseen = float(known @ step)
     if not (seen > EPSILON * foreseen > 0.0):
-        return model  # rounding
+        return model  # rounding, or beyond the numbers there are
     return model + np.outer(change, change / seen) - np.outer(known, known / foreseen)
 
 

@@ -20,7 +20,7 @@ SMALL = games.gamma_game(60, 8, 4, seed=3).losses
 def fresh(monkeypatch):
     """A process that has not solved any game, as far as the choice goes."""
     monkeypatch.setattr(tuning, "uncompiled_entries", Tuning.uncompiled_entries)
-    monkeypatch.setattr(choice, "spent", choice._Spent())
+    monkeypatch.setattr(choice.spent, "_entries", {})
 
 
 @pytest.fixture
