@@ -33,7 +33,7 @@ logger = logging.getLogger("mixsolve")
 
 DEFAULT_MAX_ITER = 100
 _FIRST_RADIUS = 0.1  # within which optimal weights are looked for at first, about uniform ones
-_PLAIN_ROWS, _PLAIN_CLASSIFIERS = 10_000, 30  # of a game up to which it is that radius
+_PLAIN_ROWS, _PLAIN_CLASSIFIERS = 10_000, 30  # either of a game up to which it is that radius
 _SMALL_TOLERANCE = 1e-10  # of a small game's spread
 _SMALL_MAX_ITER = 50  # beyond, the next round's rows help more than further iterations
 
@@ -48,11 +48,11 @@ def optimal_weights(
 def first_radius(engine: Engine) -> float:
     """How far from uniform weights the optimal ones are looked for at first, a coordinate.
 
-    The more rows a game has, the more of them are near; a first small game of fewer rows takes less
-    time, and its weights are as good, as far as they may be trusted.
+    Of many classifiers many rows are near, and weights are trusted beyond the radius: a first small
+    game of fewer rows takes less time, and its weights are as good.
     """
     share = np.sqrt(_PLAIN_ROWS / engine.n_rows)
-    least = 0.5 * min(1.0, np.sqrt(_PLAIN_CLASSIFIERS / engine.n_classifiers))
+    least = min(1.0, _PLAIN_CLASSIFIERS / engine.n_classifiers)
     return float(_FIRST_RADIUS * np.clip(share, least, 1.0) / np.sqrt(engine.n_classifiers))
 
 
